@@ -1,0 +1,31 @@
+"""Keypoint datasets: any annotation into verified, leak-free TFRecord shards, and back."""
+
+from __future__ import annotations
+
+import pathlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from kpdata.shards import Dataset
+
+__version__ = "0.1.0"
+
+_root = pathlib.Path(__file__).parent
+if not (_root / "pipelines").is_dir():  # a checkout that is not installed: the folders lie beside
+    __path__.append(str(_root.parent))
+
+
+def open(path: str | pathlib.Path) -> Dataset:  # noqa: A001 - reads as kpdata.open("shards/")
+    """Open a shard folder for reading, without TensorFlow or Beam.
+
+    >>> dataset = kpdata.open("shards/")                                     # doctest: +SKIP
+    >>> dataset.skeleton.keypoints, dataset.splits                           # doctest: +SKIP
+    >>> for sample in dataset["train"]:                                      # doctest: +SKIP
+    ...     rgb, keypoints = sample.pixels(), sample.instances[0].keypoints
+
+    Raises:
+        DatasetError: no dataset is there, or its manifest is damaged.
+    """
+    from kpdata.shards import Dataset
+
+    return Dataset.open(path)

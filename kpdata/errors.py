@@ -1,0 +1,42 @@
+"""The errors kpdata raises for a user's input; the command line turns each into one message."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class KpdataError(Exception):
+    """Anything wrong with what the user gave; the message names place, value and fix."""
+
+
+class SchemaError(KpdataError):
+    """A value that no keypoint dataset may hold: a wrong shape, NaN, an unknown visibility."""
+
+
+class FormatError(KpdataError):
+    """An annotation file that is not what its format says."""
+
+
+class ImageError(KpdataError):
+    """An image that cannot be used; ``reason`` is the short name it is counted under."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+class DatasetError(KpdataError):
+    """A shard folder that is missing, damaged, foreign or in use."""
+
+
+class JobError(KpdataError):
+    """A conversion that stopped: what it left behind is safe to resume."""
+
+
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Prefix the message of any KpdataError raised inside with ``place``."""
+    try:
+        yield
+    except KpdataError as error:
+        error.args = (f"{place}: {error}", *error.args[1:])
+        raise

@@ -1,0 +1,139 @@
+"""Boxes, crops and affine maps: pure functions on continuous pixels.
+
+An affine is a (2, 3) array that maps ``xy`` to ``A[:, :2] @ xy + A[:, 2]``.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from kpdata.schema import FloatArray, Instance
+
+Affine = npt.NDArray[np.floating]
+
+
+def identity() -> Affine:
+    """The affine that changes nothing."""
+    return np.eye(2, 3)
+
+
+def apply_affine(affine: Affine, xy: FloatArray) -> FloatArray:
+    """Map points (..., 2) by ``affine``, in float64."""
+    matrix = np.asarray(affine, np.float64)
+    return np.asarray(xy, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+
+
+def compose(second: Affine, first: Affine) -> Affine:
+    """The affine that applies ``first``, then ``second``."""
+    return (_square(second) @ _square(first))[:2]
+
+
+def invert(affine: Affine) -> Affine:
+    """The affine that undoes ``affine``, in float64."""
+    return np.linalg.inv(_square(affine))[:2]
+
+
+def as_stored(affine: Affine) -> Affine:
+    """``affine`` rounded to float32, the precision of the wire.
+
+    Rounding *before* use makes the stored transform the one that was really applied.
+    """
+    return np.asarray(affine, np.float32)
+
+
+def scale_of(affine: Affine) -> float:
+    """How much lengths grow under ``affine``: the square root of the area's factor."""
+    return float(np.sqrt(abs(np.linalg.det(np.asarray(affine, np.float64)[:, :2]))))
+
+
+def flip(width: float) -> Affine:
+    """The mirror image of a picture of this width: x → width − x."""
+    return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
+
+
+def about(center_xy: FloatArray, linear: FloatArray, shift: FloatArray) -> Affine:
+    """The affine that applies ``linear`` (2, 2) around a fixed centre, then shifts."""
+    center = np.asarray(center_xy, np.float64)
+    return np.column_stack([linear, center - linear @ center + shift])
+
+
+def rotation(degrees: float) -> FloatArray:
+    """(2, 2) rotation, clockwise on screen for positive degrees."""
+    radians = np.deg2rad(degrees)
+    c, s = np.cos(radians), np.sin(radians)
+    return np.array([[c, -s], [s, c]])
+
+
+def orientation_affine(orientation: int, width: int, height: int) -> Affine:
+    """Raw pixels → upright pixels for an EXIF orientation, 1 to 8 (Exif 2.3, tag 0x0112).
+
+    Args:
+        orientation: the tag's value.
+        width, height: the size of the *raw* image.
+    """
+    w, h = float(width), float(height)
+    return np.array(
+        {
+            1: [[1, 0, 0], [0, 1, 0]],
+            2: [[-1, 0, w], [0, 1, 0]],
+            3: [[-1, 0, w], [0, -1, h]],
+            4: [[1, 0, 0], [0, -1, h]],
+            5: [[0, 1, 0], [1, 0, 0]],
+            6: [[0, -1, h], [1, 0, 0]],
+            7: [[0, -1, h], [-1, 0, w]],
+            8: [[0, 1, 0], [-1, 0, w]],
+        }[orientation],
+        np.float64,
+    )
+
+
+def square_crop(bbox_xyxy: FloatArray, margin: float, size: int) -> Affine:
+    """Source pixels → a ``size`` × ``size`` picture of the box squared around its centre.
+
+    Args:
+        bbox_xyxy: (4,) the box to show.
+        margin: the square's side in units of the box's longer side.
+        size: the picture's side in pixels.
+    """
+    x0, y0, x1, y1 = np.asarray(bbox_xyxy, np.float64)
+    side = max(x1 - x0, y1 - y0, 1.0) * margin
+    scale = size / side
+    center = np.array([x0 + x1, y0 + y1]) / 2
+    return np.column_stack([np.eye(2) * scale, size / 2 - scale * center])
+
+
+def keypoint_box(instance: Instance) -> FloatArray | None:
+    """(4,) xyxy: the tight box of the labelled keypoints, or None without any."""
+    labelled = instance.xy[instance.visibility > 0]
+    if not len(labelled):
+        return None
+    return np.concatenate([labelled.min(axis=0), labelled.max(axis=0)])
+
+
+def map_box(affine: Affine, bbox_xyxy: FloatArray) -> FloatArray:
+    """(4,) the upright box around a box's mapped corners."""
+    x0, y0, x1, y1 = bbox_xyxy
+    corners = apply_affine(affine, np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]))
+    return np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
+
+
+def warp(
+    pixels: npt.NDArray[np.uint8],
+    affine: Affine,
+    width: int,
+    height: int,
+    fill: tuple[int, int, int] = (0, 0, 0),
+) -> npt.NDArray[np.uint8]:
+    """Resample (H, W, 3) through ``affine`` into (height, width, 3), bilinearly.
+
+    OpenCV counts pixel centres as integers, half a pixel from our continuous coordinates.
+    """
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5]])
+    matrix = compose(invert(half), compose(affine, half))
+    return cv2.warpAffine(  # type: ignore[return-value]
+        pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill
+    )
+
+
+def _square(affine: Affine) -> FloatArray:
+    return np.vstack([np.asarray(affine, np.float64), [0, 0, 1]])

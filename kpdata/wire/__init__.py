@@ -1,0 +1,1 @@
+"""The protobuf messages of the wire, compiled from ``example.proto`` (see CONTRIBUTING)."""

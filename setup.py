@@ -1,0 +1,72 @@
+"""Packaging of kpdata; also the file that Beam's ``--setup_file`` ships to remote workers."""
+
+from setuptools import setup
+
+BEAM = "apache-beam>=2.70,<3"
+
+TRAIN = [
+    "keras>=3.12",
+    "tensorflow>=2.20",
+    "pycocotools>=2.0.8",
+    "matplotlib>=3.9",
+    "tensorboard>=2.19",
+]
+
+TEST = [
+    "build>=1.2",
+    "hypothesis>=6.100",
+    "mypy>=1.15",
+    "pycocotools>=2.0.8",
+    "pytest>=8.2",
+    "ruff>=0.9",
+    "tensorflow-cpu>=2.20",
+    "tensorflow-datasets>=4.9.9",
+    "twine>=6",
+]
+
+setup(
+    name="kpdata",
+    version="0.1.0",
+    description="Keypoint datasets: any annotation into verified, leak-free TFRecord shards",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[
+        "kpdata",
+        "kpdata.cli",
+        "kpdata.formats",
+        "kpdata.wire",
+        "kpdata.pipelines",
+    ],
+    package_dir={"kpdata.pipelines": "pipelines"},
+    package_data={"kpdata": ["py.typed"], "kpdata.wire": ["*.proto", "*.pyi"]},
+    entry_points={"console_scripts": ["kpdata = kpdata.cli.main:main"]},
+    install_requires=[
+        BEAM,
+        "click>=8.1",
+        "google-crc32c>=1.5",
+        "msgspec>=0.19",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.10",
+        "pillow>=11",
+        "protobuf>=6.31,<8",
+        "psutil>=5.9",
+        "rich>=13.7",
+        "scipy>=1.13",
+    ],
+    extras_require={"train": TRAIN, "test": TEST},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)
