@@ -130,9 +130,10 @@ def warp(
     """
     half = np.array([[1, 0, 0.5], [0, 1, 0.5]])
     matrix = compose(invert(half), compose(affine, half))
-    return cv2.warpAffine(  # type: ignore[return-value]
+    warped: npt.NDArray[np.uint8] = cv2.warpAffine(
         pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill
     )
+    return warped
 
 
 def _square(affine: Affine) -> FloatArray:

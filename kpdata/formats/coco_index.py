@@ -1,0 +1,212 @@
+"""A COCO file's images and annotations, joined in a temporary database on disk."""
+
+import sqlite3
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from kpdata.errors import FormatError
+from kpdata.formats import json_stream
+from kpdata.formats.source import LARGEST
+
+_BATCH = 1000
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+_TABLES = """
+    PRAGMA journal_mode = OFF;
+    PRAGMA cache_size = -8192;
+    CREATE TABLE images (image INTEGER PRIMARY KEY, id, file_name, width, height);
+    CREATE TABLE annotations (
+        place INTEGER PRIMARY KEY, id, image_id, category_id, is_crowd, area, x, y, w, h,
+        keypoints, fault
+    );
+"""
+_ROWS = """
+    SELECT image, images.id, file_name, width, height,
+        place, annotations.id, is_crowd, area, x, y, w, h, keypoints, fault
+    FROM images LEFT JOIN annotations ON image_id = images.id AND category_id = ?
+    ORDER BY image, place
+"""
+
+
+class Category(msgspec.Struct):
+    """An element of ``categories``."""
+
+    id: _Int64
+    name: str
+    keypoints: tuple[str, ...] = ()
+    skeleton: list[tuple[int, int]] | None = None
+
+
+class _Image(msgspec.Struct):
+    id: _Int64
+    file_name: str
+    width: _Size | None = None
+    height: _Size | None = None
+
+
+class _Annotation(msgspec.Struct):
+    id: _Int64
+    image_id: _Int64
+    category_id: _Int64
+    keypoints: list[float] | None = None
+    bbox: list[float] | None = None
+    area: float | None = None
+    iscrowd: bool | int = 0
+
+
+class Row(NamedTuple):
+    """One annotation with its image, or an image without any (``place`` is None).
+
+    ``image`` and ``place`` are the positions in the file's arrays; ``keypoints`` are float64 as
+    the file has them; ``fault`` says what is wrong with box or area, as "reason: detail".
+    """
+
+    image: int
+    image_id: int
+    file_name: str
+    width: int | None
+    height: int | None
+    place: int | None
+    id: int
+    is_crowd: int
+    area: float | None
+    x: float | None
+    y: float
+    w: float
+    h: float
+    keypoints: bytes | None
+    fault: str | None
+
+
+class Index:
+    """Everything that is read of a COCO file.
+
+    Attributes:
+        categories: in the file's order.
+        annotations, without_box: how many there are, by category id.
+    """
+
+    def __init__(self, path: Path):
+        """Read the file once.
+
+        Raises:
+            FormatError: the file's structure is at fault.
+            sqlite3.Error: the temporary database cannot be written.
+        """
+        self._path = path
+        self.categories: list[Category] = []
+        self.annotations: Counter[int] = Counter()
+        self.without_box: Counter[int] = Counter()
+        self._db = sqlite3.connect("", check_same_thread=False)  # "" is a file that has no name
+        try:
+            self._db.executescript(_TABLES)
+            self._fill()
+            self._check_ids()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def rows(self, category_id: int) -> Iterator[list[Row]]:
+        """All images in the file's order, each with its annotations of a category, in batches."""
+        cursor = self._db.execute(_ROWS, (category_id,))
+        while rows := cursor.fetchmany(_BATCH):
+            yield list(map(Row._make, rows))
+
+    def close(self) -> None:
+        """Drop the database."""
+        self._db.close()
+
+    def _fill(self) -> None:
+        path = self._path
+        wanted = ("images", "annotations", "categories")
+        for name, first, raw in json_stream.batches(path, wanted):
+            if name == "images":
+                images = json_stream.decode_batch(path, name, first, raw, _Image)
+                self._insert(name, map(_image_row, range(first, first + len(raw)), images))
+            elif name == "annotations":
+                found = json_stream.decode_batch(path, name, first, raw, _Annotation)
+                self.annotations.update(entry.category_id for entry in found)
+                self.without_box.update(entry.category_id for entry in found if not entry.bbox)
+                places = range(first, first + len(raw))
+                self._insert(name, map(_annotation_row, [path] * len(raw), places, found))
+            else:
+                self.categories += json_stream.decode_batch(path, name, first, raw, Category)
+        self._db.commit()
+
+    def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        marks = ", ".join("?" * (5 if table == "images" else 12))
+        self._db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+
+    def _check_ids(self) -> None:
+        for table, place in (("images", "image"), ("annotations", "place")):
+            twice = self._first(
+                f"SELECT id, min({place}), max({place}) FROM {table} GROUP BY id "
+                "HAVING count(*) > 1 LIMIT 1"
+            )
+            if twice:
+                raise FormatError(
+                    f"{self._path}: $.{table}[{twice[2]}].id: {twice[0]} is also the id of "
+                    f"{table}[{twice[1]}]: ids must differ"
+                )
+        self._db.execute("CREATE UNIQUE INDEX image_ids ON images (id)")
+        self._db.execute("CREATE INDEX owners ON annotations (image_id)")
+        lost = self._first(
+            "SELECT place, image_id FROM annotations "
+            "WHERE image_id NOT IN (SELECT id FROM images) ORDER BY place LIMIT 1"
+        )
+        if lost:
+            raise FormatError(
+                f"{self._path}: $.annotations[{lost[0]}].image_id: no image has the id {lost[1]}: "
+                "add the image or remove the annotation"
+            )
+        known = [category.id for category in self.categories]
+        for position, number in enumerate(known):
+            if number in known[:position]:
+                raise FormatError(
+                    f"{self._path}: $.categories[{position}].id: {number} stands twice"
+                )
+
+    def _first(self, query: str) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._db.execute(query).fetchone()
+        return row
+
+
+def _image_row(place: int, image: _Image) -> tuple[Any, ...]:
+    return place, image.id, image.file_name, image.width, image.height
+
+
+def _annotation_row(path: Path, place: int, entry: _Annotation) -> tuple[Any, ...]:
+    keypoints, box = entry.keypoints, entry.bbox
+    fault = _fault(entry)
+    return (
+        place,
+        entry.id,
+        entry.image_id,
+        entry.category_id,
+        bool(entry.iscrowd),
+        None if fault else entry.area,
+        *((None,) * 4 if fault or not box else box),
+        None if keypoints is None else array("d", keypoints).tobytes(),
+        fault and fault.format(f"{path}: $.annotations[{place}]"),
+    )
+
+
+def _fault(entry: _Annotation) -> str | None:
+    """What is wrong with box or area, with {} in place of where."""
+    box, area = entry.bbox, entry.area
+    if box is not None:
+        if len(box) != 4:
+            return f"bad box: {{}}.bbox holds {len(box)} numbers: expected x, y, width, height"
+        if not all(-LARGEST < value < LARGEST for value in box):
+            return f"bad box: {{}}.bbox is {box}: expected finite numbers"
+        if box[2] < 0 or box[3] < 0:
+            return f"bad box: {{}}.bbox is {box}: its width or height is negative"
+    if area is not None and not 0 <= area < LARGEST:
+        return f"bad area: {{}}.area is {area}: expected a finite number of 0 or more"
+    return None

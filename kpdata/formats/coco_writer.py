@@ -1,0 +1,261 @@
+"""Writing COCO keypoints: a folder of images and one JSON file per split, whole or not at all."""
+
+import os
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+
+from kpdata import images
+from kpdata.errors import DatasetError, FormatError, ImageError
+from kpdata.schema import WHOLE_IMAGE, FloatArray, ImageRef, Instance, Rejected, Sample
+from kpdata.skeletons import Skeleton
+
+_DECIMALS = 3
+_LARGEST_ID = 2**63 - 1
+
+
+def write(samples: Iterable[Sample | Rejected], skeleton: Skeleton, out: Path) -> Counter[str]:
+    """Write ``out/images/`` and one ``out/<split>.json`` per split.
+
+    Samples without a split go to ``annotations.json``. A sample whose image cannot be read is
+    counted under its reason and left out, like a Rejected one.
+
+    Args:
+        samples: what to write, streamed once; each carries its bytes, or a URI to copy.
+        skeleton: what their keypoints are.
+        out: a folder that does not exist or is empty.
+
+    Returns:
+        ``images`` and ``instances`` written, and what was left out by reason.
+
+    Raises:
+        DatasetError: ``out`` is in use, or cannot be written.
+        FormatError: an image name that leads out of the folder.
+    """
+    counts: Counter[str] = Counter()
+    with _whole_or_nothing(Path(out)) as folder, ExitStack() as stack:
+        writer = _Writer(folder, skeleton, stack, counts)
+        for sample in samples:
+            if isinstance(sample, Rejected):
+                counts[sample.reason] += 1
+                continue
+            try:
+                data, width, height = _encoded(sample.image)
+            except ImageError as error:
+                counts[error.reason] += 1
+                continue
+            writer.add(sample, data, width, height)
+        writer.finish()
+    return counts
+
+
+@contextmanager
+def _whole_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name ``out`` when the block ends well."""
+    if out.is_symlink():
+        out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DatasetError(f"{out}: already exists: give a new or empty folder")
+    folder = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        os.rename(folder, out)
+    except (OSError, sqlite3.Error) as error:
+        raise DatasetError(f"{out}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _encoded(image: ImageRef) -> tuple[bytes, int, int]:
+    data = images.read_file(image.uri) if image.data is None else image.data
+    if image.width and image.height:
+        return data, image.width, image.height
+    return data, *images.probe(data).upright_size
+
+
+class _Writer:
+    """One COCO folder in the making; its memory does not grow with the samples."""
+
+    def __init__(
+        self, folder: Path, skeleton: Skeleton, stack: ExitStack, counts: Counter[str]
+    ) -> None:
+        self._folder, self._skeleton, self._stack, self._counts = folder, skeleton, stack, counts
+        self._splits: dict[str, _Split] = {}
+        self._image_ids, self._annotation_ids = _Numbers(stack), _Numbers(stack)
+        self._categories: dict[tuple[int, str], int] = {}
+        (folder / "images").mkdir()
+
+    def add(self, sample: Sample, data: bytes, width: int, height: int) -> None:
+        name = self._free_name(sample)
+        (self._folder / "images" / name).write_bytes(data)
+        id_ = self._image_ids.take(int(sample.key) if _is_number(sample.key) else None)
+        image = {"id": id_, "file_name": name, "width": width, "height": height}
+        annotations = [self._annotation(id_, instance) for instance in sample.instances]
+        self._split(sample.split or "annotations").add(image, annotations)
+        self._counts["images"] += 1
+        self._counts["instances"] += len(annotations)
+
+    def finish(self) -> None:
+        categories = self._categories or {(1, self._skeleton.name): 1}
+        entries = [self._category(name, id_) for (_, name), id_ in categories.items()]
+        for split in self._splits.values() or [self._split("annotations")]:
+            split.finish(entries)
+
+    def _split(self, name: str) -> "_Split":
+        if name not in self._splits:
+            if _leads_out(name) or "/" in name:
+                raise FormatError(f"the split {name!r} cannot be a file's name")
+            self._splits[name] = _Split(self._folder / f"{name}.json", self._stack)
+        return self._splits[name]
+
+    def _free_name(self, sample: Sample) -> str:
+        """The image's name, with a number before its extension where it is taken."""
+        name = sample.image.name
+        if _leads_out(name):
+            raise FormatError(
+                f"sample {sample.key}: the image name {name!r} leads out of the folder: "
+                "expected a relative path"
+            )
+        folder = self._folder / "images"
+        wanted = PurePosixPath(name)
+        (folder / wanted).parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(folder / wanted):
+            return str(wanted)
+        if sample.view is not None and sample.view.instance != WHOLE_IMAGE:
+            wanted = wanted.with_stem(f"{wanted.stem}-{sample.view.instance}")
+        free, number = wanted, 0
+        while os.path.lexists(folder / free):
+            number += 1
+            free = wanted.with_stem(f"{wanted.stem}-{number}")
+        return str(free)
+
+    def _annotation(self, image_id: int, instance: Instance) -> dict[str, Any]:
+        box = {}
+        if instance.bbox_xyxy is not None:
+            box = {"bbox": _to_xywh(instance.bbox_xyxy)}
+        if instance.head_size is not None:
+            self._counts["head sizes, which COCO does not hold"] += 1
+        return {
+            "id": self._annotation_ids.take(instance.id or None),
+            "image_id": image_id,
+            "category_id": self._category_id(instance),
+            "iscrowd": int(instance.is_crowd),
+            "area": _area(instance),
+            "num_keypoints": instance.num_labelled,
+            "keypoints": _to_indices(instance.keypoints),
+            **box,
+        }
+
+    def _category_id(self, instance: Instance) -> int:
+        category = (instance.category_id, instance.category)
+        if category not in self._categories:
+            taken = set(self._categories.values())
+            free = max(taken, default=0) + 1
+            self._categories[category] = category[0] if category[0] not in taken else free
+        return self._categories[category]
+
+    def _category(self, name: str, id_: int) -> dict[str, Any]:
+        return {
+            "id": id_,
+            "name": name,
+            "supercategory": name,
+            "keypoints": self._skeleton.keypoints,
+            "skeleton": (self._skeleton.edge_index + 1).tolist(),
+        }
+
+
+class _Split:
+    """One JSON file, whose two arrays grow side by side before they are joined."""
+
+    def __init__(self, path: Path, stack: ExitStack):
+        self._path = path
+        self._parts: dict[str, BinaryIO] = {}
+        for name in ("images", "annotations"):
+            part = path.with_name(f"{path.name}.{name}")
+            self._parts[name] = stack.enter_context(part.open("wb"))
+
+    def add(self, image: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
+        self._append("images", image)
+        for annotation in annotations:
+            self._append("annotations", annotation)
+
+    def finish(self, categories: list[dict[str, Any]]) -> None:
+        info = {"description": "keypoints written by kpdata", "version": "1.0"}
+        with self._path.open("wb") as file:
+            file.write(b'{"info": %b' % msgspec.json.encode(info))
+            file.write(b', "licenses": [], "categories": %b' % msgspec.json.encode(categories))
+            for name, part in self._parts.items():
+                part.close()
+                file.write(b',\n"%b": [\n' % name.encode())
+                with open(part.name, "rb") as written:
+                    shutil.copyfileobj(written, file)
+                os.unlink(part.name)
+                file.write(b"\n]")
+            file.write(b"}\n")
+
+    def _append(self, name: str, entry: dict[str, Any]) -> None:
+        part = self._parts[name]
+        part.write((b",\n" if part.tell() else b"") + msgspec.json.encode(entry))
+
+
+class _Numbers:
+    """Numbers given out once each, remembered on disk."""
+
+    def __init__(self, stack: ExitStack):
+        self._db = sqlite3.connect("")  # a file without a name
+        stack.callback(self._db.close)
+        self._db.executescript(
+            "PRAGMA journal_mode = OFF; CREATE TABLE taken (number INTEGER PRIMARY KEY)"
+        )
+        self._last = 0
+
+    def take(self, wanted: int | None) -> int:
+        """``wanted``, or the next free number where it is None or taken."""
+        number = wanted
+        while number is None or not self._insert(number):
+            number = self._last = self._last + 1
+        return number
+
+    def _insert(self, number: int) -> bool:
+        added = self._db.execute("INSERT OR IGNORE INTO taken VALUES (?)", (number,)).rowcount
+        return bool(added)
+
+
+def _leads_out(name: str) -> bool:
+    odd = "\\" in name or "\0" in name or bool(PureWindowsPath(name).drive)
+    return odd or any(part in ("", ".", "..") for part in name.split("/"))
+
+
+def _is_number(key: str) -> bool:
+    return key.isascii() and key.isdigit() and str(int(key)) == key and int(key) <= _LARGEST_ID
+
+
+def _to_indices(keypoints: FloatArray) -> list[float]:
+    """(K, 3) → the flat list that COCO has: 0-based pixel indices, zeros where v = 0."""
+    values = keypoints.astype(np.float64)
+    values[values[:, 2] > 0, :2] -= 0.5
+    flat = [round(value, _DECIMALS) for value in values.ravel().tolist()]
+    flat[2::3] = map(int, flat[2::3])
+    return flat
+
+
+def _to_xywh(bbox_xyxy: FloatArray) -> list[float]:
+    x0, y0, x1, y1 = bbox_xyxy.tolist()
+    return [round(value, _DECIMALS) for value in (x0, y0, x1 - x0, y1 - y0)]
+
+
+def _area(instance: Instance) -> float:
+    if instance.area is not None:
+        return instance.area
+    if instance.bbox_xyxy is None:
+        return 0.0
+    _, _, width, height = _to_xywh(instance.bbox_xyxy)
+    return width * height

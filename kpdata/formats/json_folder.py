@@ -1,0 +1,93 @@
+"""A folder of annotation files and a folder of images, paired by stem in a temporary database."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kpdata.errors import FormatError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+_TABLES = """
+    PRAGMA journal_mode = OFF;
+    CREATE TABLE annotations (name BLOB PRIMARY KEY, stem BLOB) WITHOUT ROWID;
+    CREATE TABLE images (stem BLOB, name BLOB, PRIMARY KEY (stem, name)) WITHOUT ROWID;
+"""
+_PAIRS = """
+    SELECT annotations.name, count(images.name), min(images.name), max(images.name)
+    FROM annotations LEFT JOIN images ON images.stem = annotations.stem
+    GROUP BY annotations.name ORDER BY annotations.name
+"""
+
+
+class Pair(NamedTuple):
+    """An annotation file and its image, as relative POSIX paths.
+
+    ``candidates`` counts the images of its stem; ``image`` and ``last_image`` are the first and
+    the last of them, empty where there is none.
+    """
+
+    annotation: str
+    candidates: int
+    image: str
+    last_image: str
+
+
+class Listing:
+    """All pairs of two folders; its memory does not grow with them."""
+
+    def __init__(self, annotations: Path, images: Path):
+        """List both folders once. Symlinked folders are not entered.
+
+        Raises:
+            FormatError: a folder cannot be listed.
+        """
+        self._db = sqlite3.connect("", check_same_thread=False)  # "" is a file that has no name
+        self._db.executescript(_TABLES)
+        for folder, table, suffixes in (
+            (annotations, "annotations (stem, name)", {".json"}),
+            (images, "images (stem, name)", IMAGE_SUFFIXES),
+        ):
+            rows = (tuple(map(os.fsencode, names)) for names in _walk(folder, suffixes))
+            self._db.executemany(f"INSERT INTO {table} VALUES (?, ?)", rows)
+        self._db.commit()
+
+    def pairs(self) -> Iterator[Pair]:
+        """Every annotation file, in the order of names."""
+        for name, candidates, first, last in self._db.execute(_PAIRS):
+            yield Pair(
+                os.fsdecode(name), candidates, os.fsdecode(first or b""), os.fsdecode(last or b"")
+            )
+
+    def count_unannotated(self) -> int:
+        """How many images have no annotation file."""
+        query = "SELECT count(*) FROM images WHERE stem NOT IN (SELECT stem FROM annotations)"
+        return int(self._db.execute(query).fetchone()[0])
+
+    def close(self) -> None:
+        """Drop the database."""
+        self._db.close()
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether an image lies in the folder or below it."""
+    return any(True for _ in _walk(folder, IMAGE_SUFFIXES))
+
+
+def _walk(folder: Path, suffixes: frozenset[str] | set[str]) -> Iterator[tuple[str, str]]:
+    """(stem, name) of each file of these suffixes, both relative to ``folder``, in any order."""
+    pending = [""]
+    while pending:
+        inner = pending.pop()
+        try:
+            with os.scandir(folder / inner) as entries:
+                for entry in entries:
+                    stem, suffix = os.path.splitext(entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(f"{inner}{entry.name}/")
+                    elif suffix.lower() in suffixes and not entry.is_dir():
+                        yield inner + stem, inner + entry.name
+        except OSError as error:
+            raise FormatError(f"{folder / inner}: cannot list it: {error.strerror}") from error

@@ -1,0 +1,322 @@
+"""One JSON file per image, with the image's stem, in one of three styles.
+
+- ``list``: ``[{"box": [x0, y0, x1, y1], "keypoints": [[x, y, v] or [x, y], ...], "label": ...}]``
+- ``torchvision``: ``{"bboxes": [[x0, y0, x1, y1]], "keypoints": [[[x, y, v], ...]]}``
+- ``named``, one object: ``{"left_eye": [x, y] or [x, y, v] or null, ...}``
+
+Keypoints are taken as 0-based pixel indices, like COCO's: half a pixel is added. Boxes are
+continuous xyxy. A keypoint without v is visible (2); null is not labelled (0).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from kpdata.errors import FormatError, located
+from kpdata.formats import json_stream
+from kpdata.formats.json_folder import IMAGE_SUFFIXES, Listing, Pair, holds_images
+from kpdata.formats.source import Source, find_images, image_ref
+from kpdata.schema import Instance, Rejected, Sample
+from kpdata.skeletons import Skeleton, get_skeleton
+
+MAX_BYTES = 64 << 20
+"""Larger annotation files are refused one by one."""
+
+ABSENT = "named keypoints absent from their file, v = 0"
+UNANNOTATED = "images without an annotation file"
+ZEROED = "keypoints with v = 0 but coordinates, zeroed"
+
+_LARGEST = 1e37
+
+
+class _Object(NamedTuple):
+    """One object as its file has it; ``path`` and the keys of ``keypoints`` are JSON paths."""
+
+    path: str
+    keypoints: dict[str, list[float] | None]
+    box_path: str = ""
+    box: list[float] | None = None
+    label: str | int | None = None
+
+
+class _Item(msgspec.Struct):
+    keypoints: list[list[float]]
+    box: list[float] | None = None
+    label: str | int | None = None
+
+
+class _Torchvision(msgspec.Struct):
+    keypoints: list[list[list[float]]]
+    bboxes: list[list[float]] | None = None
+
+
+class _Unusable(Exception):
+    """One annotation file cannot be used."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+def _list_objects(items: list[_Item]) -> Iterator[_Object]:
+    for number, item in enumerate(items):
+        path = f"$[{number}].keypoints"
+        keypoints = {f"{path}[{i}]": point for i, point in enumerate(item.keypoints)}
+        yield _Object(path, keypoints, f"$[{number}].box", item.box, item.label)
+
+
+def _torchvision_objects(value: _Torchvision) -> Iterator[_Object]:
+    boxes = [None] * len(value.keypoints) if value.bboxes is None else value.bboxes
+    if len(boxes) != len(value.keypoints):
+        raise _Unusable(
+            "bad annotation",
+            f"$.bboxes holds {len(boxes)} boxes, $.keypoints {len(value.keypoints)} objects: "
+            "expected one box for each",
+        )
+    for number, (points, box) in enumerate(zip(value.keypoints, boxes, strict=True)):
+        path = f"$.keypoints[{number}]"
+        keypoints = {f"{path}[{i}]": point for i, point in enumerate(points)}
+        yield _Object(path, keypoints, f"$.bboxes[{number}]", box)
+
+
+def _named_objects(value: dict[str, list[float] | None]) -> Iterator[_Object]:
+    yield _Object("$", {f"$.{name}": point for name, point in value.items()})
+
+
+class _Style(NamedTuple):
+    kind: Any
+    objects: Callable[[Any], Iterator[_Object]]
+
+
+STYLES = {
+    "list": _Style(list[_Item], _list_objects),
+    "torchvision": _Style(_Torchvision, _torchvision_objects),
+    "named": _Style(dict[str, list[float] | None], _named_objects),
+}
+
+
+def read(
+    annotations: Path,
+    images: Path | None = None,
+    skeleton: Skeleton | str | None = None,
+    style: str | None = None,
+) -> Source:
+    """Read a folder of JSON files, one per image, sub-folders included, in the order of names.
+
+    Args:
+        annotations: the folder.
+        images: the images' folder, where each has the JSON file's stem and the same relative
+            place; by default the annotations' own folder if it holds images, else ``../images``.
+        skeleton: a Skeleton, a built-in one's name or a JSON file; the named style can do without
+            and then takes the first file's keys.
+        style: a key of STYLES; by default the shape of the first file that is sound tells.
+
+    Raises:
+        FormatError: no such folder, no JSON file in it, no images, an unknown style, or no skeleton.
+        SchemaError: the skeleton is at fault.
+    """
+    if not annotations.is_dir():
+        raise FormatError(f"{annotations}: no such folder: give the folder of the JSON files")
+    if style is not None and style not in STYLES:
+        raise FormatError(f"unknown style {style!r}: expected {', '.join(STYLES)}")
+    beside = annotations.absolute().parent / "images"
+    candidates = [annotations, beside] if holds_images(annotations) else [beside]
+    root = find_images(annotations, images, candidates)
+    listing = Listing(annotations, root)
+    counts: Counter[str] = Counter()
+    if unannotated := listing.count_unannotated():
+        counts[UNANNOTATED] = unannotated
+    name, first = _first_sound(annotations, listing, style)
+    if isinstance(skeleton, str):
+        skeleton = get_skeleton(skeleton)
+    reader = _Reader(
+        annotations=annotations,
+        root=root,
+        style=name,
+        skeleton=skeleton or _derive_skeleton(annotations, name, first),
+        derived=skeleton is None,
+        counts=counts,
+    )
+    return Source(
+        skeleton=reader.skeleton,
+        samples=reader.samples(listing),
+        images_root=root,
+        annotation_files=(annotations,),
+        counts=counts,
+        has_boxes=bool(first) and all(found.box is not None for found in first),
+    )
+
+
+def _recognise(value: object) -> str:
+    if isinstance(value, list):
+        return "list"
+    if isinstance(value, dict):
+        return "torchvision" if {"bboxes", "keypoints"} & value.keys() else "named"
+    raise _Unusable("bad annotation", f"$ is {value!r:.40}: expected a list or an object")
+
+
+def _first_sound(
+    annotations: Path, listing: Listing, style: str | None
+) -> tuple[str, list[_Object]]:
+    """The style and the objects of the first file that has any, else of the first sound one."""
+    empty, problem = None, ""
+    for pair in listing.pairs():
+        path = annotations / pair.annotation
+        try:
+            value = _decode(path, annotations, Any)
+            name = style or _recognise(value)
+            objects = list(STYLES[name].objects(_decode(path, annotations, STYLES[name].kind)))
+        except _Unusable as error:
+            problem = problem or f"{path}: {error}"
+            continue
+        if value:
+            return name, objects
+        empty = empty or (name, objects)
+    if empty:
+        return empty
+    if problem:
+        raise FormatError(f"{annotations}: no file can be read; the first says: {problem}")
+    raise FormatError(f"{annotations}: holds no .json file: give the folder of the annotations")
+
+
+def _derive_skeleton(annotations: Path, style: str, first: list[_Object]) -> Skeleton:
+    if style == "named" and first and first[0].keypoints:
+        names = tuple(path.removeprefix("$.") for path in first[0].keypoints)
+        with located(f"{annotations}: the keys of the first file"):
+            return Skeleton(name="custom", keypoints=names)
+    seen = f" of its {len(first[0].keypoints)} keypoints" if first else ""
+    raise FormatError(
+        f"{annotations}: style {style} does not say the names{seen}: "
+        "pass --skeleton FILE.json or a built-in skeleton's name"
+    )
+
+
+def _decode(path: Path, folder: Path, kind: Any) -> Any:
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise _Unusable("unsafe path", f"is a symlink that leads out of {folder}: copy the file")
+    try:
+        if not path.is_file():
+            raise _Unusable("bad annotation", "is not a file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise _Unusable("bad annotation", f"{size} bytes: expected at most {MAX_BYTES}")
+        return json_stream.decode(path, "$", path.read_bytes(), kind)
+    except OSError as error:
+        raise _Unusable("bad annotation", f"cannot read: {error.strerror}") from error
+    except FormatError as error:
+        raise _Unusable("bad annotation", str(error).removeprefix(f"{path}: ")) from error
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Everything that turns a file into a Sample."""
+
+    annotations: Path
+    root: Path
+    style: str
+    skeleton: Skeleton
+    derived: bool
+    counts: Counter[str]
+    labels: dict[str, int] = field(default_factory=dict)
+
+    def samples(self, listing: Listing) -> Iterator[Sample | Rejected]:
+        with closing(listing):
+            for pair in listing.pairs():
+                try:
+                    image = self._image(pair)
+                    value = _decode(
+                        self.annotations / pair.annotation,
+                        self.annotations,
+                        STYLES[self.style].kind,
+                    )
+                    instances = tuple(map(self._instance, STYLES[self.style].objects(value)))
+                except _Unusable as error:
+                    path = self.annotations / pair.annotation
+                    key = pair.image if pair.candidates == 1 else pair.annotation
+                    yield Rejected(key, error.reason, f"{path}: {error}")
+                else:
+                    yield Sample(image, image_ref(self.root, image), instances)
+
+    def _image(self, pair: Pair) -> str:
+        if pair.candidates == 1:
+            return pair.image
+        if pair.candidates:
+            raise _Unusable(
+                "two images for one annotation",
+                f"both {pair.image} and {pair.last_image} have its stem: remove one",
+            )
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise _Unusable(
+            "image missing", f"no image with its stem ({suffixes}) at its place below {self.root}"
+        )
+
+    def _instance(self, found: _Object) -> Instance:
+        points = self._ordered(found) if self.style == "named" else found.keypoints
+        if len(points) != len(self.skeleton):
+            raise _Unusable(
+                "bad keypoints",
+                f"{found.path} holds {len(points)} keypoints: expected the {len(self.skeleton)} of "
+                f"skeleton {self.skeleton.name}",
+            )
+        rows = [self._keypoint(path, point) for path, point in points.items()]
+        category, category_id = self._category(found.label)
+        return Instance(
+            keypoints=np.array(rows, np.float32),
+            bbox_xyxy=None if found.box is None else _box(found.box_path, found.box),
+            category=category,
+            category_id=category_id,
+        )
+
+    def _ordered(self, found: _Object) -> dict[str, list[float] | None]:
+        """A named object's keypoints in the skeleton's order, None where it lacks one."""
+        wanted = [f"$.{name}" for name in self.skeleton.keypoints]
+        for path in found.keypoints.keys() - set(wanted):
+            problem = f"{path} is not a keypoint of skeleton {self.skeleton.name}"
+            if self.derived:
+                raise FormatError(
+                    f"{self.annotations}: {problem}, which was read off the first file: "
+                    "pass --skeleton FILE.json with every name"
+                )
+            raise _Unusable("bad keypoints", problem)
+        if absent := len(wanted) - len(found.keypoints):
+            self.counts[ABSENT] += absent
+        return {path: found.keypoints.get(path) for path in wanted}
+
+    def _keypoint(self, path: str, point: list[float] | None) -> tuple[float, float, float]:
+        if point is None:
+            return 0, 0, 0
+        if len(point) not in (2, 3):
+            raise _Unusable("bad keypoints", f"{path} is {point}: expected [x, y] or [x, y, v]")
+        x, y, visibility = point if len(point) == 3 else (*point, 2)
+        if not (abs(x) < _LARGEST and abs(y) < _LARGEST):
+            raise _Unusable("bad keypoints", f"{path} is {point}: expected finite numbers")
+        if visibility not in (0, 1, 2):
+            raise _Unusable(
+                "bad keypoints", f"{path}[2] is {visibility:g}: expected v of 0, 1 or 2"
+            )
+        if visibility == 0:
+            if x or y:
+                self.counts[ZEROED] += 1
+            return 0, 0, 0
+        return x + 0.5, y + 0.5, visibility
+
+    def _category(self, label: str | int | None) -> tuple[str, int]:
+        """The class's name and number: a label that is a name counts from 1 as it appears."""
+        if label is None:
+            return "object", 1
+        if isinstance(label, int):
+            return str(label), label
+        return label, self.labels.setdefault(label, len(self.labels) + 1)
+
+
+def _box(path: str, box: list[float]) -> Any:
+    if len(box) != 4 or not all(abs(value) < _LARGEST for value in box):
+        raise _Unusable("bad box", f"{path} is {box}: expected four finite numbers, x0 y0 x1 y1")
+    if box[2] < box[0] or box[3] < box[1]:
+        raise _Unusable("bad box", f"{path} is {box}: it ends before it begins (x0 y0 x1 y1)")
+    return np.array(box, np.float32)

@@ -1,0 +1,51 @@
+"""Our own shards as a source: every original record becomes a sample again."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from kpdata.formats.source import Source
+from kpdata.manifest import MANIFEST
+from kpdata.schema import WHOLE_IMAGE, Sample
+from kpdata.shards import Dataset
+
+
+def read(annotations: Path) -> Source:
+    """Read the shard folder ``annotations``.
+
+    Augmented copies stay behind, and are counted: they are made anew from the originals. A crop
+    becomes an image of its own, which still shares its source image's group. Each sample's official
+    split is the split it lies in.
+
+    Raises:
+        DatasetError: the folder is not a dataset; while streaming, a damaged shard.
+    """
+    dataset = Dataset.open(annotations)
+    counts: Counter[str] = Counter()
+    return Source(
+        skeleton=dataset.skeleton,
+        samples=_samples(dataset, counts),
+        images_root=None,
+        annotation_files=(annotations / MANIFEST,),
+        counts=counts,
+        has_boxes=True,
+    )
+
+
+def _samples(dataset: Dataset, counts: Counter[str]) -> Iterator[Sample]:
+    for split, info in dataset.manifest.splits.items():
+        for shard in info.shards:
+            for offset, sample in dataset.read_shard(shard):
+                assert sample.view is not None
+                if sample.view.copy:
+                    counts["augmented copies left behind"] += 1
+                    continue
+                image = replace(sample.image, uri=dataset.record_uri(shard, offset))
+                yield replace(sample, key=_key(sample), image=image, split=split)
+
+
+def _key(sample: Sample) -> str:
+    assert sample.view is not None
+    instance = sample.view.instance
+    return sample.key if instance == WHOLE_IMAGE else f"{sample.key}#{instance}"

@@ -1,0 +1,69 @@
+"""What every reader returns, and where readers look for images."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kpdata.errors import FormatError
+from kpdata.schema import ImageRef, Rejected, Sample
+from kpdata.skeletons import Skeleton
+
+LARGEST = 1e37
+"""Larger numbers have no business in a picture, and their sums would overflow float32."""
+
+ZEROED = "keypoints with v = 0 but coordinates, zeroed"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader found.
+
+    Attributes:
+        skeleton: what the K keypoints of every sample are.
+        samples: streamed once, in a deterministic order; a sample at fault comes as Rejected.
+        images_root: the folder below which image names resolve; None where samples carry their
+            own bytes or URI.
+        annotation_files: what the manifest hashes as the source; a folder stands for its files.
+        counts: named counters, filled while the samples stream.
+        has_boxes: every instance carries a box (JSON files: as far as the first one shows).
+    """
+
+    skeleton: Skeleton
+    samples: Iterator[Sample | Rejected]
+    images_root: Path | None
+    annotation_files: tuple[Path, ...]
+    counts: Counter[str]
+    has_boxes: bool
+
+
+def require_file(path: Path) -> None:
+    """Raise FormatError unless ``path`` is an existing file."""
+    if path.is_dir():
+        raise FormatError(f"{path}: is a folder: give the annotation file")
+    if not path.exists():
+        raise FormatError(f"{path}: no such file")
+
+
+def find_images(annotations: Path, images: Path | None, candidates: Sequence[Path]) -> Path:
+    """The images' folder: ``images`` where given, else the first candidate that exists.
+
+    Raises:
+        FormatError: there is none; the message says where it was looked for.
+    """
+    if images is not None:
+        if not images.is_dir():
+            raise FormatError(f"{images}: no such folder: give --images the folder of the images")
+        return images
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    looked = ", ".join(str(folder) for folder in candidates)
+    raise FormatError(f"{annotations}: no images found (looked for {looked}): pass --images FOLDER")
+
+
+def image_ref(
+    root: Path, name: str, width: int | None = None, height: int | None = None
+) -> ImageRef:
+    """The image called ``name``, a relative POSIX path, below ``root``; nothing is opened."""
+    return ImageRef(name=name, uri=str(root / name), width=width, height=height)

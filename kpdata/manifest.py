@@ -1,0 +1,164 @@
+"""``kpdata.json``: what a shard folder holds, and the one hash over it all.
+
+The manifest is written last. A folder without it is not a dataset.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kpdata.errors import DatasetError
+from kpdata.mapping import MappedKeypoint
+from kpdata.records import SCHEMA_VERSION
+from kpdata.skeletons import Skeleton
+from kpdata.tfrecord import temporary_beside
+
+MANIFEST = "kpdata.json"
+QUARANTINE = "quarantine.jsonl"
+MAX_MANIFEST_BYTES = 64 << 20
+
+_SHARD_NAME = re.compile(r"[a-z][a-z0-9_]*-\d{5,}-of-\d{5,}\.tfrecord")
+
+
+class ShardInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One shard file: what it must hold, to the byte."""
+
+    name: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+class SplitInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One split.
+
+    Attributes:
+        samples: source images.
+        records: originals and copies.
+        copies: augmented records among them.
+        instances: objects in the originals.
+        visibility: (K, 3) keypoints of the originals with v = 0, 1 and 2.
+        shards: its files, in order.
+    """
+
+    samples: int
+    records: int
+    copies: int
+    instances: int
+    visibility: tuple[tuple[int, int, int], ...]
+    shards: tuple[ShardInfo, ...]
+
+
+class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the annotations came from.
+
+    Attributes:
+        format: the reader's name, and ``convention`` what it took the numbers to mean.
+        files: annotation file name → sha256.
+    """
+
+    format: str
+    convention: str
+    files: dict[str, str]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything about a dataset but its records.
+
+    Attributes:
+        schema_version: of the wire spec and of this file.
+        skeleton: what the K keypoints are.
+        mapping: where each came from, when another skeleton was mapped by name.
+        source: the annotations' origin.
+        options: what the conversion was asked to do.
+        splits: by name.
+        counts: everything that was skipped, zeroed or repaired, by name.
+        quarantine: refused samples by reason; ``quarantine_sha256`` pins their list.
+        sizes: narrowest, widest, lowest and highest record picture, in pixels.
+        software: versions that made it; the only part the root hash leaves out.
+        root_hash: sha256 over all the rest.
+    """
+
+    schema_version: int
+    skeleton: Skeleton
+    mapping: tuple[MappedKeypoint, ...]
+    source: SourceInfo
+    options: dict[str, Any]
+    splits: dict[str, SplitInfo]
+    counts: dict[str, int]
+    quarantine: dict[str, int]
+    quarantine_sha256: str
+    sizes: dict[str, int]
+    software: dict[str, str]
+    root_hash: str = ""
+
+
+def compute_root_hash(manifest: Manifest) -> str:
+    """sha256 of the manifest's canonical JSON, less ``software`` and the hash itself."""
+    fields = msgspec.to_builtins(manifest)
+    del fields["software"], fields["root_hash"]
+    return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Seal ``folder``: write the manifest, with its root hash, whole or not at all."""
+    sealed = msgspec.structs.replace(manifest, root_hash=compute_root_hash(manifest))
+    text = msgspec.json.format(msgspec.json.encode(sealed), indent=1)
+    write_atomically(folder / MANIFEST, text + b"\n")
+    return sealed
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it appears under its name only when it is whole and on disk."""
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``folder``'s manifest, trusting nothing in it.
+
+    Raises:
+        DatasetError: there is none, it is damaged, or it was written by a later kpdata.
+    """
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise DatasetError(f"{path}: larger than any manifest: not written by kpdata")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{folder} is not a dataset: it has no {MANIFEST}. "
+            "If a conversion into it was stopped, run the same command again to finish it."
+        ) from None
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DatasetError(f"{path}: not a manifest of this version: {error}") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise DatasetError(
+            f"{path}: schema version {manifest.schema_version}, this kpdata reads {SCHEMA_VERSION}"
+        )
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            if not _SHARD_NAME.fullmatch(shard.name):
+                raise DatasetError(f"{path}: {shard.name!r} is not a shard's name")
+    return manifest

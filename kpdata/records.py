@@ -1,0 +1,237 @@
+"""Sample ⇄ tf.train.Example bytes: the wire spec, without TensorFlow.
+
+Names follow the TF Object Detection API where it has one. A missing box, area or head size is zero
+on the wire, as an unlabelled keypoint is.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from kpdata.errors import DatasetError
+from kpdata.schema import FloatArray, ImageRef, Instance, Sample, View
+from kpdata.wire.example_pb2 import Example
+
+SCHEMA_VERSION = 1
+
+
+class Feature(NamedTuple):
+    """One row of the wire spec.
+
+    Attributes:
+        name: the feature's name in the Example.
+        kind: ``bytes``, ``float`` or ``int64``.
+        length: how many values: a number, ``N`` (per instance) or ``NK`` (per keypoint).
+    """
+
+    name: str
+    kind: str
+    length: str
+
+
+FEATURES = tuple(
+    Feature(*row.split())
+    for row in """
+    image/encoded                     bytes  1
+    image/format                      bytes  1
+    image/height                      int64  1
+    image/width                       int64  1
+    image/filename                    bytes  1
+    image/source_id                   bytes  1
+    image/key/sha256                  bytes  1
+    image/object/bbox/xmin            float  N
+    image/object/bbox/ymin            float  N
+    image/object/bbox/xmax            float  N
+    image/object/bbox/ymax            float  N
+    image/object/area                 float  N
+    image/object/is_crowd             int64  N
+    image/object/class/text           bytes  N
+    image/object/class/label          int64  N
+    image/object/id                   int64  N
+    image/object/keypoint/x           float  NK
+    image/object/keypoint/y           float  NK
+    image/object/keypoint/visibility  int64  NK
+    image/object/keypoint/num         int64  N
+    kpdata/object/head_size           float  N
+    kpdata/transform                  float  6
+    kpdata/source/height              int64  1
+    kpdata/source/width               int64  1
+    kpdata/copy                       int64  1
+    kpdata/seed                       int64  1
+    kpdata/instance                   int64  1
+    kpdata/group                      bytes  1
+    """.strip().splitlines()
+)
+"""The wire spec: every feature of a record, in the order of DESIGN's table."""
+
+_LISTS = {"bytes": "bytes_list", "float": "float_list", "int64": "int64_list"}
+_BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def encode(sample: Sample) -> bytes:
+    """Serialise a sample that carries its image's bytes and its view.
+
+    Equal samples give equal bytes: the features are written in sorted order.
+    """
+    values = _flatten(sample)
+    example = Example()
+    features = example.features.feature
+    for name, kind, _ in FEATURES:
+        getattr(features[name], _LISTS[kind]).value.extend(values[name])
+    return example.SerializeToString(deterministic=True)
+
+
+def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
+    image, view, instances = sample.image, sample.view, sample.instances
+    if view is None or image.data is None or image.width is None or image.height is None:
+        raise ValueError(f"{sample.key}: a record needs image bytes, their size and a view")
+    size = np.array([image.width, image.height], np.float32)
+    boxes = np.array([_or_zeros(i.bbox_xyxy) for i in instances], np.float32).reshape(-1, 2, 2)
+    sides = (boxes / size).reshape(-1, 4).T.tolist()
+    keypoints = (
+        np.concatenate([i.keypoints for i in instances]) if instances else np.zeros((0, 3))
+    )  # (N·K, 3)
+    xy_norm = (keypoints[:, :2] / size).T.tolist()
+    return {
+        "image/encoded": [image.data],
+        "image/format": [(image.format or "").encode()],
+        "image/height": [image.height],
+        "image/width": [image.width],
+        "image/filename": [image.name.encode()],
+        "image/source_id": [sample.key.encode()],
+        "image/key/sha256": [hashlib.sha256(image.data).hexdigest().encode()],
+        **{f"image/object/bbox/{side}": sides[i] for i, side in enumerate(_BOX_SIDES)},
+        "image/object/area": [i.area or 0.0 for i in instances],
+        "image/object/is_crowd": [int(i.is_crowd) for i in instances],
+        "image/object/class/text": [i.category.encode() for i in instances],
+        "image/object/class/label": [i.category_id for i in instances],
+        "image/object/id": [i.id for i in instances],
+        "image/object/keypoint/x": xy_norm[0],
+        "image/object/keypoint/y": xy_norm[1],
+        "image/object/keypoint/visibility": keypoints[:, 2].astype(np.int64).tolist(),
+        "image/object/keypoint/num": [i.num_labelled for i in instances],
+        "kpdata/object/head_size": [i.head_size or 0.0 for i in instances],
+        "kpdata/transform": view.transform.reshape(-1).tolist(),
+        "kpdata/source/height": [view.source_height],
+        "kpdata/source/width": [view.source_width],
+        "kpdata/copy": [view.copy],
+        "kpdata/seed": [view.seed],
+        "kpdata/instance": [view.instance],
+        "kpdata/group": [(sample.group or sample.key).encode()],
+    }
+
+
+def _or_zeros(bbox_xyxy: FloatArray | None) -> FloatArray:
+    return np.zeros(4, np.float32) if bbox_xyxy is None else bbox_xyxy
+
+
+def decode(data: bytes, num_keypoints: int) -> Sample:
+    """Parse one record: the inverse of :func:`encode`, up to float32.
+
+    Args:
+        data: a serialised Example.
+        num_keypoints: K of the dataset's skeleton.
+
+    Raises:
+        DatasetError: not an Example, a feature is missing, of the wrong kind or length.
+        SchemaError: a value that no sample may hold.
+    """
+    values = _parse(data, num_keypoints)
+
+    def one(name: str) -> Any:
+        return values[name][0]
+
+    width, height = one("image/width"), one("image/height")
+    if width < 1 or height < 1:
+        raise DatasetError(f"image/width × image/height is {width} × {height}")
+    return Sample(
+        key=_text(one("image/source_id")),
+        image=ImageRef(
+            name=_text(one("image/filename")),
+            width=width,
+            height=height,
+            data=one("image/encoded"),
+            format=_text(one("image/format")),
+        ),
+        instances=_instances(values, num_keypoints, width, height),
+        group=_text(one("kpdata/group")),
+        view=View(
+            transform=np.array(values["kpdata/transform"], np.float32),
+            source_width=one("kpdata/source/width"),
+            source_height=one("kpdata/source/height"),
+            copy=one("kpdata/copy"),
+            seed=one("kpdata/seed"),
+            instance=one("kpdata/instance"),
+        ),
+    )
+
+
+def image_sha256(data: bytes) -> tuple[str, str]:
+    """The image's hash as a record states it, and as its bytes give it."""
+    values = _parse(data, num_keypoints=None)
+    stated = _text(values["image/key/sha256"][0])
+    return stated, hashlib.sha256(values["image/encoded"][0]).hexdigest()
+
+
+def _parse(data: bytes, num_keypoints: int | None) -> dict[str, Sequence[Any]]:
+    example = Example()
+    try:
+        example.ParseFromString(data)
+    except DecodeError as error:
+        raise DatasetError(f"not a tf.train.Example: {error}") from error
+    features = example.features.feature
+    values: dict[str, Sequence[Any]] = {}
+    for name, kind, _ in FEATURES:
+        if name not in features:
+            raise DatasetError(f"feature {name} is missing")
+        feature = features[name]
+        found = feature.WhichOneof("kind")
+        if found not in (_LISTS[kind], None):
+            raise DatasetError(f"feature {name} is a {found}, expected a {_LISTS[kind]}")
+        values[name] = getattr(feature, _LISTS[kind]).value
+    count = len(values["image/object/class/label"])
+    lengths = {"1": 1, "6": 6, "N": count}
+    if num_keypoints is not None:
+        lengths["NK"] = count * num_keypoints
+    for name, _, length in FEATURES:
+        expected = lengths.get(length)
+        if expected is not None and len(values[name]) != expected:
+            raise DatasetError(
+                f"feature {name} has {len(values[name])} values, expected {expected}"
+                + (f" ({count} instances × {num_keypoints} keypoints)" if length == "NK" else "")
+            )
+    return values
+
+
+def _instances(
+    values: dict[str, Sequence[Any]], num_keypoints: int, width: int, height: int
+) -> tuple[Instance, ...]:
+    size = np.array([width, height], np.float32)
+    sides = [values[f"image/object/bbox/{side}"] for side in _BOX_SIDES]
+    boxes = np.array(sides, np.float32).T.reshape(-1, 4) * np.tile(size, 2)  # (N, 4)
+    columns = [values[f"image/object/keypoint/{axis}"] for axis in ("x", "y", "visibility")]
+    keypoints = np.array(columns, np.float32).T.reshape(-1, num_keypoints, 3)  # (N, K, 3)
+    keypoints[..., :2] *= size
+    return tuple(
+        Instance(
+            keypoints=keypoints[i],
+            bbox_xyxy=boxes[i] if boxes[i].any() else None,
+            area=values["image/object/area"][i] or None,
+            is_crowd=bool(values["image/object/is_crowd"][i]),
+            category=_text(values["image/object/class/text"][i]),
+            category_id=values["image/object/class/label"][i],
+            id=values["image/object/id"][i],
+            head_size=values["kpdata/object/head_size"][i] or None,
+        )
+        for i in range(len(keypoints))
+    )
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"text is not UTF-8: {value[:40]!r}") from error

@@ -1,0 +1,98 @@
+"""Reading a shard folder, without TensorFlow or Beam."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from kpdata import records, tfrecord
+from kpdata.errors import DatasetError, located
+from kpdata.manifest import Manifest, ShardInfo, read_manifest
+from kpdata.schema import Sample
+from kpdata.skeletons import Skeleton
+
+RECORD_SCHEME = "tfrecord:"
+"""Begins the URI of an image that lies inside a shard: ``tfrecord:OFFSET:K:PATH``."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset: iterate it for its samples, in shard order."""
+
+    dataset: "Dataset"
+    name: str
+
+    @property
+    def shards(self) -> tuple[ShardInfo, ...]:
+        """Its files."""
+        return self.dataset.manifest.splits[self.name].shards
+
+    def __len__(self) -> int:
+        return self.dataset.manifest.splits[self.name].records
+
+    def __iter__(self) -> Iterator[Sample]:
+        for shard in self.shards:
+            for _, sample in self.dataset.read_shard(shard):
+                yield sample
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A shard folder.
+
+    Attributes:
+        folder: where it is.
+        manifest: what it holds.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open a folder that holds ``kpdata.json``; DatasetError where it does not."""
+        folder = Path(folder)
+        return cls(folder, read_manifest(folder))
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """What the K keypoints of every instance are."""
+        return self.manifest.skeleton
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits' names."""
+        return tuple(self.manifest.splits)
+
+    def __getitem__(self, split: str) -> Split:
+        if split not in self.manifest.splits:
+            raise DatasetError(
+                f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}"
+            )
+        return Split(self, split)
+
+    def read_shard(self, shard: ShardInfo) -> Iterator[tuple[int, Sample]]:
+        """Yield (offset, sample) for every record of one shard, checking each CRC."""
+        path = self.shard_path(shard)
+        for number, (offset, payload) in enumerate(tfrecord.read(path)):
+            with located(f"{path}: record {number} at byte {offset}"):
+                sample = records.decode(payload, len(self.skeleton))
+            yield offset, sample
+
+    def shard_path(self, shard: ShardInfo) -> Path:
+        """Where a shard is; DatasetError when its file is missing."""
+        path = self.folder / shard.name
+        if not path.is_file():
+            raise DatasetError(f"{path} is missing: the manifest lists it")
+        return path
+
+    def record_uri(self, shard: ShardInfo, offset: int) -> str:
+        """Names the image inside one record, for :func:`read_record`."""
+        return f"{RECORD_SCHEME}{offset}:{len(self.skeleton)}:{self.shard_path(shard)}"
+
+
+def read_record(uri: str) -> Sample:
+    """The sample of the one record that ``uri`` names; DatasetError where it is damaged."""
+    offset, num_keypoints, path = uri.removeprefix(RECORD_SCHEME).split(":", 2)
+    _, payload = next(tfrecord.read(path, int(offset)))
+    return records.decode(payload, int(num_keypoints))

@@ -1,0 +1,127 @@
+"""TFRecord framing: length, CRC of the length, payload, CRC of the payload.
+
+The format and the CRC's mask are those of TensorFlow's ``core/lib/io/record_writer``.
+"""
+
+import hashlib
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import google_crc32c
+
+from kpdata.errors import DatasetError
+
+MAX_RECORD_BYTES = 1 << 30
+_MASK = 0xA282EAD8
+_FRAME_BYTES = 16
+
+
+def _masked_crc(data: bytes) -> int:
+    crc: int = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
+
+
+class Writer:
+    """Write a TFRecord file that appears whole or not at all.
+
+    Records go to a temporary name beside ``path``. Leaving the ``with`` block cleanly syncs the
+    file and renames it; an exception removes it.
+
+    Args:
+        path: the file's final name.
+        durable: sync to disk before renaming, so that a crash of the machine leaves no half file.
+
+    Attributes:
+        records, bytes: what has been written so far.
+        sha256: of the whole file, once closed.
+    """
+
+    def __init__(self, path: str | Path, durable: bool = True):
+        self.path = Path(path)
+        self._durable = durable
+        self.records = 0
+        self.bytes = 0
+        self.sha256 = ""
+        self._hash = hashlib.sha256()
+        self._temporary = temporary_beside(self.path)
+        self._file: BinaryIO = open(self._temporary, "wb", buffering=0)  # noqa: SIM115
+
+    def write(self, payload: bytes) -> None:
+        """Append one record."""
+        header = struct.pack("<Q", len(payload))
+        frame = b"".join(
+            (
+                header,
+                struct.pack("<I", _masked_crc(header)),
+                payload,
+                struct.pack("<I", _masked_crc(payload)),
+            )
+        )
+        self._file.write(frame)
+        self._hash.update(frame)
+        self.records += 1
+        self.bytes += len(frame)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None and self._durable:
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if kind is None:
+            self.sha256 = self._hash.hexdigest()
+            os.replace(self._temporary, self.path)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in the same folder, to be renamed to ``path`` once whole."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def read(path: str | Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, payload) of every record from byte ``start`` on, checking each CRC.
+
+    Raises:
+        DatasetError: a record is cut, damaged or claims an impossible length; the message names
+            the file, the record and its offset. Nothing is allocated on a length's word alone.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        offset, number = start, 0
+        file.seek(start)
+        while offset < size:
+            payload = _read_one(file, size - offset, f"{path}: record {number} at byte {offset}")
+            yield offset, payload
+            offset += len(payload) + _FRAME_BYTES
+            number += 1
+
+
+def _read_one(file: BinaryIO, available: int, place: str) -> bytes:
+    header = file.read(12)
+    if len(header) < 12:
+        raise DatasetError(f"{place}: the file is cut short")
+    length, length_crc = struct.unpack("<QI", header)
+    if _masked_crc(header[:8]) != length_crc:
+        raise DatasetError(f"{place}: the length's CRC does not match: the file is damaged")
+    if length > min(available - _FRAME_BYTES, MAX_RECORD_BYTES):
+        raise DatasetError(f"{place}: claims {length:,} bytes, more than the file holds")
+    payload = file.read(length)
+    footer = file.read(4)
+    if len(payload) < length or len(footer) < 4:
+        raise DatasetError(f"{place}: the file is cut short")
+    if struct.unpack("<I", footer)[0] != _masked_crc(payload):
+        raise DatasetError(f"{place}: the payload's CRC does not match: the file is damaged")
+    return payload

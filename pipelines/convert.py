@@ -1,0 +1,240 @@
+"""The conversion: plan → write → seal."""
+
+import functools
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kpdata.pipelines import runners
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.plan import Plan, Sharding, ShardPlan, make_plan
+from kpdata.pipelines.seal import rejected_counts, seal
+from kpdata.pipelines.workspace import Workspace, open_workspace
+from kpdata.pipelines.write import ShardReport, write_shard
+
+from kpdata.errors import JobError
+from kpdata.formats import FORMATS
+from kpdata.formats.source import Source
+from kpdata.manifest import MANIFEST, Manifest, SourceInfo, file_sha256, read_manifest
+from kpdata.splits import Splits, group_finder
+
+_SMALL_JOB_SAMPLES = 300
+_POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
+"""Refusals that the user asked for: they are listed, but do not count as bad samples."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a conversion needs besides its source.
+
+    Attributes:
+        format: the source's, a key of FORMATS.
+        job, splits, sharding: see their classes; they decide the bytes.
+        group: regular expression whose first group, in an image's name, names its group.
+        max_bad: percentage of samples that may be quarantined.
+        runner, workers, beam_options: where it runs; they never change the bytes.
+    """
+
+    format: str
+    job: Job
+    splits: Splits
+    sharding: Sharding = Sharding()
+    group: str | None = None
+    max_bad: float = 1.0
+    runner: str = runners.EMBEDDED
+    workers: int = 1
+    beam_options: tuple[str, ...] = ()
+
+
+class Watcher:
+    """Hears how a conversion goes; every method may be overridden."""
+
+    def planning(self) -> None:
+        """Reading references begins."""
+
+    def planned(self, samples: int) -> None:
+        """``samples`` more references were read."""
+
+    def writing(self, samples: int) -> None:
+        """Writing begins, of this many samples."""
+
+    def written(self, samples: int, size: int) -> None:
+        """So many samples and bytes are written by now."""
+
+    def warn(self, text: str) -> None:
+        """Something that the user should know, though the job goes on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a conversion did.
+
+    Attributes:
+        manifest: the sealed dataset's.
+        seconds: wall-clock time; ``write_seconds`` of the write step alone.
+        written_samples: read and written in this run; the rest was there from an earlier one.
+        unchanged: the dataset was complete before, and nothing was done.
+    """
+
+    manifest: Manifest
+    seconds: float
+    write_seconds: float = 0.0
+    written_samples: int = 0
+    unchanged: bool = False
+    warnings: tuple[str, ...] = field(default=())
+
+
+def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Outcome:
+    """Convert ``source`` into the shard folder ``out``.
+
+    Killed at any moment, the same call made again finishes the work; the result is the same to the
+    byte for any number of workers and on any runner.
+
+    Raises:
+        KpdataError: a source, an option or a folder that cannot be used; a job that stopped.
+    """
+    started = time.monotonic()
+    origin = _source_info(source, request)
+    options = _options(request)
+    existing = _already_there(out, origin, options)
+    if existing:
+        return Outcome(existing, time.monotonic() - started, unchanged=True)
+    with open_workspace(out) as workspace:
+        watcher.planning()
+        plan = make_plan(
+            source, request.job, request.splits, request.sharding, workspace.plan_folder,
+            group_finder(request.group), watcher.planned,
+        )  # fmt: skip
+        for warning in plan.warnings:
+            watcher.warn(warning)
+        _check_bad(plan, {}, request)
+        write_started = time.monotonic()
+        pending = _pending(workspace, plan)
+        _write(pending, workspace, request, watcher)
+        reports = _reports(workspace, plan)
+        _check_bad(plan, reports, request)
+        write_seconds = time.monotonic() - write_started
+        manifest = seal(workspace, plan, reports, request.job, origin, options)
+    return Outcome(
+        manifest,
+        time.monotonic() - started,
+        write_seconds,
+        sum(shard.samples for shard in pending),
+        warnings=plan.warnings,
+    )
+
+
+def _pending(workspace: Workspace, plan: Plan) -> list[ShardPlan]:
+    done = _reports(workspace, plan)
+    return [shard for shard in plan.shards if shard.name not in done]
+
+
+def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
+    """The reports of shards that are whole and were made from this very plan."""
+    reports = {}
+    for shard in plan.shards:
+        try:
+            data = workspace.report_path(shard.name).read_bytes()
+            size = (workspace.out / shard.name).stat().st_size
+        except FileNotFoundError:
+            continue
+        report = msgspec.json.decode(data, type=ShardReport)
+        if (report.plan_sha256, report.shard.bytes) == (shard.sha256, size):
+            reports[shard.name] = report
+    return reports
+
+
+def _write(
+    pending: Sequence[ShardPlan], workspace: Workspace, request: Request, watcher: Watcher
+) -> None:
+    samples = sum(shard.samples for shard in pending)
+    watcher.writing(samples)
+    if not pending:
+        return
+    try:
+        runners.run(
+            [shard.name for shard in pending],
+            functools.partial(write_or_tell, workspace),
+            request.runner,
+            request.workers,
+            in_process=samples < _SMALL_JOB_SAMPLES,
+            beam_options=request.beam_options,
+            on_tick=lambda: watcher.written(*workspace.progress_so_far()),
+        )
+    except RuntimeError as error:
+        raise JobError(_why(workspace, error)) from error
+
+
+def write_or_tell(workspace: Workspace, shard: str) -> None:
+    """Write a shard; leave a note for the driver where the machine refuses."""
+    try:
+        write_shard(workspace, shard)
+    except OSError as error:
+        workspace.tell_failure(shard, f"{error.strerror}: {error.filename or workspace.out}")
+        raise
+
+
+def _why(workspace: Workspace, error: RuntimeError) -> str:
+    told = workspace.failures()
+    if told:
+        return (
+            f"writing stopped: {told[0]}. Finished shards are kept: "
+            "put this right and run the same command again."
+        )
+    last_line = str(error).strip().splitlines()[-1]
+    return f"the Beam job failed: {last_line} (set KPDATA_BEAM_LOGS=1 to see the runner's log)"
+
+
+def _check_bad(plan: Plan, reports: dict[str, ShardReport], request: Request) -> None:
+    rejected = rejected_counts(plan, reports.values())
+    bad = sum(count for reason, count in rejected.items() if reason not in _POLICY_REASONS)
+    total = plan.samples + plan.rejected.total()
+    if bad * 100 <= request.max_bad * total:
+        return
+    reasons = ", ".join(f"{count:,} × {reason}" for reason, count in rejected.most_common())
+    found = [item.detail for report in reports.values() for item in report.rejected]
+    examples = [*plan.first_rejected(3), *found[:3]][:3]
+    raise JobError(
+        f"{bad:,} of {total:,} samples are bad ({reasons}), more than --max-bad "
+        f"{request.max_bad:g} % allows. For example:\n"
+        + "\n".join(f"  {example}" for example in examples)
+        + "\nMend them, or quarantine them with a larger --max-bad."
+    )
+
+
+def _already_there(out: Path, origin: SourceInfo, options: dict[str, Any]) -> Manifest | None:
+    if not (out / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(out)
+    return manifest if (manifest.source, manifest.options) == (origin, options) else None
+
+
+def _source_info(source: Source, request: Request) -> SourceInfo:
+    files = {path.name: _hash_of(path) for path in source.annotation_files}
+    return SourceInfo(request.format, FORMATS[request.format].convention, files)
+
+
+def _hash_of(path: Path) -> str:
+    if path.is_file():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*.json")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)}\0{file_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _options(request: Request) -> dict[str, Any]:
+    job = msgspec.to_builtins(request.job)
+    for key in ("skeleton", "mapping", "images_root"):
+        del job[key]
+    return {
+        **job,
+        "splits": msgspec.to_builtins(request.splits),
+        "sharding": msgspec.to_builtins(request.sharding),
+        "group": request.group,
+    }

@@ -1,0 +1,220 @@
+"""Plan: stream the references once, split them by group, order them by hash, cut them into shards.
+
+The result is one plan file per shard, a TFRecord of packed samples; a plan's bytes decide its
+shard's bytes.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.spool import Spool
+
+from kpdata import images, tfrecord
+from kpdata.errors import FormatError, ImageError
+from kpdata.formats.source import Source
+from kpdata.mapping import map_sample
+from kpdata.schema import Rejected, Sample, unpack_sample
+from kpdata.splits import TRAIN, Splits
+
+BYTES_PER_PIXEL = 0.4
+"""What a JPEG of quality 95 takes, roughly: only the number of shards rests on it."""
+
+REJECTED = "rejected.jsonl"
+
+_MIN_RECORDS_PER_SHARD = 32
+_MIN_SHARDS = 16
+
+
+class ShardPlan(msgspec.Struct, frozen=True):
+    """One shard to write: its file name, how many samples it reads, and the hash of its plan."""
+
+    name: str
+    split: str
+    samples: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All shards to write, and what was refused on the way.
+
+    Attributes:
+        folder: holds a plan file per shard and REJECTED, the list of refused samples.
+        shards: by split, in order.
+        rejected: refused samples by reason.
+        counts: named counts for the user.
+        warnings: what the user should know before trusting the split.
+    """
+
+    folder: Path
+    shards: tuple[ShardPlan, ...]
+    rejected: Counter[str]
+    counts: Counter[str]
+    warnings: tuple[str, ...]
+
+    @property
+    def samples(self) -> int:
+        """References that will be read."""
+        return sum(shard.samples for shard in self.shards)
+
+    def first_rejected(self, count: int) -> list[str]:
+        """What is wrong with the first few refused samples."""
+        with open(self.folder / REJECTED, "rb") as lines:
+            return [msgspec.json.decode(line)["detail"] for line in islice(lines, count)]
+
+
+class Sharding(msgspec.Struct, frozen=True):
+    """How many shards: ``count`` in all, or as many as ``bytes_per_shard`` asks for.
+
+    The number never depends on the workers: it is part of what makes the same bytes everywhere.
+    """
+
+    bytes_per_shard: int = 128 << 20
+    count: int | None = None
+
+    def shards_of(self, samples: int, share: float, size: float) -> int:
+        """Shards for a split of ``samples`` references, ``share`` of the data, ``size`` bytes."""
+        if self.count is not None:
+            wanted = round(self.count * share)
+        else:
+            spread = min(_MIN_SHARDS, samples // _MIN_RECORDS_PER_SHARD)
+            wanted = max(math.ceil(size / self.bytes_per_shard), spread)
+        return max(1, min(wanted, samples))
+
+
+def make_plan(
+    source: Source,
+    job: Job,
+    splits: Splits,
+    sharding: Sharding,
+    folder: Path,
+    group_of: Callable[[str], str | None] = lambda name: None,
+    on_sample: Callable[[int], None] = lambda count: None,
+) -> Plan:
+    """Read every reference and write the plan files into ``folder``.
+
+    Args:
+        source: what a reader found; its samples are consumed.
+        job: what to do with each sample.
+        splits: which split a group belongs to.
+        sharding: how many shards.
+        folder: where plan files go; created.
+        group_of: file name → group, for sources that have none (``--group``).
+        on_sample: called with 1 for every reference read.
+
+    Raises:
+        FormatError: the source holds no usable sample, or two under one key.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with Spool() as spool:
+        for sample in source.samples:
+            on_sample(1)
+            _receive(sample, job, group_of, spool)
+        joined = spool.join_identical_images(job)
+        leaks = spool.place(splits)
+        totals = spool.split_totals()
+        rejected = _write_rejected(spool.rejected(), folder / REJECTED)
+        if not totals:
+            raise FormatError(_nothing_usable(source, rejected, spool))
+        header = msgspec.json.encode(job, order="sorted")
+        shards = tuple(_write_plans(spool, totals, header, job, sharding, folder))
+    counts = source.counts + Counter(
+        {"identical images joined into one group": joined, "refused to keep splits apart": leaks}
+    )
+    return Plan(folder, shards, rejected, +counts, tuple(_warnings(splits, totals)))
+
+
+def read_plan(path: Path) -> tuple[Job, Iterator[Sample]]:
+    """The job and the samples of one plan file."""
+    payloads = (payload for _, payload in tfrecord.read(path))
+    job = msgspec.json.decode(next(payloads), type=Job)
+    return job, map(unpack_sample, payloads)
+
+
+def _receive(
+    sample: Sample | Rejected, job: Job, group_of: Callable[[str], str | None], spool: Spool
+) -> None:
+    if isinstance(sample, Rejected):
+        spool.reject(sample)
+        return
+    try:
+        uri, size = _locate(sample, job)
+    except ImageError as error:
+        spool.reject(Rejected(sample.key, error.reason, str(error)))
+        return
+    sample = replace(
+        sample,
+        image=replace(sample.image, uri=uri, data=None),
+        group=sample.group or group_of(sample.image.name),
+    )
+    if job.mapping:
+        sample = map_sample(sample, job.mapping)
+    spool.add(sample, size)
+
+
+def _locate(sample: Sample, job: Job) -> tuple[str, int]:
+    image = sample.image
+    if image.data is not None:
+        return image.uri, len(image.data)
+    if job.images_root is None:
+        raise ImageError("image missing", f"{image.name}: the source names no images folder")
+    path = images.safe_path(job.images_root, image.name)
+    return path, images.file_size(path, job.max_bytes)
+
+
+def _write_plans(
+    spool: Spool,
+    totals: dict[str, tuple[int, int, int]],
+    header: bytes,
+    job: Job,
+    sharding: Sharding,
+    folder: Path,
+) -> Iterator[ShardPlan]:
+    everything = sum(samples for samples, _, _ in totals.values())
+    for split, (samples, instances, size) in totals.items():
+        copies = 1 + (job.augment if split == TRAIN else 0)
+        one_copy = instances * job.crop**2 * BYTES_PER_PIXEL if job.crop else size
+        count = sharding.shards_of(samples, samples / everything, one_copy * copies)
+        references = spool.packed_samples(split)
+        for k in range(count):
+            here = samples * (k + 1) // count - samples * k // count
+            name = f"{split}-{k:05d}-of-{count:05d}.tfrecord"
+            with tfrecord.Writer(folder / f"{name}.plan", durable=False) as writer:
+                writer.write(header)
+                for _ in range(here):
+                    writer.write(next(references))
+            yield ShardPlan(name, split, here, writer.sha256)
+
+
+def _write_rejected(rejected: Iterator[Rejected], path: Path) -> Counter[str]:
+    reasons: Counter[str] = Counter()
+    with open(path, "wb") as file:
+        for item in rejected:
+            reasons[item.reason] += 1
+            file.write(msgspec.json.encode(item._asdict()) + b"\n")
+    return reasons
+
+
+def _nothing_usable(source: Source, rejected: Counter[str], spool: Spool) -> str:
+    files = ", ".join(str(path) for path in source.annotation_files)
+    if not rejected:
+        return f"{files}: holds no sample at all"
+    listed = ", ".join(f"{count} × {reason}" for reason, count in rejected.most_common())
+    return f"{files}: no sample is usable ({listed}); the first: {next(spool.rejected()).detail}"
+
+
+def _warnings(splits: Splits, totals: dict[str, tuple[int, int, int]]) -> Iterator[str]:
+    empty = [name for name in splits.shares if name not in totals]
+    if empty:
+        yield (
+            f"split {' and '.join(empty)} is empty: there are too few groups for its share. "
+            "Give it a larger share, another --seed, or a finer --group."
+        )
+    if len(totals) == 1 and splits.official:
+        yield f"the source's official split has only {next(iter(totals))}: nothing to test on"

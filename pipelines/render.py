@@ -1,0 +1,225 @@
+"""One sample and its image's bytes → the samples of its records."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from kpdata.pipelines.job import Job
+
+from kpdata import geometry, images
+from kpdata.augment import Draw, draw, draw_affine, occlude, paint
+from kpdata.errors import ImageError
+from kpdata.geometry import Affine
+from kpdata.schema import WHOLE_IMAGE, Instance, Sample, View
+from kpdata.splits import TRAIN, stable_hash
+from kpdata.views import move_instance
+
+_REDUCTIONS = (8, 4, 2)
+
+
+@dataclass(frozen=True)
+class Upright:
+    """A source image on its feet.
+
+    Attributes:
+        sample: with instances in upright pixels.
+        data, header: the file's bytes, and what they say.
+        width, height: upright pixels.
+        base: (2, 3) source pixels → upright pixels.
+        source_size: width and height of the source.
+    """
+
+    sample: Sample
+    data: bytes
+    header: images.Header
+    width: int
+    height: int
+    base: Affine
+    source_size: tuple[int, int]
+
+    def view(self, affine: Affine, copy: int, seed: int, instance: int) -> View:
+        """The view behind ``affine``, which maps upright pixels to record pixels."""
+        transform = geometry.compose(affine, self.base)
+        return View(transform, *self.source_size, copy, seed, instance)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A picture to draw: where it comes from and whom it shows."""
+
+    affine: Affine
+    width: int
+    height: int
+    instances: tuple[Instance, ...]
+    index: int
+
+
+def render(
+    sample: Sample, data: bytes, split: str, job: Job, counts: Counter[str]
+) -> Iterator[Sample]:
+    """Yield the samples of every record that an image gives: originals, crops, copies.
+
+    Args:
+        sample: the reference.
+        data: its image's encoded bytes.
+        split: only ``train`` is augmented.
+        job: what to do.
+        counts: named counters, added to.
+
+    Raises:
+        ImageError: the image cannot be used; what was yielded before must be thrown away.
+    """
+    upright = _stand_up(sample, data, job, counts)
+    frames = list(_crops(upright, job, counts)) if job.crop else [_whole_frame(upright)]
+    copies = job.augment if split == TRAIN else 0
+    if not job.crop:
+        yield _whole_image(upright, job, counts)
+    if job.crop or copies:
+        yield from _pictures(upright, frames, range(0 if job.crop else 1, copies + 1), job, counts)
+
+
+def _stand_up(sample: Sample, data: bytes, job: Job, counts: Counter[str]) -> Upright:
+    header = images.probe(data, job.max_pixels)
+    if job.check == "pixels":
+        images.decode_upright(data, header)
+    to_upright = images.source_to_upright(header, job.exif)
+    width, height = header.upright_size
+    seen = (width, height) if job.exif == "applied" else (header.width, header.height)
+    _check_size(sample, seen, header)
+    if header.orientation != 1:
+        counts["images turned upright"] += 1
+        if job.exif == "ignored":
+            sample = _moved(sample, to_upright, width, height, job, counts)
+    base, source_size = to_upright, seen
+    if sample.view:
+        base = geometry.compose(to_upright, sample.view.transform)
+        source_size = (sample.view.source_width, sample.view.source_height)
+    return Upright(sample, data, header, width, height, base, source_size)
+
+
+def _check_size(sample: Sample, seen: tuple[int, int], header: images.Header) -> None:
+    image = sample.image
+    if image.width is None or (image.width, image.height) == seen:
+        return
+    advice = "was it resized, or does --images name another folder?"
+    if header.orientation >= 5:
+        advice = "its EXIF turns it by 90°: try the other value of --exif"
+    raise ImageError(
+        "size mismatch",
+        f"{image.name} is {seen[0]} × {seen[1]} pixels, but its annotation says "
+        f"{image.width} × {image.height}: {advice}",
+    )
+
+
+def _moved(
+    sample: Sample, affine: Affine, width: int, height: int, job: Job, counts: Counter[str]
+) -> Sample:
+    moved = [
+        move_instance(instance, affine, width, height, job.skeleton.flip_index)
+        for instance in sample.instances
+    ]
+    counts["keypoints outside the image, set to v = 0"] += sum(lost for _, lost in moved)
+    return replace(sample, instances=tuple(instance for instance, _ in moved))
+
+
+def _whole_frame(upright: Upright) -> _Frame:
+    return _Frame(
+        geometry.identity(), upright.width, upright.height, upright.sample.instances, WHOLE_IMAGE
+    )
+
+
+def _crops(upright: Upright, job: Job, counts: Counter[str]) -> Iterator[_Frame]:
+    assert job.crop is not None
+    for index, instance in enumerate(upright.sample.instances):
+        box = _crop_box(upright, instance, job)
+        if instance.is_crowd:
+            counts["instances not cropped: crowd"] += 1
+        elif not instance.num_labelled:
+            counts["instances not cropped: no labelled keypoint"] += 1
+        elif box is None:
+            counts["instances not cropped: no box"] += 1
+        else:
+            affine = geometry.square_crop(box, job.margin, job.crop)
+            yield _Frame(geometry.as_stored(affine), job.crop, job.crop, (instance,), index)
+
+
+def _crop_box(upright: Upright, instance: Instance, job: Job) -> geometry.FloatArray | None:
+    if job.crop_from == "image":
+        return np.array([0, 0, upright.width, upright.height], np.float32)
+    return geometry.keypoint_box(instance) if job.crop_from == "keypoints" else instance.bbox_xyxy
+
+
+def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
+    header, data = upright.header, upright.data
+    kind = "png" if header.format == "other" else header.format
+    if not header.storable:
+        counts["images re-encoded as upright RGB"] += 1
+        data = images.encode(images.decode_upright(data, header), kind, job.jpeg_quality)
+    image = replace(
+        upright.sample.image,
+        uri="", width=upright.width, height=upright.height, data=data, format=kind,
+    )  # fmt: skip
+    view = upright.view(geometry.identity(), copy=0, seed=0, instance=WHOLE_IMAGE)
+    return replace(upright.sample, image=image, view=view)
+
+
+def _pictures(
+    upright: Upright, frames: list[_Frame], copies: range, job: Job, counts: Counter[str]
+) -> Iterator[Sample]:
+    plans = [
+        (frame, copy, *_draw_copy(upright, frame, copy, job)) for frame in frames for copy in copies
+    ]
+    if not plans:
+        return
+    reduce = _reduction(max(geometry.scale_of(affine) for _, _, _, affine in plans))
+    pixels = _decode(upright, reduce)
+    grown = np.array([[reduce, 0, 0], [0, reduce, 0]])
+    for frame, copy, numbers, affine in plans:
+        picture = geometry.warp(pixels, geometry.compose(affine, grown), frame.width, frame.height)
+        quality = numbers.jpeg_quality if copy else job.jpeg_quality
+        data = images.encode(paint(picture, numbers), "jpeg", quality)
+        image = replace(
+            upright.sample.image,
+            uri="", width=frame.width, height=frame.height, data=data, format="jpeg",
+        )  # fmt: skip
+        yield replace(
+            upright.sample,
+            image=image,
+            instances=_instances_in(frame, affine, numbers, copy, job, counts),
+            view=upright.view(affine, copy, job.seed if copy else 0, frame.index),
+        )
+
+
+def _draw_copy(upright: Upright, frame: _Frame, copy: int, job: Job) -> tuple[Draw, Affine]:
+    if not copy:
+        return Draw(), frame.affine
+    entropy = [job.seed, stable_hash(upright.sample.key), frame.index + 1, copy]
+    numbers = draw(job.augment_config, np.random.default_rng(entropy), frame.width, frame.height)
+    moved = draw_affine(numbers, frame.width, frame.height)
+    return numbers, geometry.as_stored(geometry.compose(moved, frame.affine))
+
+
+def _reduction(scale: float) -> int:
+    return next((reduce for reduce in _REDUCTIONS if scale * reduce <= 1), 1)
+
+
+def _decode(upright: Upright, reduce: int) -> images.Pixels:
+    if upright.header.storable:
+        return images.decode(upright.data, reduce)
+    pixels = images.decode_upright(upright.data, upright.header)
+    return images.mean_of_blocks(pixels, reduce)
+
+
+def _instances_in(
+    frame: _Frame, affine: Affine, numbers: Draw, copy: int, job: Job, counts: Counter[str]
+) -> tuple[Instance, ...]:
+    where = "copy" if copy else "crop"
+    instances = []
+    for instance in frame.instances:
+        moved, lost = move_instance(
+            instance, affine, frame.width, frame.height, job.skeleton.flip_index
+        )
+        counts[f"keypoints outside a {where}, set to v = 0"] += lost
+        instances.append(occlude(moved, numbers.rectangles))
+    return tuple(instances)

@@ -1,0 +1,132 @@
+"""Seal: collect the shards' reports, and write the manifest last."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.plan import REJECTED, Plan
+from kpdata.pipelines.workspace import Workspace
+from kpdata.pipelines.write import ShardReport
+
+import kpdata
+from kpdata import tfds
+from kpdata.errors import JobError
+from kpdata.manifest import (
+    QUARANTINE,
+    Manifest,
+    ShardInfo,
+    SourceInfo,
+    SplitInfo,
+    write_atomically,
+    write_manifest,
+)
+from kpdata.records import SCHEMA_VERSION
+
+
+def seal(
+    workspace: Workspace,
+    plan: Plan,
+    reports: dict[str, ShardReport],
+    job: Job,
+    source: SourceInfo,
+    options: dict[str, Any],
+) -> Manifest:
+    """Turn a folder of whole shards into a dataset.
+
+    Args:
+        workspace: the output folder.
+        plan: what had to be written.
+        reports: by shard name.
+        job, source, options: what the manifest says of the conversion.
+
+    Raises:
+        JobError: a shard has no report.
+    """
+    missing = [shard.name for shard in plan.shards if shard.name not in reports]
+    if missing:
+        raise JobError(
+            f"{len(missing)} of {len(plan.shards)} shards were not written ({missing[0]}, …): "
+            "run the same command again to finish them"
+        )
+    _remove_foreign_shards(workspace, reports)
+    quarantine_sha256 = _write_quarantine(workspace, plan, reports.values())
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        skeleton=job.skeleton,
+        mapping=job.mapping.keypoints if job.mapping else (),
+        source=source,
+        options=options,
+        splits=_splits(plan, reports),
+        counts=dict(
+            sorted(sum((Counter(r.counts) for r in reports.values()), plan.counts).items())
+        ),
+        quarantine=dict(sorted(rejected_counts(plan, reports.values()).items())),
+        quarantine_sha256=quarantine_sha256,
+        sizes=_sizes(reports.values()),
+        software={
+            "kpdata": kpdata.__version__,
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "pillow": version("pillow"),
+        },
+    )
+    tfds.write_metadata(workspace.out, manifest)
+    manifest = write_manifest(workspace.out, manifest)
+    workspace.finish()
+    return manifest
+
+
+def rejected_counts(plan: Plan, reports: Iterable[ShardReport]) -> Counter[str]:
+    """Refused samples by reason, from planning and from writing."""
+    found = Counter(item.reason for report in reports for item in report.rejected)
+    return plan.rejected + found
+
+
+def _remove_foreign_shards(workspace: Workspace, reports: dict[str, ShardReport]) -> None:
+    for path in workspace.out.glob("*.tfrecord"):
+        if path.name not in reports:
+            path.unlink()
+
+
+def _write_quarantine(workspace: Workspace, plan: Plan, reports: Iterable[ShardReport]) -> str:
+    lines = (plan.folder / REJECTED).read_bytes()
+    found = sorted(item for report in reports for item in report.rejected)
+    lines += b"".join(msgspec.json.encode(item._asdict()) + b"\n" for item in found)
+    write_atomically(workspace.out / QUARANTINE, lines)
+    return hashlib.sha256(lines).hexdigest()
+
+
+def _splits(plan: Plan, reports: dict[str, ShardReport]) -> dict[str, SplitInfo]:
+    names = dict.fromkeys(shard.split for shard in plan.shards)
+    return {
+        name: _split_info([reports[shard.name] for shard in plan.shards if shard.split == name])
+        for name in names
+    }
+
+
+def _split_info(reports: list[ShardReport]) -> SplitInfo:
+    visibility = np.sum([report.visibility for report in reports], axis=0)
+    shards: tuple[ShardInfo, ...] = tuple(report.shard for report in reports)
+    return SplitInfo(
+        samples=sum(report.samples for report in reports),
+        records=sum(shard.records for shard in shards),
+        copies=sum(report.copies for report in reports),
+        instances=sum(report.instances for report in reports),
+        visibility=tuple(tuple(row) for row in visibility.tolist()),
+        shards=shards,
+    )
+
+
+def _sizes(reports: Iterable[ShardReport]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for report in reports:
+        for name, value in report.sizes.items():
+            pick = min if name.startswith("min") else max
+            sizes[name] = pick(sizes.get(name, value), value)
+    return sizes

@@ -1,0 +1,221 @@
+"""References at rest: a temporary SQLite file that groups and orders them in bounded memory."""
+
+import hashlib
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kpdata.pipelines.fetch import fetch, fetch_tail
+from kpdata.pipelines.job import Job
+
+from kpdata.errors import DatasetError, FormatError, ImageError
+from kpdata.schema import ImageRef, Rejected, Sample, pack, unpack_sample
+from kpdata.splits import TRAIN, Groups, Splits, stable_hash
+
+_TABLES = """
+    CREATE TABLE refs (
+        id INTEGER PRIMARY KEY, key TEXT, rank INTEGER, grp TEXT, official TEXT,
+        size INTEGER, instances INTEGER);
+    CREATE TABLE packed (id INTEGER PRIMARY KEY, sample BLOB);
+    CREATE TABLE rejected (key TEXT, reason TEXT, detail TEXT);
+    CREATE TABLE placed (split TEXT, rank INTEGER, key TEXT, id INTEGER);
+"""
+_BATCH = 1000
+_TRUST = ("test", "val", TRAIN)
+"""Whose image stays when official splits share one: the split that measures before the others."""
+
+
+class Spool:
+    """Collects references, then hands them out split by split in hash order."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="kpdata-plan-")
+        self._db = sqlite3.connect(Path(self._folder.name) / "plan.sqlite", isolation_level=None)
+        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _TABLES)
+        self._groups = Groups()
+        self._pending: list[tuple[tuple[object, ...], tuple[int, bytes]]] = []
+        self._added = 0
+
+    def __enter__(self) -> Self:
+        self._db.execute("BEGIN")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._db.close()
+        self._folder.cleanup()
+
+    def add(self, sample: Sample, size: int) -> None:
+        """Keep a reference whose image has ``size`` bytes."""
+        self._added += 1
+        row = (
+            self._added,
+            sample.key,
+            stable_hash(sample.key) >> 1,  # SQLite's integers are signed
+            sample.group or sample.key,
+            sample.split,
+            size,
+            sum(1 for instance in sample.instances if instance.num_labelled),
+        )
+        self._pending.append((row, (self._added, pack(sample))))
+        if len(self._pending) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows, packed = zip(*self._pending, strict=True) if self._pending else ((), ())
+        self._db.executemany("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT INTO packed VALUES (?, ?)", packed)
+        self._pending.clear()
+
+    def reject(self, rejected: Rejected) -> None:
+        """Keep a refused sample's reason."""
+        self._db.execute("INSERT INTO rejected VALUES (?, ?, ?)", rejected)
+
+    def join_identical_images(self, job: Job) -> int:
+        """Join the groups of images with the same bytes; the number of images joined to another.
+
+        Only images of equal size are looked at, and only those with an equal tail in full.
+        """
+        self._flush()
+        joined = 0
+        same_size = self._db.execute(
+            "SELECT size, id, grp FROM refs WHERE size IN "
+            "(SELECT size FROM refs GROUP BY size HAVING COUNT(*) > 1) ORDER BY size, id"
+        )
+        for _, rows in groupby(same_size, key=lambda row: row[0]):
+            candidates = [(reference, group) for _, reference, group in rows]
+            for twins in self._identical(candidates, job):
+                for _, group in twins[1:]:
+                    self._groups.join(twins[0][1], group)
+                    joined += 1
+        return joined
+
+    def _identical(
+        self, candidates: list[tuple[int, str]], job: Job
+    ) -> Iterator[list[tuple[int, str]]]:
+        by_tail: dict[bytes, list[tuple[int, str]]] = {}
+        for reference, group in candidates:
+            tail = _digest_or_none(fetch_tail, self._image(reference), job)
+            if tail:
+                by_tail.setdefault(tail, []).append((reference, group))
+        for alike in by_tail.values():
+            by_bytes: dict[bytes, list[tuple[int, str]]] = {}
+            for reference, group in alike if len(alike) > 1 else ():
+                digest = _digest_or_none(fetch, self._image(reference), job)
+                if digest:
+                    by_bytes.setdefault(digest, []).append((reference, group))
+            yield from (twins for twins in by_bytes.values() if len(twins) > 1)
+
+    def _image(self, reference: int) -> ImageRef:
+        row = self._db.execute("SELECT sample FROM packed WHERE id = ?", (reference,)).fetchone()
+        return unpack_sample(row[0]).image
+
+    def regroup(self) -> None:
+        """Write the joined groups' names into the references."""
+        renamed = self._groups.renamed()
+        if renamed:
+            self._db.execute("CREATE INDEX by_group ON refs (grp)")
+        for old, new in renamed.items():
+            ids = self._db.execute("SELECT id FROM refs WHERE grp = ?", (old,)).fetchall()
+            for (reference,) in ids:
+                self._rename(reference, new)
+
+    def _rename(self, reference: int, group: str) -> None:
+        row = self._db.execute("SELECT sample FROM packed WHERE id = ?", (reference,)).fetchone()
+        sample = pack(replace(unpack_sample(row[0]), group=group))
+        self._db.execute("UPDATE packed SET sample = ? WHERE id = ?", (sample, reference))
+        self._db.execute("UPDATE refs SET grp = ? WHERE id = ?", (group, reference))
+
+    def place(self, splits: Splits) -> int:
+        """Give every reference its split; the number refused to keep official splits apart.
+
+        Raises:
+            FormatError: two references have the same key.
+        """
+        self._check_keys()
+        self.regroup()
+        torn = self._torn_groups() if splits.official else 0
+        self._db.create_function("split_of", 2, splits.assign, deterministic=True)
+        self._db.execute(
+            "INSERT INTO placed SELECT split_of(grp, official), rank, key, id FROM refs"
+        )
+        self._db.execute(
+            "INSERT INTO rejected SELECT key, 'no official split', "
+            "'the source gives ' || key || ' no split: use --split 80/10/10' "
+            "FROM placed WHERE split IS NULL ORDER BY id"
+        )
+        self._db.execute("CREATE INDEX by_hash ON placed (split, rank, key)")
+        return torn
+
+    def _check_keys(self) -> None:
+        twice = self._db.execute(
+            "SELECT key FROM refs GROUP BY key HAVING COUNT(*) > 1 LIMIT 1"
+        ).fetchone()
+        if twice:
+            raise FormatError(f"two samples have the key {twice[0]!r}: keys must be unique")
+
+    def _torn_groups(self) -> int:
+        groups = self._db.execute(
+            "SELECT grp, GROUP_CONCAT(DISTINCT official) FROM refs "
+            "GROUP BY grp HAVING COUNT(DISTINCT official) > 1"
+        ).fetchall()
+        refused = 0
+        for group, officials in groups:
+            kept = min(officials.split(","), key=_trust)
+            where = "FROM refs WHERE grp = ? AND official != ?"
+            refused += self._db.execute(
+                "INSERT INTO rejected SELECT key, 'leaks into another split', "
+                f"key || ' of the official ' || official || ' split is also in {kept}' {where}",
+                (group, kept),
+            ).rowcount
+            self._db.execute(f"DELETE {where}", (group, kept))
+        return refused
+
+    def split_totals(self) -> dict[str, tuple[int, int, int]]:
+        """Split → references, labelled instances and image bytes in it."""
+        rows = self._db.execute(
+            "SELECT split, COUNT(*), SUM(instances), SUM(size) FROM placed JOIN refs USING (id) "
+            "WHERE split IS NOT NULL GROUP BY split"
+        )
+        totals = {split: (count, instances, size) for split, count, instances, size in rows}
+        return dict(sorted(totals.items(), key=lambda item: _display_order(item[0])))
+
+    def packed_samples(self, split: str) -> Iterator[bytes]:
+        """The split's packed samples, in the order of their keys' hashes."""
+        rows = self._db.execute(
+            "SELECT sample FROM placed JOIN packed USING (id) WHERE split = ? ORDER BY rank, key",
+            (split,),
+        )
+        return (row[0] for row in rows)
+
+    def rejected(self) -> Iterator[Rejected]:
+        """Refused samples, by key."""
+        rows = self._db.execute("SELECT key, reason, detail FROM rejected ORDER BY key, detail")
+        return (Rejected(*row) for row in rows)
+
+
+def _digest_or_none(
+    read: Callable[[ImageRef, int], bytes], image: ImageRef, job: Job
+) -> bytes | None:
+    try:
+        return hashlib.sha256(read(image, job.max_bytes)).digest()
+    except (ImageError, DatasetError):  # the writer meets it again, and quarantines it there
+        return None
+
+
+def _trust(split: str) -> int:
+    return _TRUST.index(split) if split in _TRUST else len(_TRUST)
+
+
+def _display_order(split: str) -> tuple[int, str]:
+    order = (TRAIN, "val", "test")
+    return (order.index(split) if split in order else len(order), split)

@@ -1,0 +1,160 @@
+"""Write one shard from its plan: a pure function of files, which knows nothing of Beam."""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import cv2
+import msgspec
+import numpy as np
+from kpdata.pipelines.fetch import fetch
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.plan import read_plan
+from kpdata.pipelines.render import render
+from kpdata.pipelines.workspace import Workspace
+
+from kpdata import records, tfrecord
+from kpdata.errors import DatasetError, ImageError, SchemaError
+from kpdata.manifest import ShardInfo, file_sha256, write_atomically
+from kpdata.schema import Rejected, Sample
+
+_READ_AHEAD = 8
+
+
+class ShardReport(msgspec.Struct, frozen=True):
+    """What one written shard holds; its existence says that the shard is whole.
+
+    Attributes:
+        plan_sha256: of the plan that made it.
+        shard: the manifest's entry.
+        samples: source images that gave at least one record.
+        copies: augmented records.
+        instances, visibility: of the originals; visibility is (K, 3) counts of v = 0, 1, 2.
+        sizes: narrowest, widest, lowest, highest picture.
+        counts: named counters.
+        rejected: samples refused while writing.
+    """
+
+    plan_sha256: str
+    shard: ShardInfo
+    samples: int
+    copies: int
+    instances: int
+    visibility: list[list[int]]
+    sizes: dict[str, int]
+    counts: dict[str, int]
+    rejected: list[Rejected]
+
+
+class _Tally:
+    """Adds up a report, record by record."""
+
+    def __init__(self, num_keypoints: int):
+        self.samples = self.copies = self.instances = 0
+        self.visibility = np.zeros((num_keypoints, 3), np.int64)
+        self.counts: Counter[str] = Counter()
+        self.rejected: list[Rejected] = []
+        self._widths: list[int] = []
+        self._heights: list[int] = []
+
+    def add(self, sample: Sample) -> None:
+        assert sample.view is not None and sample.image.width and sample.image.height
+        self._note_size(sample.image.width, sample.image.height)
+        if sample.view.copy:
+            self.copies += 1
+            return
+        self.instances += len(sample.instances)
+        for instance in sample.instances:
+            seen = instance.visibility.astype(np.intp)
+            self.visibility[np.arange(len(seen)), seen] += 1
+
+    def _note_size(self, width: int, height: int) -> None:
+        self._widths = _extremes([*self._widths, width])
+        self._heights = _extremes([*self._heights, height])
+
+    def report(self, plan_sha256: str, shard: ShardInfo) -> ShardReport:
+        sizes = {}
+        if self._widths:
+            names = ("min_width", "max_width", "min_height", "max_height")
+            sizes = dict(zip(names, [*self._widths, *self._heights], strict=True))
+        return ShardReport(
+            plan_sha256, shard, self.samples, self.copies, self.instances,
+            self.visibility.tolist(), sizes, dict(+self.counts), self.rejected,
+        )  # fmt: skip
+
+
+def _extremes(values: list[int]) -> list[int]:
+    return [min(values), max(values)]
+
+
+def write_shard(workspace: Workspace, name: str) -> ShardReport:
+    """Write the shard ``name`` from its plan file, and its report when it is whole.
+
+    Raises:
+        OSError: the disk is full, or the folder went away. No half shard is left.
+    """
+    cv2.setNumThreads(1)
+    plan_path = workspace.plan_path(name)
+    job, samples = read_plan(plan_path)
+    split = name.split("-", 1)[0]
+    tally = _Tally(len(job.skeleton))
+    with (
+        tfrecord.Writer(workspace.out / name) as writer,
+        workspace.progress(name) as progress,
+    ):
+        for sample, data in _with_images(samples, job):
+            _write_sample(sample, data, split, job, writer, tally)
+            progress.advance(1, writer.bytes)
+    shard = ShardInfo(name, writer.records, writer.bytes, writer.sha256)
+    report = tally.report(file_sha256(plan_path), shard)
+    write_atomically(workspace.report_path(name), msgspec.json.encode(report))
+    return report
+
+
+def _write_sample(
+    sample: Sample,
+    data: bytes | ImageError,
+    split: str,
+    job: Job,
+    writer: tfrecord.Writer,
+    tally: _Tally,
+) -> None:
+    counts: Counter[str] = Counter()
+    try:
+        if isinstance(data, ImageError):
+            raise data
+        made = list(render(sample, data, split, job, counts))
+    except ImageError as error:
+        tally.rejected.append(Rejected(sample.key, error.reason, _at(sample.image.uri, error)))
+        return
+    for record in made:
+        writer.write(records.encode(record))
+        tally.add(record)
+    tally.samples += bool(made)
+    tally.counts += counts
+
+
+def _at(uri: str, error: ImageError) -> str:
+    return str(error) if uri in str(error) else f"{uri}: {error}"
+
+
+def _with_images(
+    samples: Iterator[Sample], job: Job
+) -> Iterator[tuple[Sample, bytes | ImageError]]:
+    """Pair each sample with its image's bytes, reading a few images ahead."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque((s, reader.submit(_fetch, s, job)) for s in islice(samples, _READ_AHEAD))
+        while waiting:
+            sample, data = waiting.popleft()
+            waiting.extend((s, reader.submit(_fetch, s, job)) for s in islice(samples, 1))
+            yield sample, data.result()
+
+
+def _fetch(sample: Sample, job: Job) -> bytes | ImageError:
+    try:
+        return fetch(sample.image, job.max_bytes)
+    except ImageError as error:
+        return error
+    except (DatasetError, SchemaError) as error:
+        return ImageError("damaged record", str(error))
