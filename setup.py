@@ -37,6 +37,7 @@ setup(
         "kpdata",
         "kpdata.cli",
         "kpdata.formats",
+        "kpdata.synth",
         "kpdata.wire",
         "kpdata.pipelines",
     ],

@@ -136,7 +136,7 @@ def decode(data: bytes, num_keypoints: int) -> Sample:
         num_keypoints: K of the dataset's skeleton.
 
     Raises:
-        DatasetError: not an Example, a feature is missing, of the wrong kind or length.
+        DatasetError: not an Example; a feature is missing, or of the wrong kind or length.
         SchemaError: a value that no sample may hold.
     """
     values = _parse(data, num_keypoints)
@@ -155,6 +155,7 @@ def decode(data: bytes, num_keypoints: int) -> Sample:
             height=height,
             data=one("image/encoded"),
             format=_text(one("image/format")),
+            sha256=_text(one("image/key/sha256")),
         ),
         instances=_instances(values, num_keypoints, width, height),
         group=_text(one("kpdata/group")),
@@ -169,14 +170,7 @@ def decode(data: bytes, num_keypoints: int) -> Sample:
     )
 
 
-def image_sha256(data: bytes) -> tuple[str, str]:
-    """The image's hash as a record states it, and as its bytes give it."""
-    values = _parse(data, num_keypoints=None)
-    stated = _text(values["image/key/sha256"][0])
-    return stated, hashlib.sha256(values["image/encoded"][0]).hexdigest()
-
-
-def _parse(data: bytes, num_keypoints: int | None) -> dict[str, Sequence[Any]]:
+def _parse(data: bytes, num_keypoints: int) -> dict[str, Sequence[Any]]:
     example = Example()
     try:
         example.ParseFromString(data)
@@ -193,12 +187,10 @@ def _parse(data: bytes, num_keypoints: int | None) -> dict[str, Sequence[Any]]:
             raise DatasetError(f"feature {name} is a {found}, expected a {_LISTS[kind]}")
         values[name] = getattr(feature, _LISTS[kind]).value
     count = len(values["image/object/class/label"])
-    lengths = {"1": 1, "6": 6, "N": count}
-    if num_keypoints is not None:
-        lengths["NK"] = count * num_keypoints
+    lengths = {"1": 1, "6": 6, "N": count, "NK": count * num_keypoints}
     for name, _, length in FEATURES:
-        expected = lengths.get(length)
-        if expected is not None and len(values[name]) != expected:
+        expected = lengths[length]
+        if len(values[name]) != expected:
             raise DatasetError(
                 f"feature {name} has {len(values[name])} values, expected {expected}"
                 + (f" ({count} instances × {num_keypoints} keypoints)" if length == "NK" else "")

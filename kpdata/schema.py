@@ -88,6 +88,7 @@ class ImageRef:
         width, height: pixels; None where the annotation does not say.
         data: the encoded bytes, for a sample read from shards.
         format: ``jpeg`` or ``png``, with ``data``.
+        sha256: what the record states of ``data``; ``kpdata verify`` checks it.
     """
 
     name: str
@@ -96,6 +97,7 @@ class ImageRef:
     height: int | None = None
     data: bytes | None = None
     format: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

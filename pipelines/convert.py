@@ -42,7 +42,7 @@ class Request:
     format: str
     job: Job
     splits: Splits
-    sharding: Sharding = Sharding()
+    sharding: Sharding = field(default_factory=Sharding)
     group: str | None = None
     max_bad: float = 1.0
     runner: str = runners.EMBEDDED
@@ -159,14 +159,16 @@ def _write(
         runners.run(
             [shard.name for shard in pending],
             functools.partial(write_or_tell, workspace),
-            request.runner,
-            request.workers,
-            in_process=samples < _SMALL_JOB_SAMPLES,
-            beam_options=request.beam_options,
+            _execution(request, samples, workspace),
             on_tick=lambda: watcher.written(*workspace.progress_so_far()),
         )
     except RuntimeError as error:
         raise JobError(_why(workspace, error)) from error
+
+
+def _execution(request: Request, samples: int, workspace: Workspace) -> runners.Execution:
+    workers = 0 if samples < _SMALL_JOB_SAMPLES else request.workers
+    return runners.Execution(request.runner, workers, workspace.log_path, request.beam_options)
 
 
 def write_or_tell(workspace: Workspace, shard: str) -> None:

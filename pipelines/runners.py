@@ -3,51 +3,71 @@
 import contextlib
 import logging
 import os
+import shlex
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import psutil
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from kpdata.errors import JobError
 
+logging.disable(logging.WARNING)  # Beam warns of optional cloud packages while it is imported
+import apache_beam as beam  # noqa: E402
+from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner  # noqa: E402
+from apache_beam.transforms.environments import SubprocessSDKEnvironment  # noqa: E402
+
+logging.disable(logging.NOTSET)
+
 EMBEDDED = "embedded"
-_FN_API = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+_WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _WORKER_DIED = "Worker subprocess exited"
 _SECONDS_BETWEEN_LOOKS = 0.25
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where a job runs, which never changes what it writes.
+
+    Attributes:
+        runner: ``embedded``, or the name of any Beam runner.
+        workers: processes of the embedded runner; 0 stays inside this process.
+        log: where those processes write what they have to say.
+        beam_options: passed to Beam as they are.
+    """
+
+    runner: str
+    workers: int
+    log: Path
+    beam_options: tuple[str, ...] = ()
 
 
 def run(
     shards: Sequence[str],
     write: Callable[[str], Any],
-    runner: str,
-    workers: int,
-    in_process: bool,
-    beam_options: Sequence[str],
+    plan: Execution,
     on_tick: Callable[[], None],
 ) -> None:
-    """Call ``write`` on every shard's name, once each, wherever the runner says.
+    """Call ``write`` on every shard's name, once each, wherever ``plan`` says.
 
     Args:
         shards: names, in any order.
         write: a picklable function; what it returns is dropped.
-        runner: ``embedded``, or the name of any Beam runner.
-        workers: processes of the embedded runner.
-        in_process: keep the embedded runner inside this process: for jobs of a few seconds.
-        beam_options: passed to the runner as they are.
+        plan: the runner and its workers.
         on_tick: called a few times a second meanwhile.
 
     Raises:
         JobError: a worker was killed.
         RuntimeError: ``write`` raised on a worker, or the runner itself failed.
     """
-    options = _options(runner, workers, in_process, beam_options)
     with _quiet_logs(), _ticking(on_tick), _watchdog() as deaths:
         try:
-            with beam.Pipeline(options=options) as pipeline:
+            with _pipeline(plan) as pipeline:
                 (
                     pipeline
                     | "shards to write" >> beam.Create(list(shards))
@@ -60,28 +80,20 @@ def run(
                 raise JobError(
                     "a worker process was killed, most likely because memory ran out. "
                     "Run the same command again: finished shards are kept. "
-                    f"Fewer --workers need less memory (this run had {workers})."
+                    f"Fewer --workers need less memory (this run had {plan.workers})."
                 ) from error
             raise
 
 
-def _options(
-    runner: str, workers: int, in_process: bool, beam_options: Sequence[str]
-) -> PipelineOptions:
-    if runner != EMBEDDED:
-        return PipelineOptions([*beam_options, f"--runner={runner}"])
-    if in_process:
-        mode, workers = "in_memory", 1
-    else:
-        mode = "multi_processing"
-    return PipelineOptions(
-        [
-            *beam_options,
-            f"--runner={_FN_API}",
-            f"--direct_running_mode={mode}",
-            f"--direct_num_workers={workers}",
-        ]
-    )
+def _pipeline(plan: Execution) -> beam.Pipeline:
+    if plan.runner != EMBEDDED:
+        return beam.Pipeline(
+            options=PipelineOptions([*plan.beam_options, f"--runner={plan.runner}"])
+        )
+    options = PipelineOptions([*plan.beam_options, f"--direct_num_workers={plan.workers}"])
+    command = f"exec {shlex.quote(sys.executable)} -m {_WORKER} 2>>{shlex.quote(str(plan.log))}"
+    workers = SubprocessSDKEnvironment.from_command_string(command)
+    return beam.Pipeline(FnApiRunner(workers if plan.workers else None), options=options)
 
 
 @contextlib.contextmanager

@@ -88,6 +88,11 @@ def rejected_counts(plan: Plan, reports: Iterable[ShardReport]) -> Counter[str]:
     return plan.rejected + found
 
 
+def _counts(plan: Plan, reports: Iterable[ShardReport]) -> dict[str, int]:
+    counts = sum((Counter(report.counts) for report in reports), plan.counts)
+    return dict(sorted(counts.items()))
+
+
 def _remove_foreign_shards(workspace: Workspace, reports: dict[str, ShardReport]) -> None:
     for path in workspace.out.glob("*.tfrecord"):
         if path.name not in reports:

@@ -83,6 +83,11 @@ class Workspace:
         """A shard's report, there once the shard is whole."""
         return self.folder / "reports" / f"{shard}.json"
 
+    @property
+    def log_path(self) -> Path:
+        """What the embedded runner's worker processes print."""
+        return self.folder / "workers.log"
+
     def tell_failure(self, shard: str, why: str) -> None:
         """Leave a note on why a worker gave a shard up, as far as the disk allows."""
         with contextlib.suppress(OSError):

@@ -59,19 +59,16 @@ class _Tally:
         self._heights: list[int] = []
 
     def add(self, sample: Sample) -> None:
-        assert sample.view is not None and sample.image.width and sample.image.height
-        self._note_size(sample.image.width, sample.image.height)
-        if sample.view.copy:
+        image, view = sample.image, sample.view
+        self._widths = _extremes([*self._widths, image.width or 0])
+        self._heights = _extremes([*self._heights, image.height or 0])
+        if view and view.copy:
             self.copies += 1
             return
         self.instances += len(sample.instances)
         for instance in sample.instances:
             seen = instance.visibility.astype(np.intp)
             self.visibility[np.arange(len(seen)), seen] += 1
-
-    def _note_size(self, width: int, height: int) -> None:
-        self._widths = _extremes([*self._widths, width])
-        self._heights = _extremes([*self._heights, height])
 
     def report(self, plan_sha256: str, shard: ShardInfo) -> ShardReport:
         sizes = {}

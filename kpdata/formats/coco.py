@@ -16,16 +16,22 @@ import numpy as np
 import numpy.typing as npt
 
 from kpdata.errors import FormatError, JobError, located
-from kpdata.formats.coco_index import LARGEST, Category, Index, Row
+from kpdata.formats.coco_index import Category, Index, Row
 from kpdata.formats.coco_writer import write
-from kpdata.formats.source import Source, find_images, image_ref, require_file
+from kpdata.formats.source import (
+    LARGEST,
+    ZEROED,
+    Source,
+    find_images,
+    image_ref,
+    require_file,
+)
 from kpdata.schema import FloatArray, Instance, Rejected, Sample
 from kpdata.skeletons import BUILT_IN, Skeleton
 
 __all__ = ["read", "write"]
 
 OTHER_CATEGORIES = "annotations of other categories"
-ZEROED = "keypoints with v = 0 but coordinates, zeroed"
 
 
 def read(annotations: Path, images: Path | None = None, category: str | None = None) -> Source:
@@ -112,61 +118,72 @@ def _samples(
     path: Path, root: Path, index: Index, category: Category, count: int, counts: Counter[str]
 ) -> Iterator[Sample | Rejected]:
     with closing(index):
-        checked = _checked(path, index.rows(category.id), count, counts)
-        for _, group in groupby(checked, key=lambda found: found[0].image):
-            found = list(group)
-            image = found[0][0]
-            fault = next((fault for *_, fault in found if fault), None)
-            if fault:
-                reason, _, detail = fault.partition(": ")
+        instances = _instances(path, index, category, count, counts)
+        for _, group in groupby(instances, key=lambda found: found[0].image):
+            rows, found = zip(*group, strict=True)
+            image = rows[0]
+            faults = [one for one in found if isinstance(one, str)]
+            if faults:
+                reason, _, detail = faults[0].partition(": ")
                 yield Rejected(str(image.image_id), reason, detail)
-                continue
-            yield Sample(
-                key=str(image.image_id),
-                image=image_ref(root, image.file_name, image.width, image.height),
-                instances=tuple(
-                    _instance(row, keypoints, category)
-                    for row, keypoints, _ in found
-                    if row.place is not None
-                ),
-            )
+            else:
+                yield Sample(
+                    key=str(image.image_id),
+                    image=image_ref(root, image.file_name, image.width, image.height),
+                    instances=tuple(one for one in found if one is not None),
+                )
 
 
-def _instance(row: Row, keypoints: FloatArray, category: Category) -> Instance:
-    box = None
-    if row.x is not None:
-        box = np.array([row.x, row.y, row.x + row.w, row.y + row.h], np.float32)
-    return Instance(
-        keypoints=keypoints,
-        bbox_xyxy=box,
-        area=row.area,
-        is_crowd=bool(row.is_crowd),
-        category=category.name,
-        category_id=category.id,
-        id=row.id,
-    )
-
-
-def _checked(
-    path: Path, batches: Iterator[list[Row]], count: int, counts: Counter[str]
-) -> Iterator[tuple[Row, FloatArray, str | None]]:
-    """Each row with its keypoints (K, 3) in continuous pixels, and what is wrong with it."""
-    for rows in batches:
-        values, faults = _stack(rows, count)  # (N, K, 3) as in the file
-        xy, visibility = values[..., :2], values[..., 2:]
-        known = (visibility == 0) | (visibility == 1) | (visibility == 2)
-        usable = (np.abs(values) < LARGEST).all(axis=2) & known[..., 0]  # (N, K), False for NaN
-        for number in np.flatnonzero(~usable.all(axis=1)):
-            faults[int(number)] = _bad_keypoint(values[number], usable[number])
-        if zeroed := np.count_nonzero(((visibility == 0) & (xy != 0)).any(axis=2)):
+def _instances(
+    path: Path, index: Index, category: Category, count: int, counts: Counter[str]
+) -> Iterator[tuple[Row, Instance | str | None]]:
+    """Each row with its instance, or with what is wrong with it as "reason: detail"."""
+    for rows in index.rows(category.id):
+        keypoints, faults, zeroed = _keypoints(rows, count)
+        if zeroed:
             counts[ZEROED] += zeroed
-        values[..., :2] = np.where(visibility > 0, xy + 0.5, 0)
-        keypoints = values.astype(np.float32)
+        boxes = _boxes(rows)
         for number, row in enumerate(rows):
-            fault = row.fault
-            if number in faults:
-                fault = faults[number].format(f"{path}: $.annotations[{row.place}].keypoints")
-            yield row, keypoints[number], fault
+            if row.place is None:
+                yield row, None
+            elif row.fault:
+                yield row, row.fault
+            elif number in faults:
+                yield row, faults[number].format(f"{path}: $.annotations[{row.place}].keypoints")
+            else:
+                yield (
+                    row,
+                    Instance(
+                        keypoints=keypoints[number],
+                        bbox_xyxy=None if row.box is None else boxes[number],
+                        area=row.area,
+                        is_crowd=bool(row.is_crowd),
+                        category=category.name,
+                        category_id=category.id,
+                        id=row.id,
+                    ),
+                )
+
+
+def _boxes(rows: list[Row]) -> FloatArray:
+    """(N, 4) xyxy; zeros where a row has none."""
+    none = bytes(32)
+    xywh = np.frombuffer(b"".join(row.box or none for row in rows)).reshape(-1, 4)
+    return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32)
+
+
+def _keypoints(rows: list[Row], count: int) -> tuple[FloatArray, dict[int, str], int]:
+    """Keypoints (N, K, 3) in continuous pixels, the faults by row, and how many were zeroed."""
+    values, faults = _stack(rows, count)  # (N, K, 3) as in the file
+    xy, visibility = values[..., :2], values[..., 2:]
+    known = (visibility == 0) | (visibility == 1) | (visibility == 2)
+    usable = (np.abs(values) < LARGEST).all(axis=2) & known[..., 0]  # (N, K), False for NaN
+    for number in np.flatnonzero(~usable.all(axis=1)).tolist():
+        faults[number] = _bad_keypoint(values[number], usable[number])
+        values[number] = 0
+    zeroed = int(((visibility == 0) & (xy != 0)).any(axis=2).sum())
+    xy[:] = np.where(visibility > 0, xy + 0.5, 0)
+    return values.astype(np.float32), faults, zeroed
 
 
 def _stack(rows: list[Row], count: int) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
@@ -190,9 +207,7 @@ def _stack(rows: list[Row], count: int) -> tuple[npt.NDArray[np.float64], dict[i
 
 def _bad_keypoint(values: FloatArray, usable: npt.NDArray[np.bool_]) -> str:
     keypoint = int(np.argmin(usable))
-    for part, value in enumerate(values[keypoint].tolist()):
+    for place, value in enumerate(values[keypoint].tolist(), start=keypoint * 3):
         if not abs(value) < LARGEST:
-            return (
-                f"bad keypoints: {{}}[{keypoint * 3 + part}] is {value}: expected a finite number"
-            )
-    return f"bad keypoints: {{}}[{keypoint * 3 + 2}] is {value:g}: expected v of 0, 1 or 2"
+            return f"bad keypoints: {{}}[{place}] is {value}: expected a finite number"
+    return f"bad keypoints: {{}}[{place}] is {value:g}: expected v of 0, 1 or 2"

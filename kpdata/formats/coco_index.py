@@ -22,13 +22,13 @@ _TABLES = """
     PRAGMA cache_size = -8192;
     CREATE TABLE images (image INTEGER PRIMARY KEY, id, file_name, width, height);
     CREATE TABLE annotations (
-        place INTEGER PRIMARY KEY, id, image_id, category_id, is_crowd, area, x, y, w, h,
+        place INTEGER PRIMARY KEY, id, image_id, category_id, is_crowd, area, box,
         keypoints, fault
     );
 """
 _ROWS = """
     SELECT image, images.id, file_name, width, height,
-        place, annotations.id, is_crowd, area, x, y, w, h, keypoints, fault
+        place, annotations.id, is_crowd, area, box, keypoints, fault
     FROM images LEFT JOIN annotations ON image_id = images.id AND category_id = ?
     ORDER BY image, place
 """
@@ -63,8 +63,9 @@ class _Annotation(msgspec.Struct):
 class Row(NamedTuple):
     """One annotation with its image, or an image without any (``place`` is None).
 
-    ``image`` and ``place`` are the positions in the file's arrays; ``keypoints`` are float64 as
-    the file has them; ``fault`` says what is wrong with box or area, as "reason: detail".
+    ``image`` and ``place`` are the positions in the file's arrays; ``box`` (xywh) and
+    ``keypoints`` are float64 as the file has them; ``fault`` says what is wrong with box or area,
+    as "reason: detail".
     """
 
     image: int
@@ -76,10 +77,7 @@ class Row(NamedTuple):
     id: int
     is_crowd: int
     area: float | None
-    x: float | None
-    y: float
-    w: float
-    h: float
+    box: bytes | None
     keypoints: bytes | None
     fault: str | None
 
@@ -140,7 +138,7 @@ class Index:
         self._db.commit()
 
     def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        marks = ", ".join("?" * (5 if table == "images" else 12))
+        marks = ", ".join("?" * (5 if table == "images" else 9))
         self._db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
 
     def _check_ids(self) -> None:
@@ -191,7 +189,7 @@ def _annotation_row(path: Path, place: int, entry: _Annotation) -> tuple[Any, ..
         entry.category_id,
         bool(entry.iscrowd),
         None if fault else entry.area,
-        *((None,) * 4 if fault or not box else box),
+        None if fault or box is None else array("d", box).tobytes(),
         None if keypoints is None else array("d", keypoints).tobytes(),
         fault and fault.format(f"{path}: $.annotations[{place}]"),
     )
@@ -200,13 +198,13 @@ def _annotation_row(path: Path, place: int, entry: _Annotation) -> tuple[Any, ..
 def _fault(entry: _Annotation) -> str | None:
     """What is wrong with box or area, with {} in place of where."""
     box, area = entry.bbox, entry.area
-    if box is not None:
-        if len(box) != 4:
-            return f"bad box: {{}}.bbox holds {len(box)} numbers: expected x, y, width, height"
-        if not all(-LARGEST < value < LARGEST for value in box):
-            return f"bad box: {{}}.bbox is {box}: expected finite numbers"
-        if box[2] < 0 or box[3] < 0:
-            return f"bad box: {{}}.bbox is {box}: its width or height is negative"
     if area is not None and not 0 <= area < LARGEST:
         return f"bad area: {{}}.area is {area}: expected a finite number of 0 or more"
-    return None
+    if box is None:
+        return None
+    if len(box) != 4:
+        return f"bad box: {{}}.bbox holds {len(box)} numbers: expected x, y, width, height"
+    x, y, width, height = box
+    if abs(x) < LARGEST and abs(y) < LARGEST and 0 <= width < LARGEST and 0 <= height < LARGEST:
+        return None
+    return f"bad box: {{}}.bbox is {box}: expected finite x and y, width and height of 0 or more"

@@ -7,7 +7,6 @@ arrays' elements by one regular expression; each element is then decoded by a ty
 import json
 import re
 from collections.abc import Collection, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -40,10 +39,7 @@ def _value(nesting: int) -> bytes:
 
 _VALUE = re.compile(_value(MAX_NESTING), re.DOTALL)
 _KEY = re.compile(_WHITE + rb"(" + _STRING + rb")" + _WHITE + rb":", re.DOTALL)
-_ELEMENT = re.compile(
-    _WHITE + rb"(" + _VALUE.pattern + rb")" + _WHITE + rb"([,\]])",
-    re.DOTALL,
-)
+_ELEMENT = re.compile(_WHITE + rb"(" + _VALUE.pattern + rb")" + _WHITE + rb"([,\]])", re.DOTALL)
 _MEMBER = re.compile(_WHITE + _VALUE.pattern + _WHITE + rb"(?=[,}])", re.DOTALL)
 _COMMA_OR_END = re.compile(_WHITE + rb"([,}])")
 _SPACE = re.compile(_WHITE)
@@ -57,7 +53,8 @@ def batches(path: Path, arrays: Collection[str]) -> Iterator[tuple[str, int, lis
         FormatError: the file cannot be read, is cut short, is not one JSON object, or lacks one of
             the arrays; the message says where.
     """
-    name, first, batch, size = "", 0, [], 0
+    batch: list[bytes] = []
+    name, first, size = "", 0, 0
     for array, index, raw in elements(path, arrays):
         if array != name or len(batch) == BATCH or size > CHUNK:
             if batch:
@@ -101,9 +98,8 @@ def _members(scanner: "_Scanner", arrays: Collection[str]) -> Iterator[tuple[str
     scanner.expect_end()
     for missing in arrays:
         if missing not in seen:
-            raise scanner.error(
-                f"has no array {missing!r}; it holds {', '.join(seen) or 'nothing'}"
-            )
+            held = ", ".join(sorted(seen)) or "nothing"
+            raise scanner.error(f"has no array {missing!r}; it holds {held}")
 
 
 class _Scanner:
@@ -216,7 +212,8 @@ def _nests_too_deep(data: bytes) -> bool:
 def decode_batch(path: Path, array: str, first: int, raw: list[bytes], kind: type[T]) -> list[T]:
     """Decode a batch of elements; see decode."""
     try:
-        return _list_decoder(kind).decode(b"[" + b",".join(raw) + b"]")
+        joined = b"[" + b",".join(raw) + b"]"
+        return msgspec.json.decode(joined, type=list[kind])  # type: ignore[valid-type]
     except (msgspec.DecodeError, UnicodeError):
         places = (f"$.{array}[{first + i}]" for i in range(len(raw)))
         return [decode(path, place, item, kind) for place, item in zip(places, raw, strict=True)]
@@ -251,8 +248,3 @@ def decode(path: Path, place: str, raw: bytes, kind: Any) -> Any:
         raise FormatError(f"{path}: {place}{inner.rstrip('`')}: {problem}") from error
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: {place}: not valid JSON: {error}") from error
-
-
-@cache
-def _list_decoder(kind: type[T]) -> msgspec.json.Decoder[list[T]]:
-    return msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]

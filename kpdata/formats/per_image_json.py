@@ -9,19 +9,19 @@ continuous xyxy. A keypoint without v is visible (2); null is not labelled (0).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from kpdata.errors import FormatError, located
 from kpdata.formats import json_stream
 from kpdata.formats.json_folder import IMAGE_SUFFIXES, Listing, Pair, holds_images
-from kpdata.formats.source import Source, find_images, image_ref
+from kpdata.formats.json_styles import STYLES, AnnotatedObject, Unusable, recognise
+from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref
 from kpdata.schema import Instance, Rejected, Sample
 from kpdata.skeletons import Skeleton, get_skeleton
 
@@ -30,75 +30,6 @@ MAX_BYTES = 64 << 20
 
 ABSENT = "named keypoints absent from their file, v = 0"
 UNANNOTATED = "images without an annotation file"
-ZEROED = "keypoints with v = 0 but coordinates, zeroed"
-
-_LARGEST = 1e37
-
-
-class _Object(NamedTuple):
-    """One object as its file has it; ``path`` and the keys of ``keypoints`` are JSON paths."""
-
-    path: str
-    keypoints: dict[str, list[float] | None]
-    box_path: str = ""
-    box: list[float] | None = None
-    label: str | int | None = None
-
-
-class _Item(msgspec.Struct):
-    keypoints: list[list[float]]
-    box: list[float] | None = None
-    label: str | int | None = None
-
-
-class _Torchvision(msgspec.Struct):
-    keypoints: list[list[list[float]]]
-    bboxes: list[list[float]] | None = None
-
-
-class _Unusable(Exception):
-    """One annotation file cannot be used."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
-
-
-def _list_objects(items: list[_Item]) -> Iterator[_Object]:
-    for number, item in enumerate(items):
-        path = f"$[{number}].keypoints"
-        keypoints = {f"{path}[{i}]": point for i, point in enumerate(item.keypoints)}
-        yield _Object(path, keypoints, f"$[{number}].box", item.box, item.label)
-
-
-def _torchvision_objects(value: _Torchvision) -> Iterator[_Object]:
-    boxes = [None] * len(value.keypoints) if value.bboxes is None else value.bboxes
-    if len(boxes) != len(value.keypoints):
-        raise _Unusable(
-            "bad annotation",
-            f"$.bboxes holds {len(boxes)} boxes, $.keypoints {len(value.keypoints)} objects: "
-            "expected one box for each",
-        )
-    for number, (points, box) in enumerate(zip(value.keypoints, boxes, strict=True)):
-        path = f"$.keypoints[{number}]"
-        keypoints = {f"{path}[{i}]": point for i, point in enumerate(points)}
-        yield _Object(path, keypoints, f"$.bboxes[{number}]", box)
-
-
-def _named_objects(value: dict[str, list[float] | None]) -> Iterator[_Object]:
-    yield _Object("$", {f"$.{name}": point for name, point in value.items()})
-
-
-class _Style(NamedTuple):
-    kind: Any
-    objects: Callable[[Any], Iterator[_Object]]
-
-
-STYLES = {
-    "list": _Style(list[_Item], _list_objects),
-    "torchvision": _Style(_Torchvision, _torchvision_objects),
-    "named": _Style(dict[str, list[float] | None], _named_objects),
-}
 
 
 def read(
@@ -118,7 +49,7 @@ def read(
         style: a key of STYLES; by default the shape of the first file that is sound tells.
 
     Raises:
-        FormatError: no such folder, no JSON file in it, no images, an unknown style, or no skeleton.
+        FormatError: no such folder, no JSON file or no images in it, an unknown style, no skeleton.
         SchemaError: the skeleton is at fault.
     """
     if not annotations.is_dir():
@@ -153,26 +84,18 @@ def read(
     )
 
 
-def _recognise(value: object) -> str:
-    if isinstance(value, list):
-        return "list"
-    if isinstance(value, dict):
-        return "torchvision" if {"bboxes", "keypoints"} & value.keys() else "named"
-    raise _Unusable("bad annotation", f"$ is {value!r:.40}: expected a list or an object")
-
-
 def _first_sound(
     annotations: Path, listing: Listing, style: str | None
-) -> tuple[str, list[_Object]]:
+) -> tuple[str, list[AnnotatedObject]]:
     """The style and the objects of the first file that has any, else of the first sound one."""
     empty, problem = None, ""
     for pair in listing.pairs():
         path = annotations / pair.annotation
         try:
             value = _decode(path, annotations, Any)
-            name = style or _recognise(value)
+            name = style or recognise(value)
             objects = list(STYLES[name].objects(_decode(path, annotations, STYLES[name].kind)))
-        except _Unusable as error:
+        except Unusable as error:
             problem = problem or f"{path}: {error}"
             continue
         if value:
@@ -185,7 +108,7 @@ def _first_sound(
     raise FormatError(f"{annotations}: holds no .json file: give the folder of the annotations")
 
 
-def _derive_skeleton(annotations: Path, style: str, first: list[_Object]) -> Skeleton:
+def _derive_skeleton(annotations: Path, style: str, first: list[AnnotatedObject]) -> Skeleton:
     if style == "named" and first and first[0].keypoints:
         names = tuple(path.removeprefix("$.") for path in first[0].keypoints)
         with located(f"{annotations}: the keys of the first file"):
@@ -199,17 +122,17 @@ def _derive_skeleton(annotations: Path, style: str, first: list[_Object]) -> Ske
 
 def _decode(path: Path, folder: Path, kind: Any) -> Any:
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-        raise _Unusable("unsafe path", f"is a symlink that leads out of {folder}: copy the file")
+        raise Unusable("unsafe path", f"is a symlink that leads out of {folder}: copy the file")
     try:
         if not path.is_file():
-            raise _Unusable("bad annotation", "is not a file")
+            raise Unusable("bad annotation", "is not a file")
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise _Unusable("bad annotation", f"{size} bytes: expected at most {MAX_BYTES}")
+            raise Unusable("bad annotation", f"{size} bytes: expected at most {MAX_BYTES}")
         return json_stream.decode(path, "$", path.read_bytes(), kind)
     except OSError as error:
-        raise _Unusable("bad annotation", f"cannot read: {error.strerror}") from error
+        raise Unusable("bad annotation", f"cannot read: {error.strerror}") from error
     except FormatError as error:
-        raise _Unusable("bad annotation", str(error).removeprefix(f"{path}: ")) from error
+        raise Unusable("bad annotation", str(error).removeprefix(f"{path}: ")) from error
 
 
 @dataclass(frozen=True)
@@ -235,7 +158,7 @@ class _Reader:
                         STYLES[self.style].kind,
                     )
                     instances = tuple(map(self._instance, STYLES[self.style].objects(value)))
-                except _Unusable as error:
+                except Unusable as error:
                     path = self.annotations / pair.annotation
                     key = pair.image if pair.candidates == 1 else pair.annotation
                     yield Rejected(key, error.reason, f"{path}: {error}")
@@ -246,19 +169,19 @@ class _Reader:
         if pair.candidates == 1:
             return pair.image
         if pair.candidates:
-            raise _Unusable(
+            raise Unusable(
                 "two images for one annotation",
                 f"both {pair.image} and {pair.last_image} have its stem: remove one",
             )
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise _Unusable(
+        raise Unusable(
             "image missing", f"no image with its stem ({suffixes}) at its place below {self.root}"
         )
 
-    def _instance(self, found: _Object) -> Instance:
+    def _instance(self, found: AnnotatedObject) -> Instance:
         points = self._ordered(found) if self.style == "named" else found.keypoints
         if len(points) != len(self.skeleton):
-            raise _Unusable(
+            raise Unusable(
                 "bad keypoints",
                 f"{found.path} holds {len(points)} keypoints: expected the {len(self.skeleton)} of "
                 f"skeleton {self.skeleton.name}",
@@ -272,7 +195,7 @@ class _Reader:
             category_id=category_id,
         )
 
-    def _ordered(self, found: _Object) -> dict[str, list[float] | None]:
+    def _ordered(self, found: AnnotatedObject) -> dict[str, list[float] | None]:
         """A named object's keypoints in the skeleton's order, None where it lacks one."""
         wanted = [f"$.{name}" for name in self.skeleton.keypoints]
         for path in found.keypoints.keys() - set(wanted):
@@ -282,7 +205,7 @@ class _Reader:
                     f"{self.annotations}: {problem}, which was read off the first file: "
                     "pass --skeleton FILE.json with every name"
                 )
-            raise _Unusable("bad keypoints", problem)
+            raise Unusable("bad keypoints", problem)
         if absent := len(wanted) - len(found.keypoints):
             self.counts[ABSENT] += absent
         return {path: found.keypoints.get(path) for path in wanted}
@@ -291,14 +214,13 @@ class _Reader:
         if point is None:
             return 0, 0, 0
         if len(point) not in (2, 3):
-            raise _Unusable("bad keypoints", f"{path} is {point}: expected [x, y] or [x, y, v]")
+            raise Unusable("bad keypoints", f"{path} is {point}: expected [x, y] or [x, y, v]")
         x, y, visibility = point if len(point) == 3 else (*point, 2)
-        if not (abs(x) < _LARGEST and abs(y) < _LARGEST):
-            raise _Unusable("bad keypoints", f"{path} is {point}: expected finite numbers")
+        if not (abs(x) < LARGEST and abs(y) < LARGEST):
+            raise Unusable("bad keypoints", f"{path} is {point}: expected finite numbers")
         if visibility not in (0, 1, 2):
-            raise _Unusable(
-                "bad keypoints", f"{path}[2] is {visibility:g}: expected v of 0, 1 or 2"
-            )
+            problem = f"{path}[2] is {visibility:g}: expected v of 0, 1 or 2"
+            raise Unusable("bad keypoints", problem)
         if visibility == 0:
             if x or y:
                 self.counts[ZEROED] += 1
@@ -315,8 +237,8 @@ class _Reader:
 
 
 def _box(path: str, box: list[float]) -> Any:
-    if len(box) != 4 or not all(abs(value) < _LARGEST for value in box):
-        raise _Unusable("bad box", f"{path} is {box}: expected four finite numbers, x0 y0 x1 y1")
+    if len(box) != 4 or not all(abs(value) < LARGEST for value in box):
+        raise Unusable("bad box", f"{path} is {box}: expected four finite numbers, x0 y0 x1 y1")
     if box[2] < box[0] or box[3] < box[1]:
-        raise _Unusable("bad box", f"{path} is {box}: it ends before it begins (x0 y0 x1 y1)")
+        raise Unusable("bad box", f"{path} is {box}: it ends before it begins (x0 y0 x1 y1)")
     return np.array(box, np.float32)

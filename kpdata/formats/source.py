@@ -1,5 +1,6 @@
 """What every reader returns, and where readers look for images."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,4 +67,4 @@ def image_ref(
     root: Path, name: str, width: int | None = None, height: int | None = None
 ) -> ImageRef:
     """The image called ``name``, a relative POSIX path, below ``root``; nothing is opened."""
-    return ImageRef(name=name, uri=str(root / name), width=width, height=height)
+    return ImageRef(name=name, uri=os.path.join(root, name), width=width, height=height)

@@ -39,6 +39,7 @@ PARTS = (
 """Names of body parts; a part's number is its position."""
 
 _OWN: dict[str, tuple[tuple[str, ...], float]] = {
+    "nose": (("nose", "head"), 0.02),
     "eye": (("{}_eye", "head"), 0.018),
     "ear": (("{}_ear", "head"), 0.028),
     "shoulder": (("{}_upper_arm", "{}_girdle", "chest"), 0.085),
@@ -50,26 +51,17 @@ _OWN: dict[str, tuple[tuple[str, ...], float]] = {
 }
 
 
-class Own(NamedTuple):
-    """What may cover a keypoint without hiding it.
-
-    Attributes:
-        parts: numbers of the parts that the keypoint belongs to.
-        reach: how far before the keypoint their surface may lie, in units of the stature.
-    """
-
-    parts: frozenset[int]
-    reach: float
-
-
-def _own(keypoint: str) -> Own:
+def _own(keypoint: str) -> tuple[tuple[str, ...], float]:
     side, _, rest = keypoint.partition("_")
-    names, reach = _OWN[rest] if rest else (("nose", "head"), 0.02)
-    return Own(frozenset(PARTS.index(name.format(side)) for name in names), reach)
+    names, reach = _OWN[rest] if rest else _OWN[keypoint]
+    return tuple(name.format(side) for name in names), reach
 
 
-OWN = tuple(_own(name) for name in COCO17.keypoints)
-"""Per COCO keypoint, the parts that show it."""
+OWN_PARTS = np.array([[part in _own(name)[0] for part in PARTS] for name in COCO17.keypoints])
+"""(17, P) the parts that show a COCO keypoint rather than hide it."""
+
+REACH = np.array([_own(name)[1] for name in COCO17.keypoints])
+"""(17,) how far before its keypoint such a part's surface may lie, in units of the stature."""
 
 
 class Cone(NamedTuple):
@@ -88,6 +80,11 @@ class Cone(NamedTuple):
     radii: tuple[float, float]
     materials: tuple[int, int]
     cut: float = 1.0
+
+    @property
+    def is_prop(self) -> bool:
+        """Whether this is a thing rather than a part of the body."""
+        return self.part == PARTS.index("stool")
 
 
 class Ellipsoid(NamedTuple):
@@ -149,6 +146,12 @@ class Body:
         """Append an ellipsoid whose semi-axes along ``frame`` are in units of the stature."""
         axes = frame * (np.array(semi) * self.build.stature)
         self.ellipsoids.append(Ellipsoid(PARTS.index(part), centre, axes, material))
+
+    def move(self, shift: Array) -> None:
+        """Carry everything along (3,) metres."""
+        self.cones = [cone._replace(ends=cone.ends + shift) for cone in self.cones]
+        self.ellipsoids = [blob._replace(centre=blob.centre + shift) for blob in self.ellipsoids]
+        self.keypoints = {name: place + shift for name, place in self.keypoints.items()}
 
     def keypoint_array(self) -> Array:
         """(17, 3) world places in COCO17's order."""
@@ -305,10 +308,7 @@ def _set_down(body: Body, pose: Pose) -> None:
     lowest = min(
         lowest, *(blob.centre[1] - np.linalg.norm(blob.axes[1]) for blob in body.ellipsoids)
     )
-    shift = np.array([0.0, pose.lift * body.build.stature - lowest, 0.0])
-    body.cones = [cone._replace(ends=cone.ends + shift) for cone in body.cones]
-    body.ellipsoids = [blob._replace(centre=blob.centre + shift) for blob in body.ellipsoids]
-    body.keypoints = {name: place + shift for name, place in body.keypoints.items()}
+    body.move(np.array([0.0, pose.lift * body.build.stature - lowest, 0.0]))
     if pose.seated:
         seat = (body.keypoints["left_hip"] + body.keypoints["right_hip"]) / 2
         top = seat - [0, 0.15 * body.build.stature, 0]

@@ -1,0 +1,104 @@
+"""What the user sees while a command works: progress and tables, by rich."""
+
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Meter:
+    """Progress of one command on standard error: a live bar, or plain lines off a terminal."""
+
+    def __init__(self, quiet: bool = False):
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._live = self.console.is_terminal and not quiet
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self._live,
+        )
+        self._task: TaskID | None = None
+        self._name = ""
+        self._started = self._printed = 0.0
+        self._total: int | None = None
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, name: str, total: int | None = None) -> None:
+        """Start a phase of ``total`` units."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(name, total=total, rate="")
+        self._name, self._total, self._done = name, total, 0
+        self._started = self._printed = time.monotonic()
+
+    def advance(self, count: int, unit: str = "images", more: str = "") -> None:
+        """Count ``count`` units more."""
+        self.reach(self._done + count, unit, more)
+
+    def reach(self, done: int, unit: str = "images", more: str = "") -> None:
+        """Say that ``done`` units of the phase are done."""
+        self._done = done
+        now = time.monotonic()
+        rate = done / max(now - self._started, 1e-9)
+        text = f"{rate:,.0f} {unit}/s{more}"
+        if self._live and self._task is not None:
+            self._bar.update(self._task, completed=done, rate=text)
+        elif now - self._printed > _SECONDS_BETWEEN_LINES:
+            self._printed = now
+            of = f" of {self._total:,}" if self._total else ""
+            self.console.print(f"{self._name}: {done:,}{of}, {text}{self._eta(rate)}")
+
+    def _eta(self, rate: float) -> str:
+        if not self._total or not rate:
+            return ""
+        return f", {max(0.0, (self._total - self._done) / rate):,.0f} s left"
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, markup=False)
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1
+) -> Table:
+    """A table whose first ``left`` columns hold text and the others numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="left" if i < left else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    return made

@@ -1,0 +1,217 @@
+"""``kpdata convert``."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from click.core import ParameterSource
+from rich.console import Console
+
+from kpdata.cli.console import Meter, table
+from kpdata.cli.main import COMMANDS
+from kpdata.cli.options import (
+    SIZE,
+    as_json,
+    augment_options,
+    crop_options,
+    job_from,
+    quiet,
+    reader_options,
+    skeleton_of,
+    source_from,
+    workers_option,
+)
+from kpdata.errors import FormatError
+from kpdata.formats import FORMATS, Source
+
+if TYPE_CHECKING:
+    from kpdata.pipelines.convert import Outcome
+
+_SHARDS_ONLY = (
+    "split", "val", "group", "crop", "crop_from", "margin", "augment", "augment_config", "seed",
+    "exif", "check", "max_pixels", "jpeg_quality", "shards", "shard_size", "runner", "workers",
+)  # fmt: skip
+
+
+@click.command("convert", short_help=COMMANDS["convert"])
+@click.argument("format_name", metavar="FORMAT", type=click.Choice(list(FORMATS)))
+@click.argument("annotations", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--to", default="shards", show_default=True,
+    type=click.Choice([f.name for f in FORMATS.values() if f.writable]), help="Target format.",
+)  # fmt: skip
+@reader_options
+@click.option("--to-skeleton", metavar="NAME|FILE", help="Map the keypoints by name.")
+@click.option(
+    "--split", default="80/10/10", show_default=True, metavar="SPEC",
+    help="train/val/test percentages, train=90,test=10, or official.",
+)  # fmt: skip
+@click.option("--val", default=0.0, metavar="PERCENT", help="Of the official train set, to be val.")
+@click.option("--group", metavar="REGEX", help="Its first (…) in a file name must not be split.")
+@click.option("--seed", default=0, show_default=True, help="Of the split and of every draw.")
+@crop_options
+@augment_options
+@click.option(
+    "--check", default="headers", show_default=True, type=click.Choice(["headers", "pixels"]),
+    help="Check untouched images by header and end marker, or decode them all.",
+)  # fmt: skip
+@click.option(
+    "--max-bad", default=1.0, show_default=True, metavar="PERCENT",
+    help="Samples that may go to quarantine before the job fails.",
+)  # fmt: skip
+@click.option("--shards", type=click.IntRange(1, 99_999), help="Shards in all; else by size.")
+@click.option("--shard-size", type=SIZE, default="128M", show_default=True, help="Aim per shard.")
+@workers_option
+@click.option(
+    "--runner", default="embedded", show_default=True, metavar="NAME",
+    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …",
+)  # fmt: skip
+@quiet
+@as_json
+@click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM OPTIONS]")
+@click.pass_context
+def command(ctx: click.Context, /, to: str, out: Path, **options: Any) -> None:
+    r"""Convert ANNOTATIONS of some FORMAT into the folder --out.
+
+    FORMAT is one of those that `kpdata formats` lists. The result is the same to the byte for any
+    number of workers and on any runner; stopped anywhere, the same command goes on.
+
+    \b
+    Examples:
+      kpdata convert lsp joints.mat --out shards/
+      kpdata convert lsp joints.mat --out shards/ --split official --val 10
+      kpdata convert coco person_keypoints_train2017.json --images train2017/ \
+          --out shards/ --crop 256 --augment 4
+      kpdata convert json annotations/ --images images/ --skeleton boat.json --out shards/
+      kpdata convert shards shards/ --to coco --out back/
+      kpdata convert coco big.json --images big/ --out shards/ \
+          --runner FlinkRunner -- --flink_master=host:8081 --environment_type=EXTERNAL
+    """
+    source = source_from(options)
+    if to == "shards":
+        _to_shards(source, out, options)
+    else:
+        _refuse_shard_options(ctx, to)
+        _to_coco(source, out, options)
+
+
+def _to_shards(source: Source, out: Path, options: dict[str, Any]) -> None:
+    with Meter(options["quiet"] or options["as_json"]) as meter:
+        outcome = run_conversion(source, out, options, meter)
+    if options["as_json"]:
+        click.echo(json.dumps(_as_dict(outcome), indent=1))
+    elif not options["quiet"]:
+        show_outcome(outcome, out)
+
+
+def run_conversion(source: Source, out: Path, options: dict[str, Any], meter: Meter) -> "Outcome":
+    """Convert ``source`` into shards as the command line's options say."""
+    meter.begin("starting")
+    from kpdata.cli.watcher import MeterWatcher
+    from kpdata.pipelines.convert import Request, convert
+    from kpdata.pipelines.plan import Sharding
+    from kpdata.splits import parse_splits
+
+    request = Request(
+        format=options["format_name"],
+        job=job_from(source, options),
+        splits=parse_splits(options["split"], options["val"], options["seed"]),
+        sharding=Sharding(options["shard_size"], options["shards"]),
+        group=options["group"],
+        max_bad=options["max_bad"],
+        runner=options["runner"],
+        workers=options["workers"] or os.cpu_count() or 1,
+        beam_options=tuple(options["beam_options"]),
+    )
+    return convert(source, request, out, MeterWatcher(meter))
+
+
+def _to_coco(source: Source, out: Path, options: dict[str, Any]) -> None:
+    from kpdata.formats import coco_writer
+    from kpdata.mapping import map_by_name, map_sample
+    from kpdata.schema import Sample
+
+    skeleton = skeleton_of(source, options)
+    mapping = map_by_name(source.skeleton, skeleton)
+
+    def mapped(meter: Meter) -> Any:
+        for sample in source.samples:
+            meter.advance(1)
+            yield map_sample(sample, mapping) if isinstance(sample, Sample) else sample
+
+    with Meter(options["quiet"] or options["as_json"]) as meter:
+        meter.begin("writing")
+        written = coco_writer.write(mapped(meter), skeleton, out)
+    counts = source.counts + written
+    if options["as_json"]:
+        click.echo(json.dumps(counts, indent=1))
+    elif not options["quiet"]:
+        Console().print(table(f"{out}", ("", "count"), sorted(counts.items())))
+
+
+def _refuse_shard_options(ctx: click.Context, to: str) -> None:
+    for name in _SHARDS_ONLY:
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            flag = name.replace("_", "-")
+            raise FormatError(
+                f"--{flag} is for --to shards: convert to shards with it first, "
+                f"then convert those --to {to}"
+            )
+
+
+def show_outcome(outcome: "Outcome", out: Path) -> None:
+    """Print the closing tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    manifest = outcome.manifest
+    if outcome.unchanged:
+        console.print(f"{out} holds this very dataset already: nothing to do.")
+    rows = [
+        (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards), _mb(s.shards))
+        for name, s in manifest.splits.items()
+    ]
+    columns = ("split", "images", "originals", "copies", "instances", "shards", "MB")
+    console.print(table(f"{out}", columns, rows))
+    notes = Counter(manifest.counts) + Counter(
+        {f"quarantined: {reason}": count for reason, count in manifest.quarantine.items()}
+    )
+    if notes:
+        console.print(table("\nnoted", ("what", "count"), sorted(notes.items())))
+    console.print(f"\nroot hash {manifest.root_hash}")
+    if not outcome.unchanged:
+        console.print(_speed(outcome))
+
+
+def _speed(outcome: "Outcome") -> str:
+    seconds = max(outcome.write_seconds, 1e-9)
+    written = outcome.written_samples
+    size = sum(float(_mb(s.shards)) for s in outcome.manifest.splits.values())
+    total = sum(s.samples for s in outcome.manifest.splits.values())
+    kept = "" if written >= total else f" ({total - written:,} images were there already)"
+    return (
+        f"{outcome.seconds:.1f} s, {written / seconds:,.0f} images/s, "
+        f"{size / seconds:,.0f} MB/s{kept}"
+    )
+
+
+def _mb(shards: Any) -> str:
+    return f"{sum(shard.bytes for shard in shards) / 1e6:.1f}"
+
+
+def _as_dict(outcome: "Outcome") -> dict[str, Any]:
+    manifest = msgspec.to_builtins(outcome.manifest)
+    for split in manifest["splits"].values():
+        split["shards"] = len(split["shards"])
+    keys = ("root_hash", "splits", "counts", "quarantine")
+    return {
+        **{key: manifest[key] for key in keys},
+        "seconds": round(outcome.seconds, 3),
+        "images_per_second": round(outcome.written_samples / max(outcome.write_seconds, 1e-9), 1),
+        "written_samples": outcome.written_samples,
+        "unchanged": outcome.unchanged,
+        "warnings": list(outcome.warnings),
+    }

@@ -1,0 +1,23 @@
+"""``kpdata formats``."""
+
+import click
+from rich.console import Console
+
+from kpdata.cli.console import table
+from kpdata.cli.main import COMMANDS
+from kpdata.formats import FORMATS
+
+
+@click.command("formats", short_help=COMMANDS["formats"])
+def command() -> None:
+    """List what can be read and written, each with its convention.
+
+    Every reader converts to continuous pixels from the image's corner and to COCO's visibility
+    (0 not labelled, 1 occluded, 2 visible); every writer converts back.
+    """
+    rows = [
+        (f.name, "yes" if f.readable else "", "yes" if f.writable else "", f.summary, f.convention)
+        for f in FORMATS.values()
+    ]
+    columns = ("format", "reads", "writes", "what it is", "convention")
+    Console().print(table("", columns, rows, left=5))

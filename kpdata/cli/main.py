@@ -1,0 +1,82 @@
+"""``kpdata``: the group of commands, and where library errors become messages."""
+
+import importlib
+import os
+import sys
+
+import click
+
+COMMANDS = {
+    "convert": "Convert annotations into verified, leak-free TFRecord shards, or back.",
+    "formats": "List what can be read and written, each with its convention.",
+    "inspect": "Show what a shard folder holds.",
+    "verify": "Check every byte of a shard folder, and that nothing leaks across splits.",
+    "augment-preview": "Draw augmented copies with their keypoints on a contact sheet.",
+    "synth": "Render a dataset of simulated people with exact labels.",
+    "demo": "Show the whole path on rendered data, in a minute.",
+}
+"""Name → short help, so that ``kpdata --help`` imports nothing but click."""
+
+EXAMPLES = """
+\b
+Examples:
+  kpdata demo
+  kpdata convert lsp joints.mat --out shards/
+  kpdata convert coco person_keypoints_train2017.json --images train2017/ \\
+      --out shards/ --crop 256 --augment 4
+  kpdata inspect shards/
+  kpdata verify shards/
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order of a first visit."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module that bears the command's name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"kpdata.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, help=f"Keypoint datasets, from any annotation to shards.\n{EXAMPLES}")
+@click.version_option(package_name="kpdata", prog_name="kpdata")
+def cli() -> None:
+    """The group itself does nothing."""
+
+
+def main() -> None:
+    """The console script: a user's mistake ends in one message, never in a traceback."""
+    from kpdata.errors import KpdataError
+
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _end("interrupted. Run the same command again to go on where it stopped.", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KpdataError as error:
+        _end(str(error), 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _end(f"{error.strerror or error}{where}", 1)
+
+
+def _end(message: str, status: int) -> None:
+    click.echo(f"kpdata: {message}", err=True)
+    sys.exit(status)

@@ -1,0 +1,171 @@
+"""Options that several commands share, and what they amount to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from kpdata.errors import FormatError
+from kpdata.formats import Source, read
+from kpdata.skeletons import Skeleton, get_skeleton
+
+if TYPE_CHECKING:
+    from kpdata.pipelines.job import Job
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+
+
+class _Size(click.ParamType):
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).upper().removesuffix("B")
+        unit = _UNITS.get(text[-1:], 1)
+        try:
+            size = int(float(text.rstrip("KMG")) * unit)
+        except ValueError:
+            self.fail(f"{value!r}: expected a size such as 500K, 128M or 2G", param, ctx)
+        if size < 1:
+            self.fail(f"{value!r}: expected at least one byte", param, ctx)
+        return size
+
+
+SIZE = _Size()
+
+quiet = click.option("--quiet", is_flag=True, help="Print errors only.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(1, 1024), help="Worker processes; all cores unless given."
+)
+
+
+def reader_options(function: F) -> F:
+    """What readers take besides the annotations."""
+    for option in reversed(
+        (
+            click.option(
+                "--images", type=click.Path(path_type=Path),
+                help="The images' folder; found beside the annotations where it can be.",
+            ),
+            click.option("--category", metavar="NAME", help="coco: the category to read."),
+            click.option(
+                "--skeleton", metavar="NAME|FILE",
+                help="json: the skeleton's name or JSON file.",
+            ),
+            click.option(
+                "--style", type=click.Choice(["list", "torchvision", "named"]),
+                help="json: recognised unless given.",
+            ),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def crop_options(function: F) -> F:
+    """How samples become pictures."""
+    for option in reversed(
+        (
+            click.option("--crop", type=int, metavar="PX", help="One square record per instance."),
+            click.option(
+                "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]),
+                help="What the square is drawn around; bbox unless given.",
+            ),
+            click.option(
+                "--margin", default=1.25, show_default=True, help="Square's side over the box's."
+            ),
+            click.option(
+                "--exif", default="applied", show_default=True,
+                type=click.Choice(["applied", "ignored"]),
+                help="Did the annotator see images with their EXIF orientation applied?",
+            ),
+            click.option(
+                "--max-pixels", type=int, default=100_000_000, show_default=True,
+                help="Larger images are refused.",
+            ),
+            click.option(
+                "--jpeg-quality", type=int, default=95, show_default=True,
+                help="Of crops and of forced re-encodes.",
+            ),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def augment_options(function: F) -> F:
+    """How copies are drawn."""
+    for option in reversed(
+        (
+            click.option(
+                "--augment", default=0, metavar="N", help="Copies of each train sample."
+            ),
+            click.option(
+                "--augment-config", type=click.Path(path_type=Path), metavar="FILE",
+                help="TOML file of ranges; see docs/augmentation.md.",
+            ),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def source_from(options: dict[str, Any]) -> Source:
+    """Open the source that the options name."""
+    skeleton = options["skeleton"] and get_skeleton(options["skeleton"])
+    return read(
+        options["format_name"],
+        options["annotations"],
+        images=options["images"],
+        category=options["category"],
+        skeleton=skeleton,
+        style=options["style"],
+    )
+
+
+def skeleton_of(source: Source, options: dict[str, Any]) -> Skeleton:
+    """The skeleton that the records get."""
+    return get_skeleton(options["to_skeleton"]) if options["to_skeleton"] else source.skeleton
+
+
+def job_from(source: Source, options: dict[str, Any]) -> "Job":
+    """What to do with each sample.
+
+    Raises:
+        KpdataError: an option out of range, or boxes asked of a source that has none.
+    """
+    from kpdata.augment import AugmentConfig, load_config
+    from kpdata.mapping import map_by_name
+    from kpdata.pipelines.job import Job
+
+    skeleton = skeleton_of(source, options)
+    config = options["augment_config"]
+    return Job(
+        skeleton=skeleton,
+        mapping=map_by_name(source.skeleton, skeleton) if options["to_skeleton"] else None,
+        images_root=str(source.images_root) if source.images_root else None,
+        crop=options["crop"],
+        crop_from=_crop_from(source, options),
+        margin=options["margin"],
+        augment=options["augment"],
+        augment_config=load_config(config) if config else AugmentConfig(),
+        seed=options["seed"],
+        exif=options["exif"],
+        check=options["check"],
+        max_pixels=options["max_pixels"],
+        jpeg_quality=options["jpeg_quality"],
+    )
+
+
+def _crop_from(source: Source, options: dict[str, Any]) -> Any:
+    chosen = options["crop_from"] or "bbox"
+    if options["crop"] and chosen == "bbox" and not source.has_boxes:
+        raise FormatError(
+            f"{options['format_name']} has no boxes to crop around. Choose --crop-from image "
+            "(the whole image, squared: nothing leaks from the labels) or --crop-from keypoints "
+            "(around the labels: scores on such crops are 'oracle crop' scores)"
+        )
+    return chosen

@@ -1,0 +1,53 @@
+"""``kpdata verify``."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from kpdata.cli.console import Meter
+from kpdata.cli.main import COMMANDS
+from kpdata.cli.options import as_json, quiet
+from kpdata.manifest import read_manifest
+from kpdata.verify import verify
+
+_SHOWN = 50
+
+
+@click.command("verify", short_help=COMMANDS["verify"])
+@click.argument("shards", type=click.Path(path_type=Path))
+@quiet
+@as_json
+def command(shards: Path, quiet: bool, as_json: bool) -> None:
+    """Check every byte of the dataset SHARDS, and that nothing leaks across splits.
+
+    Every CRC and sha256, every record parsed and its image hashed, all counts, the root hash; no
+    group, source image or picture in two splits. Exits with 1 on any fault.
+
+    \b
+    Example:
+      kpdata verify shards/
+    """
+    splits = read_manifest(shards).splits.values()
+    with Meter(quiet or as_json) as meter:
+        meter.begin("verifying", sum(len(split.shards) for split in splits))
+        manifest, faults = verify(shards, lambda size: meter.advance(1, "shards"))
+    records = sum(split.records for split in manifest.splits.values())
+    if as_json:
+        result = {"root_hash": manifest.root_hash, "records": records, "faults": faults}
+        click.echo(json.dumps(result, indent=1))
+    else:
+        for fault in faults[:_SHOWN]:
+            click.echo(f"FAULT {fault}", err=True)
+        if len(faults) > _SHOWN:
+            click.echo(f"… and {len(faults) - _SHOWN:,} more", err=True)
+    if faults:
+        if not as_json:
+            click.echo(f"{shards}: {len(faults):,} faults: do not trust it", err=True)
+        sys.exit(1)
+    if not (quiet or as_json):
+        click.echo(
+            f"{shards}: sound: {records:,} records, no leak across "
+            f"{', '.join(manifest.splits)}; root hash {manifest.root_hash}"
+        )

@@ -1,0 +1,31 @@
+"""Shows a conversion on a meter; imported only by commands that run one."""
+
+from kpdata.cli.console import Meter
+from kpdata.pipelines.convert import Watcher
+
+
+class MeterWatcher(Watcher):
+    """Turns what a conversion says into bars and lines."""
+
+    def __init__(self, meter: Meter):
+        self._meter = meter
+
+    def planning(self) -> None:
+        """Show the plan step."""
+        self._meter.begin("planning")
+
+    def planned(self, samples: int) -> None:
+        """Show the references read."""
+        self._meter.advance(samples, "references")
+
+    def writing(self, samples: int) -> None:
+        """Show the write step."""
+        self._meter.begin("writing", samples)
+
+    def written(self, samples: int, size: int) -> None:
+        """Show the images written."""
+        self._meter.reach(samples, more=f", {size / 1e6:,.0f} MB")
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+        self._meter.say(f"warning: {text}")

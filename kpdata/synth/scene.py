@@ -1,0 +1,185 @@
+"""One picture: figures placed before a camera, drawn, hidden in part, labelled and exposed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from kpdata.errors import SchemaError
+from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, ImageRef, Instance, Sample
+from kpdata.synth import paint
+from kpdata.synth.backgrounds import Image, draw_background
+from kpdata.synth.body import OWN_PARTS, REACH, Array, Body, draw_body
+from kpdata.synth.camera import Camera, turned
+from kpdata.synth.occluders import add_occluder
+from kpdata.synth.paint import SUPERSAMPLE
+from kpdata.synth.raster import BACKDROP, Mask, Raster
+
+MAX_FIGURES = 3
+_FIGURES_ODDS = (0.6, 0.28, 0.12)
+_JPEG_QUALITY = 92
+_MIN_SIDE = 32
+_MIN_SHOWN = 3  # visible keypoints of every figure
+_NEAREST = 0.6  # metres before the camera
+
+
+class Scene(NamedTuple):
+    """What is before the camera."""
+
+    camera: Camera
+    bodies: list[Body]
+
+
+def samples(count: int, seed: int = 0, size: tuple[int, int] = (320, 240)) -> Iterator[Sample]:
+    """Simulated pictures of articulated figures, with exact COCO17 labels.
+
+    Picture i depends on ``seed``, i and ``size`` only, never on ``count``. A keypoint's place is
+    its projection; it is visible (2) where its own part of the body is the frontmost surface,
+    occluded (1) behind the figure itself, another figure or an occluder, and not labelled (0)
+    outside the picture. Boxes and areas are those of the figure's silhouette within the picture,
+    including what is hidden behind something else.
+
+    Args:
+        count: how many.
+        seed: another seed, other pictures.
+        size: width and height in pixels, at least 32 each.
+
+    Yields:
+        Samples with keys ``1`` … ``count`` that hold their pictures as JPEG bytes.
+
+    Raises:
+        SchemaError: the size is too small.
+    """
+    width, height = size
+    if min(size) < _MIN_SIDE:
+        raise SchemaError(f"size is {width}x{height}: expected at least {_MIN_SIDE} pixels a side")
+    for index in range(count):
+        yield _sample(index, np.random.default_rng([seed, index]), width, height)
+
+
+def _sample(index: int, rng: np.random.Generator, width: int, height: int) -> Sample:
+    instances: list[Instance] = []
+    while not instances or min(_num_visible(instance) for instance in instances) < _MIN_SHOWN:
+        picture, instances = draw_picture(rng, draw_scene(rng, width, height), width, height)
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    name = f"{index + 1:06d}.jpg"
+    image = ImageRef(name, width=width, height=height, data=data.tobytes(), format="jpeg")
+    first_id = index * MAX_FIGURES + 1
+    numbered = (replace(one, id=first_id + n) for n, one in enumerate(instances))
+    return Sample(str(index + 1), image, tuple(numbered))
+
+
+def _num_visible(instance: Instance) -> int:
+    return int(np.count_nonzero(instance.visibility == VISIBLE))
+
+
+def draw_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
+    """One to three random figures on level ground, and a camera that looks at the first."""
+    number = 1 + int(rng.choice(MAX_FIGURES, p=_FIGURES_ODDS))
+    while True:
+        bodies = [draw_body(rng, float(rng.uniform(0, 360))) for _ in range(number)]
+        camera, depth = _aim(rng, bodies[0], width, height)
+        _place_others(rng, bodies, camera, depth, width)
+        nearest = min(camera.project(body.keypoint_array())[1].min() for body in bodies)
+        if nearest > _NEAREST and camera.eye[1] > 0.1:
+            return Scene(camera, bodies)
+
+
+def _aim(rng: np.random.Generator, body: Body, width: int, height: int) -> tuple[Camera, float]:
+    """A camera before ``body``, and the body's depth."""
+    focal = height * rng.uniform(1.1, 2.6)
+    share = rng.uniform(0.95, 1.5) if rng.random() < 0.12 else rng.uniform(0.45, 0.95)
+    depth = focal * body.build.stature / (share * height)
+    pitch = rng.uniform(15, 45) if rng.random() < 0.12 else rng.normal(4, 6)
+    centre = np.array([width / 2, height / 2])
+    middle = body.keypoint_array().mean(axis=0)
+    rotation = turned(float(pitch), float(rng.normal(0, 2.5)))
+    camera = Camera(rotation, np.zeros(3), focal, centre)
+    room = np.array([width, height]) * [0.3, 0.06] * (2 if rng.random() < 0.15 else 1)
+    aim = centre + rng.uniform(-room, room)
+    eye = middle - camera.ray(aim) * depth
+    return replace(camera, eye=eye), depth
+
+
+def _place_others(
+    rng: np.random.Generator, bodies: list[Body], camera: Camera, depth: float, width: int
+) -> None:
+    columns = [float(camera.project(bodies[0].keypoint_array())[0][:, 0].mean())]
+    for body in bodies[1:]:
+        free = [x for x in rng.uniform(0.05, 0.95, 12) * width if _apart(x, columns, width)]
+        columns.append(float(free[0]) if free else float(rng.uniform(0, width)))
+        spot = camera.ground(columns[-1], depth * float(rng.uniform(0.85, 1.7)), 0.0)
+        body.move(spot * [1, 0, 1])
+
+
+def _apart(x: float, columns: list[float], width: int) -> bool:
+    return all(abs(x - other) > 0.2 * width for other in columns)
+
+
+def draw_picture(
+    rng: np.random.Generator, scene: Scene, width: int, height: int
+) -> tuple[Image, list[Instance]]:
+    """Draw a scene before a random background, behind random occluders.
+
+    Returns:
+        The picture (H, W, 3) and an instance per figure that lies at least partly within it.
+    """
+    camera, bodies = scene
+    sun = paint.draw_sun(rng)
+    picture = draw_background(rng, width, height, camera.horizon)
+    paint.cast_shadows(picture, bodies, camera, sun)
+    canvas = cv2.resize(picture, None, fx=SUPERSAMPLE, fy=SUPERSAMPLE)
+    raster = Raster(width * SUPERSAMPLE, height * SUPERSAMPLE)
+    light = sun.on_screen(camera)
+    silhouettes = [
+        paint.draw_figure(raster, body, number, camera, light) for number, body in enumerate(bodies)
+    ]
+    paint.colour_figures(canvas, raster, bodies, camera)
+    _occlude(rng, canvas, raster, silhouettes)
+    instances = [
+        label_figure(raster, body, number, camera, silhouette)
+        for number, (body, silhouette) in enumerate(zip(bodies, silhouettes, strict=True))
+        if silhouette.any()
+    ]
+    return paint.expose(rng, canvas), instances
+
+
+def _occlude(
+    rng: np.random.Generator, canvas: Image, raster: Raster, silhouettes: list[Mask]
+) -> None:
+    """Put something before a third of the figures; what it covers belongs to no figure."""
+    for silhouette in silhouettes:
+        if silhouette.any() and rng.random() < 0.35:
+            covered = add_occluder(rng, canvas, _mask_box(silhouette))
+            raster.label[covered] = BACKDROP
+
+
+def label_figure(
+    raster: Raster, body: Body, number: int, camera: Camera, silhouette: Mask
+) -> Instance:
+    """The figure's keypoints, with what the raster shows of them, its box and its area."""
+    xy, depth = camera.project(body.keypoint_array())  # (17, 2), (17,)
+    height, width = (side / SUPERSAMPLE for side in raster.depth.shape)
+    inside = ((xy >= 0) & (xy < [width, height])).all(axis=1)
+    columns, rows = np.where(inside[:, None], xy * SUPERSAMPLE, 0).astype(int).T
+    label = raster.label[rows, columns]
+    mine = paint.figure_of(label) == number
+    own = OWN_PARTS[np.arange(len(xy)), np.where(mine, paint.part_of(label), 0)]
+    near = depth - raster.depth[rows, columns] <= REACH * body.build.stature
+    visibility = np.where(mine & own & near, VISIBLE, OCCLUDED)
+    visibility[~inside] = NOT_LABELLED
+    keypoints = np.column_stack([np.where(inside[:, None], xy, 0), visibility])
+    return Instance(
+        keypoints.astype(np.float32),
+        bbox_xyxy=(_mask_box(silhouette) / SUPERSAMPLE).astype(np.float32),
+        area=float(np.count_nonzero(silhouette)) / SUPERSAMPLE**2,
+        category="person",
+    )
+
+
+def _mask_box(mask: Mask) -> Array:
+    columns, rows = (np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
