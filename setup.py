@@ -1,6 +1,12 @@
 """Packaging of kpdata; also the file that Beam's ``--setup_file`` ships to remote workers."""
 
+import re
+from pathlib import Path
+
 from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "kpdata" / "__init__.py").read_text())[1]
 
 BEAM = "apache-beam>=2.70,<3"
 
@@ -26,9 +32,9 @@ TEST = [
 
 setup(
     name="kpdata",
-    version="0.1.0",
+    version=VERSION,
     description="Keypoint datasets: any annotation into verified, leak-free TFRecord shards",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
@@ -42,7 +48,7 @@ setup(
         "kpdata.pipelines",
     ],
     package_dir={"kpdata.pipelines": "pipelines"},
-    package_data={"kpdata": ["py.typed"], "kpdata.wire": ["*.proto", "*.pyi"]},
+    package_data={"kpdata": ["py.typed"], "kpdata.wire": ["*.proto"]},
     entry_points={"console_scripts": ["kpdata = kpdata.cli.main:main"]},
     install_requires=[
         BEAM,

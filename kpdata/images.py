@@ -245,7 +245,7 @@ def decode(data: bytes, reduce: int = 1) -> Pixels:
         raise ImageError("image does not decode", "the decoder refused its bytes")
     if not by_codec:
         bgr = mean_of_blocks(bgr, reduce)
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def mean_of_blocks(pixels: Pixels, side: int) -> Pixels:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from kpdata.errors import DatasetError
 from kpdata.schema import FloatArray, ImageRef, Instance, Sample, View
-from kpdata.wire.example_pb2 import Example
+from kpdata.wire.example_pb2 import Example  # type: ignore[attr-defined]
 
 SCHEMA_VERSION = 1
 

@@ -121,7 +121,7 @@ class View:
 
     def __post_init__(self) -> None:
         """Raise SchemaError unless the transform is a finite, invertible affine."""
-        matrix = np.asarray(self.transform, np.float32).reshape(-1)
+        matrix = _floats(self.transform, "transform must be 6 finite numbers").reshape(-1)
         if matrix.size != 6 or not np.isfinite(matrix).all():
             raise SchemaError(f"transform must be 6 finite numbers, got {matrix.tolist()}")
         if matrix[0] * matrix[4] == matrix[1] * matrix[3]:
@@ -191,10 +191,7 @@ def with_keypoints(instance: Instance, keypoints: FloatArray, **changes: Any) ->
 
 
 def _checked_keypoints(values: FloatArray) -> FloatArray:
-    try:
-        keypoints = np.asarray(values, np.float32)
-    except (TypeError, ValueError):
-        raise SchemaError("keypoints must be numbers, K rows of x, y, visibility") from None
+    keypoints = _floats(values, "keypoints must be numbers, K rows of x, y, visibility")
     if keypoints.ndim == 1 and keypoints.size % 3 == 0:
         keypoints = keypoints.reshape(-1, 3)
     if keypoints.ndim != 2 or keypoints.shape[1] != 3:
@@ -219,12 +216,19 @@ def _checked_keypoints(values: FloatArray) -> FloatArray:
 
 
 def _checked_box(values: FloatArray) -> FloatArray:
-    box = np.asarray(values, np.float32)
+    box = _floats(values, "bbox_xyxy must be 4 finite numbers")
     if box.shape != (4,) or not np.isfinite(box).all():
         raise SchemaError(f"bbox_xyxy must be 4 finite numbers, got {box.tolist()}")
     if box[2] < box[0] or box[3] < box[1]:
         raise SchemaError(f"bbox_xyxy ends before it begins: {box.tolist()}")
     return box
+
+
+def _floats(values: FloatArray, expected: str) -> npt.NDArray[np.float32]:
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        raise SchemaError(f"{expected}, got {values!r}") from None
 
 
 def _encode_array(value: object) -> bytes:

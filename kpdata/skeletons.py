@@ -123,11 +123,13 @@ def flip_pairs_by_name(names: Sequence[str]) -> tuple[Pair, ...]:
     (('left_eye', 'right_eye'), ('mouth_left', 'mouth_right'))
     """
     by_folded = {name.lower(): name for name in names}
-    pairs = []
+    pairs: list[Pair] = []
+    paired: set[str] = set()
     for name in names:
-        mirrored = _mirrored_name(name.lower())
-        if mirrored in by_folded:
-            pairs.append((name, by_folded[mirrored]))
+        mirrored = by_folded.get(_mirrored_name(name.lower()) or "")
+        if mirrored and paired.isdisjoint((name, mirrored)):
+            pairs.append((name, mirrored))
+            paired |= {name, mirrored}
     return tuple(pairs)
 
 
@@ -155,7 +157,7 @@ def load_skeleton(path: str | Path) -> Skeleton:
         except msgspec.ValidationError as error:
             known = ", ".join(Skeleton.__struct_fields__)
             raise SchemaError(f"{error}; a skeleton's keys are {known}") from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise FormatError(f"not a JSON file: {error}") from error
 
 

@@ -105,7 +105,7 @@ def make_plan(
         splits: which split a group belongs to.
         sharding: how many shards.
         folder: where plan files go; created.
-        group_of: file name → group, for sources that have none (``--group``).
+        group_of: file name → group (``--group``); None leaves the source's own.
         on_sample: called with 1 for every reference read.
 
     Raises:
@@ -144,28 +144,30 @@ def _receive(
         spool.reject(sample)
         return
     try:
-        uri, size = _locate(sample, job)
+        sample, size = locate(sample, job)
     except ImageError as error:
         spool.reject(Rejected(sample.key, error.reason, str(error)))
         return
-    sample = replace(
-        sample,
-        image=replace(sample.image, uri=uri, data=None),
-        group=sample.group or group_of(sample.image.name),
-    )
+    sample = replace(sample, group=group_of(sample.image.name) or sample.group)
     if job.mapping:
         sample = map_sample(sample, job.mapping)
     spool.add(sample, size)
 
 
-def _locate(sample: Sample, job: Job) -> tuple[str, int]:
+def locate(sample: Sample, job: Job) -> tuple[Sample, int]:
+    """The sample with its image's real path in place of any bytes, and the image's size in bytes.
+
+    Raises:
+        ImageError: there is no such image, or its name leads out of the images folder.
+    """
     image = sample.image
     if image.data is not None:
-        return image.uri, len(image.data)
+        return replace(sample, image=replace(image, data=None)), len(image.data)
     if job.images_root is None:
         raise ImageError("image missing", f"{image.name}: the source names no images folder")
     path = images.safe_path(job.images_root, image.name)
-    return path, images.file_size(path, job.max_bytes)
+    size = images.file_size(path, job.max_bytes)
+    return replace(sample, image=replace(image, uri=path)), size
 
 
 def _write_plans(

@@ -11,7 +11,7 @@ from kpdata import geometry, images
 from kpdata.augment import Draw, draw, draw_affine, occlude, paint
 from kpdata.errors import ImageError
 from kpdata.geometry import Affine
-from kpdata.schema import WHOLE_IMAGE, Instance, Sample, View
+from kpdata.schema import WHOLE_IMAGE, FloatArray, Instance, Sample, View
 from kpdata.splits import TRAIN, stable_hash
 from kpdata.views import move_instance
 
@@ -144,7 +144,7 @@ def _crops(upright: Upright, job: Job, counts: Counter[str]) -> Iterator[_Frame]
             yield _Frame(geometry.as_stored(affine), job.crop, job.crop, (instance,), index)
 
 
-def _crop_box(upright: Upright, instance: Instance, job: Job) -> geometry.FloatArray | None:
+def _crop_box(upright: Upright, instance: Instance, job: Job) -> FloatArray | None:
     if job.crop_from == "image":
         return np.array([0, 0, upright.width, upright.height], np.float32)
     return geometry.keypoint_box(instance) if job.crop_from == "keypoints" else instance.bbox_xyxy

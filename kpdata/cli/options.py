@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg]
     name = "SIZE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:

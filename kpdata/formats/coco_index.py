@@ -143,22 +143,18 @@ class Index:
 
     def _check_ids(self) -> None:
         for table, place in (("images", "image"), ("annotations", "place")):
-            twice = self._first(
-                f"SELECT id, min({place}), max({place}) FROM {table} GROUP BY id "
-                "HAVING count(*) > 1 LIMIT 1"
-            )
-            if twice:
+            try:
+                self._db.execute(f"CREATE UNIQUE INDEX {table}_ids ON {table} (id)")
+            except sqlite3.IntegrityError:
+                query = f"SELECT id, min({place}), max({place}) FROM {table} GROUP BY id "
+                id_, first, last = self._first(query + "HAVING count(*) > 1 LIMIT 1")
                 raise FormatError(
-                    f"{self._path}: $.{table}[{twice[2]}].id: {twice[0]} is also the id of "
-                    f"{table}[{twice[1]}]: ids must differ"
-                )
-        self._db.execute("CREATE UNIQUE INDEX image_ids ON images (id)")
+                    f"{self._path}: $.{table}[{last}].id: {id_} is also the id of "
+                    f"$.{table}[{first}]: ids must differ"
+                ) from None
         self._db.execute("CREATE INDEX owners ON annotations (image_id)")
-        lost = self._first(
-            "SELECT place, image_id FROM annotations "
-            "WHERE image_id NOT IN (SELECT id FROM images) ORDER BY place LIMIT 1"
-        )
-        if lost:
+        query = "SELECT place, image_id FROM annotations WHERE image_id NOT IN "
+        if lost := self._first(query + "(SELECT id FROM images) LIMIT 1"):
             raise FormatError(
                 f"{self._path}: $.annotations[{lost[0]}].image_id: no image has the id {lost[1]}: "
                 "add the image or remove the annotation"
@@ -170,9 +166,8 @@ class Index:
                     f"{self._path}: $.categories[{position}].id: {number} stands twice"
                 )
 
-    def _first(self, query: str) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self._db.execute(query).fetchone()
-        return row
+    def _first(self, query: str) -> Any:
+        return self._db.execute(query).fetchone()
 
 
 def _image_row(place: int, image: _Image) -> tuple[Any, ...]:

@@ -53,21 +53,6 @@ def batches(path: Path, arrays: Collection[str]) -> Iterator[tuple[str, int, lis
         FormatError: the file cannot be read, is cut short, is not one JSON object, or lacks one of
             the arrays; the message says where.
     """
-    batch: list[bytes] = []
-    name, first, size = "", 0, 0
-    for array, index, raw in elements(path, arrays):
-        if array != name or len(batch) == BATCH or size > CHUNK:
-            if batch:
-                yield name, first, batch
-            name, first, batch, size = array, index, [], 0
-        batch.append(raw)
-        size += len(raw)
-    if batch:
-        yield name, first, batch
-
-
-def elements(path: Path, arrays: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
-    """The raw elements of the named top-level arrays, as (name, index, bytes); see batches."""
     try:
         with path.open("rb") as file:
             yield from _members(_Scanner(path, file), arrays)
@@ -77,7 +62,9 @@ def elements(path: Path, arrays: Collection[str]) -> Iterator[tuple[str, int, by
         raise FormatError(f"{path}: cannot read: {error.strerror or error}") from error
 
 
-def _members(scanner: "_Scanner", arrays: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
+def _members(
+    scanner: "_Scanner", arrays: Collection[str]
+) -> Iterator[tuple[str, int, list[bytes]]]:
     scanner.open_object()
     seen: set[str] = set()
     at_end = scanner.skips(b"}")
@@ -86,10 +73,10 @@ def _members(scanner: "_Scanner", arrays: Collection[str]) -> Iterator[tuple[str
         if key in seen:
             raise scanner.error(f"$.{key} stands twice")
         if scanner.skips(b"["):
-            for index, raw in scanner.array(key):
+            for first, batch in scanner.array(key):
                 if key in arrays:
-                    yield key, index, raw
-        elif key in arrays:
+                    yield key, first, batch
+        elif key in arrays and scanner.peek():
             raise scanner.error(f"$.{key} is not an array")
         else:
             scanner.take(_MEMBER, f"$.{key}", "a value and , or }")
@@ -120,14 +107,18 @@ class _Scanner:
             if self._at < len(self._data) or not self._more():
                 return self._data[self._at : self._at + 1]
 
-    def take(self, pattern: re.Pattern[bytes], where: str, expected: str) -> re.Match[bytes]:
+    def take(
+        self, pattern: re.Pattern[bytes], where: str | tuple[str, int], expected: str
+    ) -> re.Match[bytes]:
         """Match here and step behind it, reading on until it matches.
+
+        ``where`` is a JSON path, or the name and index of an array's element.
 
         A pattern ends with a delimiter, so that no match is cut short by the end of what is read.
         """
         while (found := pattern.match(self._data, self._at)) is None:
             if not self._more():
-                raise self._fault(where, expected)
+                raise self._fault(where if isinstance(where, str) else _place(*where), expected)
         self._at = found.end()
         return found
 
@@ -156,16 +147,21 @@ class _Scanner:
         except (msgspec.DecodeError, UnicodeError):
             raise self.error(f"the key {raw[:40]!r} is not valid JSON") from None
 
-    def array(self, key: str) -> Iterator[tuple[int, bytes]]:
-        """The elements of an array whose bracket has just been opened."""
+    def array(self, key: str) -> Iterator[tuple[int, list[bytes]]]:
+        """The elements of an array whose bracket has just been opened: (index of first, batch)."""
         if self.skips(b"]"):
             return
-        index, delimiter = 0, b","
+        first, delimiter = 0, b","
         while delimiter == b",":
-            found = self.take(_ELEMENT, f"$.{key}[{index}]", "a value and , or ]")
-            raw, delimiter = found.groups()
-            yield index, raw
-            index += 1
+            batch: list[bytes] = []
+            size = 0
+            while delimiter == b"," and len(batch) < BATCH and size < CHUNK:
+                where = (key, first + len(batch))
+                raw, delimiter = self.take(_ELEMENT, where, "a value and , or ]").groups()
+                batch.append(raw)
+                size += len(raw)
+            yield first, batch
+            first += len(batch)
 
     def error(self, problem: str) -> FormatError:
         return FormatError(f"{self._path}: {problem}")
@@ -200,6 +196,10 @@ class _Scanner:
         return self.error(f"ends inside {where}, after {size} bytes: cut short? Download it again")
 
 
+def _place(array: str, index: int) -> str:
+    return f"$.{array}[{index}]"
+
+
 def _nests_too_deep(data: bytes) -> bool:
     depth = 0
     for token in _TOKEN.finditer(data):
@@ -215,8 +215,7 @@ def decode_batch(path: Path, array: str, first: int, raw: list[bytes], kind: typ
         joined = b"[" + b",".join(raw) + b"]"
         return msgspec.json.decode(joined, type=list[kind])  # type: ignore[valid-type]
     except (msgspec.DecodeError, UnicodeError):
-        places = (f"$.{array}[{first + i}]" for i in range(len(raw)))
-        return [decode(path, place, item, kind) for place, item in zip(places, raw, strict=True)]
+        return [decode(path, _place(array, first + i), one, kind) for i, one in enumerate(raw)]
 
 
 def decode(path: Path, place: str, raw: bytes, kind: Any) -> Any:

@@ -78,7 +78,8 @@ def _samples(
 ) -> Iterator[Sample | Rejected]:
     labelled = visibility[..., None] != NOT_LABELLED
     xy = np.where(labelled, points[..., :2] - 0.5, 0)  # (N, 14, 2)
-    keypoints = np.concatenate([xy, visibility[..., None]], axis=2).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, hence unusable
+        keypoints = np.concatenate([xy, visibility[..., None]], axis=2).astype(np.float32)
     usable = np.isfinite(keypoints).all(axis=2) & np.isin(points[..., 2], (0, 1))  # (N, 14)
     for index in range(len(points)):
         name = file_name.format(index + 1)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.float32]
+Colour = tuple[float, float, float]
 
 
 def draw_background(rng: np.random.Generator, width: int, height: int, horizon: float) -> Image:
@@ -21,15 +22,16 @@ def draw_background(rng: np.random.Generator, width: int, height: int, horizon: 
     wall_foot = float(np.clip(horizon + rng.uniform(0, 0.2) * height, 0, 0.85 * height))
     names = tuple(BACKGROUNDS)
     image = BACKGROUNDS[names[rng.integers(len(names))]](rng, width, height, wall_foot)
-    grain = noise(rng, width, height, float(rng.uniform(3, 40)), float(rng.uniform(2, 11)))
-    return cv2.add(image, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
+    grain = noise(rng, width, height, float(rng.uniform(3, 40)), float(rng.uniform(1, 7)))
+    return np.asarray(cv2.add(image, cv2.merge([grain] * 3), dtype=cv2.CV_8U), np.uint8)
 
 
 def noise(rng: np.random.Generator, width: int, height: int, cell: float, sigma: float) -> Plane:
     """(H, W) smooth noise with blobs of about ``cell`` pixels."""
     shape = max(2, round(height / cell)), max(2, round(width / cell))
     coarse = rng.standard_normal(shape, np.float32) * np.float32(sigma)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    plane = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(plane, np.float32)
 
 
 def ramp(rng: np.random.Generator, width: int, height: int) -> Plane:
@@ -38,31 +40,38 @@ def ramp(rng: np.random.Generator, width: int, height: int) -> Plane:
     x = np.linspace(-1, 1, width, dtype=np.float32) * np.float32(np.cos(angle))
     y = np.linspace(-1, 1, height, dtype=np.float32) * np.float32(np.sin(angle))
     plane = x[None] + y[:, None]
-    return (plane - plane.min()) / np.ptp(plane)
+    scaled: Plane = (plane - plane.min()) / np.ptp(plane)
+    return scaled
 
 
-def colour(rng: np.random.Generator, low: float = 0, high: float = 255) -> tuple[float, ...]:
+def colour(rng: np.random.Generator, low: float = 0, high: float = 255) -> Colour:
     """An RGB colour whose channels lie between ``low`` and ``high``."""
-    return tuple(rng.uniform(low, high, 3).tolist())
+    red, green, blue = rng.uniform(low, high, 3).tolist()
+    return red, green, blue
 
 
-def muted(rng: np.random.Generator, low: float, high: float) -> tuple[float, ...]:
+def muted(rng: np.random.Generator, low: float, high: float) -> Colour:
     """An RGB colour near grey."""
     grey = rng.uniform(low, high)
-    return tuple((grey + rng.normal(0, 14, 3)).clip(0, 255).tolist())
+    red, green, blue = (grey + rng.normal(0, 14, 3)).clip(0, 255).tolist()
+    return red, green, blue
 
 
-def _blend(first: tuple[float, ...], second: tuple[float, ...], weight: Plane) -> Image:
-    a, b = np.float32(first), np.float32(second)
-    return (a + (b - a) * weight[..., None]).astype(np.uint8)
+def _blend(first: Colour, second: Colour, weight: Plane) -> Image:
+    channels = [
+        (weight * np.float32(b - a) + np.float32(a)).astype(np.uint8)
+        for a, b in zip(first, second, strict=True)
+    ]
+    return np.asarray(cv2.merge(channels), np.uint8)
 
 
-def _upright(height: int, top: float, bottom: float) -> Plane:
-    rows = np.arange(height, dtype=np.float32)
-    return ((rows - top) / max(bottom - top, 1)).clip(0, 1)[:, None]
+def _upright(width: int, height: int, top: float, bottom: float) -> Plane:
+    rows = np.arange(height, dtype=np.float32)[:, None]
+    weight = ((rows - top) / np.float32(max(bottom - top, 1))).clip(0, 1)
+    return np.broadcast_to(weight, (height, width))
 
 
-def _polygon(image: Image, xy: npt.ArrayLike, fill: tuple[float, ...]) -> None:
+def _polygon(image: Image, xy: npt.ArrayLike, fill: Colour) -> None:
     points = np.round(np.asarray(xy, np.float64) * 16).astype(np.int32)
     cv2.fillPoly(image, [points.reshape(-1, 1, 2)], fill, cv2.LINE_AA, 4)
 
@@ -70,8 +79,10 @@ def _polygon(image: Image, xy: npt.ArrayLike, fill: tuple[float, ...]) -> None:
 def _studio(rng: np.random.Generator, width: int, height: int, foot: float) -> Image:
     image = _blend(muted(rng, 40, 235), muted(rng, 40, 235), ramp(rng, width, height))
     if rng.random() < 0.5:
-        sweep = _blend(muted(rng, 60, 220), muted(rng, 60, 220), _upright(height, foot, height))
-        blend = _upright(height, foot - 12, foot + 25)[..., None]
+        sweep = _blend(
+            muted(rng, 60, 220), muted(rng, 60, 220), _upright(width, height, foot, height)
+        )
+        blend = _upright(width, height, foot - 12, foot + 25)[..., None]
         image = (image * (1 - blend) + sweep * blend).astype(np.uint8)
     return image
 
@@ -81,7 +92,7 @@ def _room(rng: np.random.Generator, width: int, height: int, foot: float) -> Ima
     floor = muted(rng, 40, 190)
     image[int(foot) :] = floor
     eye = rng.uniform(0.2, 0.8) * width, foot - rng.uniform(0.2, 0.6) * height
-    seam = tuple(0.8 * channel for channel in floor)
+    seam = 0.8 * floor[0], 0.8 * floor[1], 0.8 * floor[2]
     for x in np.arange(-width, 2 * width, rng.uniform(25, 70)):
         near = eye[0] + (x - eye[0]) * 4, eye[1] + (foot - eye[1]) * 4
         if rng.random() < 0.9:
@@ -93,9 +104,7 @@ def _room(rng: np.random.Generator, width: int, height: int, foot: float) -> Ima
     return image
 
 
-def _line(
-    image: Image, a: tuple[float, float], b: tuple[float, float], fill: tuple[float, ...]
-) -> None:
+def _line(image: Image, a: tuple[float, float], b: tuple[float, float], fill: Colour) -> None:
     (xa, ya), (xb, yb) = ((round(x * 16), round(y * 16)) for x, y in (a, b))
     cv2.line(image, (xa, ya), (xb, yb), fill, 1, cv2.LINE_AA, 4)
 
@@ -113,7 +122,7 @@ def _furniture(rng: np.random.Generator, image: Image, foot: float) -> None:
 
 def _landscape(rng: np.random.Generator, width: int, height: int, foot: float) -> Image:
     blue, haze = rng.uniform([70, 120, 170], [150, 190, 250]), rng.uniform(170, 245, 3)
-    image = _blend(tuple(blue), tuple(haze), _upright(height, 0, foot))
+    image = _blend(tuple(blue), tuple(haze), _upright(width, height, 0, foot))
     for _ in range(rng.integers(0, 4)):
         centre = rng.uniform(0, width), rng.uniform(0, max(foot, 1))
         size = rng.uniform(15, 70), rng.uniform(4, 16)
@@ -123,12 +132,9 @@ def _landscape(rng: np.random.Generator, width: int, height: int, foot: float) -
     near, far = ((rng.uniform(50, 130), rng.uniform(80, 150), rng.uniform(30, 90)) for _ in "nf")
     if rng.random() < 0.4:
         near, far = muted(rng, 80, 190), muted(rng, 80, 190)
-    ground = _blend(far, near, _upright(height, foot, height))
-    ground = cv2.add(
-        np.broadcast_to(ground, image.shape),
-        cv2.merge([noise(rng, width, height, 4, 9)] * 3),
-        dtype=cv2.CV_8U,
-    )
+    ground = _blend(far, near, _upright(width, height, foot, height))
+    turf = noise(rng, width, height, 4, 9)
+    ground = np.asarray(cv2.add(ground, cv2.merge([turf] * 3), dtype=cv2.CV_8U), np.uint8)
     image[int(foot) :] = ground[int(foot) :]
     return image
 
@@ -156,7 +162,7 @@ def _texture(rng: np.random.Generator, width: int, height: int, foot: float) -> 
     for mean in rng.uniform(50, 200, 3).tolist():
         own = noise(rng, width, height, float(rng.uniform(15, 90)), float(rng.uniform(5, 35)))
         channels.append(shared + fine + own + np.float32(mean))
-    return cv2.merge(channels).clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.merge(channels).clip(0, 255), np.uint8)
 
 
 def _clutter(rng: np.random.Generator, width: int, height: int, foot: float) -> Image:

@@ -38,31 +38,6 @@ PARTS = (
 )  # fmt: skip
 """Names of body parts; a part's number is its position."""
 
-_OWN: dict[str, tuple[tuple[str, ...], float]] = {
-    "nose": (("nose", "head"), 0.02),
-    "eye": (("{}_eye", "head"), 0.018),
-    "ear": (("{}_ear", "head"), 0.028),
-    "shoulder": (("{}_upper_arm", "{}_girdle", "chest"), 0.085),
-    "elbow": (("{}_upper_arm", "{}_forearm"), 0.05),
-    "wrist": (("{}_forearm", "{}_hand"), 0.04),
-    "hip": (("{}_thigh", "pelvis", "belly"), 0.095),
-    "knee": (("{}_thigh", "{}_shin"), 0.06),
-    "ankle": (("{}_shin", "{}_foot"), 0.045),
-}
-
-
-def _own(keypoint: str) -> tuple[tuple[str, ...], float]:
-    side, _, rest = keypoint.partition("_")
-    names, reach = _OWN[rest] if rest else _OWN[keypoint]
-    return tuple(name.format(side) for name in names), reach
-
-
-OWN_PARTS = np.array([[part in _own(name)[0] for part in PARTS] for name in COCO17.keypoints])
-"""(17, P) the parts that show a COCO keypoint rather than hide it."""
-
-REACH = np.array([_own(name)[1] for name in COCO17.keypoints])
-"""(17,) how far before its keypoint such a part's surface may lie, in units of the stature."""
-
 
 class Cone(NamedTuple):
     """A round cone: the hull of two spheres.
@@ -213,10 +188,12 @@ def _add_torso(body: Body, pose: Pose, root: Array) -> None:
         "pelvis", half @ [0, 0.012 * unit, 0], half, (width, 0.07, 0.064 * girth), TROUSERS
     )
     width = 0.041 * (build.hips + build.shoulders) * girth
-    body.add_ellipsoid("belly", waist, half, (width, 0.085, 0.06 * girth), SHIRT)
+    body.add_ellipsoid(
+        "belly", waist + half @ [0, 0.012 * unit, 0], half, (width, 0.105, 0.06 * girth), SHIRT
+    )
     width = 0.1 * build.shoulders * (0.4 + 0.6 * girth)
     middle = waist + chest @ [0, 0.095 * unit, 0.004 * unit]
-    body.add_ellipsoid("chest", middle, chest, (width, 0.115, 0.066 * girth), SHIRT)
+    body.add_ellipsoid("chest", middle, chest, (width, 0.122, 0.027 + 0.038 * girth), SHIRT)
     body.neck_top = neck + chest @ [0, 0.075 * unit, 0.012 * unit]
     body.add_cone("neck", (neck, body.neck_top), (0.032, 0.029), (SKIN, SKIN))
 

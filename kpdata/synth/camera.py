@@ -28,7 +28,7 @@ class Camera:
 
     def to_camera(self, world: Array) -> Array:
         """(..., 3) world → (..., 3) camera coordinates in metres."""
-        return (world - self.eye) @ self.rotation.T
+        return np.asarray((world - self.eye) @ self.rotation.T)
 
     def project(self, world: Array) -> tuple[Array, Array]:
         """(..., 3) world → (..., 2) continuous pixels and (...) depth in metres."""
@@ -38,14 +38,15 @@ class Camera:
 
     def ray(self, xy: Array) -> Array:
         """(3,) world offset from the eye to what is seen at ``xy``, at depth 1."""
-        return self.rotation.T @ [*((xy - self.centre) / self.focal), 1.0]
+        seen = np.array([*((xy - self.centre) / self.focal), 1.0])
+        return np.asarray(self.rotation.T @ seen)
 
     def ground(self, x: float, depth: float, height: float) -> Array:
         """(3,) the world place at this column, depth and height above the ground."""
         right = (x - self.centre[0]) / self.focal * depth
         level = self.rotation[:, 1]
         down = (height - self.eye[1] - level[0] * right - level[2] * depth) / level[1]
-        return self.eye + self.rotation.T @ [right, down, depth]
+        return np.asarray(self.eye + self.rotation.T @ np.array([right, down, depth]))
 
     @property
     def horizon(self) -> float:

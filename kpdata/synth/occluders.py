@@ -29,9 +29,8 @@ def add_occluder(
     names = tuple(OCCLUDERS)
     layer, mask = canvas.copy(), np.zeros(canvas.shape[:2], np.uint8)
     OCCLUDERS[names[rng.integers(len(names))]](rng, layer, mask, bbox_xyxy)
-    covered = mask > 0
-    np.copyto(canvas, layer, where=covered[..., None])
-    return covered
+    cv2.copyTo(layer, mask, canvas)
+    return mask > 0
 
 
 def _pole(
@@ -52,11 +51,14 @@ def _pole(
         [middle - thick / 2 - lean, height],
     ]
     cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], 255)
+    first, last = np.clip([middle - thick - abs(lean), middle + thick + abs(lean)], 0, width)
+    columns = np.arange(int(first), int(last), dtype=np.float32)[None]
     rows = np.arange(height, dtype=np.float32)[:, None]
-    columns = np.arange(width, dtype=np.float32)[None]
     across = (columns - middle - lean * (1 - 2 * rows / height)) / (thick / 2)
-    round_light = np.sqrt((1 - across**2).clip(0.05, 1)) * 0.8 + 0.25 - 0.15 * across
-    layer[:] = (np.float32(muted(rng, 60, 210)) * round_light[..., None]).clip(0, 255)
+    gloss = (np.sqrt((1 - across**2).clip(0.05, 1)) * 0.8 + 0.25 - 0.15 * across)[..., None]
+    layer[:, int(first) : int(last)] = (np.array(muted(rng, 60, 210), np.float32) * gloss).clip(
+        0, 255
+    )
 
 
 def _box(
@@ -68,9 +70,9 @@ def _box(
     x0, y0, x1, y1 = bbox_xyxy
     size = rng.uniform(0.25, 0.7) * (x1 - x0) + 6, rng.uniform(0.15, 0.42) * (y1 - y0) + 6
     centre = rng.uniform(x0, x1), rng.uniform(y0 + 0.3 * (y1 - y0), y1)
-    corners = cv2.boxPoints((centre, size, float(rng.normal(0, 8))))
+    corners = np.asarray(cv2.boxPoints((centre, size, float(rng.normal(0, 8)))), np.float32)
     cv2.fillPoly(mask, [np.round(corners).astype(np.int32)], 255)
-    layer[:] = np.uint8(colour(rng, 30, 230))
+    layer[:] = np.array(colour(rng, 30, 230), np.uint8)
     lid = corners[[1, 2, 2, 1]]
     lid[2:] += (corners[[3, 0]] - corners[[2, 1]]) * np.float32(rng.uniform(0.05, 0.25))
     cv2.fillPoly(layer, [np.round(lid).astype(np.int32)], colour(rng, 60, 255))

@@ -51,6 +51,10 @@ def draw_sun(rng: np.random.Generator) -> Sun:
     return Sun(direction, softness, 1.12 - softness, float(rng.uniform(0.1, 0.9 - softness)))
 
 
+def _code(figure: int, part: int, material: int) -> int:
+    return 1 + figure * _CODES + part * _MATERIALS + material
+
+
 def figure_of(label: npt.NDArray[np.uint16]) -> npt.NDArray[np.intp]:
     """Numbers of the figures in a label buffer, −1 for the backdrop."""
     return (label.astype(np.intp) - 1) // _CODES
@@ -69,16 +73,16 @@ def draw_figure(raster: Raster, body: Body, number: int, camera: Camera, light: 
     silhouette, props = np.zeros((2, *raster.depth.shape), np.bool_)
     spheres, scales = _screen_spheres(body, camera)
     for cone, ends, scale in zip(body.cones, spheres, scales.tolist(), strict=True):
-        codes = (1 + number * _CODES + cone.part * _MATERIALS + m for m in cone.materials)
+        first, second = (_code(number, cone.part, material) for material in cone.materials)
         mask = props if cone.is_prop else silhouette
-        raster.cone(ends, scale, light, Labels(*codes, cone.cut), mask)
+        raster.cone(ends, scale, light, Labels(first, second, cone.cut), mask)
     centres, depths = camera.project(np.array([blob.centre for blob in body.ellipsoids]))
     to_screen = np.diag([1.0, 1.0, -1.0]) @ camera.rotation
     for blob, xy, depth in zip(body.ellipsoids, centres, depths.tolist(), strict=True):
         scale = camera.focal * SUPERSAMPLE / depth
         x, y = (xy * SUPERSAMPLE).tolist()
         axes = to_screen @ blob.axes * scale
-        code = 1 + number * _CODES + blob.part * _MATERIALS + blob.material
+        code = _code(number, blob.part, blob.material)
         raster.ellipsoid((x, y, -depth * scale), axes, scale, light, code, silhouette)
     return silhouette
 
@@ -131,9 +135,10 @@ def cast_shadows(picture: Image, bodies: list[Body], camera: Camera, sun: Sun) -
         xy, depth = camera.project(ends)
         widths = 2 * np.array([cone.radii for cone in body.cones]) * camera.focal / depth
         points = np.round((xy - 0.5) * 16).clip(-30000, 30000).astype(int)
-        for (a, b), width, z in zip(points.tolist(), widths.mean(axis=1), depth.min(axis=1)):
-            if z > 0.3:
-                cv2.line(mask, a, b, 255, max(1, round(width)), cv2.LINE_AA, 4)
+        before = np.flatnonzero(depth.min(axis=1) > 0.3)
+        thick = widths[before].mean(axis=1).round().astype(int).clip(1, 255)
+        for (a, b), width in zip(points[before].tolist(), thick.tolist(), strict=True):
+            cv2.line(mask, a, b, 255, width, cv2.LINE_AA, 4)
     blur = max(0.8, picture.shape[0] / 120)
     soft = cv2.GaussianBlur(mask, (0, 0), blur).astype(np.float32) * (sun.shadow / 255)
     picture[:] = (picture * (1 - soft[..., None])).astype(np.uint8)
@@ -142,15 +147,17 @@ def cast_shadows(picture: Image, bodies: list[Body], camera: Camera, sun: Sun) -
 def expose(rng: np.random.Generator, canvas: Image) -> Image:
     """The canvas as a camera would take it: smaller, a little soft, unevenly lit and noisy."""
     height, width = canvas.shape[0] // SUPERSAMPLE, canvas.shape[1] // SUPERSAMPLE
-    small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
-    picture = small.astype(np.float32)
+    picture = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
     sigma = rng.uniform(0, 0.9) * min(1.0, height / 240)
     if sigma > 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
-    gain = rng.uniform(0.75, 1.15) * rng.normal(1, 0.04, 3)
+    gains = rng.uniform(0.75, 1.15) * rng.normal(1, 0.04, 3)
     light = 1 + (ramp(rng, width, height) - 0.5) * np.float32(rng.uniform(0, 0.5))
-    picture *= light[..., None] * gain.astype(np.float32)
-    strength = np.float32(rng.uniform(0.5, 6))
-    picture += (rng.standard_normal((height, width), np.float32) * strength)[..., None]
-    tints = [noise(rng, width, height, 2, float(strength) / 2) for _ in range(3)]
-    return (picture + cv2.merge(tints)).clip(0, 255).astype(np.uint8)
+    strength = float(rng.uniform(0.5, 4.5))
+    grain = rng.standard_normal((height, width), np.float32) * np.float32(strength)
+    channels = [
+        channel * (light * np.float32(gain)) + grain + noise(rng, width, height, 2, strength / 2)
+        for channel, gain in zip(cv2.split(picture), gains.tolist(), strict=True)
+    ]
+    exposed: Image = np.clip(cv2.merge(channels), 0, 255).astype(np.uint8)
+    return exposed

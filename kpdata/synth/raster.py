@@ -33,7 +33,7 @@ class Light(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What a shape writes into the label buffer: ``before``, and ``after`` from ``cut`` on."""
+    """What a shape writes into the label buffer: ``before``, and ``after`` beyond ``cut``."""
 
     before: int
     after: int
@@ -94,12 +94,12 @@ class Raster:
         slope = r0 * dr + x * dx + y * dy
         peak = np.sqrt(np.maximum(q_0 + slope * slope / alpha, 0))
         t = slope / alpha + peak * (dw / (alpha * (alpha + dw * dw)) ** 0.5)
-        t = np.clip(t, 0, 1)
+        t = np.minimum(np.maximum(t, 0), 1)
         q = q_0 + t * (2 * slope - alpha * t)
         height = np.sqrt(np.maximum(q, 0))
         lx, ly, lw = light.direction
         lit = ((x - dx * t) * lx + (y - dy * t) * ly + height * lw) / (r0 + dr * t)
-        label = np.where(t < labels.cut, np.uint16(labels.before), np.uint16(labels.after))
+        label = np.where(t <= labels.cut, np.uint16(labels.before), np.uint16(labels.after))
         self._put(
             window, q > 0, (w0 + dw * t + height) * (-1 / scale), lit, light, label, silhouette
         )
@@ -140,8 +140,8 @@ class Raster:
 
     def _window(self, low: Array, high: Array, anchor: Array) -> _Window | None:
         height, width = self.depth.shape
-        x0, y0 = np.floor(low).clip(0, [width, height]).astype(int).tolist()
-        x1, y1 = np.ceil(high).clip(0, [width, height]).astype(int).tolist()
+        x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
+        x1, y1 = min(int(high[0]) + 1, width), min(int(high[1]) + 1, height)
         if x0 >= x1 or y0 >= y1:
             return None
         x = (np.arange(x0, x1) + (0.5 - anchor[0])).astype(np.float32)

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from kpdata import images
 from kpdata.errors import SchemaError
-from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, ImageRef, Instance, Sample
+from kpdata.schema import VISIBLE, ImageRef, Instance, Sample
 from kpdata.synth import paint
 from kpdata.synth.backgrounds import Image, draw_background
-from kpdata.synth.body import OWN_PARTS, REACH, Array, Body, draw_body
+from kpdata.synth.body import Body, draw_body
 from kpdata.synth.camera import Camera, turned
+from kpdata.synth.labels import label_figure, mask_box
 from kpdata.synth.occluders import add_occluder
 from kpdata.synth.paint import SUPERSAMPLE
 from kpdata.synth.raster import BACKDROP, Mask, Raster
@@ -63,10 +65,9 @@ def _sample(index: int, rng: np.random.Generator, width: int, height: int) -> Sa
     instances: list[Instance] = []
     while not instances or min(_num_visible(instance) for instance in instances) < _MIN_SHOWN:
         picture, instances = draw_picture(rng, draw_scene(rng, width, height), width, height)
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    data = images.encode(picture, "jpeg", _JPEG_QUALITY)
     name = f"{index + 1:06d}.jpg"
-    image = ImageRef(name, width=width, height=height, data=data.tobytes(), format="jpeg")
+    image = ImageRef(name, width=width, height=height, data=data, format="jpeg")
     first_id = index * MAX_FIGURES + 1
     numbered = (replace(one, id=first_id + n) for n, one in enumerate(instances))
     return Sample(str(index + 1), image, tuple(numbered))
@@ -91,7 +92,7 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
 def _aim(rng: np.random.Generator, body: Body, width: int, height: int) -> tuple[Camera, float]:
     """A camera before ``body``, and the body's depth."""
     focal = height * rng.uniform(1.1, 2.6)
-    share = rng.uniform(0.95, 1.5) if rng.random() < 0.12 else rng.uniform(0.45, 0.95)
+    share = rng.uniform(0.95, 1.5) if rng.random() < 0.12 else rng.uniform(0.55, 0.98)
     depth = focal * body.build.stature / (share * height)
     pitch = rng.uniform(15, 45) if rng.random() < 0.12 else rng.normal(4, 6)
     centre = np.array([width / 2, height / 2])
@@ -111,7 +112,7 @@ def _place_others(
     for body in bodies[1:]:
         free = [x for x in rng.uniform(0.05, 0.95, 12) * width if _apart(x, columns, width)]
         columns.append(float(free[0]) if free else float(rng.uniform(0, width)))
-        spot = camera.ground(columns[-1], depth * float(rng.uniform(0.85, 1.7)), 0.0)
+        spot = camera.ground(columns[-1], depth * float(rng.uniform(0.85, 1.5)), 0.0)
         body.move(spot * [1, 0, 1])
 
 
@@ -131,7 +132,8 @@ def draw_picture(
     sun = paint.draw_sun(rng)
     picture = draw_background(rng, width, height, camera.horizon)
     paint.cast_shadows(picture, bodies, camera, sun)
-    canvas = cv2.resize(picture, None, fx=SUPERSAMPLE, fy=SUPERSAMPLE)
+    enlarged = cv2.resize(picture, None, fx=SUPERSAMPLE, fy=SUPERSAMPLE)
+    canvas = np.asarray(enlarged, np.uint8)
     raster = Raster(width * SUPERSAMPLE, height * SUPERSAMPLE)
     light = sun.on_screen(camera)
     silhouettes = [
@@ -153,33 +155,5 @@ def _occlude(
     """Put something before a third of the figures; what it covers belongs to no figure."""
     for silhouette in silhouettes:
         if silhouette.any() and rng.random() < 0.35:
-            covered = add_occluder(rng, canvas, _mask_box(silhouette))
+            covered = add_occluder(rng, canvas, mask_box(silhouette))
             raster.label[covered] = BACKDROP
-
-
-def label_figure(
-    raster: Raster, body: Body, number: int, camera: Camera, silhouette: Mask
-) -> Instance:
-    """The figure's keypoints, with what the raster shows of them, its box and its area."""
-    xy, depth = camera.project(body.keypoint_array())  # (17, 2), (17,)
-    height, width = (side / SUPERSAMPLE for side in raster.depth.shape)
-    inside = ((xy >= 0) & (xy < [width, height])).all(axis=1)
-    columns, rows = np.where(inside[:, None], xy * SUPERSAMPLE, 0).astype(int).T
-    label = raster.label[rows, columns]
-    mine = paint.figure_of(label) == number
-    own = OWN_PARTS[np.arange(len(xy)), np.where(mine, paint.part_of(label), 0)]
-    near = depth - raster.depth[rows, columns] <= REACH * body.build.stature
-    visibility = np.where(mine & own & near, VISIBLE, OCCLUDED)
-    visibility[~inside] = NOT_LABELLED
-    keypoints = np.column_stack([np.where(inside[:, None], xy, 0), visibility])
-    return Instance(
-        keypoints.astype(np.float32),
-        bbox_xyxy=(_mask_box(silhouette) / SUPERSAMPLE).astype(np.float32),
-        area=float(np.count_nonzero(silhouette)) / SUPERSAMPLE**2,
-        category="person",
-    )
-
-
-def _mask_box(mask: Mask) -> Array:
-    columns, rows = (np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)

@@ -1,0 +1,94 @@
+"""``kpdata augment-preview``."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kpdata.cli.main import COMMANDS
+from kpdata.cli.options import (
+    augment_options,
+    crop_options,
+    job_from,
+    reader_options,
+    source_from,
+)
+from kpdata.errors import FormatError
+from kpdata.formats import FORMATS, Source
+from kpdata.schema import Sample
+
+if TYPE_CHECKING:
+    from kpdata.pipelines.job import Job
+
+_TILE = 256
+
+
+@click.command("augment-preview", short_help=COMMANDS["augment-preview"])
+@click.argument("format_name", metavar="FORMAT", type=click.Choice(list(FORMATS)))
+@click.argument("annotations", type=click.Path(path_type=Path))
+@click.option(
+    "--out", default="preview.png", show_default=True, type=click.Path(path_type=Path),
+    help="The PNG to write.",
+)  # fmt: skip
+@click.option(
+    "--rows", default=4, show_default=True, type=click.IntRange(1, 100), help="Originals."
+)
+@reader_options
+@click.option("--to-skeleton", metavar="NAME|FILE", help="Map the keypoints by name.")
+@click.option("--seed", default=0, show_default=True, help="Of every draw.")
+@crop_options
+@augment_options
+def command(out: Path, rows: int, **options: Any) -> None:
+    r"""Draw augmented copies of FORMAT's ANNOTATIONS, with their keypoints, on a contact sheet.
+
+    Each row is an original and its copies, drawn exactly as `kpdata convert` would with the same
+    options and seed. Left is orange, right is blue; a hollow ring is an occluded keypoint.
+
+    \b
+    Examples:
+      kpdata augment-preview coco person_keypoints_train2017.json --images train2017/
+      kpdata augment-preview lsp joints.mat --crop 256 --crop-from image \
+          --augment 7 --augment-config strong.toml --out strong.png
+    """
+    from kpdata import draw
+
+    options["augment"] = options["augment"] or 5
+    source = source_from(options)
+    job = job_from(source, options)
+    pictures = list(islice(_pictures(source, job), rows * (job.augment + 1)))
+    if not pictures:
+        raise FormatError(f"{options['annotations']}: no sample could be drawn")
+    tiles = [
+        (draw.draw_sample(sample, job.skeleton, _TILE), _caption(sample)) for sample in pictures
+    ]
+    draw.write_png(out, draw.contact_sheet(tiles, columns=job.augment + 1, tile=_TILE))
+    click.echo(f"{out}: {len(pictures)} pictures")
+
+
+def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
+    from kpdata.errors import ImageError
+    from kpdata.mapping import map_sample
+    from kpdata.pipelines.fetch import fetch
+    from kpdata.pipelines.plan import locate
+    from kpdata.pipelines.render import render
+    from kpdata.splits import TRAIN
+
+    for sample in source.samples:
+        if not isinstance(sample, Sample) or not any(i.num_labelled for i in sample.instances):
+            continue
+        if job.mapping:
+            sample = map_sample(sample, job.mapping)
+        try:
+            located, _ = locate(sample, job)
+            data = fetch(located.image, job.max_bytes)
+            yield from list(render(located, data, TRAIN, job, Counter()))
+        except ImageError as error:
+            click.echo(f"left out: {error}", err=True)
+
+
+def _caption(sample: Sample) -> str:
+    copy = sample.view.copy if sample.view else 0
+    return f"copy {copy}" if copy else sample.image.name

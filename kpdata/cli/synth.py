@@ -1,0 +1,53 @@
+"""``kpdata synth``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from kpdata.cli.console import Meter
+from kpdata.cli.main import COMMANDS
+from kpdata.cli.options import quiet
+from kpdata.schema import Sample
+
+
+@click.command("synth", short_help=COMMANDS["synth"])
+@click.option("--count", default=500, show_default=True, type=click.IntRange(1), help="Images.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every draw.")
+@click.option(
+    "--size", default=(320, 240), show_default=True, nargs=2, type=click.IntRange(64, 2048),
+    metavar="W H", help="Pixels.",
+)  # fmt: skip
+@quiet
+def command(count: int, out: Path, seed: int, size: tuple[int, int], quiet: bool) -> None:
+    """Render a dataset of simulated people with exact labels, as COCO JSON and images.
+
+    Articulated figures over varied backgrounds, behind occluders, in changing light. The same seed
+    gives the same pictures. Use it to try a pipeline or a model before real data is at hand.
+
+    \b
+    Example:
+      kpdata synth --count 500 --out synth/
+      kpdata convert coco synth/annotations.json --out shards/
+    """
+    with Meter(quiet) as meter:
+        render_dataset(count, out, seed, size, meter)
+    if not quiet:
+        click.echo(f"{out}: {count:,} images and annotations.json")
+
+
+def render_dataset(count: int, out: Path, seed: int, size: tuple[int, int], meter: Meter) -> None:
+    """Write ``count`` pictures and their annotations into ``out``."""
+    from kpdata import synth
+    from kpdata.formats import coco_writer
+    from kpdata.skeletons import COCO17
+
+    meter.begin("rendering", count)
+
+    def counted() -> Iterator[Sample]:
+        for sample in synth.samples(count, seed, size):
+            yield sample
+            meter.advance(1)
+
+    coco_writer.write(counted(), COCO17, out)
