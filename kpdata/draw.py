@@ -7,6 +7,7 @@ what is not labelled is not drawn.
 import os
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -87,23 +88,25 @@ def contact_sheet(tiles: Sequence[tuple[Pixels, str]], columns: int = 0, tile: i
         tile: the side in pixels of the square that each picture is fitted into.
 
     Returns:
-        (rows · (tile + text) , columns · tile, 3) and the gaps between; (1, 1, 3) without tiles.
+        (H, W, 3) RGB of rows · columns tiles with gaps between; (1, 1, 3) without tiles.
     """
     if not tiles:
         return np.full((1, 1, 3), _PAPER, np.uint8)
     columns = columns or int(np.ceil(np.sqrt(len(tiles))))
     rows = -(-len(tiles) // columns)
-    font = ImageFont.load_default(max(9, tile / 18))
-    line = int(font.size * 1.6)
-    across, down = tile + _GAP, tile + line + _GAP
+    text_size = max(9.0, tile / 18)
+    font = ImageFont.load_default(text_size)
+    line = int(1.6 * text_size)
+    fitted = [_resized(rgb, tile) for rgb, _ in tiles]
+    height = max(picture.shape[0] for picture in fitted)
+    across, down = tile + _GAP, height + line + _GAP
     sheet = Image.new("RGB", (columns * across + _GAP, rows * down + _GAP), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    for index, (rgb, caption) in enumerate(tiles):
+    for index, (picture, (_, caption)) in enumerate(zip(fitted, tiles, strict=True)):
         x, y = _GAP + index % columns * across, _GAP + index // columns * down
-        fitted = _resized(rgb, tile)
-        margin_y, margin_x = (np.array([tile, tile]) - fitted.shape[:2]) // 2
-        sheet.paste(Image.fromarray(fitted), (x + int(margin_x), y + int(margin_y)))
-        pen.text((x, y + tile), _shortened(caption, tile, font), _INK, font)
+        margin = (tile - picture.shape[1]) // 2, (height - picture.shape[0]) // 2
+        sheet.paste(Image.fromarray(picture), (x + margin[0], y + margin[1]))
+        pen.text((x, y + height), _shortened(caption, tile, font), _INK, font)
     return np.asarray(sheet).copy()
 
 
@@ -163,7 +166,7 @@ def _draw_dots(
 def _draw_box(canvas: Pixels, bbox_xyxy: FloatArray, width: int, is_crowd: bool) -> None:
     x0, y0, x1, y1 = bbox_xyxy.tolist()
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])
-    for a, b in zip(corners, corners[1:], strict=False):
+    for a, b in pairwise(corners):
         dashes = max(1, round(float(np.abs(b - a).sum()) / (8 * width))) if is_crowd else 1
         stops = np.linspace(a, b, 2 * dashes)
         for start, end in zip(stops[::2], stops[1::2], strict=True):

@@ -8,13 +8,15 @@ import io
 import os
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from kpdata import geometry
 from kpdata.errors import ImageError
@@ -26,9 +28,22 @@ MAX_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000
 
 _PILLOW_FORMATS = ("WEBP", "BMP", "TIFF", "GIF", "PPM")
-_EXIF_ORIENTATION = 0x0112
+_EXIF_START, _EXIF_ORIENTATION = b"Exif\0\0", 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation → what makes the picture upright."""
+
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_NO_END = "the end marker is missing: the file was cut short"
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN, _JPEG_APP1 = 0xDA, 0xE1
 _JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
@@ -143,7 +158,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         else:
             header = _probe_other(data)
     except (struct.error, IndexError):
-        raise ImageError("image cut short", "the file ends inside the image's header") from None
+        raise ImageError("image cut short", _NO_END) from None
     if header.width < 1 or header.height < 1:
         raise ImageError("not an image", f"its header says {header.width} × {header.height} pixels")
     if header.width * header.height > max_pixels:
@@ -153,7 +168,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         )
     end = {"jpeg": _JPEG_END, "png": _PNG_END}.get(header.format)
     if end and data.rfind(end, header.body) < 0:
-        raise ImageError("image cut short", "the end marker is missing: the file was cut short")
+        raise ImageError("image cut short", _NO_END)
     return header
 
 
@@ -173,7 +188,7 @@ def _probe_jpeg(data: bytes) -> Header:
         (length,) = struct.unpack_from(">H", data, position + 2)
         if marker in _JPEG_SIZES:
             size = struct.unpack_from(">BHHB", data, position + 4)
-        elif marker == _JPEG_APP1 and data.startswith(b"Exif\0\0", position + 4):
+        elif marker == _JPEG_APP1 and orientation == 1:
             orientation = _exif_orientation(data[position + 4 : position + 2 + length])
         elif marker == _JPEG_SCAN:
             break
@@ -191,11 +206,11 @@ def _probe_png(data: bytes) -> Header:
     orientation, transparent, position = 1, False, 8
     while True:
         length, kind = struct.unpack_from(">I4s", data, position)
-        if kind in (b"IDAT", b"IEND"):
+        if kind == b"IEND":
             break
         if kind == b"eXIf":
             orientation = _exif_orientation(
-                b"Exif\0\0" + data[position + 8 : position + 8 + length]
+                _EXIF_START + data[position + 8 : position + 8 + length]
             )
         transparent |= kind == b"tRNS"
         position += 12 + length
@@ -205,20 +220,27 @@ def _probe_png(data: bytes) -> Header:
 
 def _probe_other(data: bytes) -> Header:
     with _pillow(data, _PILLOW_FORMATS) as image:
-        orientation = _valid_orientation(image.getexif().get(_EXIF_ORIENTATION, 1))
-        return Header("other", image.width, image.height, orientation, rgb8=False)
+        orientation = _orientation_of(image.getexif)
+        width, height = image.size
+        if isinstance(image, TiffImageFile):  # whose ``size`` may be the upright one
+            width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+        return Header("other", width, height, orientation, rgb8=False)
 
 
 def _exif_orientation(block: bytes) -> int:
-    exif = Image.Exif()
-    try:
+    def read() -> Image.Exif:
+        exif = Image.Exif()
         exif.load(block)
-        return _valid_orientation(exif.get(_EXIF_ORIENTATION, 1))
+        return exif
+
+    return _orientation_of(read) if block.startswith(_EXIF_START) else 1
+
+
+def _orientation_of(read: Callable[[], Image.Exif]) -> int:
+    try:
+        value = read().get(_EXIF_ORIENTATION, 1)
     except Exception:  # a camera's broken EXIF says nothing; Pillow raises many kinds
         return 1
-
-
-def _valid_orientation(value: object) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
@@ -270,15 +292,23 @@ def decode_upright(data: bytes, header: Header) -> Pixels:
     formats = _PILLOW_FORMATS if header.format == "other" else (header.format.upper(),)
     with _pillow(data, formats) as image:
         try:
-            upright = ImageOps.exif_transpose(image)
-            return np.ascontiguousarray(_to_rgb8(upright))
+            return np.ascontiguousarray(_to_rgb8(_upright(image, header)))
         except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
             raise ImageError("image does not decode", f"{error}") from error
+
+
+def _upright(image: Image.Image, header: Header) -> Image.Image:
+    """Turned as the header says: Pillow's own way also asks XMP, which other readers ignore."""
+    image.load()
+    turned = isinstance(image, TiffImageFile) or header.orientation == 1  # TIFF turns on loading
+    return image if turned else image.transpose(_TURN[header.orientation])
 
 
 def _pillow(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=formats)
+    except Image.DecompressionBombError as error:
+        raise ImageError("image too large", f"{error}") from error
     except Exception as error:  # as above
         raise ImageError(
             "not an image", f"begins with {data[:8]!r}: not a JPEG, PNG, WebP, BMP, TIFF or GIF"

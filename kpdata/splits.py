@@ -85,8 +85,8 @@ def parse_splits(text: str, val_percent: float = 0, seed: int = 0) -> Splits:
             "or official"
         ) from None
     _check_names(text, [name for name, _ in parts])
-    if min(percents.values()) < 0 or abs(sum(percents.values()) - 100) > 1e-6:
-        total = sum(percents.values())
+    total = sum(percents.values())
+    if not (min(percents.values()) >= 0 and abs(total - 100) <= 1e-6):  # NaN fails it too
         raise FormatError(f"--split {text!r}: the parts must add up to 100, not {total:g}")
     return Splits({name: p / 100 for name, p in percents.items() if p > 0}, seed=seed)
 

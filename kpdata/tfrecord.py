@@ -8,6 +8,7 @@ import os
 import struct
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -19,6 +20,7 @@ from kpdata.errors import DatasetError
 MAX_RECORD_BYTES = 1 << 30
 _MASK = 0xA282EAD8
 _FRAME_BYTES = 16
+_FLUSH_BYTES = 4 << 20
 
 
 def _masked_crc(data: bytes) -> int:
@@ -28,6 +30,8 @@ def _masked_crc(data: bytes) -> int:
 
 class Writer:
     """Write a TFRecord file that appears whole or not at all.
+
+    A thread hashes and writes in blocks of a few MiB, beside the caller's own work.
 
     Records go to a temporary name beside ``path``. Leaving the ``with`` block cleanly syncs the
     file and renames it; an exception removes it.
@@ -43,29 +47,54 @@ class Writer:
 
     def __init__(self, path: str | Path, durable: bool = True):
         self.path = Path(path)
-        self._durable = durable
         self.records = 0
         self.bytes = 0
         self.sha256 = ""
+        self._durable = durable
         self._hash = hashlib.sha256()
         self._temporary = temporary_beside(self.path)
         self._file: BinaryIO = open(self._temporary, "wb", buffering=0)  # noqa: SIM115
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._flushing: Future[None] | None = None
 
     def write(self, payload: bytes) -> None:
         """Append one record."""
         header = struct.pack("<Q", len(payload))
-        frame = b"".join(
-            (
-                header,
-                struct.pack("<I", _masked_crc(header)),
-                payload,
-                struct.pack("<I", _masked_crc(payload)),
-            )
-        )
-        self._file.write(frame)
-        self._hash.update(frame)
+        header += struct.pack("<I", _masked_crc(header))
+        self._waiting += (header, payload, struct.pack("<I", _masked_crc(payload)))
+        size = len(payload) + _FRAME_BYTES
+        self._waiting_bytes += size
         self.records += 1
-        self.bytes += len(frame)
+        self.bytes += size
+        if self._waiting_bytes >= _FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hash and write what is waiting, in the thread, behind what it is still busy with."""
+        if self._flushing:
+            self._flushing.result()
+        block = b"".join(self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
+        self._flushing = self._thread.submit(self._put, block)
+
+    def _put(self, block: bytes) -> None:
+        self._hash.update(block)
+        rest = memoryview(block)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def _finish(self) -> None:
+        self._flush()
+        self._thread.shutdown()
+        assert self._flushing
+        self._flushing.result()
+        if self._durable:
+            os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._temporary, self.path)
+        self.sha256 = self._hash.hexdigest()
 
     def __enter__(self) -> Self:
         return self
@@ -76,13 +105,12 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None and self._durable:
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
-            self.sha256 = self._hash.hexdigest()
-            os.replace(self._temporary, self.path)
-        else:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._thread.shutdown()
+            self._file.close()
             self._temporary.unlink(missing_ok=True)
 
 

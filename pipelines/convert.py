@@ -167,8 +167,10 @@ def _write(
 
 
 def _execution(request: Request, samples: int, workspace: Workspace) -> runners.Execution:
-    workers = 0 if samples < _SMALL_JOB_SAMPLES else request.workers
-    return runners.Execution(request.runner, workers, workspace.log_path, request.beam_options)
+    alone = request.workers == 1 or samples < _SMALL_JOB_SAMPLES
+    return runners.Execution(
+        request.runner, 0 if alone else request.workers, workspace.log_path, request.beam_options
+    )
 
 
 def write_or_tell(workspace: Workspace, shard: str) -> None:

@@ -1,5 +1,6 @@
 """The encoded bytes of a reference's image: from a file, or from inside another shard."""
 
+import contextlib
 import os
 
 from kpdata import images, shards
@@ -23,3 +24,11 @@ def fetch_tail(image: ImageRef, max_bytes: int = images.MAX_BYTES) -> bytes:
     with open(image.uri, "rb") as file:
         file.seek(max(0, size - _TAIL_BYTES), os.SEEK_SET)
         return file.read(_TAIL_BYTES)
+
+
+def prefetch(image: ImageRef) -> None:
+    """Ask the system to read a file soon; nothing is said of a file that is not there."""
+    if not hasattr(os, "posix_fadvise") or image.uri.startswith(shards.RECORD_SCHEME):
+        return
+    with contextlib.suppress(OSError), open(image.uri, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

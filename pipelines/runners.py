@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import psutil
 
@@ -27,7 +28,12 @@ logging.disable(logging.NOTSET)
 EMBEDDED = "embedded"
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _WORKER_DIED = "Worker subprocess exited"
+_UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
+"""Runners that Beam has, but knows by their full name only."""
+_BEAM_THREADS = frozenset({"run_worker", "beam_control_read", "read_grpc_client_inputs"})
+"""They serve one worker each, and end in an exception when it is gone."""
 _SECONDS_BETWEEN_LOOKS = 0.25
+_SECONDS_TO_END = 5.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def run(
         JobError: a worker was killed.
         RuntimeError: ``write`` raised on a worker, or the runner itself failed.
     """
-    with _quiet_logs(), _ticking(on_tick), _watchdog() as deaths:
+    with _quiet_logs(), _ticking(on_tick), _Watchdog() as watchdog:
         try:
             with _pipeline(plan) as pipeline:
                 (
@@ -75,8 +81,8 @@ def run(
                     | "write" >> beam.Map(write)
                 )
         except BaseException as error:
-            _kill_children()
-            if deaths:
+            watchdog.stop_workers()
+            if watchdog.saw_death:
                 raise JobError(
                     "a worker process was killed, most likely because memory ran out. "
                     "Run the same command again: finished shards are kept. "
@@ -87,38 +93,73 @@ def run(
 
 def _pipeline(plan: Execution) -> beam.Pipeline:
     if plan.runner != EMBEDDED:
-        return beam.Pipeline(
-            options=PipelineOptions([*plan.beam_options, f"--runner={plan.runner}"])
-        )
+        return _pipeline_on(plan.runner, plan.beam_options)
     options = PipelineOptions([*plan.beam_options, f"--direct_num_workers={plan.workers}"])
-    command = f"exec {shlex.quote(sys.executable)} -m {_WORKER} 2>>{shlex.quote(str(plan.log))}"
+    python, log = shlex.quote(sys.executable), shlex.quote(str(plan.log))
+    command = f"trap '' INT; exec {python} -m {_WORKER} 2>>{log}"  # Ctrl-C is the driver's to hear
     workers = SubprocessSDKEnvironment.from_command_string(command)
     return beam.Pipeline(FnApiRunner(workers if plan.workers else None), options=options)
 
 
-@contextlib.contextmanager
-def _watchdog() -> Iterator[list[str]]:
-    """Break the main thread's wait when a worker dies: FnApiRunner would wait for ever.
-
-    Yields:
-        A list that holds a message once a worker has died.
-    """
-    deaths: list[str] = []
-    previous = threading.excepthook
-    main = threading.main_thread()
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if _WORKER_DIED not in str(args.exc_value):
-            previous(args)
-        elif not deaths:
-            deaths.append(str(args.exc_value))
-            signal.pthread_kill(main.ident or 0, signal.SIGINT)
-
-    threading.excepthook = hook
+def _pipeline_on(runner: str, beam_options: Sequence[str]) -> beam.Pipeline:
+    name = _UNLISTED.get(runner, runner)
     try:
-        yield deaths
-    finally:
-        threading.excepthook = previous
+        return beam.Pipeline(options=PipelineOptions([*beam_options, f"--runner={name}"]))
+    except (ValueError, ImportError, AttributeError) as error:
+        raise JobError(f"--runner {runner}: {error}") from error
+
+
+class _Watchdog:
+    """Breaks the main thread's wait when a worker dies: FnApiRunner would wait for ever.
+
+    Attributes:
+        saw_death: a worker died, and nobody had interrupted the run before.
+    """
+
+    def __init__(self) -> None:
+        self.saw_death = False
+        self._stopping = False
+        self._in_main = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> Self:
+        self._old_hook, threading.excepthook = threading.excepthook, self._hear
+        if self._in_main:  # nobody else may set a signal's handler
+            self._old_handler = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        threading.excepthook = self._old_hook
+        if self._in_main:
+            signal.signal(signal.SIGINT, self._old_handler)
+
+    def _hear(self, args: threading.ExceptHookArgs) -> None:
+        if _WORKER_DIED in str(args.exc_value):
+            if self._in_main and not (self.saw_death or self._stopping):
+                self.saw_death = True
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        elif args.thread is None or args.thread.name not in _BEAM_THREADS:
+            self._old_hook(args)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Hear a worker's death or Ctrl-C, whichever comes first: each brings on the other."""
+        if self.saw_death:
+            raise KeyboardInterrupt
+        if callable(self._old_handler):
+            self._stopping = True
+            self._old_handler(number, frame)
+
+    def stop_workers(self) -> None:
+        """Kill all workers, and wait until the threads that served them have ended."""
+        self._stopping = True
+        _kill_children()
+        for thread in threading.enumerate():
+            if thread.name in _BEAM_THREADS:
+                thread.join(_SECONDS_TO_END)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,12 @@
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import cv2
 import msgspec
 import numpy as np
-from kpdata.pipelines.fetch import fetch
+from kpdata.pipelines.fetch import fetch, prefetch
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import read_plan
 from kpdata.pipelines.render import render
@@ -139,13 +138,14 @@ def _at(uri: str, error: ImageError) -> str:
 def _with_images(
     samples: Iterator[Sample], job: Job
 ) -> Iterator[tuple[Sample, bytes | ImageError]]:
-    """Pair each sample with its image's bytes, reading a few images ahead."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = deque((s, reader.submit(_fetch, s, job)) for s in islice(samples, _READ_AHEAD))
-        while waiting:
-            sample, data = waiting.popleft()
-            waiting.extend((s, reader.submit(_fetch, s, job)) for s in islice(samples, 1))
-            yield sample, data.result()
+    """Pair each sample with its image's bytes; the system is told of the next few in advance."""
+    ahead = deque(islice(samples, _READ_AHEAD))
+    while ahead:
+        for following in islice(samples, 1):
+            prefetch(following.image)
+            ahead.append(following)
+        sample = ahead.popleft()
+        yield sample, _fetch(sample, job)
 
 
 def _fetch(sample: Sample, job: Job) -> bytes | ImageError:

@@ -87,7 +87,7 @@ def _walk(folder: Path, suffixes: frozenset[str] | set[str]) -> Iterator[tuple[s
                     stem, suffix = os.path.splitext(entry.name)
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(f"{inner}{entry.name}/")
-                    elif suffix.lower() in suffixes and not entry.is_dir():
+                    elif suffix.lower() in suffixes and not os.path.isdir(entry.path):
                         yield inner + stem, inner + entry.name
         except OSError as error:
             raise FormatError(f"{folder / inner}: cannot list it: {error.strerror}") from error

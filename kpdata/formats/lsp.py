@@ -121,9 +121,10 @@ def _load(path: Path, name: str) -> FloatArray:
         raise FormatError(
             f"{path}: not a MATLAB file, or a damaged one ({error}): download it again"
         ) from error
-    if joints.dtype.kind not in "fiu" or joints.reshape(shape).shape != shape:
+    if joints.dtype.kind not in "fiu" or joints.size != np.prod(shape):
         raise FormatError(f"{path}: joints is not the array of numbers that its header declares")
-    return joints.reshape(shape).astype(np.float64)  # type: ignore[no-any-return]
+    points: FloatArray = joints.reshape(shape).astype(np.float64)
+    return points
 
 
 def _check_size_and_version(path: Path, magic: bytes) -> None:

@@ -8,6 +8,7 @@ Keypoints are taken as 0-based pixel indices, like COCO's: half a pixel is added
 continuous xyxy. A keypoint without v is visible (2); null is not labelled (0).
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -121,7 +122,7 @@ def _derive_skeleton(annotations: Path, style: str, first: list[AnnotatedObject]
 
 
 def _decode(path: Path, folder: Path, kind: Any) -> Any:
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+    if path.is_symlink() and not _real(path).is_relative_to(_real(folder)):
         raise Unusable("unsafe path", f"is a symlink that leads out of {folder}: copy the file")
     try:
         if not path.is_file():
@@ -133,6 +134,10 @@ def _decode(path: Path, folder: Path, kind: Any) -> Any:
         raise Unusable("bad annotation", f"cannot read: {error.strerror}") from error
     except FormatError as error:
         raise Unusable("bad annotation", str(error).removeprefix(f"{path}: ")) from error
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike Path.resolve, without an error for a loop
 
 
 @dataclass(frozen=True)

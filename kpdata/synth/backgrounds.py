@@ -30,7 +30,8 @@ def noise(rng: np.random.Generator, width: int, height: int, cell: float, sigma:
     """(H, W) smooth noise with blobs of about ``cell`` pixels."""
     shape = max(2, round(height / cell)), max(2, round(width / cell))
     coarse = rng.standard_normal(shape, np.float32) * np.float32(sigma)
-    plane = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.INTER_CUBIC if cell > 4 else cv2.INTER_LINEAR
+    plane = cv2.resize(coarse, (width, height), interpolation=smooth)
     return np.asarray(plane, np.float32)
 
 

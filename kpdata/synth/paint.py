@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kpdata.synth.backgrounds import noise, ramp
-from kpdata.synth.body import Array, Body
+from kpdata.synth.body import PARTS, Array, Body
 from kpdata.synth.camera import Camera
 from kpdata.synth.looks import SHIRT
 from kpdata.synth.raster import BACKDROP, Labels, Light, Mask, Raster
@@ -102,14 +102,14 @@ def colour_figures(canvas: Image, raster: Raster, bodies: list[Body], camera: Ca
     """Paint what the raster holds onto the canvas (H, W, 3), in place."""
     at = np.flatnonzero(raster.label != BACKDROP)
     label, shade = raster.label.ravel()[at], raster.shade.ravel()[at]
-    figure = figure_of(label)
-    material = figure * _MATERIALS + (label - 1) % _MATERIALS
     for number, body in enumerate(bodies):
         if body.clothes.stripe:
-            cloth = np.flatnonzero(material == number * _MATERIALS + SHIRT)
+            shirts = [_code(number, part, SHIRT) for part in range(len(PARTS))]
+            cloth = np.flatnonzero(np.isin(label, shirts))
             shade[cloth] *= _stripes(raster, body, camera, at[cloth])
-    palette = np.concatenate([body.clothes.palette for body in bodies]).astype(np.float32)
-    colours = palette[material] * shade[:, None]
+    parts = _CODES // _MATERIALS
+    palette = np.vstack([np.tile(body.clothes.palette, (parts, 1)) for body in bodies])
+    colours = np.take(palette.astype(np.float32), label - 1, axis=0) * shade[:, None]
     canvas.reshape(-1, 3)[at] = np.minimum(colours, 255).astype(np.uint8)
 
 
@@ -140,8 +140,8 @@ def cast_shadows(picture: Image, bodies: list[Body], camera: Camera, sun: Sun) -
         for (a, b), width in zip(points[before].tolist(), thick.tolist(), strict=True):
             cv2.line(mask, a, b, 255, width, cv2.LINE_AA, 4)
     blur = max(0.8, picture.shape[0] / 120)
-    soft = cv2.GaussianBlur(mask, (0, 0), blur).astype(np.float32) * (sun.shadow / 255)
-    picture[:] = (picture * (1 - soft[..., None])).astype(np.uint8)
+    soft = cv2.GaussianBlur(mask, (0, 0), blur).astype(np.float32) * (-sun.shadow / 255) + 1
+    cv2.multiply(picture, cv2.merge([soft] * 3), picture, dtype=cv2.CV_8U)
 
 
 def expose(rng: np.random.Generator, canvas: Image) -> Image:

@@ -79,7 +79,12 @@ def test_what_is_read_of_images_and_annotations(save, tmp_path):
     assert one.image.uri == str(tmp_path / "images" / "a" / "one.jpg")
     assert (one.image.width, one.image.height) == (64, 48)
     boat = one.instances[0]
-    assert boat.keypoints.tolist() == [[10.5, 20.5, 2], [11.75, 21.5, 1], [0, 0, 0], [13.5, 23.5, 2]]
+    assert boat.keypoints.tolist() == [
+        [10.5, 20.5, 2],
+        [11.75, 21.5, 1],
+        [0, 0, 0],
+        [13.5, 23.5, 2],
+    ]
     assert boat.bbox_xyxy.tolist() == [1.5, 2, 11.5, 22]
     assert (boat.area, boat.category, boat.category_id, boat.id) == (50.25, "boat", 7, 11)
     assert (two.key, three.key) == ("2", "3")
@@ -249,7 +254,7 @@ def two_categories():
 
 def test_one_of_several_categories_must_be_chosen(save):
     path = save(two_categories())
-    with pytest.raises(FormatError, match="several .* pass --category: 'boat', 'person'"):
+    with pytest.raises(FormatError, match=r"several .* pass --category: 'boat', 'person'"):
         coco.read(path)
     for unknown in ("cat", "anchor"):
         with pytest.raises(FormatError, match=f"no category '{unknown}' .* 'boat', 'person'"):
@@ -277,7 +282,7 @@ def test_the_images_folder_is_found_by_the_files_name(tmp_path, folder):
     path = tmp_path / "annotations" / "person_keypoints_train2017.json"
     path.parent.mkdir()
     path.write_text(json.dumps(document()))
-    with pytest.raises(FormatError, match="no images found .*: pass --images FOLDER"):
+    with pytest.raises(FormatError, match=r"no images found .*: pass --images FOLDER"):
         coco.read(path)
     (path.parent / folder).mkdir(parents=True)
     root = coco.read(path).images_root
@@ -292,9 +297,7 @@ def test_missing_files_and_folders_are_told_apart(tmp_path):
 
 
 def test_no_room_for_the_index_says_what_to_do(save, monkeypatch):
-    monkeypatch.setattr(
-        coco_index, "_TABLES", coco_index._TABLES + "PRAGMA max_page_count = 5;"
-    )
+    monkeypatch.setattr(coco_index, "_TABLES", coco_index._TABLES + "PRAGMA max_page_count = 5;")
     images = [{"id": i, "file_name": "x" * 100} for i in range(1000)]
     with pytest.raises(JobError, match="full; point TMPDIR to a folder"):
         coco.read(save(document(images=images, annotations=[])))

@@ -139,7 +139,7 @@ def test_an_element_beyond_the_limit_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_folder_and_a_missing_file_are_told_apart(tmp_path):
-    with pytest.raises(FormatError, match="is a folder: give the .json file"):
+    with pytest.raises(FormatError, match=r"is a folder: give the \.json file"):
         collect(tmp_path)
     with pytest.raises(FormatError, match="cannot read: No such file"):
         collect(tmp_path / "none.json")

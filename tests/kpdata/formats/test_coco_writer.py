@@ -1,0 +1,296 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpdata import images
+from kpdata.errors import DatasetError, FormatError
+from kpdata.formats import coco
+from kpdata.schema import ImageRef, Instance, Rejected, Sample, View
+from kpdata.skeletons import COCO17, Skeleton
+
+PNG = images.encode(np.zeros((6, 8, 3), np.uint8), "png")
+SKELETON = Skeleton(
+    name="dart", keypoints=("tip", "left_fin", "right_fin"), edges=(("tip", "left_fin"),)
+)
+
+
+def picture(name="a.png", width=8, height=6):
+    return ImageRef(name=name, width=width, height=height, data=PNG, format="png")
+
+
+def dart(**changes):
+    keypoints = np.array([[1.5, 2.5, 2], [0, 0, 0], [3.25, 4.125, 1]], np.float32)
+    box = np.array([1, 2, 4, 5], np.float32)
+    made = Instance(keypoints, box, area=7.5, category="dart", category_id=3, id=5)
+    return replace(made, **changes)
+
+
+def sample(key="9", name="a.png", *instances, **fields):
+    return Sample(key, picture(name), instances or (dart(),), **fields)
+
+
+def load(path):
+    return json.loads(path.read_bytes())
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_what_is_written(tmp_path):
+    out = tmp_path / "out"
+    counts = coco.write([sample()], SKELETON, out)
+    assert counts == {"images": 1, "instances": 1}
+    assert files(out) == ["annotations.json", "images/a.png"]
+    assert (out / "images" / "a.png").read_bytes() == PNG
+    written = load(out / "annotations.json")
+    assert "kpdata" in written["info"]["description"]
+    assert written["images"] == [{"id": 9, "file_name": "a.png", "width": 8, "height": 6}]
+    assert written["annotations"] == [{
+        "id": 5, "image_id": 9, "category_id": 3, "iscrowd": 0, "area": 7.5, "num_keypoints": 2,
+        "keypoints": [1, 2, 2, 0, 0, 0, 2.75, 3.625, 1], "bbox": [1, 2, 3, 3],
+    }]  # fmt: skip
+    assert written["categories"] == [{
+        "id": 3, "name": "dart", "supercategory": "dart",
+        "keypoints": ["tip", "left_fin", "right_fin"], "skeleton": [[1, 2]],
+    }]  # fmt: skip
+
+
+def test_one_file_per_split_with_all_images_in_one_folder(tmp_path):
+    splits = ["train", "val", "train", None]
+    samples = [sample(str(n), f"{n}.png", split=split) for n, split in enumerate(splits)]
+    coco.write(samples, SKELETON, tmp_path / "out")
+    assert files(tmp_path / "out") == [
+        "annotations.json", "images/0.png", "images/1.png", "images/2.png", "images/3.png",
+        "train.json", "val.json",
+    ]  # fmt: skip
+    ids = {s: [i["id"] for i in load(tmp_path / "out" / f"{s}.json")["images"]]
+           for s in ("train", "val", "annotations")}  # fmt: skip
+    assert ids == {"train": [0, 2], "val": [1], "annotations": [3]}
+
+
+def test_ids_are_kept_where_they_can_be_and_are_never_given_twice(tmp_path):
+    keys = ["im1.jpg", "7", "7", "007", "-3", "٣", "0", "9" * 30]
+    samples = [sample(key, f"{n}.png") for n, key in enumerate(keys)]
+    coco.write(samples, SKELETON, tmp_path / "out")
+    written = load(tmp_path / "out" / "annotations.json")
+    ids = [image["id"] for image in written["images"]]
+    assert ids == [1, 7, 2, 3, 4, 5, 0, 6]
+    assert [a["id"] for a in written["annotations"]] == [5, 1, 2, 3, 4, 6, 7, 8]
+    assert [a["image_id"] for a in written["annotations"]] == ids
+
+
+def test_names_that_are_taken_get_a_number_and_subfolders_stay(tmp_path):
+    def crop(number):
+        return View(np.eye(2, 3, dtype=np.float32), 8, 6, instance=number)
+
+    samples = [
+        sample("1", "sub/a.png", view=crop(0)),
+        sample("1", "sub/a.png", view=crop(1)),
+        sample("1", "sub/a.png", view=crop(1)),
+        sample("2", "a.png"),
+        sample("2", "a.png"),
+        sample("2", "a.png"),
+    ]
+    coco.write(samples, SKELETON, tmp_path / "out")
+    written = load(tmp_path / "out" / "annotations.json")
+    names = [image["file_name"] for image in written["images"]]
+    assert names == [
+        "sub/a.png", "sub/a-1.png", "sub/a-1-1.png", "a.png", "a-1.png", "a-2.png",
+    ]  # fmt: skip
+    assert files(tmp_path / "out" / "images") == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.png", "/a.png", "a/../../b.png", "", ".", "a//b.png", "a\\b.png", "C:/a", "a\0b"]
+)
+def test_a_name_that_leads_out_is_refused_and_nothing_is_left(tmp_path, name):
+    with pytest.raises(FormatError, match="leads out of the folder"):
+        coco.write([sample(), sample("3", name)], SKELETON, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("split", ["../train", "a/b", ".."])
+def test_a_split_that_is_no_file_name_is_refused(tmp_path, split):
+    with pytest.raises(FormatError, match="cannot be a file's name"):
+        coco.write([sample(split=split)], SKELETON, tmp_path / "out")
+
+
+def test_an_image_given_by_uri_is_copied_and_measured(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    reference = ImageRef(name="b/c.png", uri=str(tmp_path / "a.png"))
+    coco.write([Sample("1", reference)], SKELETON, tmp_path / "out")
+    assert (tmp_path / "out" / "images" / "b" / "c.png").read_bytes() == PNG
+    assert load(tmp_path / "out" / "annotations.json")["images"] == [
+        {"id": 1, "file_name": "b/c.png", "width": 8, "height": 6}
+    ]
+
+
+def test_what_cannot_be_written_is_counted_by_reason(tmp_path):
+    missing = Sample("4", ImageRef(name="x.png", uri=str(tmp_path / "x.png"), width=1, height=1))
+    bad = Rejected("8", "bad keypoints", "a.json: v is 7")
+    counts = coco.write([bad, sample(), missing, bad], SKELETON, tmp_path / "out")
+    assert counts == {"bad keypoints": 2, "image missing": 1, "images": 1, "instances": 1}
+    assert files(tmp_path / "out") == ["annotations.json", "images/a.png"]
+
+
+def test_area_falls_back_to_the_boxs_and_then_to_nothing(tmp_path):
+    instances = (dart(area=None), dart(area=None, bbox_xyxy=None), dart(head_size=3.0))
+    counts = coco.write([sample("1", "a.png", *instances)], SKELETON, tmp_path / "out")
+    boxed, bare, _ = load(tmp_path / "out" / "annotations.json")["annotations"]
+    assert boxed["area"] == 9
+    assert bare["area"] == 0
+    assert "bbox" not in bare
+    assert counts["head sizes, which COCO does not hold"] == 1
+
+
+def test_categories_that_share_a_number_are_told_apart(tmp_path):
+    kinds = [(3, "dart"), (3, "arrow"), (4, "bolt"), (3, "dart")]
+    instances = [dart(category_id=number, category=name) for number, name in kinds]
+    coco.write([sample("1", "a.png", *instances)], SKELETON, tmp_path / "out")
+    written = load(tmp_path / "out" / "annotations.json")
+    assert {c["name"]: c["id"] for c in written["categories"]} == {"dart": 3, "arrow": 4, "bolt": 5}
+    assert [a["category_id"] for a in written["annotations"]] == [3, 4, 5, 3]
+
+
+def test_nothing_to_write_is_still_a_coco_file_with_its_skeleton(tmp_path):
+    assert coco.write([], SKELETON, tmp_path / "out") == {}
+    source = coco.read(tmp_path / "out" / "annotations.json")
+    assert source.skeleton == SKELETON
+    assert list(source.samples) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "full folder"])
+def test_an_output_in_use_is_refused_and_left_alone(tmp_path, kind):
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "mine").write_text("mine")
+    with pytest.raises(DatasetError, match="already exists: give a new or empty folder"):
+        coco.write([sample()], SKELETON, out)
+    assert (out if kind == "file" else out / "mine").read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_empty_folder_and_a_new_one_below_new_ones_are_filled(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "empty", tmp_path / "new" / "er"):
+        coco.write([sample()], SKELETON, out)
+        assert files(out) == ["annotations.json", "images/a.png"]
+        assert [p.name for p in out.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_symlink_to_an_empty_folder_stays_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "there")
+    coco.write([sample()], SKELETON, tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert files(tmp_path / "there") == ["annotations.json", "images/a.png"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interruption_leaves_nothing(tmp_path, error):
+    def samples():
+        yield sample()
+        raise error
+
+    with pytest.raises(error):
+        coco.write(samples(), SKELETON, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DatasetError, match=r"out: cannot be written: .*No space left on device"):
+        coco.write([sample()], SKELETON, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+eighths = st.integers(-8 * 50, 8 * 5000).map(lambda n: n / 8)
+keypoint = st.one_of(
+    st.just((0.0, 0.0, 0.0)), st.tuples(eighths, eighths, st.sampled_from([1.0, 2.0]))
+)
+
+
+@st.composite
+def instance_lists(draw):
+    made = []
+    for number in range(draw(st.integers(0, 4))):
+        x, y = draw(eighths), draw(eighths)
+        w, h = abs(draw(eighths)), abs(draw(eighths))
+        made.append(
+            Instance(
+                keypoints=np.array([draw(keypoint) for _ in range(3)], np.float32),
+                bbox_xyxy=draw(st.none() | st.just(np.array([x, y, x + w, y + h], np.float32))),
+                area=draw(st.floats(0, 1e9)),
+                is_crowd=draw(st.booleans()),
+                category="dart",
+                category_id=draw(st.just(3)),
+                id=number + 1,
+            )
+        )
+    return made
+
+
+@given(lists=st.lists(instance_lists(), min_size=1, max_size=3))
+def test_reading_what_was_written_gives_the_same_samples(tmp_path_factory, lists):
+    out = tmp_path_factory.mktemp("round") / "out"
+    numbered = [
+        [replace(one, id=10 * n + one.id) for one in found] for n, found in enumerate(lists)
+    ]
+    written = [
+        Sample(str(n + 1), picture(f"{n}.png"), tuple(found)) for n, found in enumerate(numbered)
+    ]
+    counts = coco.write(written, SKELETON, out)
+    source = coco.read(out / "annotations.json")
+    again = list(source.samples)
+    assert [s.key for s in again] == [s.key for s in written]
+    assert [s.instances for s in again] == [s.instances for s in written]
+    assert [Path(s.image.uri).read_bytes() for s in again] == [PNG] * counts["images"]
+    assert not source.counts
+
+
+def test_the_real_file_survives_and_scores_1_against_itself(real_data, tmp_path, capsys):
+    mask_tools = pytest.importorskip("pycocotools.coco")
+    from pycocotools.cocoeval import COCOeval
+
+    original = real_data / "coco_mini" / "person_keypoints_train2017.json"
+    first = list(coco.read(original).samples)
+    out = tmp_path / "out"
+    counts = coco.write(first, COCO17, out)
+    assert counts == {"images": 80, "instances": 172}
+    source = coco.read(out / "annotations.json")
+    second = list(source.samples)
+    assert source.skeleton == COCO17
+    assert [s.key for s in second] == [s.key for s in first]
+    assert [s.image.name for s in second] == [s.image.name for s in first]
+    for before, after in zip(first, second, strict=True):
+        assert Path(after.image.uri).read_bytes() == Path(before.image.uri).read_bytes()
+        for a, b in zip(before.instances, after.instances, strict=True):
+            np.testing.assert_allclose(b.keypoints, a.keypoints, rtol=0, atol=0.01)
+            np.testing.assert_allclose(b.bbox_xyxy, a.bbox_xyxy, rtol=0, atol=0.01)
+            assert (b.id, b.area, b.is_crowd) == (a.id, a.area, a.is_crowd)
+
+    truth = mask_tools.COCO(str(out / "annotations.json"))
+    fields = ("image_id", "category_id", "keypoints")
+    results = [
+        {key: entry[key] for key in fields} | {"score": 1.0}
+        for entry in truth.dataset["annotations"]
+        if entry["num_keypoints"]
+    ]
+    evaluation = COCOeval(truth, truth.loadRes(results), "keypoints")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    capsys.readouterr()
+    assert evaluation.stats[0] == pytest.approx(1.0)

@@ -1,0 +1,331 @@
+import json
+import warnings
+
+import pytest
+
+from kpdata.errors import FormatError, SchemaError
+from kpdata.formats import per_image_json, read
+from kpdata.formats.json_folder import Listing
+from kpdata.schema import Rejected
+from kpdata.skeletons import Skeleton
+
+FACE = Skeleton(name="face", keypoints=("left_eye", "right_eye", "nose"))
+LIST = [
+    {"box": [1, 2, 3, 4], "keypoints": [[1, 2, 2], [3, 4, 1], [0, 0, 0]], "label": "cat"},
+    {"box": [5, 6, 7, 8], "keypoints": [[1, 2], [3, 4], [5.25, 6]]},
+]
+TORCHVISION = {
+    "bboxes": [[1, 2, 3, 4], [5, 6, 7, 8]],
+    "keypoints": [[[1, 2, 2], [3, 4, 1], [0, 0, 0]], [[1, 2, 2], [3, 4, 2], [5.25, 6, 2]]],
+}
+NAMED = {"left_eye": [1, 2], "right_eye": [3, 4, 1], "nose": None}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes annotations/<name>.json and images/<name>.jpg for each value; returns the folder."""
+
+    def write(**values):
+        for name, value in values.items():
+            for parent, suffix in (("annotations", ".json"), ("images", ".jpg")):
+                path = tmp_path / parent / f"{name.replace('__', '/')}{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                text = value if isinstance(value, (str, bytes)) else json.dumps(value)
+                path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return tmp_path / "annotations"
+
+    return write
+
+
+def read_all(annotations, **options):
+    return list(read("json", annotations, skeleton=FACE, **options).samples)
+
+
+def test_list_style(folder, tmp_path):
+    source = read("json", folder(one=LIST), skeleton=FACE)
+    (sample,) = source.samples
+    first, second = sample.instances
+    assert (sample.key, sample.image.name) == ("one.jpg", "one.jpg")
+    assert sample.image.uri == str(tmp_path / "images" / "one.jpg")
+    assert first.keypoints.tolist() == [[1.5, 2.5, 2], [3.5, 4.5, 1], [0, 0, 0]]
+    assert second.keypoints.tolist() == [[1.5, 2.5, 2], [3.5, 4.5, 2], [5.75, 6.5, 2]]
+    assert first.bbox_xyxy.tolist() == [1, 2, 3, 4]
+    assert (first.category, first.category_id) == ("cat", 1)
+    assert second.category == "object"
+    assert source.has_boxes
+    assert source.annotation_files == (tmp_path / "annotations",)
+
+
+def test_torchvision_style(folder):
+    source = read("json", folder(one=TORCHVISION), skeleton=FACE)
+    (sample,) = source.samples
+    first, second = sample.instances
+    assert first.keypoints.tolist() == [[1.5, 2.5, 2], [3.5, 4.5, 1], [0, 0, 0]]
+    assert second.bbox_xyxy.tolist() == [5, 6, 7, 8]
+    assert source.has_boxes
+
+
+def test_torchvision_style_without_boxes(folder):
+    source = read("json", folder(one={"keypoints": TORCHVISION["keypoints"]}), skeleton=FACE)
+    assert not source.has_boxes
+    assert [i.bbox_xyxy for i in next(source.samples).instances] == [None, None]
+
+
+def test_named_style_takes_its_skeleton_from_the_first_files_keys(folder):
+    source = read("json", folder(one=NAMED, two={"nose": [5, 6], "left_eye": [7, 8, 0]}))
+    one, two = source.samples
+    assert source.skeleton.keypoints == ("left_eye", "right_eye", "nose")
+    assert source.skeleton.flip_pairs == (("left_eye", "right_eye"),)
+    assert one.instances[0].keypoints.tolist() == [[1.5, 2.5, 2], [3.5, 4.5, 1], [0, 0, 0]]
+    assert two.instances[0].keypoints.tolist() == [[0, 0, 0], [0, 0, 0], [5.5, 6.5, 2]]
+    assert source.counts == {
+        "named keypoints absent from their file, v = 0": 1,
+        "keypoints with v = 0 but coordinates, zeroed": 1,
+    }
+    assert not source.has_boxes
+
+
+def test_a_given_skeleton_orders_named_keypoints(folder):
+    given = Skeleton(name="face", keypoints=("nose", "left_eye", "right_eye"))
+    (sample,) = read("json", folder(one=NAMED), skeleton=given).samples
+    assert sample.instances[0].keypoints[:, 2].tolist() == [0, 2, 1]
+
+
+def test_an_unknown_name_asks_for_a_skeleton_or_costs_one_file(folder):
+    annotations = folder(one=NAMED, two=NAMED | {"chin": [1, 2]}, zz=NAMED)
+    with pytest.raises(FormatError, match=r"\$\.chin is not .* pass --skeleton FILE\.json"):
+        list(read("json", annotations).samples)
+    _, two, last = read_all(annotations)
+    assert (two.key, two.reason) == ("two.jpg", "bad keypoints")
+    assert "two.json: $.chin is not a keypoint of skeleton face" in two.detail
+    assert not isinstance(last, Rejected)
+
+
+def test_the_style_is_recognised_once_and_can_be_forced(folder):
+    odd = {"keypoints": [1, 2], "bboxes": [3, 4]}
+    annotations = folder(one=odd)
+    with pytest.raises(FormatError, match=r"no file can be read; the first says: .*one\.json: \$"):
+        read("json", annotations)
+    source = read("json", annotations, style="named")
+    assert source.skeleton.keypoints == ("keypoints", "bboxes")
+    with pytest.raises(FormatError, match="unknown style 'voc': expected list, torchvision, named"):
+        read("json", annotations, style="voc")
+
+
+def test_a_file_of_another_shape_is_rejected(folder):
+    one, two, three = read_all(folder(one=LIST, two=TORCHVISION, zz=NAMED))
+    assert not isinstance(one, Rejected)
+    for bad in (two, three):
+        assert bad.reason == "bad annotation"
+        assert "$: Expected `array`, got `object`" in bad.detail
+
+
+def test_empty_files_are_images_without_instances_and_do_not_tell_the_style(folder):
+    source = read("json", folder(a=[], b=LIST), skeleton=FACE)
+    empty, full = source.samples
+    assert empty.instances == ()
+    assert len(full.instances) == 2
+    assert source.has_boxes
+    assert [s.instances for s in read("json", folder(a=[], b=[]), skeleton=FACE).samples] == [
+        (),
+        (),
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "3", ""])
+def test_a_first_file_that_is_broken_does_not_stop_the_rest(folder, text):
+    broken, good = read_all(folder(a=text, b=LIST))
+    assert broken.reason == "bad annotation"
+    assert len(good.instances) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_read(folder, encoding):
+    (sample,) = read_all(folder(one=json.dumps(LIST).encode(encoding)))
+    assert len(sample.instances) == 2
+
+
+def test_labels_count_from_1_as_they_appear_and_numbers_are_kept(folder):
+    def labelled(*labels):
+        return [LIST[0] | {"label": label} for label in labels]
+
+    one, two = read_all(folder(one=labelled("dog", "cat"), two=labelled("cat", 7, None)))
+    found = [(i.category, i.category_id) for s in (one, two) for i in s.instances]
+    assert found == [("dog", 1), ("cat", 2), ("cat", 2), ("7", 7), ("object", 1)]
+
+
+def test_subfolders_are_read_in_the_order_of_names(folder):
+    annotations = folder(b=LIST, a__z=LIST, a__b__c=LIST, c=LIST)
+    assert [s.key for s in read_all(annotations)] == ["a/b/c.jpg", "a/z.jpg", "b.jpg", "c.jpg"]
+
+
+def keypoints(*points):
+    return [{"box": [0, 0, 1, 1], "keypoints": list(points)}]
+
+
+P = [1, 2, 2]
+FAULTS = [
+    (keypoints(P, P), "bad keypoints", "$[0].keypoints holds 2 keypoints: expected the 3 of"),
+    (keypoints(P, P, [1]), "bad keypoints", "$[0].keypoints[2] is [1.0]: expected [x, y]"),
+    (keypoints(P, P, [1, 2, 2, 2]), "bad keypoints", "$[0].keypoints[2] is [1.0, 2.0, 2.0, 2.0]"),
+    (keypoints(P, [1, 2, 7], P), "bad keypoints", "$[0].keypoints[1][2] is 7: expected v of 0, 1"),
+    (keypoints(P, [1, 2, 0.5], P), "bad keypoints", "$[0].keypoints[1][2] is 0.5"),
+    (keypoints(P, P, [float("nan"), 2]), "bad keypoints", "$[0].keypoints[2] is [nan, 2.0]"),
+    (keypoints(P, P, [1, float("inf"), 2]), "bad keypoints", "$[0].keypoints[2] is [1.0, inf"),
+    (keypoints(P, P, [1, 1e300, 2]), "bad keypoints", "$[0].keypoints[2] is [1.0, 1e+300"),
+    (keypoints(P, P, [1, 2, float("nan")]), "bad keypoints", "$[0].keypoints[2][2] is nan"),
+    (keypoints(P, P, [1, "2"]), "bad annotation", "$[0].keypoints[2][1]: Expected `float`"),
+    (keypoints(P, P, None), "bad annotation", "$[0].keypoints[2]: Expected `array`, got `null`"),
+    ([{"box": [0, 0, 1, 1]}], "bad annotation", "$[0]: Object missing required field `keypoints`"),
+    ([LIST[0] | {"box": [3, 2, 1, 4]}], "bad box", "$[0].box is [3.0, 2.0, 1.0, 4.0]: it ends"),
+    ([LIST[0] | {"box": [1, 4, 3, 2]}], "bad box", "$[0].box is [1.0, 4.0, 3.0, 2.0]: it ends"),
+    ([LIST[0] | {"box": [1, 2, 3]}], "bad box", "$[0].box is [1.0, 2.0, 3.0]: expected four"),
+    ([LIST[0] | {"box": [1, 2, 3, float("nan")]}], "bad box", "$[0].box is [1.0, 2.0, 3.0, nan]"),
+    (3, "bad annotation", "$: Expected `array`, got `int`"),
+    ("", "bad annotation", "$: not valid JSON"),
+    ("[{", "bad annotation", "$: not valid JSON"),
+    (b"\xff\xfe[\x00", "bad annotation", "$: not valid JSON"),
+    (b'[{"label": "\xff"}]', "bad annotation", "$: not valid JSON"),
+    ("[" * 100_000, "bad annotation", "$[0]: Expected `object`, got `array`"),
+]
+
+
+@pytest.mark.parametrize(("value", "reason", "detail"), FAULTS)
+def test_a_fault_rejects_its_file_alone(folder, value, reason, detail):
+    annotations = folder(one=LIST, two=value, zz=LIST)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one, two, last = read_all(annotations)
+    assert (two.key, two.reason) == ("two.jpg", reason)
+    assert two.detail.startswith(f"{annotations / 'two.json'}: {detail}")
+    assert not isinstance(one, Rejected)
+    assert not isinstance(last, Rejected)
+
+
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [
+        (TORCHVISION | {"bboxes": [[1, 2, 3, 4]]}, "$.bboxes holds 1 boxes, $.keypoints 2 objects"),
+        (TORCHVISION | {"bboxes": [[1, 2, 3, 4], [9, 6, 7, 8]]}, "$.bboxes[1] is [9.0, 6.0"),
+        ({"keypoints": [[[1, 2, 7], [3, 4, 1], [0, 0, 0]]]}, "$.keypoints[0][0][2] is 7"),
+        ({"keypoints": [[[1, 2, 2]]]}, "$.keypoints[0] holds 1 keypoints"),
+    ],
+)
+def test_a_fault_in_torchvision_style_is_located(folder, value, detail):
+    _, two = read_all(folder(one=TORCHVISION, two=value))
+    assert f"two.json: {detail}" in two.detail
+
+
+def test_a_fault_in_named_style_is_located(folder):
+    _, two = read_all(folder(one=NAMED, two=NAMED | {"nose": [1, 2, 9]}))
+    assert "two.json: $.nose[2] is 9" in two.detail
+
+
+def test_an_oversized_file_is_rejected_unread(folder, monkeypatch):
+    annotations = folder(one=LIST, two=LIST * 3)
+    monkeypatch.setattr(per_image_json, "MAX_BYTES", 300)
+    _, two = read_all(annotations)
+    assert two.reason == "bad annotation"
+    assert "bytes: expected at most 300" in two.detail
+
+
+def test_a_missing_image_and_two_images_are_rejected(folder, tmp_path):
+    annotations = folder(one=LIST, two=LIST, zz=LIST)
+    (tmp_path / "images" / "one.jpg").unlink()
+    (tmp_path / "images" / "two.PNG").write_bytes(b"")
+    one, two, last = read_all(annotations)
+    assert (one.key, one.reason) == ("one.json", "image missing")
+    assert str(annotations / "one.json") in one.detail
+    assert (two.key, two.reason) == ("two.json", "two images for one annotation")
+    assert "both two.PNG and two.jpg have its stem" in two.detail
+    assert last.key == "zz.jpg"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png", ".WebP", ".bmp", ".tif", ".TIFF"])
+def test_an_image_is_found_by_any_known_extension(folder, tmp_path, suffix):
+    annotations = folder(sub__one=LIST)
+    (tmp_path / "images" / "sub" / "one.jpg").rename(tmp_path / "images" / "sub" / f"one{suffix}")
+    assert [s.key for s in read_all(annotations)] == [f"sub/one{suffix}"]
+
+
+def test_images_without_an_annotation_are_counted(folder, tmp_path):
+    annotations = folder(one=LIST)
+    (tmp_path / "images" / "other.png").write_bytes(b"")
+    source = read("json", annotations, skeleton=FACE)
+    assert source.counts == {"images without an annotation file": 1}
+
+
+def test_where_images_are_looked_for(folder, tmp_path):
+    annotations = folder(one=LIST)
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(FormatError, match=r"no images found .*images\): pass --images"):
+        read_all(annotations)
+    (told,) = read_all(annotations, images=tmp_path / "elsewhere")
+    assert told.key == "one.jpg"
+    (tmp_path / "elsewhere" / "one.jpg").rename(annotations / "one.jpg")
+    (beside,) = read_all(annotations)
+    assert beside.image.uri == str(annotations / "one.jpg")
+
+
+def test_a_skeleton_is_asked_for_with_the_number_of_keypoints(folder):
+    for value in (LIST, TORCHVISION):
+        with pytest.raises(FormatError, match=r"names of its 3 keypoints: pass --skeleton FILE"):
+            read("json", folder(one=value))
+    with pytest.raises(FormatError, match=r"style named .* pass --skeleton"):
+        read("json", folder(one={}))
+
+
+def test_a_skeleton_may_be_given_by_name_or_file(folder, tmp_path):
+    (tmp_path / "face.json").write_text('{"name": "f", "keypoints": ["a", "b", "c"]}')
+    source = read("json", folder(one=LIST), skeleton=str(tmp_path / "face.json"))
+    assert source.skeleton.keypoints == ("a", "b", "c")
+    assert read("json", folder(one=LIST), skeleton="coco17").skeleton.name == "coco17"
+    with pytest.raises(SchemaError, match="no skeleton 'horse'"):
+        read("json", folder(one=LIST), skeleton="horse")
+
+
+def test_a_file_an_empty_folder_and_nothing_are_told_apart(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a.json", "nothing"):
+        (tmp_path / "a.json").write_text("[]")
+        with pytest.raises(FormatError, match="no such folder: give the folder"):
+            read("json", tmp_path / name)
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(FormatError, match=r"holds no \.json file"):
+        read("json", tmp_path / "annotations")
+
+
+def test_a_symlink_out_of_the_folder_is_refused_and_one_inside_is_read(folder, tmp_path):
+    annotations = folder(one=LIST, two=LIST, zz=LIST)
+    (tmp_path / "secret.json").write_text(json.dumps(LIST))
+    for name, target in (("two", tmp_path / "secret.json"), ("zz", annotations / "one.json")):
+        (annotations / f"{name}.json").unlink()
+        (annotations / f"{name}.json").symlink_to(target)
+    _, two, last = read_all(annotations)
+    assert (two.key, two.reason) == ("two.jpg", "unsafe path")
+    assert "two.json: is a symlink that leads out" in two.detail
+    assert len(last.instances) == 2
+
+
+def test_symlinks_to_nothing_to_themselves_and_to_folders_do_no_harm(folder, tmp_path):
+    annotations = folder(one=LIST, two=LIST, zz=LIST)
+    for name, target in (("two", "none.json"), ("zz", "zz.json")):
+        (annotations / f"{name}.json").unlink()
+        (annotations / f"{name}.json").symlink_to(annotations / target)
+    (annotations / "loop").symlink_to(annotations)
+    (annotations / "folder.json").symlink_to(annotations)
+    one, two, last = read_all(annotations)
+    assert len(one.instances) == 2
+    assert (two.reason, two.key) == ("bad annotation", "two.jpg")
+    assert (last.reason, last.key) == ("bad annotation", "zz.jpg")
+
+
+def test_names_that_are_not_utf8_are_read(folder, tmp_path):
+    annotations = folder(**{"caf\udce9": LIST})
+    (sample,) = read_all(annotations)
+    assert sample.key == "caf\udce9.jpg"
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
+    with pytest.raises(FormatError, match="none: cannot list it: No such file"):
+        Listing(tmp_path, tmp_path / "none")
