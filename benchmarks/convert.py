@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
@@ -21,10 +20,9 @@ import sysconfig
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -37,7 +35,7 @@ import psutil
 
 KPDATA = str(Path(sysconfig.get_path("scripts")) / "kpdata")
 CROP, MARGIN, QUALITY, TURN = 256, 1.25, 95, 10.0
-SMALL_SIDE, SMALL_QUALITY = 160, 70
+SOFT_SIGMA, SOFT_QUALITY = 8.0, 10
 STARTS = 15
 SECONDS_BETWEEN_LOOKS = 0.02
 MIB = 2**20
@@ -83,6 +81,7 @@ class Lap:
         job: without its start-up: the annotations are read, the items written and synced.
         work: the items alone.
         unsynced: ``work`` without the last fsync, where that is known.
+        cpu: of all processes together.
     """
 
     items: int
@@ -90,6 +89,7 @@ class Lap:
     job: float
     work: float
     unsynced: float | None = None
+    cpu: float = 0.0
 
 
 Contender = Callable[[Dataset, Path], Lap]
@@ -142,74 +142,73 @@ class Section:
     title: str
     note: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     ratios: list[Ratio]
     raw: dict[str, Any] = field(default_factory=dict)
 
 
-def shrink(data: bytes) -> bytes:
-    """A JPEG of a few kilobytes that shows the same picture, whatever size its labels are for."""
+def soften(data: bytes) -> bytes:
+    """A JPEG of the same size in pixels, blurred until it takes a few kilobytes."""
     import cv2
     import numpy as np
 
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    scale = SMALL_SIDE / max(pixels.shape)
-    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, SMALL_QUALITY])
+    pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    blurred = cv2.GaussianBlur(pixels, (0, 0), SOFT_SIGMA)
+    _, encoded = cv2.imencode(".jpg", blurred, [cv2.IMWRITE_JPEG_QUALITY, SOFT_QUALITY])
     return bytes(encoded.tobytes())
 
 
-def build(source: Dataset, folder: Path, copies: int, small: bool = False) -> Dataset:
-    """Copy ``source`` many times over into ``folder``; the k-th copy of an image ends in k bytes.
+def copy_images(source: Dataset, folder: Path, copies: int, small: bool = False) -> None:
+    """Copy every image many times over into the new ``folder``; the k-th copy ends in k bytes.
+
+    The copies' sizes differ, as sizes do in a real dataset.
 
     Args:
         source: the real data.
         folder: made here.
         copies: of every image.
-        small: shrink the images to a few kilobytes, so that many fit on the disk.
+        small: blur them until they take a few kilobytes, so that many fit on the disk.
     """
-    images = folder / "images"
-    images.mkdir(parents=True)
-    content = msgspec.json.decode(source.annotations.read_bytes())
-    for image in content["images"]:
-        data = (source.images / image["file_name"]).read_bytes()
-        data = shrink(data) if small else data
+    folder.mkdir()
+    for path in source.files():
+        data = path.read_bytes()
+        data = soften(data) if small else data
         for copy in range(copies):
-            (images / copy_name(image["file_name"], copy)).write_bytes(data + bytes(copy))
-    whole = Dataset(folder / f"annotations_{copies}.json", images)
-    whole.annotations.write_bytes(msgspec.json.encode(replicate(content, copies, small)))
-    return whole
+            (folder / copy_name(path.name, copy)).write_bytes(data + bytes(copy))
+
+
+def copy_annotations(source: Dataset, images: Path, copies: int) -> Dataset:
+    """Write a COCO file for so many of the copies in ``images``, beside that folder."""
+    content = msgspec.json.decode(source.annotations.read_bytes())
+    replicated = {
+        **content,
+        "images": [
+            {
+                **image,
+                "id": image["id"] * copies + copy,
+                "file_name": copy_name(image["file_name"], copy),
+            }
+            for image in content["images"]
+            for copy in range(copies)
+        ],
+        "annotations": [
+            {
+                **annotation,
+                "id": annotation["id"] * copies + copy,
+                "image_id": annotation["image_id"] * copies + copy,
+            }
+            for annotation in content["annotations"]
+            for copy in range(copies)
+        ],
+    }
+    path = images.with_name(f"annotations_{copies}.json")
+    path.write_bytes(msgspec.json.encode(replicated))
+    return Dataset(path, images)
 
 
 def copy_name(name: str, copy: int) -> str:
     """The file name of an image's copy."""
     return f"{Path(name).stem}_{copy:04d}.jpg"
-
-
-def replicate(content: dict[str, Any], copies: int, small: bool) -> dict[str, Any]:
-    """A COCO file's content with every image and annotation ``copies`` times, under new ids."""
-    images = [
-        {
-            **{key: value for key, value in image.items() if not (small and key in _SIZE)},
-            "id": image["id"] * copies + copy,
-            "file_name": copy_name(image["file_name"], copy),
-        }
-        for image in content["images"]
-        for copy in range(copies)
-    ]
-    annotations = [
-        {
-            **annotation,
-            "id": annotation["id"] * copies + copy,
-            "image_id": annotation["image_id"] * copies + copy,
-        }
-        for annotation in content["annotations"]
-        for copy in range(copies)
-    ]
-    return {**content, "images": images, "annotations": annotations}
-
-
-_SIZE = ("width", "height")
 
 
 def race(
@@ -221,12 +220,19 @@ def race(
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             warm_up(dataset)
+            before = cpu_of_children()
             with tempfile.TemporaryDirectory(dir=work) as folder:
                 lap = contenders[name](dataset, Path(folder))
-            laps[name].append(lap)
-            click.echo(f"round {number + 1}: {name}: {lap}")
+            laps[name].append(replace(lap, cpu=cpu_of_children() - before))
+            click.echo(f"round {number + 1}: {name}: {lap.command:.2f} s", err=True)
     check_items(laps)
     return laps
+
+
+def cpu_of_children() -> float:
+    """Seconds of CPU time in all processes that this one has started and seen end."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def warm_up(dataset: Dataset) -> None:
@@ -240,9 +246,7 @@ def check_items(laps: dict[str, list[Lap]]) -> None:
     """Refuse to compare contenders that did not do the same amount of work."""
     items = {name: {lap.items for lap in found} for name, found in laps.items()}
     if len(set.union(*items.values())) > 1:
-        raise click.ClickException(
-            f"the contenders did not write the same number of items: {items}"
-        )
+        raise click.ClickException(f"unequal numbers of items: {items}")
 
 
 def cat(dataset: Dataset, folder: Path) -> Lap:
@@ -309,7 +313,7 @@ def alone(loop: Callable[[Dataset, Path], LoopTimes]) -> Contender:
 
 def tensorflow_loop(dataset: Dataset, folder: Path) -> LoopTimes:
     """Read each image, wrap it in a tf.train.Example, write it by TensorFlow's TFRecordWriter."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="0")  # it says so otherwise
     import tensorflow as tf
 
     return example_loop(dataset, folder / "all.tfrecord", tf.train, tf.io.TFRecordWriter)
@@ -499,11 +503,13 @@ def compare(laps: dict[str, list[Lap]], *pairs: Pair) -> list[Ratio]:
 
 def race_section(title: str, note: str, laps: dict[str, list[Lap]], ratios: list[Ratio]) -> Section:
     """A race's results: median rates by every clock."""
-    columns = ("", "command, s", "command, /s", "job, /s", "work, /s", "work unsynced, /s")
+    columns = (
+        "", "command, s", "CPU, s", "command, /s", "job, /s", "work, /s", "work unsynced, /s",
+    )  # fmt: skip
     rows = [
         (
             name,
-            f"{statistics.median(lap.command for lap in found):.2f}",
+            *(f"{statistics.median(getattr(lap, key) for lap in found):.2f}" for key in _SECONDS),
             *(median_rate(found, clock) for clock in ("command", "job", "work", "unsynced")),
         )
         for name, found in laps.items()
@@ -512,44 +518,54 @@ def race_section(title: str, note: str, laps: dict[str, list[Lap]], ratios: list
     return Section(title, note, columns, rows, ratios, raw)
 
 
+_SECONDS = ("command", "cpu")
+
+
 def median_rate(laps: list[Lap], clock: str) -> str:
     """Items per second by one clock, or a dash where it was not read."""
     rates = [lap.items / seconds for lap in laps if (seconds := getattr(lap, clock)) is not None]
     return f"{statistics.median(rates):,.0f}" if rates else "–"
 
 
-def measure_memory(source: Dataset, copies: int, rounds: int, work: Path) -> Section:
+def measure_memory(once: Dataset, tenfold: Dataset, rounds: int, work: Path) -> Section:
     """Peak resident memory on some images, and on ten times as many."""
-    with temporary_dataset(source, work, 10 * copies, small=True) as tenfold:
-        content = msgspec.json.decode(source.annotations.read_bytes())
-        once = Dataset(tenfold.annotations.with_name("once.json"), tenfold.images)
-        once.annotations.write_bytes(msgspec.json.encode(replicate(content, copies, small=True)))
-        counts = {name: len(d.read()[0]) for name, d in (("1×", once), ("10×", tenfold))}
-        peaks: dict[str, list[tuple[float, float]]] = {"1×": [], "10×": []}
-        for _ in range(rounds):
-            for name, dataset in (("1×", once), ("10×", tenfold)):
-                with tempfile.TemporaryDirectory(dir=work) as folder:
-                    peaks[name].append(peak_memory(convert_command(dataset, Path(folder) / "s", 2)))
-                click.echo(f"memory {name}: driver and largest worker {peaks[name][-1]}")
+    peaks: dict[str, list[Peaks]] = {}
+    for _ in range(rounds):
+        for dataset in (once, tenfold):
+            with tempfile.TemporaryDirectory(dir=work) as folder:
+                found = peak_memory(convert_command(dataset, Path(folder) / "shards", workers=2))
+            name = f"{len(dataset.files()):,} images"
+            peaks.setdefault(name, []).append(found)
+            click.echo(f"{name}: {found}", err=True)
+    columns = ("", *(f"{process}, MiB" for process in Peaks._fields))
     rows = [
-        (f"{name}: {counts[name]:,} images", *(f"{statistics.median(p):.0f}" for p in zip(*found)))
+        (name, *(f"{statistics.median(values):.0f}" for values in zip(*found, strict=True)))
         for name, found in peaks.items()
     ]
     ratios = [
         Ratio(
             f"{process}, 10× / 1×",
-            [ten[i] / one[i] for one, ten in zip(peaks["1×"], peaks["10×"], strict=True)],
+            [ten[i] / one[i] for one, ten in zip(*peaks.values(), strict=True)],
             1.2,
             at_least=False,
         )
-        for i, process in enumerate(("driver", "largest worker"))
+        for i, process in enumerate(Peaks._fields)
     ]
-    note = "`kpdata convert` of small JPEGs with 2 workers; VmHWM, the most a process ever held."
-    return Section("Peak memory", note, ("", "driver, MiB", "largest worker, MiB"), rows, ratios)
+    note = (
+        "`kpdata convert` of small JPEGs by 2 workers: the most that a process ever held (VmHWM)."
+    )
+    return Section("Peak memory", note, columns, rows, ratios, dict(peaks))
 
 
-def peak_memory(command: list[str]) -> tuple[float, float]:
-    """Run a command; MiB at the peak of its first process, and of its children's largest."""
+class Peaks(NamedTuple):
+    """MiB at the peak of the first process, and of the largest of those below it."""
+
+    driver: float
+    worker: float
+
+
+def peak_memory(command: list[str]) -> Peaks:
+    """Run a command, and look at its processes all the while."""
     peaks: dict[int, float] = {}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     driver = psutil.Process(process.pid)
@@ -559,7 +575,7 @@ def peak_memory(command: list[str]) -> tuple[float, float]:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     if process.returncode:
         raise click.ClickException(f"{shlex.join(command)} failed")
-    return peaks.pop(process.pid), max(peaks.values(), default=0.0)
+    return Peaks(peaks.pop(process.pid), max(peaks.values(), default=0.0))
 
 
 def children_of(process: psutil.Process) -> list[int]:
@@ -635,7 +651,7 @@ def disk_kind(folder: Path) -> str:
             spins = (queue / "rotational").read_text().strip() == "1"
             kind = "reported as rotational" if spins else "not rotational"
             return f"{mount.fstype} on {block.name}, {kind}"
-    return mount.fstype
+    return f"{mount.fstype}"
 
 
 def commit() -> str:
@@ -681,18 +697,6 @@ def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-@contextmanager
-def temporary_dataset(
-    source: Dataset, work: Path, copies: int, small: bool = False
-) -> Iterator[Dataset]:
-    """A replicated dataset that is there for a while."""
-    folder = Path(tempfile.mkdtemp(prefix="kpdata-benchmark-", dir=work))
-    try:
-        yield build(source, folder / "dataset", copies, small)
-    finally:
-        shutil.rmtree(folder)
-
-
 PARTS = ("untouched", "crops", "memory", "start")
 
 
@@ -701,13 +705,20 @@ def measure(
 ) -> Iterator[Section]:
     """The sections of the parts asked for, in their order."""
     if {"untouched", "crops"} & set(parts):
-        with temporary_dataset(source, work, copies) as dataset:
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            copied = Path(folder) / "images"
+            copy_images(source, copied, copies)
+            dataset = copy_annotations(source, copied, copies)
             if "untouched" in parts:
                 yield measure_untouched(dataset, rounds, work)
             if "crops" in parts:
                 yield measure_crops(dataset, rounds, work)
     if "memory" in parts:
-        yield measure_memory(source, copies, rounds, work)
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            copied = Path(folder) / "images"
+            copy_images(source, copied, 10 * copies, small=True)
+            both = [copy_annotations(source, copied, count) for count in (copies, 10 * copies)]
+            yield measure_memory(both[0], both[1], rounds, work)
     if "start" in parts:
         yield measure_start()
 

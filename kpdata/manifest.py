@@ -112,14 +112,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     return sealed
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it appears under its name only when it is whole and on disk."""
+def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write a file so that it appears under its name only when it is whole, and on disk."""
     temporary = temporary_beside(path)
     try:
         with open(temporary, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from kpdata.errors import DatasetError
 from kpdata.schema import FloatArray, ImageRef, Instance, Sample, View
-from kpdata.wire.example_pb2 import Example  # type: ignore[attr-defined]
+from kpdata.wire.example_pb2 import Example, Features  # type: ignore[attr-defined]
 
 SCHEMA_VERSION = 1
 
@@ -68,20 +68,49 @@ FEATURES = tuple(
 """The wire spec: every feature of a record, in the order of DESIGN's table."""
 
 _LISTS = {"bytes": "bytes_list", "float": "float_list", "int64": "int64_list"}
+_FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
+"""Tags of length-delimited fields: the value of every list, map entry and message on the way in."""
+
+_IMAGE_KEY = _FIELD_1 + bytes([len(FEATURES[0].name)]) + FEATURES[0].name.encode()
+
 _BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def encode(sample: Sample) -> bytes:
-    """Serialise a sample that carries its image's bytes and its view.
+    """Serialise a sample that carries its image's bytes, their hash if it is known, and its view.
 
     Equal samples give equal bytes: the features are written in sorted order.
     """
+    return b"".join(encode_parts(sample))
+
+
+def encode_parts(sample: Sample) -> tuple[bytes, bytes, bytes]:
+    """:func:`encode` in three parts, of which the second is the image's own bytes, not copied.
+
+    Sorted order puts ``image/encoded`` first, so its map entry is spelled out around the bytes and
+    protobuf writes the rest behind it.
+    """
     values = _flatten(sample)
-    example = Example()
-    features = example.features.feature
-    for name, kind, _ in FEATURES:
-        getattr(features[name], _LISTS[kind]).value.extend(values[name])
-    return example.SerializeToString(deterministic=True)
+    features = Features()
+    for name, kind, _ in FEATURES[1:]:
+        getattr(features.feature[name], _LISTS[kind]).value.extend(values[name])
+    rest = features.SerializeToString(deterministic=True)
+    image = sample.image.data or b""
+    head = b""
+    for opening in (_FIELD_1, _FIELD_1, _IMAGE_KEY + _FIELD_2, _FIELD_1):
+        head = opening + _varint(len(head) + len(image)) + head
+    head = _FIELD_1 + _varint(len(head) + len(image) + len(rest)) + head
+    return head, image, rest
+
+
+def _varint(value: int) -> bytes:
+    """Protobuf's variable-length integer: seven bits a byte, the lowest first."""
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
 
 
 def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
@@ -96,13 +125,12 @@ def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
     )  # (N·K, 3)
     xy_norm = (keypoints[:, :2] / size).T.tolist()
     return {
-        "image/encoded": [image.data],
         "image/format": [(image.format or "").encode()],
         "image/height": [image.height],
         "image/width": [image.width],
         "image/filename": [image.name.encode()],
         "image/source_id": [sample.key.encode()],
-        "image/key/sha256": [hashlib.sha256(image.data).hexdigest().encode()],
+        "image/key/sha256": [(image.sha256 or hashlib.sha256(image.data).hexdigest()).encode()],
         **{f"image/object/bbox/{side}": sides[i] for i, side in enumerate(_BOX_SIDES)},
         "image/object/area": [i.area or 0.0 for i in instances],
         "image/object/is_crowd": [int(i.is_crowd) for i in instances],

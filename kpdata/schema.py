@@ -196,31 +196,29 @@ def _checked_keypoints(values: FloatArray) -> FloatArray:
         keypoints = keypoints.reshape(-1, 3)
     if keypoints.ndim != 2 or keypoints.shape[1] != 3:
         raise SchemaError(f"keypoints must have shape (K, 3), got {keypoints.shape}")
-    finite = np.isfinite(keypoints).all(axis=1)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite)[0])
-        raise SchemaError(f"keypoint {row} is not finite: {keypoints[row].tolist()}")
-    visibility = keypoints[:, 2]
-    known = (visibility == NOT_LABELLED) | (visibility == OCCLUDED) | (visibility == VISIBLE)
-    if not known.all():
-        row = int(np.flatnonzero(~known)[0])
-        raise SchemaError(f"keypoint {row} has visibility {visibility[row]:g}: expected 0, 1 or 2")
-    stray = (visibility == NOT_LABELLED) & (keypoints[:, :2] != 0).any(axis=1)
-    if stray.any():
-        row = int(np.flatnonzero(stray)[0])
-        raise SchemaError(
-            f"keypoint {row} is not labelled (v = 0) yet lies at {keypoints[row, :2].tolist()}: "
-            "expected x = y = 0"
-        )
+    top = _FLOAT32_MAX
+    for row, (x, y, v) in enumerate(keypoints.tolist()):
+        placed = -top <= x <= top and -top <= y <= top
+        if not (placed and (v == VISIBLE or v == OCCLUDED) or v == x == y == 0):
+            raise SchemaError(_keypoint_fault(row, x, y, v))
     return keypoints
+
+
+def _keypoint_fault(row: int, x: float, y: float, v: float) -> str:
+    if not np.isfinite((x, y)).all():
+        return f"keypoint {row} is not finite: {[x, y, v]}"
+    if v != NOT_LABELLED:
+        return f"keypoint {row} has visibility {v:g}: expected 0, 1 or 2"
+    return f"keypoint {row} is not labelled (v = 0) yet lies at {[x, y]}: expected x = y = 0"
 
 
 def _checked_box(values: FloatArray) -> FloatArray:
     box = _floats(values, "bbox_xyxy must be 4 finite numbers")
+    sides = box.tolist()
     if box.shape != (4,) or not np.isfinite(box).all():
-        raise SchemaError(f"bbox_xyxy must be 4 finite numbers, got {box.tolist()}")
-    if box[2] < box[0] or box[3] < box[1]:
-        raise SchemaError(f"bbox_xyxy ends before it begins: {box.tolist()}")
+        raise SchemaError(f"bbox_xyxy must be 4 finite numbers, got {sides}")
+    if sides[2] < sides[0] or sides[3] < sides[1]:
+        raise SchemaError(f"bbox_xyxy ends before it begins: {sides}")
     return box
 
 

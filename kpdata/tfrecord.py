@@ -23,8 +23,10 @@ _FRAME_BYTES = 16
 _FLUSH_BYTES = 4 << 20
 
 
-def _masked_crc(data: bytes) -> int:
-    crc: int = google_crc32c.value(data)
+def _masked_crc(*parts: bytes) -> int:
+    crc = 0
+    for part in parts:
+        crc = google_crc32c.extend(crc, part)
     return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
 
 
@@ -53,18 +55,19 @@ class Writer:
         self._durable = durable
         self._hash = hashlib.sha256()
         self._temporary = temporary_beside(self.path)
-        self._file: BinaryIO = open(self._temporary, "wb", buffering=0)  # noqa: SIM115
+        self._file: BinaryIO = open(self._temporary, "wb")  # noqa: SIM115
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._thread = ThreadPoolExecutor(1)
         self._flushing: Future[None] | None = None
 
-    def write(self, payload: bytes) -> None:
-        """Append one record."""
-        header = struct.pack("<Q", len(payload))
+    def write(self, *parts: bytes) -> None:
+        """Append one record, whose payload is the parts joined."""
+        length = sum(map(len, parts))
+        header = struct.pack("<Q", length)
         header += struct.pack("<I", _masked_crc(header))
-        self._waiting += (header, payload, struct.pack("<I", _masked_crc(payload)))
-        size = len(payload) + _FRAME_BYTES
+        self._waiting += (header, *parts, struct.pack("<I", _masked_crc(*parts)))
+        size = length + _FRAME_BYTES
         self._waiting_bytes += size
         self.records += 1
         self.bytes += size
@@ -75,21 +78,20 @@ class Writer:
         """Hash and write what is waiting, in the thread, behind what it is still busy with."""
         if self._flushing:
             self._flushing.result()
-        block = b"".join(self._waiting)
+        self._flushing = self._thread.submit(self._put, self._waiting)
         self._waiting, self._waiting_bytes = [], 0
-        self._flushing = self._thread.submit(self._put, block)
 
-    def _put(self, block: bytes) -> None:
+    def _put(self, pieces: list[bytes]) -> None:
+        block = b"".join(pieces)
+        self._file.write(block)
         self._hash.update(block)
-        rest = memoryview(block)
-        while rest:
-            rest = rest[self._file.write(rest) :]
 
     def _finish(self) -> None:
         self._flush()
         self._thread.shutdown()
         assert self._flushing
         self._flushing.result()
+        self._file.flush()
         if self._durable:
             os.fsync(self._file.fileno())
         self._file.close()

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from kpdata.errors import JobError
+from kpdata.formats import FORMATS
+from kpdata.formats.source import Source
+from kpdata.manifest import MANIFEST, Manifest, SourceInfo, file_sha256, read_manifest
 from kpdata.pipelines import runners
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import Plan, Sharding, ShardPlan, make_plan
 from kpdata.pipelines.seal import rejected_counts, seal
 from kpdata.pipelines.workspace import Workspace, open_workspace
 from kpdata.pipelines.write import ShardReport, write_shard
-
-from kpdata.errors import JobError
-from kpdata.formats import FORMATS
-from kpdata.formats.source import Source
-from kpdata.manifest import MANIFEST, Manifest, SourceInfo, file_sha256, read_manifest
 from kpdata.splits import Splits, group_finder
 
 _SMALL_JOB_SAMPLES = 300

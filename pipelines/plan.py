@@ -12,13 +12,13 @@ from itertools import islice
 from pathlib import Path
 
 import msgspec
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.spool import Spool
 
 from kpdata import images, tfrecord
 from kpdata.errors import FormatError, ImageError
 from kpdata.formats.source import Source
 from kpdata.mapping import map_sample
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.spool import Spool
 from kpdata.schema import Rejected, Sample, unpack_sample
 from kpdata.splits import TRAIN, Splits
 

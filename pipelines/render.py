@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from kpdata.pipelines.job import Job
 
 from kpdata import geometry, images
 from kpdata.augment import Draw, draw, draw_affine, occlude, paint
 from kpdata.errors import ImageError
 from kpdata.geometry import Affine
+from kpdata.pipelines.job import Job
 from kpdata.schema import WHOLE_IMAGE, FloatArray, Instance, Sample, View
 from kpdata.splits import TRAIN, stable_hash
 from kpdata.views import move_instance
@@ -151,16 +151,18 @@ def _crop_box(upright: Upright, instance: Instance, job: Job) -> FloatArray | No
 
 
 def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
-    header, data = upright.header, upright.data
+    header, data, sha256 = upright.header, upright.data, upright.sample.image.sha256
     kind = "png" if header.format == "other" else header.format
     if not header.storable:
         counts["images re-encoded as upright RGB"] += 1
         data = images.encode(images.decode_upright(data, header), kind, job.jpeg_quality)
+        sha256 = None
     image = replace(
         upright.sample.image,
         uri="", width=upright.width, height=upright.height, data=data, format=kind,
+        sha256=sha256,
     )  # fmt: skip
-    view = upright.view(geometry.identity(), copy=0, seed=0, instance=WHOLE_IMAGE)
+    view = View(upright.base, *upright.source_size)
     return replace(upright.sample, image=image, view=view)
 
 
@@ -181,7 +183,7 @@ def _pictures(
         data = images.encode(paint(picture, numbers), "jpeg", quality)
         image = replace(
             upright.sample.image,
-            uri="", width=frame.width, height=frame.height, data=data, format="jpeg",
+            uri="", width=frame.width, height=frame.height, data=data, format="jpeg", sha256=None,
         )  # fmt: skip
         yield replace(
             upright.sample,

@@ -9,10 +9,6 @@ from typing import Any
 import cv2
 import msgspec
 import numpy as np
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import REJECTED, Plan
-from kpdata.pipelines.workspace import Workspace
-from kpdata.pipelines.write import ShardReport
 
 import kpdata
 from kpdata import tfds
@@ -26,6 +22,10 @@ from kpdata.manifest import (
     write_atomically,
     write_manifest,
 )
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.plan import REJECTED, Plan
+from kpdata.pipelines.workspace import Workspace
+from kpdata.pipelines.write import ShardReport
 from kpdata.records import SCHEMA_VERSION
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from kpdata.errors import DatasetError, FormatError, ImageError
 from kpdata.pipelines.fetch import fetch, fetch_tail
 from kpdata.pipelines.job import Job
-
-from kpdata.errors import DatasetError, FormatError, ImageError
 from kpdata.schema import ImageRef, Rejected, Sample, pack, unpack_sample
 from kpdata.splits import TRAIN, Groups, Splits, stable_hash
 

@@ -1,24 +1,22 @@
 """Write one shard from its plan: a pure function of files, which knows nothing of Beam."""
 
-from collections import Counter, deque
-from collections.abc import Iterator
-from itertools import islice
+from collections import Counter
 
 import cv2
 import msgspec
 import numpy as np
-from kpdata.pipelines.fetch import fetch, prefetch
+
+from kpdata import records, tfrecord
+from kpdata.errors import ImageError
+from kpdata.manifest import ShardInfo, file_sha256, write_atomically
+from kpdata.pipelines.fetch import load_images
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import read_plan
 from kpdata.pipelines.render import render
 from kpdata.pipelines.workspace import Workspace
+from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, Rejected, Sample
 
-from kpdata import records, tfrecord
-from kpdata.errors import DatasetError, ImageError, SchemaError
-from kpdata.manifest import ShardInfo, file_sha256, write_atomically
-from kpdata.schema import Rejected, Sample
-
-_READ_AHEAD = 8
+_VISIBILITIES = np.array([NOT_LABELLED, OCCLUDED, VISIBLE], np.float32)
 
 
 class ShardReport(msgspec.Struct, frozen=True):
@@ -59,15 +57,14 @@ class _Tally:
 
     def add(self, sample: Sample) -> None:
         image, view = sample.image, sample.view
-        self._widths = _extremes([*self._widths, image.width or 0])
-        self._heights = _extremes([*self._heights, image.height or 0])
+        self._widths = _extremes(self._widths, image.width or 0)
+        self._heights = _extremes(self._heights, image.height or 0)
         if view and view.copy:
             self.copies += 1
             return
         self.instances += len(sample.instances)
         for instance in sample.instances:
-            seen = instance.visibility.astype(np.intp)
-            self.visibility[np.arange(len(seen)), seen] += 1
+            self.visibility += instance.visibility[:, None] == _VISIBILITIES
 
     def report(self, plan_sha256: str, shard: ShardInfo) -> ShardReport:
         sizes = {}
@@ -80,8 +77,8 @@ class _Tally:
         )  # fmt: skip
 
 
-def _extremes(values: list[int]) -> list[int]:
-    return [min(values), max(values)]
+def _extremes(known: list[int], value: int) -> list[int]:
+    return [min([value, *known]), max([value, *known])]
 
 
 def write_shard(workspace: Workspace, name: str) -> ShardReport:
@@ -99,12 +96,12 @@ def write_shard(workspace: Workspace, name: str) -> ShardReport:
         tfrecord.Writer(workspace.out / name) as writer,
         workspace.progress(name) as progress,
     ):
-        for sample, data in _with_images(samples, job):
+        for sample, data in load_images(samples, job):
             _write_sample(sample, data, split, job, writer, tally)
             progress.advance(1, writer.bytes)
     shard = ShardInfo(name, writer.records, writer.bytes, writer.sha256)
     report = tally.report(file_sha256(plan_path), shard)
-    write_atomically(workspace.report_path(name), msgspec.json.encode(report))
+    write_atomically(workspace.report_path(name), msgspec.json.encode(report), durable=False)
     return report
 
 
@@ -125,7 +122,7 @@ def _write_sample(
         tally.rejected.append(Rejected(sample.key, error.reason, _at(sample.image.uri, error)))
         return
     for record in made:
-        writer.write(records.encode(record))
+        writer.write(*records.encode_parts(record))
         tally.add(record)
     tally.samples += bool(made)
     tally.counts += counts
@@ -133,25 +130,3 @@ def _write_sample(
 
 def _at(uri: str, error: ImageError) -> str:
     return str(error) if uri in str(error) else f"{uri}: {error}"
-
-
-def _with_images(
-    samples: Iterator[Sample], job: Job
-) -> Iterator[tuple[Sample, bytes | ImageError]]:
-    """Pair each sample with its image's bytes; the system is told of the next few in advance."""
-    ahead = deque(islice(samples, _READ_AHEAD))
-    while ahead:
-        for following in islice(samples, 1):
-            prefetch(following.image)
-            ahead.append(following)
-        sample = ahead.popleft()
-        yield sample, _fetch(sample, job)
-
-
-def _fetch(sample: Sample, job: Job) -> bytes | ImageError:
-    try:
-        return fetch(sample.image, job.max_bytes)
-    except ImageError as error:
-        return error
-    except (DatasetError, SchemaError) as error:
-        return ImageError("damaged record", str(error))

@@ -1,0 +1,295 @@
+"""Images from strangers: cut, damaged, huge, missing, or named to lead out of their folder."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from kpdata import images
+from kpdata.errors import ImageError
+from kpdata.images import decode, decode_upright, file_size, probe, read_file, safe_path
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+SMALL = 1_000_000  # pixels: keeps what a fuzzed header may claim quick to decode
+
+
+def saved(format: str, **options: object) -> bytes:  # noqa: A002
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def with_thumbnail() -> bytes:
+    """A JPEG whose header holds a whole smaller JPEG, end marker included."""
+    data, thumbnail = saved("JPEG"), saved("JPEG", quality=5)
+    segment = b"Exif\0\0II*\0\x08\0\0\0" + bytes(6) + thumbnail
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+
+
+WHOLE = {
+    "jpeg": saved("JPEG"),
+    "progressive": saved("JPEG", progressive=True),
+    "thumbnail": with_thumbnail(),
+    "cmyk": (lambda b: (Image.fromarray(NOISE).convert("CMYK").save(b, "JPEG"), b.getvalue())[1])(
+        io.BytesIO()
+    ),
+    "png": saved("PNG"),
+}
+OTHER = {name: saved(name) for name in ("WEBP", "BMP", "TIFF", "GIF", "PPM")}
+every_whole_image = pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
+
+
+def read(data: bytes) -> None:
+    """All that a conversion may do with an image's bytes."""
+    header = probe(data, max_pixels=SMALL)
+    decode_upright(data, header)
+    if header.storable:
+        decode(data)
+        decode(data, 4)
+
+
+@every_whole_image
+def test_a_file_cut_anywhere_before_its_end_marker_is_refused_unread(data):
+    assert probe(data).width == 24
+    reasons = set()
+    for cut in range(len(data)):
+        with pytest.raises(ImageError) as caught:
+            probe(data[:cut])
+        reasons.add(caught.value.reason)
+    assert reasons == {"not an image", "image cut short"}  # the first few bytes name no format
+
+
+@every_whole_image
+def test_bytes_behind_the_end_marker_do_not_matter(data):
+    for tail in (b"\0", b"\xff", b"trailing", data):
+        header = probe(data + tail)
+        assert header == probe(data)
+        assert decode_upright(data + tail, header).shape == (20, 24, 3)
+
+
+def test_a_cut_file_says_so_whatever_its_format():
+    with pytest.raises(ImageError, match="the end marker is missing: the file was cut short"):
+        probe(WHOLE["jpeg"][:-2])
+    with pytest.raises(ImageError, match="the end marker is missing: the file was cut short"):
+        probe(WHOLE["png"][:-1])
+
+
+@given(st.sampled_from([*WHOLE.values(), *OTHER.values()]), st.data())
+def test_a_damaged_image_never_raises_anything_but_an_image_error(data, draw):
+    damaged = bytearray(data)
+    for _ in range(draw.draw(st.integers(1, 6))):
+        damaged[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
+    cut = draw.draw(st.integers(0, len(data)) | st.just(len(data)))
+    outcome_is_clean(bytes(damaged[:cut]))
+
+
+STARTS = (
+    b"", b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\x00\x20Exif\0\0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM",
+    b"II*\0", b"MM\0*", b"RIFF\x24\0\0\0WEBPVP8 ", b"P6 3 2 255\n",
+)  # fmt: skip
+
+
+@given(st.sampled_from(STARTS), st.binary(max_size=200))
+def test_random_bytes_never_raise_anything_but_an_image_error(start, data):
+    outcome_is_clean(start + data)
+
+
+def outcome_is_clean(data: bytes) -> None:
+    try:
+        read(data)
+    except ImageError as error:
+        assert error.reason in {
+            "not an image",
+            "image cut short",
+            "image too large",
+            "image does not decode",
+        }
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_cut_file_of_another_format_is_found_when_it_is_decoded(name):
+    data = OTHER[name][: len(OTHER[name]) // 2]
+    with pytest.raises(ImageError):
+        read(data)
+
+
+@pytest.mark.parametrize("data", [b"<html>not found</html>", b"\0" * 100, b"\xff\xd8", b"x"])
+def test_what_is_no_image_says_how_it_begins(data):
+    with pytest.raises(ImageError, match="begins with") as caught:
+        probe(data)
+    assert caught.value.reason == "not an image"
+
+
+def test_a_record_that_does_not_decode_says_so():
+    for data in (b"", b"text", WHOLE["png"][:40]):
+        with pytest.raises(ImageError) as caught:
+            decode(data)
+        assert caught.value.reason == "image does not decode"
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + crc
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1 << 16))
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def jpeg_claiming(width: int, height: int) -> bytes:
+    data = WHOLE["jpeg"]
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+def bmp_claiming(width: int, height: int) -> bytes:
+    return OTHER["BMP"][:18] + struct.pack("<ii", width, height) + OTHER["BMP"][26:]
+
+
+def gif_claiming(width: int, height: int) -> bytes:
+    return OTHER["GIF"][:6] + struct.pack("<HH", width, height) + OTHER["GIF"][10:]
+
+
+@pytest.mark.parametrize(
+    ("claiming", "side"),
+    [
+        (png_claiming, 60_000),
+        (png_claiming, 2**31 - 1),
+        (jpeg_claiming, 65_500),
+        (bmp_claiming, 60_000),
+        (gif_claiming, 65_535),
+    ],
+)
+def test_a_decompression_bomb_is_refused_by_its_header(claiming, side, monkeypatch):
+    monkeypatch.setattr(images.cv2, "imdecode", None)
+    monkeypatch.setattr(Image.Image, "load", None)
+    with pytest.raises(ImageError) as caught:
+        probe(claiming(side, side))
+    assert caught.value.reason == "image too large"
+    assert f"{side}" in str(caught.value) or f"{side * side}" in str(caught.value)
+
+
+def test_the_pixel_limit_is_the_callers():
+    assert probe(WHOLE["png"], max_pixels=24 * 20).width == 24
+    with pytest.raises(ImageError, match="24 × 20 pixels, over the limit of 479"):
+        probe(WHOLE["png"], max_pixels=24 * 20 - 1)
+
+
+@pytest.mark.parametrize("claiming", [png_claiming, jpeg_claiming])
+@pytest.mark.parametrize(("width", "height"), [(0, 10), (10, 0)])
+def test_an_image_without_pixels_is_none(claiming, width, height):
+    with pytest.raises(ImageError, match=f"its header says {width} × {height} pixels"):
+        probe(claiming(width, height))
+
+
+def test_a_picture_that_its_format_cannot_hold_is_refused():
+    with pytest.raises(ImageError, match="a jpeg cannot hold 65536 × 1 pixels"):
+        images.encode(np.zeros((1, 65536, 3), np.uint8), "jpeg")
+
+
+def test_a_file_larger_than_the_limit_is_not_read(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(bytes(1001))
+    assert file_size(str(path), max_bytes=1001) == 1001
+    for look in (file_size, read_file):
+        with pytest.raises(ImageError, match=r"1,001 bytes, over the limit 1,000") as caught:
+            look(str(path), max_bytes=1000)
+        assert caught.value.reason == "image too large"
+
+
+def test_an_empty_file_a_folder_a_pipe_and_nothing_are_no_images(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, reason, message in (
+        ("empty.jpg", "image empty", "has no bytes"),
+        ("folder.jpg", "image missing", "is not a file"),
+        ("pipe.jpg", "image missing", "is not a file"),
+        ("none.jpg", "image missing", "No such file"),
+        ("x" * 300, "image missing", "File name too long"),
+    ):
+        with pytest.raises(ImageError, match=message) as caught:
+            read_file(safe_path(str(tmp_path), name))
+        assert caught.value.reason == reason
+        assert name in str(caught.value)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """An images folder beside a secret that no name may reach."""
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.jpg").write_bytes(b"inside")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.jpg",
+        "sub/../../secret.jpg",
+        "sub/..",
+        "..",
+        "..\\secret.jpg",
+        "sub\\..\\..\\secret.jpg",
+        "/etc/passwd",
+        "sub/a.jpg\0.png",
+    ],
+)
+def test_a_name_that_climbs_out_is_refused_with_the_folder(root, name):
+    with pytest.raises(ImageError, match="leads out of the images folder") as caught:
+        safe_path(str(root), name)
+    assert caught.value.reason == "unsafe path"
+    assert repr(name) in str(caught.value)
+    assert str(root) in str(caught.value)
+
+
+def test_symlinks_may_stay_inside_but_not_lead_out(root):
+    (root / "inside.jpg").symlink_to("sub/a.jpg")
+    (root / "again").symlink_to("sub")
+    (root / "out.jpg").symlink_to(root.parent / "secret.jpg")
+    (root / "up").symlink_to(root.parent)
+    (root / "chain.jpg").symlink_to("up/secret.jpg")
+    for name in ("sub/a.jpg", "inside.jpg", "again/a.jpg", "./sub//a.jpg"):
+        assert read_file(safe_path(str(root), name)) == b"inside"
+    for name in ("out.jpg", "up/secret.jpg", "chain.jpg", "up/images/../secret.jpg"):
+        with pytest.raises(ImageError) as caught:
+            safe_path(str(root), name)
+        assert caught.value.reason == "unsafe path"
+
+
+def test_a_folder_whose_name_continues_the_roots_is_outside(root):
+    (root.parent / "images_private").mkdir()
+    (root.parent / "images_private" / "a.jpg").write_bytes(b"secret")
+    (root / "beside").symlink_to(root.parent / "images_private")
+    with pytest.raises(ImageError, match="symlink that leads out"):
+        safe_path(str(root), "beside/a.jpg")
+
+
+def test_the_images_folder_itself_may_be_a_symlink(root):
+    link = root.parent / "link"
+    link.symlink_to(root)
+    assert read_file(safe_path(str(link), "sub/a.jpg")) == b"inside"
+
+
+def test_a_symlink_in_a_circle_is_no_image(root):
+    (root / "circle.jpg").symlink_to("circle.jpg")
+    with pytest.raises(ImageError):
+        read_file(safe_path(str(root), "circle.jpg"))
+
+
+@pytest.mark.parametrize("name", ["Köln/影 01.jpg", "sub/…🙂.png", " leading and trailing .jpg"])
+def test_names_in_any_script_are_found(root, name):
+    path = root / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"found")
+    assert read_file(safe_path(str(root), name)) == b"found"
