@@ -199,7 +199,7 @@ def _checked_keypoints(values: FloatArray) -> FloatArray:
     top = _FLOAT32_MAX
     for row, (x, y, v) in enumerate(keypoints.tolist()):
         placed = -top <= x <= top and -top <= y <= top
-        if not (placed and (v == VISIBLE or v == OCCLUDED) or v == x == y == 0):
+        if not ((placed and (v in (VISIBLE, OCCLUDED))) or v == x == y == 0):
             raise SchemaError(_keypoint_fault(row, x, y, v))
     return keypoints
 

@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from kpdata.pipelines.plan import Plan, Sharding, ShardPlan, make_plan
 from kpdata.pipelines.seal import rejected_counts, seal
 from kpdata.pipelines.workspace import Workspace, open_workspace
 from kpdata.pipelines.write import ShardReport, write_shard
+from kpdata.quarantine import check_bad
 from kpdata.splits import Splits, group_finder
 
 _SMALL_JOB_SAMPLES = 300
@@ -194,20 +197,11 @@ def _why(workspace: Workspace, error: RuntimeError) -> str:
 
 
 def _check_bad(plan: Plan, reports: dict[str, ShardReport], request: Request) -> None:
-    rejected = rejected_counts(plan, reports.values())
-    bad = sum(count for reason, count in rejected.items() if reason not in _POLICY_REASONS)
-    total = plan.samples + plan.rejected.total()
-    if bad * 100 <= request.max_bad * total:
-        return
-    reasons = ", ".join(f"{count:,} × {reason}" for reason, count in rejected.most_common())
-    found = [item.detail for report in reports.values() for item in report.rejected]
-    examples = [*plan.first_rejected(3), *found[:3]][:3]
-    raise JobError(
-        f"{bad:,} of {total:,} samples are bad ({reasons}), more than --max-bad "
-        f"{request.max_bad:g} % allows. For example:\n"
-        + "\n".join(f"  {example}" for example in examples)
-        + "\nMend them, or quarantine them with a larger --max-bad."
-    )
+    reasons = rejected_counts(plan, reports.values())
+    bad = Counter({why: count for why, count in reasons.items() if why not in _POLICY_REASONS})
+    written = (item for report in reports.values() for item in report.rejected)
+    details = (item.detail for item in chain(plan.rejected_samples(), written))
+    check_bad(bad, plan.samples + plan.rejected.total(), request.max_bad, details)
 
 
 def _already_there(out: Path, origin: SourceInfo, options: dict[str, Any]) -> Manifest | None:
@@ -233,8 +227,12 @@ def _hash_of(path: Path) -> str:
 
 
 def _options(request: Request) -> dict[str, Any]:
+    """What the manifest says was asked for: only what had a bearing on the result."""
     job = msgspec.to_builtins(request.job)
-    for key in ("skeleton", "mapping", "images_root"):
+    unused = ["skeleton", "mapping", "images_root"]
+    unused += [] if request.job.crop else ["crop_from", "margin"]
+    unused += [] if request.job.augment else ["augment_config"]
+    for key in unused:
         del job[key]
     return {
         **job,

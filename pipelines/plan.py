@@ -8,7 +8,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ from kpdata.formats.source import Source
 from kpdata.mapping import map_sample
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.spool import Spool
+from kpdata.quarantine import as_line
 from kpdata.schema import Rejected, Sample, unpack_sample
 from kpdata.splits import TRAIN, Splits
 
@@ -63,10 +63,11 @@ class Plan:
         """References that will be read."""
         return sum(shard.samples for shard in self.shards)
 
-    def first_rejected(self, count: int) -> list[str]:
-        """What is wrong with the first few refused samples."""
+    def rejected_samples(self) -> Iterator[Rejected]:
+        """What was refused while planning."""
         with open(self.folder / REJECTED, "rb") as lines:
-            return [msgspec.json.decode(line)["detail"] for line in islice(lines, count)]
+            for line in lines:
+                yield Rejected(**msgspec.json.decode(line))
 
 
 class Sharding(msgspec.Struct, frozen=True):
@@ -199,7 +200,7 @@ def _write_rejected(rejected: Iterator[Rejected], path: Path) -> Counter[str]:
     with open(path, "wb") as file:
         for item in rejected:
             reasons[item.reason] += 1
-            file.write(msgspec.json.encode(item._asdict()) + b"\n")
+            file.write(as_line(item))
     return reasons
 
 

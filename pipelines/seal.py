@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import Any
 
 import cv2
-import msgspec
 import numpy as np
 
 import kpdata
@@ -26,6 +25,7 @@ from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import REJECTED, Plan
 from kpdata.pipelines.workspace import Workspace
 from kpdata.pipelines.write import ShardReport
+from kpdata.quarantine import as_line
 from kpdata.records import SCHEMA_VERSION
 
 
@@ -102,7 +102,7 @@ def _remove_foreign_shards(workspace: Workspace, reports: dict[str, ShardReport]
 def _write_quarantine(workspace: Workspace, plan: Plan, reports: Iterable[ShardReport]) -> str:
     lines = (plan.folder / REJECTED).read_bytes()
     found = sorted(item for report in reports for item in report.rejected)
-    lines += b"".join(msgspec.json.encode(item._asdict()) + b"\n" for item in found)
+    lines += b"".join(map(as_line, found))
     write_atomically(workspace.out / QUARANTINE, lines)
     return hashlib.sha256(lines).hexdigest()
 

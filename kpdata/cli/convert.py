@@ -146,7 +146,9 @@ def _to_coco(source: Source, out: Path, options: dict[str, Any]) -> None:
 
     with Meter(options["quiet"] or options["as_json"]) as meter:
         meter.begin("writing")
-        written = coco_writer.write(mapped(meter), skeleton, out)
+        written = coco_writer.write(
+            mapped(meter), skeleton, out, source.images_root, options["max_bad"]
+        )
     counts = source.counts + written
     if options["as_json"]:
         click.echo(json.dumps(counts, indent=1))

@@ -154,7 +154,7 @@ def job_from(source: Source, options: dict[str, Any]) -> "Job":
         augment_config=load_config(config) if config else AugmentConfig(),
         seed=options["seed"],
         exif=options["exif"],
-        check=options["check"],
+        check=options.get("check", "headers"),
         max_pixels=options["max_pixels"],
         jpeg_quality=options["jpeg_quality"],
     )

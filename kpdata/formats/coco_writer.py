@@ -14,6 +14,9 @@ import numpy as np
 
 from kpdata import images
 from kpdata.errors import DatasetError, FormatError, ImageError
+from kpdata.geometry import keypoint_box
+from kpdata.manifest import QUARANTINE
+from kpdata.quarantine import as_line, check_bad
 from kpdata.schema import WHOLE_IMAGE, FloatArray, ImageRef, Instance, Rejected, Sample
 from kpdata.skeletons import Skeleton
 
@@ -21,39 +24,55 @@ _DECIMALS = 3
 _LARGEST_ID = 2**63 - 1
 
 
-def write(samples: Iterable[Sample | Rejected], skeleton: Skeleton, out: Path) -> Counter[str]:
+def write(
+    samples: Iterable[Sample | Rejected],
+    skeleton: Skeleton,
+    out: Path,
+    images_root: Path | None = None,
+    max_bad: float = 0.0,
+) -> Counter[str]:
     """Write ``out/images/`` and one ``out/<split>.json`` per split.
 
-    Samples without a split go to ``annotations.json``. A sample whose image cannot be read is
-    counted under its reason and left out, like a Rejected one.
+    Samples without a split go to ``annotations.json``. COCO needs a box: an instance without one
+    gets the tight box of its labelled keypoints. Refused samples, and those whose image cannot be
+    read, are listed in ``out/quarantine.jsonl``.
 
     Args:
-        samples: what to write, streamed once; each carries its bytes, or a URI to copy.
+        samples: what to write, streamed once; each carries its bytes, or a name to copy.
         skeleton: what their keypoints are.
         out: a folder that does not exist or is empty.
+        images_root: the folder that image names may not leave.
+        max_bad: the percentage of samples that may be refused.
 
     Returns:
-        ``images`` and ``instances`` written, and what was left out by reason.
+        ``images`` and ``instances`` written, and what else was counted.
 
     Raises:
         DatasetError: ``out`` is in use, or cannot be written.
         FormatError: an image name that leads out of the folder.
+        JobError: more than ``max_bad`` of the samples were refused.
     """
     counts: Counter[str] = Counter()
+    refused: list[Rejected] = []
     with _whole_or_nothing(Path(out)) as folder, ExitStack() as stack:
         writer = _Writer(folder, skeleton, stack, counts)
         for sample in samples:
             if isinstance(sample, Rejected):
-                counts[sample.reason] += 1
+                refused.append(sample)
                 continue
             try:
-                data, width, height = _encoded(sample.image)
+                data, width, height = _encoded(sample.image, images_root)
             except ImageError as error:
-                counts[error.reason] += 1
+                refused.append(Rejected(sample.key, error.reason, str(error)))
                 continue
             writer.add(sample, data, width, height)
         writer.finish()
-    return counts
+        reasons = Counter(item.reason for item in refused)
+        total = counts["images"] + len(refused)
+        check_bad(reasons, total, max_bad, (item.detail for item in refused))
+        if refused:
+            (folder / QUARANTINE).write_bytes(b"".join(map(as_line, refused)))
+    return counts + Counter({f"quarantined: {why}": n for why, n in reasons.items()})
 
 
 @contextmanager
@@ -74,8 +93,11 @@ def _whole_or_nothing(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _encoded(image: ImageRef) -> tuple[bytes, int, int]:
-    data = images.read_file(image.uri) if image.data is None else image.data
+def _encoded(image: ImageRef, images_root: Path | None) -> tuple[bytes, int, int]:
+    data = image.data
+    if data is None:
+        safe = images.safe_path(str(images_root), image.name) if images_root else image.uri
+        data = images.read_file(safe)
     if image.width and image.height:
         return data, image.width, image.height
     return data, *images.probe(data).upright_size
@@ -138,9 +160,11 @@ class _Writer:
         return str(free)
 
     def _annotation(self, image_id: int, instance: Instance) -> dict[str, Any]:
-        box = {}
-        if instance.bbox_xyxy is not None:
-            box = {"bbox": _to_xywh(instance.bbox_xyxy)}
+        box = instance.bbox_xyxy
+        if box is None:
+            self._counts["boxes drawn around the keypoints"] += 1
+            box = keypoint_box(instance)
+        xywh = [0.0] * 4 if box is None else _to_xywh(box)
         if instance.head_size is not None:
             self._counts["head sizes, which COCO does not hold"] += 1
         return {
@@ -148,10 +172,10 @@ class _Writer:
             "image_id": image_id,
             "category_id": self._category_id(instance),
             "iscrowd": int(instance.is_crowd),
-            "area": _area(instance),
+            "bbox": xywh,
+            "area": xywh[2] * xywh[3] if instance.area is None else instance.area,
             "num_keypoints": instance.num_labelled,
             "keypoints": _to_indices(instance.keypoints),
-            **box,
         }
 
     def _category_id(self, instance: Instance) -> int:
@@ -250,12 +274,3 @@ def _to_indices(keypoints: FloatArray) -> list[float]:
 def _to_xywh(bbox_xyxy: FloatArray) -> list[float]:
     x0, y0, x1, y1 = bbox_xyxy.tolist()
     return [round(value, _DECIMALS) for value in (x0, y0, x1 - x0, y1 - y0)]
-
-
-def _area(instance: Instance) -> float:
-    if instance.area is not None:
-        return instance.area
-    if instance.bbox_xyxy is None:
-        return 0.0
-    _, _, width, height = _to_xywh(instance.bbox_xyxy)
-    return width * height

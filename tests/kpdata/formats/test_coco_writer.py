@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpdata import images
-from kpdata.errors import DatasetError, FormatError
+from kpdata.errors import DatasetError, FormatError, JobError
 from kpdata.formats import coco
 from kpdata.schema import ImageRef, Instance, Rejected, Sample, View
 from kpdata.skeletons import COCO17, Skeleton
@@ -131,21 +131,51 @@ def test_an_image_given_by_uri_is_copied_and_measured(tmp_path):
     ]
 
 
-def test_what_cannot_be_written_is_counted_by_reason(tmp_path):
+def test_what_cannot_be_written_is_quarantined_by_reason(tmp_path):
     missing = Sample("4", ImageRef(name="x.png", uri=str(tmp_path / "x.png"), width=1, height=1))
     bad = Rejected("8", "bad keypoints", "a.json: v is 7")
-    counts = coco.write([bad, sample(), missing, bad], SKELETON, tmp_path / "out")
-    assert counts == {"bad keypoints": 2, "image missing": 1, "images": 1, "instances": 1}
-    assert files(tmp_path / "out") == ["annotations.json", "images/a.png"]
+    out = tmp_path / "out"
+    counts = coco.write([bad, sample(), missing, bad], SKELETON, out, max_bad=75)
+    assert counts == {
+        "quarantined: bad keypoints": 2,
+        "quarantined: image missing": 1,
+        "images": 1,
+        "instances": 1,
+    }
+    assert files(out) == ["annotations.json", "images/a.png", "quarantine.jsonl"]
+    lines = [json.loads(line) for line in (out / "quarantine.jsonl").open()]
+    assert [line["key"] for line in lines] == ["8", "4", "8"]
+    assert lines[0]["detail"] == "a.json: v is 7"
 
 
-def test_area_falls_back_to_the_boxs_and_then_to_nothing(tmp_path):
+def test_too_many_bad_samples_leave_nothing(tmp_path):
+    bad = Rejected("8", "bad keypoints", "a.json: v is 7")
+    with pytest.raises(JobError, match=r"1 of 2 samples are bad \(1 × bad keypoints\)") as caught:
+        coco.write([bad, sample()], SKELETON, tmp_path / "out", max_bad=49)
+    assert "a.json: v is 7" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_symlink_out_of_the_images_folder_is_not_copied(tmp_path):
+    root = tmp_path / "images"
+    root.mkdir()
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(PNG)
+    (root / "a.png").symlink_to(secret)
+    linked = Sample("1", ImageRef(name="a.png", uri=str(root / "a.png")))
+    with pytest.raises(JobError, match="unsafe path"):
+        coco.write([linked], SKELETON, tmp_path / "out", images_root=root)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_box_is_drawn_around_the_keypoints_and_a_missing_area_is_the_boxs(tmp_path):
     instances = (dart(area=None), dart(area=None, bbox_xyxy=None), dart(head_size=3.0))
     counts = coco.write([sample("1", "a.png", *instances)], SKELETON, tmp_path / "out")
     boxed, bare, _ = load(tmp_path / "out" / "annotations.json")["annotations"]
     assert boxed["area"] == 9
-    assert bare["area"] == 0
-    assert "bbox" not in bare
+    assert bare["bbox"] == [1.5, 2.5, 1.75, 1.625]
+    assert bare["area"] == pytest.approx(1.75 * 1.625)
+    assert counts["boxes drawn around the keypoints"] == 1
     assert counts["head sizes, which COCO does not hold"] == 1
 
 
@@ -231,7 +261,7 @@ def instance_lists(draw):
         made.append(
             Instance(
                 keypoints=np.array([draw(keypoint) for _ in range(3)], np.float32),
-                bbox_xyxy=draw(st.none() | st.just(np.array([x, y, x + w, y + h], np.float32))),
+                bbox_xyxy=np.array([x, y, x + w, y + h], np.float32),
                 area=draw(st.floats(0, 1e9)),
                 is_crowd=draw(st.booleans()),
                 category="dart",
