@@ -335,10 +335,12 @@ def encode(pixels: Pixels, format: str, quality: int = 95) -> bytes:  # noqa: A0
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if format == "jpeg" else []
     try:
-        _, encoded = cv2.imencode(".jpg" if format == "jpeg" else ".png", bgr, options)
-    except cv2.error as error:
+        done, encoded = cv2.imencode(".jpg" if format == "jpeg" else ".png", bgr, options)
+    except cv2.error:  # OpenCV 4 raises, OpenCV 5 says False
+        done = False
+    if not done:
         size = f"{pixels.shape[1]} × {pixels.shape[0]}"
-        raise ImageError("image too large", f"a {format} cannot hold {size} pixels") from error
+        raise ImageError("image too large", f"a {format} cannot hold {size} pixels")
     return encoded.tobytes()
 
 

@@ -139,6 +139,7 @@ def test_an_orientation_that_means_nothing_is_upright(orientation):
 
 
 @pytest.mark.parametrize("block", [b"", b"II", b"MM\0*", b"II*\0\xff\xff\xff\xff", b"\0" * 40])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_says_nothing_and_stops_nothing(block):
     data = jpeg_with_segment(saved(quadrants(), "JPEG"), 0xE1, b"Exif\0\0" + block)
     header = probe(data)
@@ -295,7 +296,7 @@ def test_decoding_ignores_orientation_as_records_are_upright():
 
 @pytest.mark.parametrize("format", ["jpeg", "png"])
 def test_decoding_what_was_encoded_gives_the_picture_back(format):  # noqa: A002
-    pixels = np.asarray(quadrants())
+    pixels = blob(WIDTH, HEIGHT, (20, 12))
     data = images.encode(pixels, format, quality=100)
     assert probe(data).storable
-    assert np.abs(decode(data).astype(int) - pixels).max() <= (0 if format == "png" else 12)
+    assert np.abs(decode(data).astype(int) - pixels).max() <= (0 if format == "png" else 2)
