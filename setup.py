@@ -56,7 +56,7 @@ setup(
         "google-crc32c>=1.5",
         "msgspec>=0.19",
         "numpy>=1.26",
-        "opencv-python-headless>=4.10",
+        "opencv-python-headless>=4.11",
         "pillow>=11",
         "protobuf>=6.31,<8",
         "psutil>=5.9",

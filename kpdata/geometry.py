@@ -3,6 +3,8 @@
 An affine is a (2, 3) array that maps ``xy`` to ``A[:, :2] @ xy + A[:, 2]``.
 """
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +26,18 @@ def apply_affine(affine: Affine, xy: FloatArray) -> FloatArray:
 
 
 def compose(second: Affine, first: Affine) -> Affine:
-    """The affine that applies ``first``, then ``second``."""
-    return (_square(second) @ _square(first))[:2]
+    """The affine that applies ``first``, then ``second``, in float64."""
+    outer = np.asarray(second, np.float64)
+    both = outer[:, :2] @ np.asarray(first, np.float64)
+    both[:, 2] += outer[:, 2]
+    return both
 
 
 def invert(affine: Affine) -> Affine:
     """The affine that undoes ``affine``, in float64."""
-    return np.linalg.inv(_square(affine))[:2]
+    (a, b, x), (c, d, y) = affine.tolist()
+    determinant = a * d - b * c
+    return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / determinant
 
 
 def as_stored(affine: Affine) -> Affine:
@@ -43,7 +50,8 @@ def as_stored(affine: Affine) -> Affine:
 
 def scale_of(affine: Affine) -> float:
     """How much lengths grow under ``affine``: the square root of the area's factor."""
-    return float(np.sqrt(abs(np.linalg.det(np.asarray(affine, np.float64)[:, :2]))))
+    (a, b, _), (c, d, _) = affine.tolist()
+    return math.sqrt(abs(a * d - b * c))
 
 
 def flip(width: float) -> Affine:
@@ -95,11 +103,10 @@ def square_crop(bbox_xyxy: FloatArray, margin: float, size: int) -> Affine:
         margin: the square's side in units of the box's longer side.
         size: the picture's side in pixels.
     """
-    x0, y0, x1, y1 = np.asarray(bbox_xyxy, np.float64)
-    side = max(x1 - x0, y1 - y0, 1.0) * margin
-    scale = size / side
-    center = np.array([x0 + x1, y0 + y1]) / 2
-    return np.column_stack([np.eye(2) * scale, size / 2 - scale * center])
+    x0, y0, x1, y1 = bbox_xyxy.tolist()
+    scale = size / (max(x1 - x0, y1 - y0, 1.0) * margin)
+    shift_x, shift_y = size / 2 - scale * (x0 + x1) / 2, size / 2 - scale * (y0 + y1) / 2
+    return np.array([[scale, 0, shift_x], [0, scale, shift_y]])
 
 
 def keypoint_box(instance: Instance) -> FloatArray | None:
@@ -111,10 +118,20 @@ def keypoint_box(instance: Instance) -> FloatArray | None:
 
 
 def map_box(affine: Affine, bbox_xyxy: FloatArray) -> FloatArray:
-    """(4,) the upright box around a box's mapped corners."""
-    x0, y0, x1, y1 = bbox_xyxy
-    corners = apply_affine(affine, np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]))
-    return np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
+    """(4,) the upright box around a mapped box: its half sides go through the map's magnitudes."""
+    (a, b, x), (c, d, y) = affine.tolist()
+    x0, y0, x1, y1 = bbox_xyxy.tolist()
+    center_x, center_y, half_x, half_y = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2
+    mapped_x, mapped_y = a * center_x + b * center_y + x, c * center_x + d * center_y + y
+    across = abs(a) * half_x + abs(b) * half_y
+    down = abs(c) * half_x + abs(d) * half_y
+    sides = (mapped_x - across, mapped_y - down, mapped_x + across, mapped_y + down)
+    return np.array(sides, np.float32)
+
+
+def with_spare_channel(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) → (H, W, 4): OpenCV warps four channels more than twice as fast as three."""
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
 
 
 def warp(
@@ -124,17 +141,19 @@ def warp(
     height: int,
     fill: tuple[int, int, int] = (0, 0, 0),
 ) -> npt.NDArray[np.uint8]:
-    """Resample (H, W, 3) through ``affine`` into (height, width, 3), bilinearly.
+    """Resample ``pixels`` through ``affine`` into (height, width, 3), bilinearly.
 
     OpenCV counts pixel centres as integers, half a pixel from our continuous coordinates.
+
+    Args:
+        pixels: (H, W, 3), or (H, W, 4) whose last channel is dropped.
+        affine: (2, 3) from ``pixels`` to the result.
+        width, height: of the result.
+        fill: the colour beyond the edges.
     """
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5]])
-    matrix = compose(invert(half), compose(affine, half))
-    warped: npt.NDArray[np.uint8] = cv2.warpAffine(
+    matrix = np.array(affine, np.float64)
+    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
+    warped = cv2.warpAffine(
         pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill
     )
-    return warped
-
-
-def _square(affine: Affine) -> FloatArray:
-    return np.vstack([np.asarray(affine, np.float64), [0, 0, 1]])
+    return warped if pixels.shape[2] == 3 else cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)

@@ -255,19 +255,15 @@ def decode(data: bytes, reduce: int = 1) -> Pixels:
     Raises:
         ImageError: the bytes do not decode.
     """
-    flags = cv2.IMREAD_COLOR
     by_codec = reduce > 1 and data.startswith(_JPEG_START)
-    if by_codec:
-        flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduce}")
+    flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduce}") if by_codec else cv2.IMREAD_COLOR_RGB
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ImageError("image does not decode", str(error).strip()) from error
-    if bgr is None:
+    if pixels is None:
         raise ImageError("image does not decode", "the decoder refused its bytes")
-    if not by_codec:
-        bgr = mean_of_blocks(bgr, reduce)
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if by_codec else mean_of_blocks(pixels, reduce)
 
 
 def mean_of_blocks(pixels: Pixels, side: int) -> Pixels:

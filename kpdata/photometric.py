@@ -1,5 +1,6 @@
 """Changes to pixels that leave every keypoint where it is: occluders, colour and blur."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 _MID_GREY = 127.5
 _UNCHANGED = np.eye(3, 4)
+_SAME = np.eye(3)
+_AXIS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
 
 
 class Rectangle(NamedTuple):
@@ -47,10 +50,11 @@ def colour_matrix(
         saturation: factor on the distance from the pixel's own grey (its luma); 0 is grey.
         hue: degrees of rotation about the grey axis; 120 turns red into green.
     """
-    greyed = saturation * np.eye(3) + (1 - saturation) * LUMA  # (3, 3), every row sums to 1
-    linear = contrast * greyed @ _hue_rotation(hue)
-    offset = 255 * brightness + _MID_GREY * (1 - contrast)
-    return np.column_stack([linear, np.full(3, offset)])
+    greyed = saturation * _SAME + (1 - saturation) * LUMA  # (3, 3), every row sums to 1
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = contrast * greyed @ _hue_rotation(hue)
+    matrix[:, 3] = 255 * brightness + _MID_GREY * (1 - contrast)
+    return matrix
 
 
 def recolour(pixels: Pixels, matrix: FloatArray) -> Pixels:
@@ -71,7 +75,6 @@ def blur(pixels: Pixels, sigma: float) -> Pixels:
 
 def _hue_rotation(degrees: float) -> FloatArray:
     """(3, 3) rotation about (1, 1, 1): Rodrigues' formula."""
-    radians = np.deg2rad(degrees)
-    cosine, along, across = np.cos(radians), (1 - np.cos(radians)) / 3, np.sin(radians) / 3**0.5
-    axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
-    return np.asarray(cosine * np.eye(3) + along + across * axis)
+    radians = math.radians(degrees)
+    cosine, sine = math.cos(radians), math.sin(radians)
+    return cosine * _SAME + (1 - cosine) / 3 + sine * _AXIS

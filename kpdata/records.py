@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from kpdata.errors import DatasetError
+from kpdata.errors import DatasetError, located
 from kpdata.schema import FloatArray, ImageRef, Instance, Sample, View
 from kpdata.wire.example_pb2 import Example, Features  # type: ignore[attr-defined]
 
@@ -172,21 +172,24 @@ def decode(data: bytes, num_keypoints: int) -> Sample:
     def one(name: str) -> Any:
         return values[name][0]
 
+    def text(name: str) -> str:
+        return _text(name, one(name))
+
     width, height = one("image/width"), one("image/height")
     if width < 1 or height < 1:
         raise DatasetError(f"image/width × image/height is {width} × {height}")
     return Sample(
-        key=_text(one("image/source_id")),
+        key=text("image/source_id"),
         image=ImageRef(
-            name=_text(one("image/filename")),
+            name=text("image/filename"),
             width=width,
             height=height,
             data=one("image/encoded"),
-            format=_text(one("image/format")),
-            sha256=_text(one("image/key/sha256")),
+            format=text("image/format"),
+            sha256=text("image/key/sha256"),
         ),
         instances=_instances(values, num_keypoints, width, height),
-        group=_text(one("kpdata/group")),
+        group=text("kpdata/group"),
         view=View(
             transform=np.array(values["kpdata/transform"], np.float32),
             source_width=one("kpdata/source/width"),
@@ -235,23 +238,25 @@ def _instances(
     columns = [values[f"image/object/keypoint/{axis}"] for axis in ("x", "y", "visibility")]
     keypoints = np.array(columns, np.float32).T.reshape(-1, num_keypoints, 3)  # (N, K, 3)
     keypoints[..., :2] *= size
-    return tuple(
-        Instance(
-            keypoints=keypoints[i],
-            bbox_xyxy=boxes[i] if boxes[i].any() else None,
-            area=values["image/object/area"][i] or None,
-            is_crowd=bool(values["image/object/is_crowd"][i]),
-            category=_text(values["image/object/class/text"][i]),
-            category_id=values["image/object/class/label"][i],
-            id=values["image/object/id"][i],
-            head_size=values["kpdata/object/head_size"][i] or None,
-        )
-        for i in range(len(keypoints))
-    )
+
+    def instance(i: int) -> Instance:
+        with located(f"instance {i}"):
+            return Instance(
+                keypoints=keypoints[i],
+                bbox_xyxy=boxes[i] if boxes[i].any() else None,
+                area=values["image/object/area"][i] or None,
+                is_crowd=bool(values["image/object/is_crowd"][i]),
+                category=_text("image/object/class/text", values["image/object/class/text"][i]),
+                category_id=values["image/object/class/label"][i],
+                id=values["image/object/id"][i],
+                head_size=values["kpdata/object/head_size"][i] or None,
+            )
+
+    return tuple(map(instance, range(len(keypoints))))
 
 
-def _text(value: bytes) -> str:
+def _text(name: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise DatasetError(f"text is not UTF-8: {value[:40]!r}") from error
+        raise DatasetError(f"feature {name} is not UTF-8: {value[:40]!r}") from error

@@ -112,8 +112,8 @@ class Writer:
                 self._finish()
         finally:
             self._thread.shutdown()
-            self._file.close()
             self._temporary.unlink(missing_ok=True)
+            self._file.close()  # a full disk refuses again here
 
 
 def temporary_beside(path: Path) -> Path:

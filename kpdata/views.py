@@ -1,10 +1,12 @@
 """What a view of an image does to its labels, be it a crop, an augmented copy or both."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from kpdata.geometry import Affine, apply_affine, map_box, scale_of
-from kpdata.schema import NOT_LABELLED, Instance, with_keypoints
+from kpdata.schema import NOT_LABELLED, Instance
 
 
 def move_instance(
@@ -32,19 +34,23 @@ def move_instance(
     keypoints = instance.keypoints
     if flip_index is not None and _mirrors(affine):
         keypoints = keypoints[flip_index]
-    xy = apply_affine(affine, keypoints[:, :2]).astype(np.float32)  # (K, 2)
-    inside = ((xy >= 0) & (xy < (width, height))).all(axis=1)
+    moved = np.empty_like(keypoints)  # (K, 3)
+    moved[:, :2] = apply_affine(affine, keypoints[:, :2])
     labelled = keypoints[:, 2] != NOT_LABELLED
-    visibility = np.where(inside, keypoints[:, 2], NOT_LABELLED)
+    x, y = moved[:, 0], moved[:, 1]
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    kept = labelled & inside
+    moved[:, 2] = keypoints[:, 2]
+    moved[~kept] = 0
     scale = scale_of(affine)
-    moved = with_keypoints(
+    seen = replace(
         instance,
-        np.column_stack([xy, visibility]),
+        keypoints=moved,
         bbox_xyxy=None if instance.bbox_xyxy is None else map_box(affine, instance.bbox_xyxy),
         area=None if instance.area is None else instance.area * scale**2,
         head_size=None if instance.head_size is None else instance.head_size * scale,
     )
-    return moved, int(np.count_nonzero(labelled & ~inside))
+    return seen, int(np.count_nonzero(labelled) - np.count_nonzero(kept))
 
 
 def _mirrors(affine: Affine) -> bool:

@@ -103,7 +103,7 @@ def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Ou
     started = time.monotonic()
     origin = _source_info(source, request)
     options = _options(request)
-    existing = _already_there(out, origin, options)
+    existing = _already_there(out, origin, options, request.job)
     if existing:
         return Outcome(existing, time.monotonic() - started, unchanged=True)
     with open_workspace(out) as workspace:
@@ -143,9 +143,9 @@ def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
         try:
             data = workspace.report_path(shard.name).read_bytes()
             size = (workspace.out / shard.name).stat().st_size
-        except FileNotFoundError:
+            report = msgspec.json.decode(data, type=ShardReport)
+        except (FileNotFoundError, msgspec.MsgspecError):  # the machine may have gone down
             continue
-        report = msgspec.json.decode(data, type=ShardReport)
         if (report.plan_sha256, report.shard.bytes) == (shard.sha256, size):
             reports[shard.name] = report
     return reports
@@ -204,11 +204,14 @@ def _check_bad(plan: Plan, reports: dict[str, ShardReport], request: Request) ->
     check_bad(bad, plan.samples + plan.rejected.total(), request.max_bad, details)
 
 
-def _already_there(out: Path, origin: SourceInfo, options: dict[str, Any]) -> Manifest | None:
+def _already_there(
+    out: Path, origin: SourceInfo, options: dict[str, Any], job: Job
+) -> Manifest | None:
     if not (out / MANIFEST).is_file():
         return None
-    manifest = read_manifest(out)
-    return manifest if (manifest.source, manifest.options) == (origin, options) else None
+    found = read_manifest(out)
+    asked = (origin, options, job.skeleton, job.mapping.keypoints if job.mapping else ())
+    return found if (found.source, found.options, found.skeleton, found.mapping) == asked else None
 
 
 def _source_info(source: Source, request: Request) -> SourceInfo:

@@ -100,7 +100,7 @@ def _stand_up(sample: Sample, data: bytes, job: Job, counts: Counter[str]) -> Up
 
 def _check_size(sample: Sample, seen: tuple[int, int], header: images.Header) -> None:
     image = sample.image
-    if image.width is None or (image.width, image.height) == seen:
+    if None in (image.width, image.height) or (image.width, image.height) == seen:
         return
     advice = "was it resized, or does --images name another folder?"
     if header.orientation >= 5:
@@ -175,12 +175,14 @@ def _pictures(
     if not plans:
         return
     reduce = _reduction(max(geometry.scale_of(affine) for _, _, _, affine in plans))
-    pixels = _decode(upright, reduce)
+    pixels = geometry.with_spare_channel(_decode(upright, reduce))
     grown = np.array([[reduce, 0, 0], [0, reduce, 0]])
     for frame, copy, numbers, affine in plans:
         picture = geometry.warp(pixels, geometry.compose(affine, grown), frame.width, frame.height)
-        quality = numbers.jpeg_quality if copy else job.jpeg_quality
-        data = images.encode(paint(picture, numbers), "jpeg", quality)
+        if copy:
+            data = images.encode(paint(picture, numbers), "jpeg", numbers.jpeg_quality)
+        else:
+            data = images.encode(picture, "jpeg", job.jpeg_quality)
         image = replace(
             upright.sample.image,
             uri="", width=frame.width, height=frame.height, data=data, format="jpeg", sha256=None,

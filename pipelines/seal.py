@@ -63,9 +63,7 @@ def seal(
         source=source,
         options=options,
         splits=_splits(plan, reports),
-        counts=dict(
-            sorted(sum((Counter(r.counts) for r in reports.values()), plan.counts).items())
-        ),
+        counts=_counts(plan, reports.values()),
         quarantine=dict(sorted(rejected_counts(plan, reports.values()).items())),
         quarantine_sha256=quarantine_sha256,
         sizes=_sizes(reports.values()),

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kpdata.errors import DatasetError, FormatError, ImageError
+from kpdata.errors import DatasetError, FormatError, ImageError, JobError
 from kpdata.pipelines.fetch import fetch, fetch_tail
 from kpdata.pipelines.job import Job
 from kpdata.schema import ImageRef, Rejected, Sample, pack, unpack_sample
@@ -52,6 +52,10 @@ class Spool:
     ) -> None:
         self._db.close()
         self._folder.cleanup()
+        if isinstance(error, sqlite3.Error):
+            raise JobError(
+                f"{self._folder.name}: {error}: point TMPDIR to a folder with more room"
+            ) from error
 
     def add(self, sample: Sample, size: int) -> None:
         """Keep a reference whose image has ``size`` bytes."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kpdata.errors import DatasetError
+from kpdata.errors import DatasetError, JobError
 from kpdata.manifest import MANIFEST
 
 _COUNTS = struct.Struct("<QQ")
@@ -137,6 +137,7 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
 
     Raises:
         DatasetError: it is a file, holds something else, or another conversion is writing to it.
+        JobError: the disk is full, or refuses otherwise.
     """
     workspace = Workspace(out)
     created = not out.exists()
@@ -150,34 +151,38 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
                 f"{out}: another conversion is writing to this folder: wait for it, "
                 "or choose another --out"
             ) from None
+        _check_claimable(workspace)  # another conversion may have finished meanwhile
         try:
             workspace.start()
             yield workspace
-        except BaseException:
+        except BaseException as error:
             _forget_empty_work(workspace, created)
-            raise
+            if not isinstance(error, OSError):
+                raise
+            raise JobError(
+                f"{error.strerror or error}: {error.filename or out}. "
+                "Put this right and run the same command again."
+            ) from error
 
 
 def _check_claimable(workspace: Workspace) -> None:
     out = workspace.out
     if out.exists() and not out.is_dir():
         raise DatasetError(f"{out} is a file: --out names the folder to write shards into")
-    if not out.exists() or workspace.folder.is_dir():
-        return
-    others = sorted(os.listdir(out))
+    others = sorted(os.listdir(out)) if out.exists() else []
     if MANIFEST in others:
         raise DatasetError(
             f"{out} already holds another dataset (its {MANIFEST} names other annotations or "
             "options): choose another --out, or remove that folder first"
         )
-    if others:
+    if others and workspace.folder.name not in others:
         raise DatasetError(
             f"{out} is not empty (it holds {others[0]!r}): choose a new or an empty folder"
         )
 
 
 def _forget_empty_work(workspace: Workspace, created: bool) -> None:
-    if any((workspace.folder / "reports").iterdir()):
+    if any(workspace.folder.glob("reports/*")) or any(workspace.out.glob("*.tfrecord")):
         return
     shutil.rmtree(workspace.folder, ignore_errors=True)
     workspace.sweep_temporary_files()

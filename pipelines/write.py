@@ -89,6 +89,7 @@ def write_shard(workspace: Workspace, name: str) -> ShardReport:
     """
     cv2.setNumThreads(1)
     plan_path = workspace.plan_path(name)
+    plan_sha256 = file_sha256(plan_path)
     job, samples = read_plan(plan_path)
     split = name.split("-", 1)[0]
     tally = _Tally(len(job.skeleton))
@@ -100,7 +101,7 @@ def write_shard(workspace: Workspace, name: str) -> ShardReport:
             _write_sample(sample, data, split, job, writer, tally)
             progress.advance(1, writer.bytes)
     shard = ShardInfo(name, writer.records, writer.bytes, writer.sha256)
-    report = tally.report(file_sha256(plan_path), shard)
+    report = tally.report(plan_sha256, shard)
     write_atomically(workspace.report_path(name), msgspec.json.encode(report), durable=False)
     return report
 

@@ -61,7 +61,7 @@ _SHARDS_ONLY = (
     help="Check untouched images by header and end marker, or decode them all.",
 )  # fmt: skip
 @click.option(
-    "--max-bad", default=1.0, show_default=True, metavar="PERCENT",
+    "--max-bad", default=1.0, type=click.FloatRange(0, 100), show_default=True, metavar="PERCENT",
     help="Samples that may go to quarantine before the job fails.",
 )  # fmt: skip
 @click.option("--shards", type=click.IntRange(1, 99_999), help="Shards in all; else by size.")

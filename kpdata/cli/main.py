@@ -72,6 +72,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except UnicodeEncodeError as error:
+        _end(f"{error.object!r} is not UTF-8: rename that file", 1)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _end(f"{error.strerror or error}{where}", 1)

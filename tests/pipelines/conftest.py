@@ -1,0 +1,51 @@
+"""What the pipeline's tests share: one conversion in one call."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kpdata import formats
+from kpdata.pipelines.convert import Outcome, Request, Watcher, convert
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.plan import Sharding
+from kpdata.splits import parse_splits
+
+Convert = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session")
+def convert_to() -> Convert:
+    """``convert_to(out, annotations, **options) -> Outcome``, in this process unless told."""
+    return _convert_to
+
+
+def _convert_to(
+    out: Path,
+    annotations: Path,
+    *,
+    format: str = "coco",  # noqa: A002 - the request's own name for it
+    images: Path | None = None,
+    split: str = "80/10/10",
+    val: float = 0,
+    seed: int = 0,
+    shards: int | None = None,
+    group: str | None = None,
+    max_bad: float = 1.0,
+    workers: int = 1,
+    watcher: Watcher | None = None,
+    **job: Any,
+) -> Outcome:
+    source = formats.read(format, annotations, images=images)
+    root = str(source.images_root) if source.images_root else None
+    request = Request(
+        format,
+        Job(source.skeleton, images_root=root, seed=seed, **job),
+        parse_splits(split, val, seed),
+        Sharding(count=shards),
+        group=group,
+        max_bad=max_bad,
+        workers=workers,
+    )
+    return convert(source, request, out, watcher or Watcher())

@@ -1,0 +1,485 @@
+"""Planning: which reference goes into which shard of which split, and which are refused."""
+
+import json
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kpdata.errors import FormatError, JobError
+from kpdata.formats.source import Source
+from kpdata.mapping import map_by_name
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.plan import REJECTED, Plan, Sharding, make_plan, read_plan
+from kpdata.pipelines.spool import Spool
+from kpdata.schema import ImageRef, Instance, Rejected, Sample
+from kpdata.skeletons import Skeleton
+from kpdata.splits import group_finder, parse_splits, stable_hash
+
+SKELETON = Skeleton("dot", ("left_dot", "right_dot"))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """An empty images folder; planning opens no picture, so any bytes will do."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+def add(
+    images: Path,
+    name: str,
+    data: bytes | None = None,
+    split: str | None = None,
+    group: str | None = None,
+) -> Sample:
+    """A sample whose image file holds ``data``, by default bytes of its own."""
+    path = images / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(name.encode() if data is None else data)
+    return refer(name, split, group)
+
+
+def refer(name: str, split: str | None = None, group: str | None = None) -> Sample:
+    instance = Instance(np.array([[1, 2, 2], [3, 4, 1]], np.float32))
+    return Sample(name, ImageRef(name), (instance,), split, group)
+
+
+def plan_of(
+    images: Path,
+    samples: Sequence[Sample | Rejected],
+    split: str = "80/10/10",
+    *,
+    folder: str = "plan",
+    val: float = 0,
+    seed: int = 0,
+    group: str | None = None,
+    sharding: Sharding | None = None,
+    job: Job | None = None,
+) -> Plan:
+    source = Source(SKELETON, iter(samples), images, (Path("labels.json"),), Counter(), True)
+    return make_plan(
+        source,
+        job or Job(SKELETON, images_root=str(images)),
+        parse_splits(split, val, seed),
+        sharding or Sharding(),
+        images.parent / folder,
+        group_finder(group),
+    )
+
+
+def keys_by_split(plan: Plan) -> dict[str, list[str]]:
+    """Split → the keys in it, in the order in which its shards hold them."""
+    keys: dict[str, list[str]] = {}
+    for shard in plan.shards:
+        _, samples = read_plan(plan.folder / f"{shard.name}.plan")
+        keys.setdefault(shard.split, []).extend(sample.key for sample in samples)
+    return keys
+
+
+def split_by_key(plan: Plan) -> dict[str, str]:
+    return {key: split for split, keys in keys_by_split(plan).items() for key in keys}
+
+
+def rejected(plan: Plan) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (plan.folder / REJECTED).read_text().splitlines()]
+
+
+def numbered(images: Path, count: int, split: str | None = None) -> list[Sample]:
+    return [add(images, f"{number:04}.jpg", split=split) for number in range(count)]
+
+
+def test_each_split_lies_in_the_order_of_its_keys_hashes_across_its_shards(images: Path) -> None:
+    plan = plan_of(images, numbered(images, 200), sharding=Sharding(count=10))
+    keys = keys_by_split(plan)
+    assert sum(map(len, keys.values())) == plan.samples == 200
+    for found in keys.values():
+        assert found == sorted(found, key=lambda key: stable_hash(key) >> 1)
+        assert found != sorted(found)
+
+
+def test_a_plan_does_not_depend_on_the_order_of_the_source(images: Path) -> None:
+    samples = numbered(images, 60)
+    first = plan_of(images, samples, sharding=Sharding(count=6))
+    second = plan_of(images, samples[::-1], folder="again", sharding=Sharding(count=6))
+    assert first.shards == second.shards
+
+
+def test_a_plan_is_named_by_its_bytes(images: Path) -> None:
+    samples = numbered(images, 10)
+    plain = plan_of(images, samples, "train=100")
+    job = Job(SKELETON, images_root=str(images), jpeg_quality=80)
+    other = plan_of(images, samples, "train=100", folder="other", job=job)
+    assert [shard.name for shard in plain.shards] == [shard.name for shard in other.shards]
+    assert [shard.sha256 for shard in plain.shards] != [shard.sha256 for shard in other.shards]
+
+
+def test_a_plan_file_holds_the_job_and_whole_samples(images: Path) -> None:
+    sample = add(images, "a/b.jpg", group="walk")
+    plan = plan_of(images, [sample], "train=100")
+    job, samples = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
+    (found,) = samples
+    assert job == Job(SKELETON, images_root=str(images))
+    assert (found.key, found.group) == ("a/b.jpg", "walk")
+    assert found.instances == sample.instances
+    assert found.image.uri == str((images / "a/b.jpg").resolve())
+
+
+def test_a_mapping_is_applied_while_planning(images: Path) -> None:
+    target = Skeleton("mirror", ("right_dot", "left_dot", "tail"))
+    job = Job(target, map_by_name(SKELETON, target), str(images))
+    plan = plan_of(images, [add(images, "a.jpg")], "train=100", job=job)
+    _, samples = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
+    assert next(samples).instances[0].keypoints.tolist() == [[3, 4, 1], [1, 2, 2], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 12])
+def test_shards_are_as_many_as_asked_for_and_balanced(images: Path, count: int) -> None:
+    plan = plan_of(images, numbered(images, 50), "train=100", sharding=Sharding(count=count))
+    sizes = [shard.samples for shard in plan.shards]
+    assert len(sizes) == count
+    assert sum(sizes) == 50
+    assert max(sizes) - min(sizes) <= 1
+    names = [f"train-{k:05}-of-{count:05}.tfrecord" for k in range(count)]
+    assert [shard.name for shard in plan.shards] == names
+
+
+def test_asked_for_shards_are_shared_out_and_every_split_has_one(images: Path) -> None:
+    plan = plan_of(images, numbered(images, 200), sharding=Sharding(count=10))
+    shards = Counter(shard.split for shard in plan.shards)
+    assert shards["train"] in (7, 8, 9)
+    assert shards["val"] >= 1
+    assert shards["test"] >= 1
+
+
+def test_no_shard_is_empty_however_many_are_asked_for(images: Path) -> None:
+    plan = plan_of(images, numbered(images, 5), "train=100", sharding=Sharding(count=40))
+    assert [shard.samples for shard in plan.shards] == [1] * 5
+
+
+def test_shard_size_decides_the_number_by_the_images_bytes(images: Path) -> None:
+    samples = [add(images, f"{n}.jpg", bytes([n]) * 1000) for n in range(40)]
+    plan = plan_of(images, samples, "train=100", sharding=Sharding(bytes_per_shard=3000))
+    assert len(plan.shards) == math.ceil(40 * 1000 / 3000)
+
+
+def test_shard_size_counts_the_copies_of_train_and_of_nothing_else(images: Path) -> None:
+    samples = [add(images, f"{n}.jpg", bytes([n]) * 1000) for n in range(60)]
+    job = Job(SKELETON, images_root=str(images), augment=3)
+    plan = plan_of(images, samples, "50/25/25", sharding=Sharding(bytes_per_shard=1000), job=job)
+    shards = Counter(shard.split for shard in plan.shards)
+    keys = keys_by_split(plan)
+    assert shards["train"] == len(keys["train"])  # as many as there are samples, at most
+    assert shards["val"] == len(keys["val"])
+    wide = plan_of(
+        images, samples, "50/25/25", folder="wide", sharding=Sharding(bytes_per_shard=4000), job=job
+    )
+    shards = Counter(shard.split for shard in wide.shards)
+    assert shards["train"] == len(keys["train"])
+    assert shards["val"] == math.ceil(len(keys["val"]) / 4)
+
+
+def test_crops_are_sized_by_their_pixels_not_by_the_images_bytes(images: Path) -> None:
+    samples = [add(images, f"{n}.jpg", bytes([n]) * 10) for n in range(20)]
+    job = Job(SKELETON, images_root=str(images), crop=100)
+    sharding = Sharding(bytes_per_shard=20_000)
+    plan = plan_of(images, samples, "train=100", sharding=sharding, job=job)
+    assert len(plan.shards) == 20 * 4000 / 20_000
+
+
+def test_a_bad_image_is_refused_while_planning_with_its_name(images: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(b"secret")
+    (images / "link.jpg").symlink_to(secret)
+    (images / "folder.jpg").mkdir()
+    (images / "loop").symlink_to(images / "loop")
+    bad = {
+        str(secret): "unsafe path",
+        "../secret.jpg": "unsafe path",
+        "a/../../secret.jpg": "unsafe path",
+        "..\\secret.jpg": "unsafe path",
+        "nul\0.jpg": "unsafe path",
+        "link.jpg": "unsafe path",
+        "gone.jpg": "image missing",
+        "folder.jpg": "image missing",
+        "loop": "image missing",
+        "x" * 300 + ".jpg": "image missing",
+        "empty.jpg": "image empty",
+        "huge.jpg": "image too large",
+    }
+    add(images, "huge.jpg", b"x" * 101)
+    add(images, "empty.jpg", b"")
+    samples = [add(images, "good.jpg"), *map(refer, bad)]
+    job = Job(SKELETON, images_root=str(images), max_bytes=100)
+    plan = plan_of(images, samples, "train=100", job=job)
+    lines = rejected(plan)
+    assert {line["key"]: line["reason"] for line in lines} == bad
+    for line in lines:
+        assert repr(line["key"])[1:-1] in line["detail"] or line["key"] in line["detail"]
+    assert plan.rejected == Counter(bad.values())
+    assert keys_by_split(plan) == {"train": ["good.jpg"]}
+
+
+def test_a_link_inside_the_folder_is_followed(images: Path) -> None:
+    add(images, "real.jpg")
+    (images / "link.jpg").symlink_to(images / "real.jpg")
+    plan = plan_of(images, [refer("link.jpg")], "train=100")
+    assert keys_by_split(plan) == {"train": ["link.jpg"]}
+
+
+def test_what_the_reader_refused_is_listed_with_the_rest_by_key(images: Path) -> None:
+    refused = Rejected("b", "bad keypoints", "labels.json: $.annotations[3] is NaN")
+    plan = plan_of(
+        images, [refer("c.jpg"), refused, refer("a.jpg"), add(images, "d.jpg")], "train=100"
+    )
+    assert [line["key"] for line in rejected(plan)] == ["a.jpg", "b", "c.jpg"]
+    assert rejected(plan)[1] == refused._asdict()
+    assert [item.key for item in plan.rejected_samples()] == ["a.jpg", "b", "c.jpg"]
+
+
+def test_a_source_without_an_images_folder_must_carry_its_bytes(images: Path) -> None:
+    with pytest.raises(FormatError, match=r"no sample is usable \(1 × image missing\)"):
+        plan_of(images, [refer("a.jpg")], job=Job(SKELETON))
+
+
+# --- identical images -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_picture_under_two_names_never_lies_in_two_splits(images: Path, seed: int) -> None:
+    twins = [
+        [
+            add(images, f"first{n}.jpg", b"same" * (n + 1)),
+            add(images, f"again{n}.jpg", b"same" * (n + 1)),
+        ]
+        for n in range(6)
+    ]
+    samples = [sample for pair in twins for sample in pair]
+    plan = plan_of(images, samples, "50/25/25", seed=seed)
+    where = split_by_key(plan)
+    assert all(where[first.key] == where[second.key] for first, second in twins)
+    assert plan.counts["identical images joined into one group"] == 6
+    assert len(where) == 12
+
+
+def test_images_of_one_size_or_one_tail_are_told_apart(images: Path) -> None:
+    tail = b"t" * 5000
+    samples = [add(images, f"{n}.jpg", bytes([n]) + tail) for n in range(20)]
+    samples += [add(images, f"{n}.png", bytes([n]) * 8) for n in range(20)]
+    plan = plan_of(images, samples)
+    assert "identical images joined into one group" not in plan.counts
+
+
+def test_groups_that_share_a_picture_are_one_group_and_so_on_along_the_chain(images: Path) -> None:
+    def video(name: str, first: bytes, last: bytes) -> list[Sample]:
+        middle = [add(images, f"{name}_{n}.jpg") for n in range(1, 4)]
+        return [add(images, f"{name}_0.jpg", first), *middle, add(images, f"{name}_9.jpg", last)]
+
+    chain = [*video("a", b"1", b"22"), *video("c", b"333", b"4444"), *video("b", b"22", b"333")]
+    others = [sample for n in range(8) for sample in video(f"v{n}", b"%d" % n * 9, b"%d" % n * 10)]
+    for seed in range(6):
+        plan = plan_of(
+            images, [*chain, *others], "50/25/25", seed=seed, folder=f"{seed}", group=r"(\w+)_\d"
+        )
+        where = split_by_key(plan)
+        assert len({where[sample.key] for sample in chain}) == 1
+        for n in range(8):
+            assert len({split for key, split in where.items() if key.startswith(f"v{n}_")}) == 1
+        assert plan.counts["identical images joined into one group"] == 2
+
+
+def test_joined_groups_are_named_alike_in_the_records(images: Path) -> None:
+    samples = [add(images, "x.jpg", b"1", group="later"), add(images, "y.jpg", b"1", group="early")]
+    plan = plan_of(images, samples, "train=100")
+    _, found = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
+    assert [sample.group for sample in found] == ["early", "early"]
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def test_a_regular_expression_keeps_what_it_captures_together(images: Path) -> None:
+    samples = [add(images, f"day{n // 10}/{n}.jpg") for n in range(200)]
+    where = split_by_key(plan_of(images, samples, "50/25/25", group=r"^(day\d+)/"))
+    days = {
+        day: {where[f"day{day}/{n}.jpg"] for n in range(day * 10, day * 10 + 10)}
+        for day in range(20)
+    }
+    assert all(len(splits) == 1 for splits in days.values())
+    assert len(set.union(*days.values())) == 3
+
+
+def test_a_name_that_the_expression_does_not_match_is_its_own_group(images: Path) -> None:
+    samples = [add(images, f"{n}.jpg") for n in range(100)]
+    grouped = plan_of(images, samples, group=r"^(day\d+)/")
+    alone = plan_of(images, samples, folder="alone")
+    assert split_by_key(grouped) == split_by_key(alone)
+
+
+def test_the_sources_own_group_is_kept_together(images: Path) -> None:
+    samples = [add(images, f"{n}.jpg", group=f"person{n // 5}") for n in range(100)]
+    where = split_by_key(plan_of(images, samples, "50/25/25"))
+    people = [{where[f"{n}.jpg"] for n in range(first, first + 5)} for first in range(0, 100, 5)]
+    assert all(len(splits) == 1 for splits in people)
+    assert set.union(*people) == {"train", "val", "test"}
+
+
+def test_the_expression_goes_before_the_sources_own_group_where_it_matches(images: Path) -> None:
+    samples = [add(images, f"day{n // 10}_{n}.jpg", group=f"person{n % 10}") for n in range(60)]
+    samples += [add(images, f"{n}.jpg", group=f"person{n // 10}") for n in range(40)]
+    where = split_by_key(plan_of(images, samples, "50/25/25", group=r"^(day\d+)_"))
+    for n in range(0, 60, 10):
+        assert len({where[sample.key] for sample in samples[n : n + 10]}) == 1
+    people = [{where[f"{n}.jpg"] for n in range(first, first + 10)} for first in range(0, 40, 10)]
+    assert all(len(splits) == 1 for splits in people)
+    assert len({where[sample.key] for sample in samples[:60:10]}) > 1
+
+
+def test_adding_images_never_moves_an_old_one_to_another_split(images: Path) -> None:
+    samples = numbered(images, 120)
+    few = split_by_key(plan_of(images, samples[::3]))
+    many = split_by_key(plan_of(images, samples, folder="many"))
+    assert {key: many[key] for key in few} == few
+    assert set(few.values()) == {"train", "val", "test"}
+
+
+def test_another_seed_is_another_draw(images: Path) -> None:
+    samples = numbered(images, 120)
+    assert split_by_key(plan_of(images, samples)) != split_by_key(
+        plan_of(images, samples, seed=1, folder="other")
+    )
+
+
+# --- the official split ---------------------------------------------------------------------------
+
+
+def official(images: Path) -> list[Sample]:
+    train = [add(images, f"train{n}.jpg", split="train") for n in range(100)]
+    return train + [add(images, f"test{n}.jpg", split="test") for n in range(40)]
+
+
+def test_the_official_split_is_kept(images: Path) -> None:
+    keys = keys_by_split(plan_of(images, official(images), "official"))
+    assert {split: len(found) for split, found in keys.items()} == {"train": 100, "test": 40}
+    assert all(key.startswith(split) for split, found in keys.items() for key in found)
+
+
+def test_part_of_the_official_train_set_becomes_val_by_the_same_hash(images: Path) -> None:
+    samples = official(images)
+    keys = keys_by_split(plan_of(images, samples, "official", val=20))
+    assert list(keys) == ["train", "val", "test"]
+    assert len(keys["test"]) == 40
+    assert 10 <= len(keys["val"]) <= 30
+    assert all(key.startswith("train") for key in keys["val"])
+    more = keys_by_split(plan_of(images, samples, "official", val=40, folder="more"))
+    assert set(keys["val"]) < set(more["val"])
+
+
+def test_the_carve_out_does_not_tear_groups_apart(images: Path) -> None:
+    samples = [
+        add(images, f"{n}.jpg", split="train" if n < 90 else "test", group=f"walk{n // 10}")
+        for n in range(100)
+    ]
+    where = split_by_key(plan_of(images, samples, "official", val=50))
+    walks = [{where[f"{n}.jpg"] for n in range(walk, walk + 10)} for walk in range(0, 100, 10)]
+    assert all(len(splits) == 1 for splits in walks)
+    assert set.union(*walks) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    ("splits", "kept"),
+    [(("train", "test"), "test"), (("val", "train"), "val"), (("val", "test"), "test")],
+)
+def test_a_picture_in_two_official_splits_stays_where_it_measures(
+    images: Path, splits: tuple[str, str], kept: str
+) -> None:
+    twins = [add(images, f"{split}.jpg", b"same", split) for split in splits]
+    others = [add(images, f"{split}_other.jpg", split=split) for split in ("train", "val", "test")]
+    plan = plan_of(images, twins + others, "official")
+    (line,) = rejected(plan)
+    lost = next(split for split in splits if split != kept)
+    assert line == {
+        "key": f"{lost}.jpg",
+        "reason": "leaks into another split",
+        "detail": f"{lost}.jpg of the official {lost} split is also in {kept}",
+    }
+    assert split_by_key(plan)[f"{kept}.jpg"] == kept
+    assert plan.counts["refused to keep splits apart"] == 1
+
+
+def test_a_group_in_two_official_splits_leaves_the_train_set(images: Path) -> None:
+    samples = official(images)
+    samples += [add(images, f"walk_{n}.jpg", split="train") for n in range(3)]
+    samples += [add(images, "walk_9.jpg", split="test")]
+    plan = plan_of(images, samples, "official", group=r"^(walk)_")
+    assert [line["key"] for line in rejected(plan)] == ["walk_0.jpg", "walk_1.jpg", "walk_2.jpg"]
+    assert split_by_key(plan)["walk_9.jpg"] == "test"
+
+
+def test_a_sample_without_an_official_split_is_refused_by_name(images: Path) -> None:
+    plan = plan_of(images, [*official(images), add(images, "new.jpg")], "official")
+    (line,) = rejected(plan)
+    assert (line["key"], line["reason"]) == ("new.jpg", "no official split")
+    assert "use --split 80/10/10" in line["detail"]
+
+
+def test_a_source_without_official_splits_says_so(images: Path) -> None:
+    with pytest.raises(FormatError, match=r"10 × no official split.*--split 80/10/10"):
+        plan_of(images, numbered(images, 10), "official")
+
+
+# --- what cannot be planned -----------------------------------------------------------------------
+
+
+def test_a_source_of_bad_images_only_shows_the_reasons_and_the_first_detail(images: Path) -> None:
+    samples = [refer("a.jpg"), refer("b.jpg"), refer("../c.jpg")]
+    expected = (
+        r"labels\.json: no sample is usable \(2 × image missing, 1 × unsafe path\); the first"
+    )
+    with pytest.raises(FormatError, match=expected):
+        plan_of(images, samples)
+
+
+def test_an_empty_source_is_refused(images: Path) -> None:
+    with pytest.raises(FormatError, match=r"labels\.json: holds no sample at all"):
+        plan_of(images, [])
+
+
+def test_two_samples_under_one_key_are_refused(images: Path) -> None:
+    sample = add(images, "a.jpg")
+    with pytest.raises(FormatError, match=r"two samples have the key 'a\.jpg'"):
+        plan_of(images, [sample, sample])
+
+
+@pytest.mark.parametrize(
+    ("splits", "named"),
+    [("train=98,val=1,test=1", "split val and test is empty"), ("train=99,test=1", "split test")],
+)
+def test_an_empty_split_is_a_warning_with_advice(images: Path, splits: str, named: str) -> None:
+    plan = plan_of(images, [add(images, "a.jpg", b"1"), add(images, "b.jpg", b"22")], splits)
+    (warning,) = plan.warnings
+    assert warning.startswith(named)
+    assert "larger share, another --seed, or a finer --group" in warning
+
+
+def test_full_splits_need_no_warning(images: Path) -> None:
+    assert plan_of(images, numbered(images, 200)).warnings == ()
+
+
+def test_an_official_split_of_one_part_is_a_warning(images: Path) -> None:
+    plan = plan_of(images, numbered(images, 3, split="train"), "official")
+    assert plan.warnings == ("the source's official split has only train: nothing to test on",)
+
+
+def test_a_full_temporary_folder_is_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(spool: Spool, rows: Iterable[object] = ()) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Spool, "_flush", full)
+    with pytest.raises(JobError, match=r"kpdata-plan-.*disk is full: point TMPDIR to"):
+        plan_of(images, [add(images, "a.jpg")])
