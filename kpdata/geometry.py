@@ -14,9 +14,8 @@ from kpdata.schema import FloatArray, Instance
 Affine = npt.NDArray[np.floating]
 
 
-def identity() -> Affine:
-    """The affine that changes nothing."""
-    return np.eye(2, 3)
+IDENTITY: Affine = np.eye(2, 3)
+"""The affine that changes nothing."""
 
 
 def apply_affine(affine: Affine, xy: FloatArray) -> FloatArray:

@@ -113,28 +113,38 @@ def file_size(path: str, max_bytes: int = MAX_BYTES) -> int:
         ImageError: there is no regular file, it is empty, or it exceeds ``max_bytes``.
     """
     try:
-        status = os.stat(path)
+        return _checked_size(path, os.stat(path), max_bytes)
     except OSError as error:
         raise ImageError("image missing", f"{path}: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("image missing", f"{path} is not a file")
-    if status.st_size == 0:
-        raise ImageError("image empty", f"{path} has no bytes")
-    if status.st_size > max_bytes:
-        raise ImageError(
-            "image too large", f"{path} has {status.st_size:,} bytes, over the limit {max_bytes:,}"
-        )
-    return status.st_size
 
 
 def read_file(path: str, max_bytes: int = MAX_BYTES) -> bytes:
     """The bytes of an image file, under the same conditions as :func:`file_size`."""
-    file_size(path, max_bytes)
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold the job up
+        try:
+            size = _checked_size(path, os.fstat(file), max_bytes)
+            data = os.read(file, size)
+        finally:
+            os.close(file)
     except OSError as error:
         raise ImageError("image missing", f"{path}: {error.strerror}") from error
+    if len(data) < size:
+        raise ImageError("image cut short", f"{path} shrank while it was read")
+    return data
+
+
+def _checked_size(path: str, status: os.stat_result, max_bytes: int) -> int:
+    size = status.st_size
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("image missing", f"{path} is not a file")
+    if size == 0:
+        raise ImageError("image empty", f"{path} has no bytes")
+    if size > max_bytes:
+        raise ImageError(
+            "image too large", f"{path} has {size:,} bytes, over the limit {max_bytes:,}"
+        )
+    return size
 
 
 def stored_bytes(image: ImageRef) -> bytes:
@@ -348,5 +358,5 @@ def source_to_upright(header: Header, exif: str) -> geometry.Affine:
         exif: ``applied`` when the annotator saw the image upright, ``ignored`` when raw.
     """
     if exif == "applied":
-        return geometry.identity()
+        return geometry.IDENTITY
     return geometry.orientation_affine(header.orientation, header.width, header.height)

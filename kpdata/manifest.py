@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kpdata.errors import DatasetError
+from kpdata.errors import DatasetError, SchemaError
 from kpdata.mapping import MappedKeypoint
 from kpdata.records import SCHEMA_VERSION
 from kpdata.skeletons import Skeleton
@@ -152,7 +152,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise DatasetError(f"{path}: {error.strerror}") from error
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SchemaError) as error:
         raise DatasetError(f"{path}: not a manifest of this version: {error}") from error
     if manifest.schema_version != SCHEMA_VERSION:
         raise DatasetError(

@@ -77,7 +77,7 @@ _BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def encode(sample: Sample) -> bytes:
-    """Serialise a sample that carries its image's bytes, their hash if it is known, and its view.
+    """Serialise a sample that carries its image's bytes and its view.
 
     Equal samples give equal bytes: the features are written in sorted order.
     """
@@ -130,7 +130,7 @@ def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
         "image/width": [image.width],
         "image/filename": [image.name.encode()],
         "image/source_id": [sample.key.encode()],
-        "image/key/sha256": [(image.sha256 or hashlib.sha256(image.data).hexdigest()).encode()],
+        "image/key/sha256": [hashlib.sha256(image.data).hexdigest().encode()],
         **{f"image/object/bbox/{side}": sides[i] for i, side in enumerate(_BOX_SIDES)},
         "image/object/area": [i.area or 0.0 for i in instances],
         "image/object/is_crowd": [int(i.is_crowd) for i in instances],

@@ -94,5 +94,6 @@ class Dataset:
 def read_record(uri: str) -> Sample:
     """The sample of the one record that ``uri`` names; DatasetError where it is damaged."""
     offset, num_keypoints, path = uri.removeprefix(RECORD_SCHEME).split(":", 2)
-    _, payload = next(tfrecord.read(path, int(offset)))
-    return records.decode(payload, int(num_keypoints))
+    for _, payload in tfrecord.read(path, int(offset)):
+        return records.decode(payload, int(num_keypoints))
+    raise DatasetError(f"{path}: no record at byte {offset}: the file is cut short")

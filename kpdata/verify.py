@@ -5,9 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from kpdata import images, records, tfrecord
 from kpdata.errors import DatasetError, KpdataError, located
-from kpdata.manifest import QUARANTINE, Manifest, ShardInfo, compute_root_hash, file_sha256
+from kpdata.manifest import (
+    QUARANTINE,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    compute_root_hash,
+    file_sha256,
+)
 from kpdata.schema import Sample
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN, stable_hash
@@ -36,24 +45,14 @@ def verify(
     faults = list(_folder_faults(dataset))
     leaks = _Leaks()
     for split, info in dataset.manifest.splits.items():
-        tally: Counter[str] = Counter()
+        tally = _Tally(len(dataset.skeleton))
         for shard in info.shards:
             try:
                 _check_shard(dataset, split, shard, leaks, tally)
             except (KpdataError, OSError) as error:
                 faults.append(str(error))
             on_bytes(shard.bytes)
-        stated = {
-            "records": info.records,
-            "copies": info.copies,
-            "instances": info.instances,
-            "labelled keypoints": sum(row[1] + row[2] for row in info.visibility),
-        }
-        faults += [
-            f"split {split} holds {tally[what]} {what}, the manifest says {number}"
-            for what, number in stated.items()
-            if tally[what] != number
-        ]
+        faults += tally.faults(split, info)
     return dataset.manifest, faults + leaks.faults
 
 
@@ -71,7 +70,7 @@ def _folder_faults(dataset: Dataset) -> Iterator[str]:
 
 
 def _check_shard(
-    dataset: Dataset, split: str, shard: ShardInfo, leaks: "_Leaks", tally: Counter[str]
+    dataset: Dataset, split: str, shard: ShardInfo, leaks: "_Leaks", tally: "_Tally"
 ) -> None:
     path = dataset.shard_path(shard)
     size = path.stat().st_size
@@ -85,8 +84,9 @@ def _check_shard(
         with located(f"{path}: record {number} at byte {offset}"):
             sample = records.decode(payload, len(dataset.skeleton))
             _check_image(sample)
-            _count(sample, split, tally)
-        leaks.see(sample, split)
+            if sample.view and sample.view.copy and split != TRAIN:
+                raise DatasetError(f"{sample.key} is an augmented copy in split {split}")
+        tally.add(sample, is_new=leaks.see(sample, split))
         found += 1
     if found != shard.records:
         raise DatasetError(f"{path} holds {found} records, the manifest says {shard.records}")
@@ -106,15 +106,33 @@ def _check_image(sample: Sample) -> None:
         )
 
 
-def _count(sample: Sample, split: str, tally: Counter[str]) -> None:
-    tally["records"] += 1
-    if sample.view and sample.view.copy:
-        if split != TRAIN:
-            raise DatasetError(f"{sample.key} is an augmented copy in split {split}")
-        tally["copies"] += 1
-        return
-    tally["instances"] += len(sample.instances)
-    tally["labelled keypoints"] += sum(i.num_labelled for i in sample.instances)
+class _Tally:
+    """Counts what one split really holds."""
+
+    def __init__(self, num_keypoints: int) -> None:
+        self.counts = Counter(samples=0, records=0, copies=0, instances=0)
+        self.visibility = np.zeros((num_keypoints, 3), np.int64)
+
+    def add(self, sample: Sample, is_new: bool) -> None:
+        """Count one record; ``is_new`` says that it is the first of its source image."""
+        self.counts["samples"] += is_new
+        self.counts["records"] += 1
+        if sample.view and sample.view.copy:
+            self.counts["copies"] += 1
+            return
+        self.counts["instances"] += len(sample.instances)
+        for instance in sample.instances:
+            v = instance.visibility.astype(np.intp)
+            self.visibility[np.arange(len(v)), v] += 1
+
+    def faults(self, split: str, stated: SplitInfo) -> Iterator[str]:
+        """What the manifest states otherwise."""
+        for what, found in self.counts.items():
+            number = getattr(stated, what)
+            if found != number:
+                yield f"split {split} holds {found} {what}, the manifest says {number}"
+        if not np.array_equal(self.visibility, stated.visibility):
+            yield f"split {split}: the manifest counts its keypoints' visibility otherwise"
 
 
 class _Leaks:
@@ -124,12 +142,19 @@ class _Leaks:
         self._split_of: dict[int, str] = {}
         self.faults: list[str] = []
 
-    def see(self, sample: Sample, split: str) -> None:
+    def see(self, sample: Sample, split: str) -> bool:
+        """Note a record's names, and say whether its source image is seen for the first time."""
+        is_new = _hash("image", sample.key) not in self._split_of
         seen = (("group", sample.group), ("image", sample.key), ("bytes", sample.image.sha256))
         for what, name in seen:
-            first = self._split_of.setdefault(stable_hash(f"{what}\0{name}"), split)
+            first = self._split_of.setdefault(_hash(what, name), split)
             if first != split:
                 self.faults.append(_LEAKS[what].format(name, first, split))
+        return is_new
+
+
+def _hash(what: str, name: str | None) -> int:
+    return stable_hash(f"{what}\0{name}")
 
 
 _LEAKS = {

@@ -165,7 +165,7 @@ def _write(
             _execution(request, samples, workspace),
             on_tick=lambda: watcher.written(*workspace.progress_so_far()),
         )
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise JobError(_why(workspace, error)) from error
 
 
@@ -185,7 +185,7 @@ def write_or_tell(workspace: Workspace, shard: str) -> None:
         raise
 
 
-def _why(workspace: Workspace, error: RuntimeError) -> str:
+def _why(workspace: Workspace, error: RuntimeError | OSError) -> str:
     told = workspace.failures()
     if told:
         return (
@@ -237,9 +237,11 @@ def _options(request: Request) -> dict[str, Any]:
     unused += [] if request.job.augment else ["augment_config"]
     for key in unused:
         del job[key]
-    return {
+    options = {
         **job,
-        "splits": msgspec.to_builtins(request.splits),
-        "sharding": msgspec.to_builtins(request.sharding),
+        "splits": request.splits,
+        "sharding": request.sharding,
         "group": request.group,
     }
+    read_back: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(options))
+    return read_back

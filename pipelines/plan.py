@@ -17,6 +17,7 @@ from kpdata.errors import FormatError, ImageError
 from kpdata.formats.source import Source
 from kpdata.mapping import map_sample
 from kpdata.pipelines.job import Job
+from kpdata.pipelines.render import why_not_cropped
 from kpdata.pipelines.spool import Spool
 from kpdata.quarantine import as_line
 from kpdata.schema import Rejected, Sample, unpack_sample
@@ -116,7 +117,7 @@ def make_plan(
     with Spool() as spool:
         for sample in source.samples:
             on_sample(1)
-            _receive(sample, job, group_of, spool)
+            _receive(sample, job, group_of, spool, source.counts)
         joined = spool.join_identical_images(job)
         leaks = spool.place(splits)
         totals = spool.split_totals()
@@ -139,20 +140,35 @@ def read_plan(path: Path) -> tuple[Job, Iterator[Sample]]:
 
 
 def _receive(
-    sample: Sample | Rejected, job: Job, group_of: Callable[[str], str | None], spool: Spool
+    sample: Sample | Rejected,
+    job: Job,
+    group_of: Callable[[str], str | None],
+    spool: Spool,
+    counts: Counter[str],
 ) -> None:
     if isinstance(sample, Rejected):
         spool.reject(sample)
+        return
+    if job.mapping:
+        sample = map_sample(sample, job.mapping)
+    if job.crop and _nothing_to_crop(sample, job, counts):
         return
     try:
         sample, size = locate(sample, job)
     except ImageError as error:
         spool.reject(Rejected(sample.key, error.reason, str(error)))
         return
-    sample = replace(sample, group=group_of(sample.image.name) or sample.group)
-    if job.mapping:
-        sample = map_sample(sample, job.mapping)
-    spool.add(sample, size)
+    spool.add(replace(sample, group=group_of(sample.image.name) or sample.group), size)
+
+
+def _nothing_to_crop(sample: Sample, job: Job, counts: Counter[str]) -> bool:
+    """Whether no instance gives a crop, so that the image need not be read; counted if so."""
+    reasons = [why_not_cropped(instance, job) for instance in sample.instances]
+    if None in reasons:
+        return False
+    counts["images without an instance to crop"] += 1
+    counts.update(reason for reason in reasons if reason)
+    return True
 
 
 def locate(sample: Sample, job: Job) -> tuple[Sample, int]:
@@ -207,7 +223,8 @@ def _write_rejected(rejected: Iterator[Rejected], path: Path) -> Counter[str]:
 def _nothing_usable(source: Source, rejected: Counter[str], spool: Spool) -> str:
     files = ", ".join(str(path) for path in source.annotation_files)
     if not rejected:
-        return f"{files}: holds no sample at all"
+        noted = "".join(f"; {count:,} {what}" for what, count in source.counts.items())
+        return f"{files}: holds no sample to write{noted}"
     listed = ", ".join(f"{count} × {reason}" for reason, count in rejected.most_common())
     return f"{files}: no sample is usable ({listed}); the first: {next(spool.rejected()).detail}"
 

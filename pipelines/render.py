@@ -125,42 +125,50 @@ def _moved(
 
 def _whole_frame(upright: Upright) -> _Frame:
     return _Frame(
-        geometry.identity(), upright.width, upright.height, upright.sample.instances, WHOLE_IMAGE
+        geometry.IDENTITY, upright.width, upright.height, upright.sample.instances, WHOLE_IMAGE
     )
 
 
 def _crops(upright: Upright, job: Job, counts: Counter[str]) -> Iterator[_Frame]:
     assert job.crop is not None
     for index, instance in enumerate(upright.sample.instances):
-        box = _crop_box(upright, instance, job)
-        if instance.is_crowd:
-            counts["instances not cropped: crowd"] += 1
-        elif not instance.num_labelled:
-            counts["instances not cropped: no labelled keypoint"] += 1
-        elif box is None:
-            counts["instances not cropped: no box"] += 1
-        else:
-            affine = geometry.square_crop(box, job.margin, job.crop)
-            yield _Frame(geometry.as_stored(affine), job.crop, job.crop, (instance,), index)
+        reason = why_not_cropped(instance, job)
+        if reason:
+            counts[reason] += 1
+            continue
+        affine = geometry.square_crop(_crop_box(upright, instance, job), job.margin, job.crop)
+        yield _Frame(geometry.as_stored(affine), job.crop, job.crop, (instance,), index)
 
 
-def _crop_box(upright: Upright, instance: Instance, job: Job) -> FloatArray | None:
+def why_not_cropped(instance: Instance, job: Job) -> str | None:
+    """The name under which an instance that gives no crop is counted; None where it gives one."""
+    if instance.is_crowd:
+        return "instances not cropped: crowd"
+    if not instance.num_labelled:
+        return "instances not cropped: no labelled keypoint"
+    if job.crop_from == "bbox" and instance.bbox_xyxy is None:
+        return "instances not cropped: no box"
+    return None
+
+
+def _crop_box(upright: Upright, instance: Instance, job: Job) -> FloatArray:
     if job.crop_from == "image":
         return np.array([0, 0, upright.width, upright.height], np.float32)
-    return geometry.keypoint_box(instance) if job.crop_from == "keypoints" else instance.bbox_xyxy
+    box = instance.bbox_xyxy if job.crop_from == "bbox" else geometry.keypoint_box(instance)
+    assert box is not None, "why_not_cropped let it pass"
+    return box
 
 
 def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
-    header, data, sha256 = upright.header, upright.data, upright.sample.image.sha256
+    header, data = upright.header, upright.data
     kind = "png" if header.format == "other" else header.format
     if not header.storable:
         counts["images re-encoded as upright RGB"] += 1
         data = images.encode(images.decode_upright(data, header), kind, job.jpeg_quality)
-        sha256 = None
     image = replace(
         upright.sample.image,
         uri="", width=upright.width, height=upright.height, data=data, format=kind,
-        sha256=sha256,
+        sha256=None,
     )  # fmt: skip
     view = View(upright.base, *upright.source_size)
     return replace(upright.sample, image=image, view=view)

@@ -42,7 +42,7 @@ class Execution:
 
     Attributes:
         runner: ``embedded``, or the name of any Beam runner.
-        workers: processes of the embedded runner; 0 stays inside this process.
+        workers: processes of the embedded runner; 0 stays inside this process, without Beam.
         log: where those processes write what they have to say.
         beam_options: passed to Beam as they are.
     """
@@ -51,6 +51,11 @@ class Execution:
     workers: int
     log: Path
     beam_options: tuple[str, ...] = ()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether nothing but a loop is asked for, which Ctrl-C can stop at any moment."""
+        return self.runner == EMBEDDED and not self.workers and not self.beam_options
 
 
 def run(
@@ -69,9 +74,19 @@ def run(
 
     Raises:
         JobError: a worker was killed.
-        RuntimeError: ``write`` raised on a worker, or the runner itself failed.
+        RuntimeError: ``write`` raised on a worker, or the runner itself failed. In this process,
+            ``write``'s own error comes through.
     """
-    with _quiet_logs(), _ticking(on_tick), _Watchdog() as watchdog:
+    with _ticking(on_tick):
+        if plan.in_process:
+            for shard in shards:
+                write(shard)
+        else:
+            _run_on_beam(shards, write, plan)
+
+
+def _run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execution) -> None:
+    with _quiet_logs(), _Watchdog() as watchdog:
         try:
             with _pipeline(plan) as pipeline:
                 (
@@ -82,6 +97,8 @@ def run(
                 )
         except BaseException as error:
             watchdog.stop_workers()
+            if watchdog.interrupted:
+                raise KeyboardInterrupt from error
             if watchdog.saw_death:
                 raise JobError(
                     "a worker process was killed, most likely because memory ran out. "
@@ -113,12 +130,12 @@ class _Watchdog:
     """Breaks the main thread's wait when a worker dies: FnApiRunner would wait for ever.
 
     Attributes:
+        interrupted: Ctrl-C was pressed, which Beam may turn into another error.
         saw_death: a worker died, and nobody had interrupted the run before.
     """
 
     def __init__(self) -> None:
-        self.saw_death = False
-        self._stopping = False
+        self.interrupted = self.saw_death = self._stopping = False
         self._in_main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Self:
@@ -150,7 +167,7 @@ class _Watchdog:
         if self.saw_death:
             raise KeyboardInterrupt
         if callable(self._old_handler):
-            self._stopping = True
+            self.interrupted = self._stopping = True
             self._old_handler(number, frame)
 
     def stop_workers(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kpdata.errors import DatasetError, FormatError, ImageError, JobError
+from kpdata.errors import FormatError, ImageError, JobError
 from kpdata.pipelines.fetch import fetch, fetch_tail
 from kpdata.pipelines.job import Job
 from kpdata.schema import ImageRef, Rejected, Sample, pack, unpack_sample
@@ -211,7 +211,7 @@ def _digest_or_none(
 ) -> bytes | None:
     try:
         return hashlib.sha256(read(image, job.max_bytes)).digest()
-    except (ImageError, DatasetError):  # the writer meets it again, and quarantines it there
+    except ImageError:  # the writer meets it again, and quarantines it there
         return None
 
 

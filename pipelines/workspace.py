@@ -156,6 +156,7 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
             workspace.start()
             yield workspace
         except BaseException as error:
+            workspace.sweep_temporary_files()
             _forget_empty_work(workspace, created)
             if not isinstance(error, OSError):
                 raise
@@ -185,7 +186,6 @@ def _forget_empty_work(workspace: Workspace, created: bool) -> None:
     if any(workspace.folder.glob("reports/*")) or any(workspace.out.glob("*.tfrecord")):
         return
     shutil.rmtree(workspace.folder, ignore_errors=True)
-    workspace.sweep_temporary_files()
     if created:
         with contextlib.suppress(OSError):
             workspace.out.rmdir()

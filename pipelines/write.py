@@ -9,7 +9,7 @@ import numpy as np
 from kpdata import records, tfrecord
 from kpdata.errors import ImageError
 from kpdata.manifest import ShardInfo, file_sha256, write_atomically
-from kpdata.pipelines.fetch import load_images
+from kpdata.pipelines.fetch import fetch
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import read_plan
 from kpdata.pipelines.render import render
@@ -97,8 +97,8 @@ def write_shard(workspace: Workspace, name: str) -> ShardReport:
         tfrecord.Writer(workspace.out / name) as writer,
         workspace.progress(name) as progress,
     ):
-        for sample, data in load_images(samples, job):
-            _write_sample(sample, data, split, job, writer, tally)
+        for sample in samples:
+            _write_sample(sample, split, job, writer, tally)
             progress.advance(1, writer.bytes)
     shard = ShardInfo(name, writer.records, writer.bytes, writer.sha256)
     report = tally.report(plan_sha256, shard)
@@ -108,7 +108,6 @@ def write_shard(workspace: Workspace, name: str) -> ShardReport:
 
 def _write_sample(
     sample: Sample,
-    data: bytes | ImageError,
     split: str,
     job: Job,
     writer: tfrecord.Writer,
@@ -116,8 +115,7 @@ def _write_sample(
 ) -> None:
     counts: Counter[str] = Counter()
     try:
-        if isinstance(data, ImageError):
-            raise data
+        data = fetch(sample.image, job.max_bytes)
         made = list(render(sample, data, split, job, counts))
     except ImageError as error:
         tally.rejected.append(Rejected(sample.key, error.reason, _at(sample.image.uri, error)))

@@ -43,7 +43,7 @@ def test_a_copy_is_flipped_then_turned_and_scaled_about_the_centre_then_shifted(
 
 
 def test_the_draw_that_changes_nothing_has_the_identity_affine():
-    np.testing.assert_array_equal(draw_affine(Draw(), WIDTH, HEIGHT), geometry.identity())
+    np.testing.assert_array_equal(draw_affine(Draw(), WIDTH, HEIGHT), geometry.IDENTITY)
 
 
 @given(st.integers(0, 2**32), sides)

@@ -45,7 +45,7 @@ def test_an_affine_and_its_inverse_give_a_point_back(affine, xy):
     back = geometry.apply_affine(geometry.invert(affine), there)
     np.testing.assert_allclose(back, xy, atol=1e-6)
     np.testing.assert_allclose(
-        geometry.compose(geometry.invert(affine), affine), geometry.identity(), atol=1e-6
+        geometry.compose(geometry.invert(affine), affine), geometry.IDENTITY, atol=1e-6
     )
 
 
@@ -79,7 +79,7 @@ def test_flip_maps_the_left_edge_to_the_right_edge_and_back():
     np.testing.assert_array_equal(
         geometry.apply_affine(mirror, [[0, 2], [0.5, 2], [7, 2]]), [[7, 2], [6.5, 2], [0, 2]]
     )
-    np.testing.assert_array_equal(geometry.compose(mirror, mirror), geometry.identity())
+    np.testing.assert_array_equal(geometry.compose(mirror, mirror), geometry.IDENTITY)
 
 
 def test_as_stored_is_float32_and_stays_within_a_thousandth_of_a_pixel_after_the_inverse():
@@ -158,7 +158,7 @@ def test_orientation_affine_agrees_with_pillow_pixel_for_pixel(orientation):
 
 def test_warp_by_the_identity_and_by_whole_pixels_copies_pixels_exactly():
     pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(geometry.warp(pixels, geometry.identity(), 9, 6), pixels)
+    np.testing.assert_array_equal(geometry.warp(pixels, geometry.IDENTITY, 9, 6), pixels)
     moved = geometry.warp(pixels, np.array([[1.0, 0, 2], [0, 1, 1]]), 9, 6, fill=(7, 8, 9))
     np.testing.assert_array_equal(moved[1:, 2:], pixels[:-1, :-2])
     assert (moved[0] == (7, 8, 9)).all()

@@ -142,21 +142,24 @@ def test_a_record_over_the_limit_is_refused(path, monkeypatch):
         payloads(path)
 
 
+def write_and_stop(path: Path, payloads: list[bytes], stop: BaseException | None) -> None:
+    with tfrecord.Writer(path) as writer:
+        for payload in payloads:
+            writer.write(payload)
+        if stop:
+            raise stop
+
+
 @pytest.mark.parametrize("written", [0, 10, 9 * MIB])
 def test_an_exception_leaves_nothing(tmp_path, written):
-    with (
-        pytest.raises(RuntimeError, match="stop"),
-        tfrecord.Writer(tmp_path / "a.tfrecord") as writer,
-    ):
-        writer.write(bytes(written))
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"):
+        write_and_stop(tmp_path / "a.tfrecord", [bytes(written)], RuntimeError("stop"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_exception_leaves_the_old_file_alone(path):
-    with pytest.raises(KeyboardInterrupt), tfrecord.Writer(path) as writer:
-        writer.write(b"new")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop(path, [b"new"], KeyboardInterrupt())
     assert payloads(path) == PAYLOADS
     assert list(path.parent.iterdir()) == [path]
 
@@ -173,9 +176,8 @@ def small_disk():
 @pytest.mark.usefixtures("small_disk")
 @pytest.mark.parametrize("size", [1000, MIB, 5 * MIB, 9 * MIB])
 def test_a_full_disk_ends_in_an_os_error_and_leaves_nothing(tmp_path, size):
-    with pytest.raises(OSError), tfrecord.Writer(tmp_path / "a.tfrecord") as writer:  # noqa: PT011
-        for _ in range(13 * MIB // size):
-            writer.write(bytes(size))
+    with pytest.raises(OSError, match="File too large"):
+        write_and_stop(tmp_path / "a.tfrecord", [bytes(size)] * (13 * MIB // size), None)
     assert list(tmp_path.iterdir()) == []
 
 

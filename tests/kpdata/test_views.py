@@ -114,7 +114,7 @@ def test_a_keypoint_outside_the_frame_is_zeroed_and_counted():
 
 def test_the_frame_holds_its_left_and_top_edge_but_not_the_others():
     edges = [[0, 5, 2], [5, 0, 2], [WIDTH, 5, 2], [5, HEIGHT, 2], [WIDTH - 0.5, HEIGHT - 0.5, 2]]
-    moved, left = move_instance(Instance(np.array(edges)), geometry.identity(), WIDTH, HEIGHT)
+    moved, left = move_instance(Instance(np.array(edges)), geometry.IDENTITY, WIDTH, HEIGHT)
     assert moved.visibility.tolist() == [2, 2, 0, 0, 2]
     assert left == 2
 
@@ -129,7 +129,7 @@ def test_every_labelled_keypoint_is_inside_the_frame_or_counted(boat, copy):
 
 
 def test_a_coordinate_that_float32_rounds_up_to_the_edge_counts_as_outside():
-    almost = geometry.identity()
+    almost = geometry.IDENTITY
     almost[0, 2] = WIDTH - 1e-9
     moved, left = move_instance(Instance(np.array([[0.0, 5, 2]])), almost, WIDTH, HEIGHT)
     assert (moved.keypoints[0].tolist(), left) == ([0, 0, 0], 1)
@@ -157,7 +157,7 @@ def test_a_bright_dot_lies_where_its_keypoint_was_mapped(copy, cropped):
     source = np.repeat(np.round(dot).astype(np.uint8)[..., None], 3, axis=2)
     width, height = (128, 128) if cropped else (WIDTH, HEIGHT)
     box = np.array([30, 10, 130, 95])
-    view = geometry.square_crop(box, 1.25, 128) if cropped else geometry.identity()
+    view = geometry.square_crop(box, 1.25, 128) if cropped else geometry.IDENTITY
     affine = geometry.as_stored(geometry.compose(draw_affine(copy, width, height), view))
     seen = geometry.warp(source, affine, width, height).mean(axis=2)
     rows, columns = np.mgrid[:height, :width] + 0.5

@@ -1,0 +1,41 @@
+"""Scores of keypoint predictions, each with its definition, count and uncertainty.
+
+    poses = Poses(skeleton, truth, predicted, area=area)
+    score = pck(poses).score(np.random.default_rng(0))
+    delta = compare(pck(first), pck(second), np.random.default_rng(0))
+
+Everything is in source-image coordinates. A metric is a function of :class:`Poses` that returns a
+:class:`Measure`; that one knows how to become a :class:`Score` and how to be compared. Unlabelled
+keypoints (v = 0) never count; occluded ones (v = 1) do.
+"""
+
+from kpdata.metrics.floor import mean_pose, place
+from kpdata.metrics.localisation import auc, epe, nme, pck, pckh, pckh_stretched, pcp
+from kpdata.metrics.measure import Delta, Difference, Measure, Score, compare
+from kpdata.metrics.oks import average_precision, oks
+from kpdata.metrics.poses import Poses, distances, reference_lengths
+from kpdata.metrics.visibility import visibility_accuracy, visibility_roc_auc
+
+__all__ = [
+    "Delta",
+    "Difference",
+    "Measure",
+    "Poses",
+    "Score",
+    "auc",
+    "average_precision",
+    "compare",
+    "distances",
+    "epe",
+    "mean_pose",
+    "nme",
+    "oks",
+    "pck",
+    "pckh",
+    "pckh_stretched",
+    "pcp",
+    "place",
+    "reference_lengths",
+    "visibility_accuracy",
+    "visibility_roc_auc",
+]

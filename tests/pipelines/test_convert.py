@@ -1,0 +1,750 @@
+"""Whole conversions: the same bytes however they were made, what resumes, what is refused."""
+
+import base64
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kpdata
+from kpdata import manifest, tfrecord
+from kpdata.errors import DatasetError, FormatError, JobError
+from kpdata.geometry import apply_affine, invert
+from kpdata.manifest import file_sha256
+from kpdata.pipelines import convert as convert_module
+from kpdata.pipelines import workspace
+from kpdata.pipelines.convert import Outcome, Watcher
+from kpdata.pipelines.job import Job
+from kpdata.schema import Rejected
+from kpdata.skeletons import COCO17
+from kpdata.verify import verify
+
+Convert = Callable[..., Outcome]
+MakeCoco = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def coco(make_coco: MakeCoco, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty small images. Never write into their folder."""
+    return make_coco(tmp_path_factory.mktemp("coco"), 40)
+
+
+@pytest.fixture
+def own_coco(make_coco: MakeCoco, tmp_path: Path) -> Path:
+    """A hundred small images to spoil."""
+    return make_coco(tmp_path / "source", 100)
+
+
+class Stop(Watcher):
+    """Interrupts a conversion once it has planned, or written so many samples."""
+
+    def __init__(self, before_writing: bool = False):
+        self.before_writing = before_writing
+
+    def writing(self, samples: int) -> None:
+        if self.before_writing:
+            raise KeyboardInterrupt
+
+
+class Count(Watcher):
+    """Remembers what it heard."""
+
+    def __init__(self) -> None:
+        self.references = self.to_write = self.samples = self.bytes = 0
+        self.warnings: list[str] = []
+
+    def planned(self, samples: int) -> None:
+        self.references += samples
+
+    def writing(self, samples: int) -> None:
+        self.to_write = samples
+
+    def written(self, samples: int, size: int) -> None:
+        self.samples, self.bytes = samples, size
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """File → hash, for everything in a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): file_sha256(path) for path in files}
+
+
+@pytest.fixture
+def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """``stopping(n)``: the next conversion is interrupted after n shards."""
+
+    def stop_after(count: int) -> None:
+        real = convert_module.write_shard
+        done: list[str] = []
+
+        def write(place: workspace.Workspace, name: str) -> Any:
+            if len(done) == count:
+                monkeypatch.setattr(convert_module, "write_shard", real)
+                signal.raise_signal(signal.SIGINT)
+            done.append(name)
+            return real(place, name)
+
+        monkeypatch.setattr(convert_module, "write_shard", write)
+
+    return stop_after
+
+
+# --- the same bytes everywhere --------------------------------------------------------------------
+
+HEAVY = {"crop": 64, "augment": 2, "shards": 5}
+
+
+def test_any_number_of_workers_gives_the_same_folder(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = convert_to(tmp_path / "0", coco, **HEAVY)
+    monkeypatch.setattr(convert_module, "_SMALL_JOB_SAMPLES", 0)
+    for workers in (1, 2):
+        outcome = convert_to(tmp_path / str(workers), coco, workers=workers, **HEAVY)
+        assert outcome.manifest.root_hash == alone.manifest.root_hash
+        assert contents(tmp_path / str(workers)) == contents(tmp_path / "0")
+    assert alone.written_samples == 40
+
+
+def test_the_worker_processes_are_really_used(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(place: workspace.Workspace, name: str) -> None:
+        raise AssertionError("written in the driver")
+
+    monkeypatch.setattr(convert_module, "_SMALL_JOB_SAMPLES", 0)
+    monkeypatch.setattr(convert_module, "write_shard", here)
+    convert_to(tmp_path / "out", coco, workers=2)
+    with pytest.raises((JobError, AssertionError)):
+        convert_to(tmp_path / "alone", coco, workers=1)
+
+
+# A PNG of 2 × 2 pixels in red, green, blue and white.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAE0lEQVR4nGP8z8DAwMDAxAABAAAYAQMB9O0dsQAAAABJ"
+    "RU5ErkJggg=="
+)
+
+
+def test_an_untouched_conversion_is_pinned_to_the_byte(convert_to: Convert, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    images = [{"id": n, "file_name": f"{n}.png", "width": 2, "height": 2} for n in range(1, 4)]
+    for image in images:
+        (tmp_path / "images" / str(image["file_name"])).write_bytes(PNG + bytes([int(image["id"])]))
+    annotation = {
+        "id": 7, "image_id": 2, "category_id": 1, "iscrowd": 0, "area": 1.5, "bbox": [0, 0, 1, 1.5],
+        "keypoints": [0.5, 0, 2, 1, 0.25, 1], "num_keypoints": 2,
+    }  # fmt: skip
+    category = {"id": 1, "name": "stick", "keypoints": ["tip", "end"], "skeleton": [[1, 2]]}
+    path = tmp_path / "annotations.json"
+    path.write_text(
+        json.dumps({"images": images, "annotations": [annotation], "categories": [category]})
+    )
+    outcome = convert_to(tmp_path / "out", path, split="train=100")
+    (shard,) = outcome.manifest.splits["train"].shards
+    assert (shard.records, shard.name) == (3, "train-00000-of-00001.tfrecord")
+    assert shard.sha256 == "PINNED"
+
+
+def test_another_seed_or_option_gives_another_root_hash(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    changes: list[dict[str, Any]] = [
+        {}, {"seed": 1}, {"crop": 32}, {"margin": 2.0}, {"augment": 1}, {"shards": 4},
+        {"jpeg_quality": 50}, {"split": "70/20/10"}, {"crop_from": "image"},
+    ]  # fmt: skip
+    roots = [
+        convert_to(tmp_path / str(n), coco, **HEAVY | change).manifest.root_hash
+        for n, change in enumerate(changes)
+    ]
+    assert len(set(roots)) == len(changes)
+
+
+def test_a_finished_folder_holds_the_dataset_and_nothing_else(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    convert_to(tmp_path / "out", coco, shards=5)
+    names = {path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".tfrecord"}
+    assert names == {"kpdata.json", "dataset_info.json", "features.json", "quarantine.jsonl"}
+    _, faults = verify(tmp_path / "out")
+    assert faults == []
+
+
+def test_the_manifest_counts_what_the_records_hold(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    found = convert_to(tmp_path / "out", coco, crop=48, augment=2, shards=5).manifest
+    source = json.loads(coco.read_text())
+    assert sum(split.samples for split in found.splits.values()) == 40
+    assert sum(split.instances for split in found.splits.values()) == len(source["annotations"])
+    train = found.splits["train"]
+    assert train.copies == 2 * train.instances
+    assert train.records == 3 * train.instances
+    assert all(split.copies == 0 for name, split in found.splits.items() if name != "train")
+    assert found.sizes == {
+        "min_width": 48, "max_width": 48, "min_height": 48, "max_height": 48
+    }  # fmt: skip
+    labelled = sum(row[1] + row[2] for split in found.splits.values() for row in split.visibility)
+    lost = found.counts.get("keypoints outside a crop, set to v = 0", 0)
+    assert labelled == sum(a["num_keypoints"] for a in source["annotations"]) - lost
+    assert found.skeleton == COCO17
+    assert found.source.files == {"annotations.json": file_sha256(coco)}
+
+
+def test_no_source_lies_in_two_splits_and_copies_lie_in_train_only(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    convert_to(tmp_path / "out", coco, split="50/25/25", **HEAVY)
+    dataset = kpdata.open(tmp_path / "out")
+    keys = {split: {sample.key for sample in dataset[split]} for split in dataset.splits}
+    assert sum(map(len, keys.values())) == len(set.union(*keys.values())) == 40
+    copies = {
+        split: sum(bool(sample.view and sample.view.copy) for sample in dataset[split])
+        for split in dataset.splits
+    }
+    assert copies["train"] > 0
+    assert copies["val"] == copies["test"] == 0
+
+
+def test_records_lead_back_to_the_annotations(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    convert_to(tmp_path / "out", coco, split="train=100", crop=64)
+    source = {a["id"]: a for a in json.loads(coco.read_text())["annotations"]}
+    for sample in kpdata.open(tmp_path / "out")["train"]:
+        (found,) = sample.instances
+        expected = np.array(source.pop(found.id)["keypoints"]).reshape(-1, 3)
+        assert sample.view is not None
+        back = apply_affine(invert(sample.view.transform), found.xy)
+        kept = found.visibility > 0
+        assert np.abs(back - expected[:, :2] - 0.5)[kept].max() < 1e-3
+        assert (found.visibility[kept] == expected[kept, 2]).all()
+    assert not source
+
+
+def test_shards_are_a_source_too_and_keep_their_splits_and_bytes(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    convert_to(tmp_path / "first", coco, augment=1, split="50/25/25")
+    again = convert_to(tmp_path / "again", tmp_path / "first", format="shards", split="official")
+    first, second = kpdata.open(tmp_path / "first"), kpdata.open(tmp_path / "again")
+    for split in first.splits:
+        originals = {s.key: s.image.data for s in first[split] if s.view and not s.view.copy}
+        assert {s.key: s.image.data for s in second[split]} == originals
+    assert (
+        again.manifest.counts["augmented copies left behind"]
+        == first.manifest.splits["train"].copies
+    )
+    crops = convert_to(tmp_path / "crops", tmp_path / "first", format="shards", crop=32)
+    assert sum(split.samples for split in crops.manifest.splits.values()) == 40
+    assert verify(tmp_path / "crops")[1] == []
+
+
+def test_a_watcher_hears_it_all(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
+    heard = Count()
+    outcome = convert_to(tmp_path / "out", coco, split="train=99,val=1", watcher=heard)
+    size = sum(shard.bytes for shard in outcome.manifest.splits["train"].shards)
+    assert (heard.references, heard.to_write, heard.samples, heard.bytes) == (40, 40, 40, size)
+    assert heard.warnings == list(outcome.warnings)
+    assert "split val is empty" in heard.warnings[0]
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("done", [1, 3])
+def test_an_interrupted_conversion_goes_on_where_it_stopped(
+    coco: Path,
+    convert_to: Convert,
+    tmp_path: Path,
+    stopping: Callable[[int], None],
+    done: int,
+) -> None:
+    whole = convert_to(tmp_path / "whole", coco, **HEAVY)
+    out = tmp_path / "out"
+    stopping(done)
+    with pytest.raises(KeyboardInterrupt):
+        convert_to(out, coco, **HEAVY)
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tfrecord")}
+    assert len(kept) == done
+    assert not (out / "kpdata.json").exists()
+    resumed = convert_to(out, coco, **HEAVY)
+    assert resumed.manifest.root_hash == whole.manifest.root_hash
+    assert contents(out) == contents(tmp_path / "whole")
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    assert 0 < resumed.written_samples < 40
+
+
+@pytest.fixture
+def unfinished(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder in which every shard is written, but the manifest is not."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(convert_module, "seal", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert_to(tmp_path / "out", coco, **HEAVY)
+    return tmp_path / "out"
+
+
+SHARDS = ("train-00000-of-00004.tfrecord", "train-00002-of-00004.tfrecord")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "rewritten"),
+    [
+        pytest.param(lambda out: None, 0, id="nothing lost"),
+        pytest.param(lambda out: (out / SHARDS[0]).unlink(), 1, id="a shard lost"),
+        pytest.param(
+            lambda out: [(out / name).unlink() for name in SHARDS], 2, id="two shards lost"
+        ),
+        pytest.param(
+            lambda out: (out / f".kpdata/reports/{SHARDS[0]}.json").unlink(), 1, id="a report lost"
+        ),
+        pytest.param(
+            lambda out: (out / f".kpdata/reports/{SHARDS[0]}.json").write_bytes(b""),
+            1,
+            id="a report emptied by a crash",
+        ),
+        pytest.param(
+            lambda out: (out / SHARDS[1]).write_bytes((out / SHARDS[1]).read_bytes()[:-9]),
+            1,
+            id="a shard cut",
+        ),
+        pytest.param(
+            lambda out: (out / f".{SHARDS[0]}.abc.tmp").write_bytes(b"half"), 0, id="a half file"
+        ),
+    ],
+)
+def test_only_what_is_missing_is_written_again(
+    unfinished: Path,
+    coco: Path,
+    convert_to: Convert,
+    tmp_path: Path,
+    spoil: Callable[[Path], Any],
+    rewritten: int,
+) -> None:
+    spoil(unfinished)
+    before = {path.name: path.stat().st_ino for path in unfinished.glob("*.tfrecord")}
+    outcome = convert_to(unfinished, coco, **HEAVY)
+    after = {path.name: path.stat().st_ino for path in unfinished.glob("*.tfrecord")}
+    assert sum(before.get(name) != inode for name, inode in after.items()) == rewritten
+    assert (outcome.written_samples > 0) == (rewritten > 0)
+    assert (
+        outcome.manifest.root_hash == convert_to(tmp_path / "w", coco, **HEAVY).manifest.root_hash
+    )
+    assert contents(unfinished) == contents(tmp_path / "w")
+
+
+def test_a_changed_option_reuses_no_shard_of_an_unfinished_folder(
+    unfinished: Path, coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    options = HEAVY | {"jpeg_quality": 60}
+    outcome = convert_to(unfinished, coco, **options)
+    assert outcome.written_samples == 40
+    convert_to(tmp_path / "clean", coco, **options)
+    assert contents(unfinished) == contents(tmp_path / "clean")
+
+
+def test_shards_of_an_abandoned_layout_are_swept(
+    unfinished: Path, coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    options = HEAVY | {"shards": 3}
+    convert_to(unfinished, coco, **options)
+    convert_to(tmp_path / "clean", coco, **options)
+    assert contents(unfinished) == contents(tmp_path / "clean")
+
+
+def test_a_shard_says_which_plan_it_was_made_from_though_the_plan_changes_meanwhile(
+    unfinished: Path, coco: Path, convert_to: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a killed driver's worker goes on beside a new driver with other options."""
+    place = workspace.Workspace(unfinished)
+    stale = place.plan_path(SHARDS[0]).read_bytes()
+    real = tfrecord.Writer.write
+
+    def replan(writer: tfrecord.Writer, *parts: bytes) -> None:
+        real(writer, *parts)
+        place.plan_path(SHARDS[0]).write_bytes(stale + b"another plan")
+
+    monkeypatch.setattr(tfrecord.Writer, "write", replan)
+    before = file_sha256(place.plan_path(SHARDS[0]))
+    report = convert_module.write_shard(place, SHARDS[0])
+    assert report.plan_sha256 == before
+
+
+def test_a_finished_folder_is_left_as_it_is(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = convert_to(tmp_path / "out", coco, **HEAVY)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    again = convert_to(tmp_path / "out", coco, workers=2, max_bad=50, **HEAVY)
+    assert again.unchanged
+    assert not first.unchanged
+    assert again.written_samples == 0
+    assert again.manifest == first.manifest
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+# --- folders that are not ours to write -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"augment": 3}, {"split": "official"}, {"shards": 2}], ids=str
+)
+def test_another_dataset_in_the_folder_is_refused_and_untouched(
+    coco: Path, convert_to: Convert, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    convert_to(tmp_path / "out", coco, **HEAVY)
+    before = contents(tmp_path / "out")
+    with pytest.raises(DatasetError, match=r"already holds another dataset.*choose another --out"):
+        convert_to(tmp_path / "out", coco, **HEAVY | change)
+    assert contents(tmp_path / "out") == before
+
+
+def test_other_annotations_are_another_dataset(
+    coco: Path, own_coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    convert_to(tmp_path / "out", coco)
+    before = contents(tmp_path / "out")
+    with pytest.raises(DatasetError, match="already holds another dataset"):
+        convert_to(tmp_path / "out", own_coco)
+    assert contents(tmp_path / "out") == before
+
+
+def test_another_dataset_is_refused_even_where_its_work_was_not_swept(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    """As when the first conversion was killed right after it had written the manifest."""
+    convert_to(tmp_path / "out", coco)
+    (tmp_path / "out/.kpdata/reports").mkdir(parents=True)
+    before = contents(tmp_path / "out")
+    with pytest.raises(DatasetError, match="already holds another dataset"):
+        convert_to(tmp_path / "out", coco, seed=1)
+    assert contents(tmp_path / "out") == before
+    assert convert_to(tmp_path / "out", coco).unchanged
+
+
+def test_a_folder_of_something_else_is_refused_and_untouched(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("chapter one")
+    with pytest.raises(DatasetError, match=r"out is not empty \(it holds 'thesis\.txt'\)"):
+        convert_to(tmp_path / "out", coco)
+    assert contents(tmp_path / "out").keys() == {"thesis.txt"}
+
+
+def test_a_file_is_no_folder(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(DatasetError, match="out is a file: --out names the folder"):
+        convert_to(tmp_path / "out", coco)
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_an_empty_folder_is_taken(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
+    (tmp_path / "a/out").mkdir(parents=True)
+    assert convert_to(tmp_path / "a/out", coco).written_samples == 40
+
+
+def test_a_damaged_manifest_is_not_written_over(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/kpdata.json").write_text("{")
+    with pytest.raises(DatasetError, match=r"kpdata\.json: not a manifest"):
+        convert_to(tmp_path / "out", coco)
+    assert (tmp_path / "out/kpdata.json").read_text() == "{"
+
+
+def test_two_conversions_at_once_do_not_share_a_folder(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    class Second(Watcher):
+        def writing(self, samples: int) -> None:
+            with pytest.raises(DatasetError, match="another conversion is writing to this folder"):
+                convert_to(tmp_path / "out", coco, seed=7)
+            self.tried = True
+
+    watcher = Second()
+    convert_to(tmp_path / "out", coco, watcher=watcher)
+    assert watcher.tried
+    assert verify(tmp_path / "out")[1] == []
+
+
+def test_a_lock_left_by_a_killed_conversion_does_not_bar_the_next(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    (tmp_path / "out/.kpdata").mkdir(parents=True)
+    (tmp_path / "out/.kpdata/lock").touch()
+    assert convert_to(tmp_path / "out", coco).written_samples == 40
+
+
+def test_a_conversion_that_finished_while_another_waited_for_it_is_safe(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+
+    def finish_meanwhile(file: Any, how: int) -> None:
+        real(file, how)
+        (tmp_path / "out/kpdata.json").write_text("sealed by another")
+
+    monkeypatch.setattr(fcntl, "flock", finish_meanwhile)
+    with pytest.raises(DatasetError, match="already holds another dataset"):
+        convert_to(tmp_path / "out", coco)
+    assert (tmp_path / "out/kpdata.json").read_text() == "sealed by another"
+
+
+# --- bad samples ----------------------------------------------------------------------------------
+
+
+def spoil_images(annotations: Path) -> dict[str, str]:
+    """Spoil five images; key → the reason that each must be listed under."""
+    images = annotations.parent / "images"
+    (images / "000001.jpg").unlink()
+    (images / "000002.jpg").write_bytes(b"")
+    (images / "000003.jpg").write_text("not a picture")
+    whole = (images / "000004.jpg").read_bytes()
+    (images / "000004.jpg").write_bytes(whole[: len(whole) // 2])
+    (images / "000005.jpg").write_bytes((images / "000006.jpg").read_bytes()[:10])
+    return {
+        "1": "image missing", "2": "image empty", "3": "not an image", "4": "image cut short",
+        "5": "image cut short",
+    }  # fmt: skip
+
+
+def test_bad_samples_are_listed_counted_and_left_out(
+    own_coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    reasons = spoil_images(own_coco)
+    found = convert_to(tmp_path / "out", own_coco, max_bad=5).manifest
+    lines = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").open()]
+    assert {line["key"]: line["reason"] for line in lines} == reasons
+    assert all(set(line) == set(Rejected._fields) for line in lines)
+    assert all(f"00000{line['key']}.jpg" in line["detail"] for line in lines)
+    assert found.quarantine == {
+        "image cut short": 2, "image empty": 1, "image missing": 1, "not an image": 1
+    }  # fmt: skip
+    assert sum(split.samples for split in found.splits.values()) == 95
+    assert found.quarantine_sha256 == file_sha256(tmp_path / "out/quarantine.jsonl")
+    assert verify(tmp_path / "out")[1] == []
+
+
+def test_too_many_bad_samples_stop_the_job_while_planning(
+    own_coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    for number in (1, 2, 3):
+        (own_coco.parent / f"images/00000{number}.jpg").unlink()
+    with pytest.raises(JobError) as caught:
+        convert_to(tmp_path / "out", own_coco, max_bad=2.5)
+    message = str(caught.value)
+    assert "3 of 100 samples are bad (3 × image missing), more than --max-bad 2.5 %" in message
+    assert "000001.jpg: No such file" in message
+    assert message.endswith("Mend them, or quarantine them with a larger --max-bad.")
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_bad_samples_stop_the_job_after_writing_and_are_forgiven_cheaply(
+    own_coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    spoil_images(own_coco)
+    out = tmp_path / "out"
+    with pytest.raises(JobError) as caught:
+        convert_to(out, own_coco, max_bad=4.9)
+    message = str(caught.value)
+    assert "5 of 100 samples are bad (2 × image cut short" in message
+    assert message.count("\n  ") == 3
+    assert not (out / "kpdata.json").exists()
+    forgiven = convert_to(out, own_coco, max_bad=5)
+    assert forgiven.written_samples == 0
+    clean = convert_to(tmp_path / "clean", own_coco, max_bad=5)
+    assert forgiven.manifest.root_hash == clean.manifest.root_hash
+
+
+def test_what_official_splits_refuse_is_no_bad_sample(
+    own_coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    convert_to(tmp_path / "shards", own_coco, split="50/0/50")
+    source = kpdata.open(tmp_path / "shards")
+    twin = next(iter(source["test"])).image.name
+    other = next(iter(source["train"])).image.name
+    (own_coco.parent / "images" / twin).write_bytes(
+        (own_coco.parent / "images" / other).read_bytes()
+    )
+    joined = convert_to(tmp_path / "joined", own_coco, split="50/0/50")
+    assert joined.manifest.counts["identical images joined into one group"] == 1
+    assert verify(tmp_path / "joined")[1] == []
+
+
+# --- a full disk ----------------------------------------------------------------------------------
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_while_writing_is_named_and_nothing_claims_to_be_a_dataset(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = convert_to(tmp_path / "whole", coco, **HEAVY)
+    real = tfrecord.Writer.write
+
+    def write(writer: tfrecord.Writer, *parts: bytes) -> None:
+        if writer.path.name == SHARDS[1]:
+            full()
+        real(writer, *parts)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(tfrecord.Writer, "write", write)
+        expected = r"writing stopped: No space left on device: .*out\. .*run the same command again"
+        with pytest.raises(JobError, match=expected):
+            convert_to(out, coco, **HEAVY)
+    assert not (out / "kpdata.json").exists()
+    assert not list(out.glob(".*.tmp"))
+    assert convert_to(out, coco, **HEAVY).manifest.root_hash == whole.manifest.root_hash
+
+
+def test_a_full_disk_while_planning_is_named_and_leaves_no_folder(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tfrecord.Writer, "_put", full)
+    with pytest.raises(JobError, match=r"No space left on device: .*out\. Put this right"):
+        convert_to(tmp_path / "out", coco)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_while_sealing_leaves_the_shards_for_the_next_run(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("kpdata.pipelines.seal.write_manifest", full)
+        with pytest.raises(JobError, match=r"No space left on device: .*out"):
+            convert_to(out, coco, **HEAVY)
+    assert not (out / "kpdata.json").exists()
+    assert convert_to(out, coco, **HEAVY).written_samples == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small file system cannot be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_disk_that_really_fills_up_is_named_and_left_without_half_files(
+    small_disk: Path,
+    coco: Path,
+    convert_to: Convert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    monkeypatch.setattr(convert_module, "_SMALL_JOB_SAMPLES", 0)
+    options = {"split": "train=100", "augment": 10, "shards": 8}
+    with pytest.raises(JobError, match="No space left on device"):
+        convert_to(small_disk / "out", coco, workers=workers, **options)
+    left = contents(small_disk)
+    assert not [name for name in left if name.endswith(("kpdata.json", ".tmp"))]
+
+
+# --- requests that make no sense ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("crop", 7, "--crop 7: expected 8 to 8192"),
+        ("crop", 9000, "--crop 9000: expected"),
+        ("margin", 0, "--margin 0: expected 0.1 to 10"),
+        ("margin", float("nan"), "--margin nan: expected"),
+        ("augment", -1, "--augment -1: expected 0 to 1000"),
+        ("jpeg_quality", 101, "--jpeg-quality 101: expected 1 to 100"),
+        ("max_pixels", 0, "--max-pixels 0: expected"),
+        ("seed", -1, "--seed -1: expected"),
+    ],
+)
+def test_an_option_out_of_range_is_named_with_its_range(
+    option: str, value: float, message: str
+) -> None:
+    with pytest.raises(JobError) as caught:
+        Job(COCO17, **{option: value})  # type: ignore[arg-type]
+    assert str(caught.value).startswith(message)
+
+
+def test_the_official_split_of_a_source_without_one_leaves_no_folder(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    with pytest.raises(FormatError, match="no official split"):
+        convert_to(tmp_path / "out", coco, split="official")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("folder_was_there", [True, False])
+def test_an_interrupt_before_any_shard_leaves_no_trace(
+    coco: Path, convert_to: Convert, tmp_path: Path, folder_was_there: bool
+) -> None:
+    out = tmp_path / "out"
+    if folder_was_there:
+        out.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        convert_to(out, coco, watcher=Stop(before_writing=True))
+    assert out.exists() == folder_was_there
+    assert not folder_was_there or not list(out.iterdir())
+
+
+def test_a_shard_that_lacks_its_report_does_not_bar_the_next_run(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a conversion is stopped between the two."""
+
+    def killed(path: Path, data: bytes, durable: bool = True) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("kpdata.pipelines.write.write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert_to(out, coco)
+    assert list(out.glob("*.tfrecord"))
+    assert convert_to(out, coco).written_samples == 40
+
+
+def test_the_manifest_is_written_last(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    real = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        order.append(Path(target).name)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    convert_to(tmp_path / "out", coco)
+    assert order[-1] == manifest.MANIFEST
+    assert order.count(manifest.MANIFEST) == 1
