@@ -43,6 +43,7 @@ setup(
         "kpdata",
         "kpdata.cli",
         "kpdata.formats",
+        "kpdata.metrics",
         "kpdata.synth",
         "kpdata.wire",
         "kpdata.pipelines",

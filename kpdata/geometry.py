@@ -16,6 +16,7 @@ Affine = npt.NDArray[np.floating]
 
 IDENTITY: Affine = np.eye(2, 3)
 """The affine that changes nothing."""
+IDENTITY.flags.writeable = False
 
 
 def apply_affine(affine: Affine, xy: FloatArray) -> FloatArray:

@@ -42,7 +42,7 @@ _TILE = 256
 @crop_options
 @augment_options
 def command(out: Path, rows: int, **options: Any) -> None:
-    r"""Draw augmented copies of FORMAT's ANNOTATIONS, with their keypoints, on a contact sheet.
+    """Draw augmented copies of FORMAT's ANNOTATIONS, with their keypoints, on a contact sheet.
 
     Each row is an original and its copies, drawn exactly as `kpdata convert` would with the same
     options and seed. Left is orange, right is blue; a hollow ring is an occluded keypoint.
@@ -50,7 +50,7 @@ def command(out: Path, rows: int, **options: Any) -> None:
     \b
     Examples:
       kpdata augment-preview coco person_keypoints_train2017.json --images train2017/
-      kpdata augment-preview lsp joints.mat --crop 256 --crop-from image \
+      kpdata augment-preview lsp joints.mat --crop 256 --crop-from image \\
           --augment 7 --augment-config strong.toml --out strong.png
     """
     from kpdata import draw

@@ -76,7 +76,7 @@ _SHARDS_ONLY = (
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM OPTIONS]")
 @click.pass_context
 def command(ctx: click.Context, /, to: str, out: Path, **options: Any) -> None:
-    r"""Convert ANNOTATIONS of some FORMAT into the folder --out.
+    """Convert ANNOTATIONS of some FORMAT into the folder --out.
 
     FORMAT is one of those that `kpdata formats` lists. The result is the same to the byte for any
     number of workers and on any runner; stopped anywhere, the same command goes on.
@@ -85,11 +85,11 @@ def command(ctx: click.Context, /, to: str, out: Path, **options: Any) -> None:
     Examples:
       kpdata convert lsp joints.mat --out shards/
       kpdata convert lsp joints.mat --out shards/ --split official --val 10
-      kpdata convert coco person_keypoints_train2017.json --images train2017/ \
+      kpdata convert coco person_keypoints_train2017.json --images train2017/ \\
           --out shards/ --crop 256 --augment 4
       kpdata convert json annotations/ --images images/ --skeleton boat.json --out shards/
       kpdata convert shards shards/ --to coco --out back/
-      kpdata convert coco big.json --images big/ --out shards/ \
+      kpdata convert coco big.json --images big/ --out shards/ \\
           --runner FlinkRunner -- --flink_master=host:8081 --environment_type=EXTERNAL
     """
     source = source_from(options)

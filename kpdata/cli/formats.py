@@ -14,6 +14,10 @@ def command() -> None:
 
     Every reader converts to continuous pixels from the image's corner and to COCO's visibility
     (0 not labelled, 1 occluded, 2 visible); every writer converts back.
+
+    \b
+    Example:
+      kpdata formats
     """
     rows = [
         (f.name, "yes" if f.readable else "", "yes" if f.writable else "", f.summary, f.convention)

@@ -113,11 +113,11 @@ def _load(path: Path, name: str) -> FloatArray:
             joints = _scipy_io().loadmat(file, variable_names=["joints"])["joints"]
     except FormatError:
         raise
-    except OSError as error:
-        raise FormatError(f"{path}: cannot read: {error.strerror or error}") from error
     except NotImplementedError as error:
         raise FormatError(_too_new(path)) from error
     except Exception as error:  # scipy lets through whatever it stumbles over in a damaged file
+        if isinstance(error, OSError) and error.strerror:  # the system's own, not scipy's
+            raise FormatError(f"{path}: cannot read: {error.strerror}") from error
         raise FormatError(
             f"{path}: not a MATLAB file, or a damaged one ({error}): download it again"
         ) from error

@@ -7,9 +7,11 @@ the same weights.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from kpdata.errors import SchemaError
 from kpdata.schema import FloatArray
@@ -54,9 +56,9 @@ class Score(msgspec.Struct, frozen=True):
         """This score with the mean pose's beside it.
 
         Raises:
-            SchemaError: ``floor`` is another metric, or was measured on other instances.
+            SchemaError: ``floor`` is another metric, or counted another number of instances.
         """
-        _require_same("floor", self, floor)
+        _require_same("floor", self, floor, ("name", "definition", "n"))
         return msgspec.structs.replace(self, floor=floor.value)
 
 
@@ -109,9 +111,7 @@ class Measure:
     def score(self, rng: np.random.Generator, resamples: int = RESAMPLES) -> Score:
         """The number, with its percentile bootstrap interval drawn from ``rng``."""
         values = self.estimate(np.ones((1, self.units)))[0]  # (1 + P,)
-        draws = [
-            self.estimate(weights)[:, 0] for weights in _resampled(self.units, rng, resamples)
-        ]
+        draws = [self.estimate(weights)[:, 0] for weights in _resampled(self.units, rng, resamples)]
         return Score(
             name=self.name,
             value=_or_none(values[0]),
@@ -131,10 +131,12 @@ def compare(
 ) -> Difference:
     """second − first, with paired bootstrap intervals: each resample is the same for both.
 
+    The instances must stand in the same order in both.
+
     Raises:
-        SchemaError: the two are different metrics or counted different instances.
+        SchemaError: the two are different metrics or counted different numbers of instances.
     """
-    _require_same("comparison", first, second)
+    _require_same("comparison", first, second, ("name", "definition", "n", "units"))
 
     def both(weights: FloatArray) -> FloatArray:  # (B, units) → (2, B, 1 + P + groups)
         values = [measure.estimate(weights) for measure in (first, second)]
@@ -161,7 +163,9 @@ def compare(
     )
 
 
-def ratio_of_sums(total: FloatArray, count: FloatArray) -> Callable[[FloatArray], FloatArray]:
+def ratio_of_sums(
+    total: npt.NDArray[Any], count: npt.NDArray[Any]
+) -> Callable[[FloatArray], FloatArray]:
     """The estimate of every metric that is Σ total / Σ count.
 
     Args:
@@ -220,8 +224,10 @@ def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _require_same(what: str, first: Score | Measure, second: Score | Measure) -> None:
-    for key in ("name", "definition", "n"):
+def _require_same(
+    what: str, first: Score | Measure, second: Score | Measure, keys: tuple[str, ...]
+) -> None:
+    for key in keys:
         ours, theirs = getattr(first, key), getattr(second, key)
         if ours != theirs:
             raise SchemaError(

@@ -1,7 +1,8 @@
 """True and predicted poses side by side, distances between them, and reference lengths."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,12 +55,12 @@ class Poses:
                 expected = f"{shapes[field.name]} for {n} instances of {self.skeleton.name}"
                 raise SchemaError(f"{field.name} has shape {array.shape}: expected {expected}")
             object.__setattr__(self, field.name, array)
-        self._check(np.isin(self.truth[..., 2], (0, 1, 2)), "truth", "visibility 0, 1 or 2")
-        finite = np.isfinite(self.truth).all(axis=2) | ~self.labelled
-        self._check(finite, "truth", "finite coordinates where labelled")
-        self._check(np.isfinite(self.predicted).all(axis=2), "predicted", "finite numbers")
+        self._check("truth", np.isin(self.truth[..., 2], (0, 1, 2)), "visibility 0, 1 or 2")
+        placed = np.isfinite(self.truth).all(axis=2) | ~self.labelled
+        self._check("truth", placed, "finite coordinates where labelled")
+        self._check("predicted", np.isfinite(self.predicted).all(axis=2), "finite numbers")
 
-    def _check(self, good: BoolArray, name: str, expected: str) -> None:
+    def _check(self, name: str, good: npt.NDArray[Any] | np.bool_, expected: str) -> None:
         if not good.all():
             instance, keypoint = np.argwhere(~good)[0]
             value = getattr(self, name)[instance, keypoint].tolist()
@@ -101,14 +102,14 @@ class Lengths:
     @property
     def usable(self) -> BoolArray:
         """(N,): instances with a reference to divide by."""
-        return self.values > 0
+        return (self.values > 0) & np.isfinite(self.values)
 
     @property
     def left_out(self) -> dict[str, int]:
         """How many instances have none, by cause."""
         return {
-            f"instances without a {self.name} reference": int(np.isnan(self.values).sum()),
-            f"instances with {self.name} length 0": int((self.values == 0).sum()),
+            f"instances without a {self.name} reference": int((~np.isfinite(self.values)).sum()),
+            f"instances with {self.name} length 0": int((self.values <= 0).sum()),
         }
 
 
@@ -152,9 +153,9 @@ def reference_lengths(poses: Poses, reference: Reference) -> Lengths:
         box = poses.require("bbox_xyxy", "the reference 'bbox'")
         sides = np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
         return Lengths(sides, "bbox", "longer side of the bounding box")
-    if reference == "head" and poses.head_size is not None:
-        if not np.isnan(poses.head_size).all():
-            return Lengths(poses.head_size, "head", "head size as the source states it")
+    sizes = poses.head_size
+    if reference == "head" and sizes is not None and not np.isnan(sizes).all():
+        return Lengths(sizes, "head", "head size as the source states it")
     pair = reference if isinstance(reference, tuple) else _skeleton_pair(poses.skeleton, reference)
     name = reference if isinstance(reference, str) else "–".join(pair)
     definition = f"true distance {'–'.join(pair)}"
@@ -182,26 +183,29 @@ def _skeleton_pair(skeleton: Skeleton, reference: str) -> Pair:
 
 def keypoint_groups(skeleton: Skeleton) -> dict[str, tuple[int, ...]]:
     """Averaged name → positions in ``skeleton.keypoints``: left and right side by side."""
-    mirror = skeleton.flip_index
     names = _averaged_names(skeleton)
-    return {
-        names[name]: tuple(dict.fromkeys((k, int(mirror[k]))))
-        for k, name in enumerate(skeleton.keypoints)
-    }
+    groups: dict[str, tuple[int, ...]] = {}
+    for position, name in enumerate(skeleton.keypoints):
+        groups[names[name]] = (*groups.get(names[name], ()), position)
+    return groups
 
 
-def limb_groups(skeleton: Skeleton, limbs: Iterable[Pair]) -> dict[str, tuple[int, ...]]:
+def limb_groups(skeleton: Skeleton, limbs: Sequence[Pair]) -> dict[str, tuple[int, ...]]:
     """Averaged name → positions in ``limbs``: a limb beside its mirror image."""
     names = _averaged_names(skeleton)
-    mirror = {a: skeleton.keypoints[i] for a, i in zip(skeleton.keypoints, skeleton.flip_index)}
-    limbs = list(limbs)
+    mirror = {
+        name: skeleton.keypoints[other]
+        for name, other in zip(skeleton.keypoints, skeleton.flip_index, strict=True)
+    }
     position = {frozenset(limb): i for i, limb in enumerate(limbs)}
     groups: dict[str, tuple[int, ...]] = {}
     for i, limb in enumerate(limbs):
         other = position.get(frozenset(mirror[name] for name in limb), i)
-        ends = limb if other == i else (names[limb[0]], names[limb[1]])
-        if i <= other:
-            groups["–".join(ends)] = tuple(dict.fromkeys((i, other)))
+        if other == i:
+            groups["–".join(limb)] = (i,)
+        elif other > i:
+            shared = "–".join(names[name] for name in limb)
+            groups["–".join(limb) if shared in groups else shared] = (i, other)
     return groups
 
 

@@ -223,6 +223,15 @@ def test_an_empty_file_a_folder_a_pipe_and_nothing_are_no_images(tmp_path):
         assert name in str(caught.value)
 
 
+def test_a_file_that_shrinks_while_it_is_read_is_cut_short(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(bytes(100))
+    monkeypatch.setattr(images.os, "read", lambda file, size: bytes(size - 1))
+    with pytest.raises(ImageError, match="shrank while it was read") as caught:
+        read_file(str(path))
+    assert caught.value.reason == "image cut short"
+
+
 @pytest.fixture
 def root(tmp_path):
     """An images folder beside a secret that no name may reach."""

@@ -129,7 +129,7 @@ def test_every_labelled_keypoint_is_inside_the_frame_or_counted(boat, copy):
 
 
 def test_a_coordinate_that_float32_rounds_up_to_the_edge_counts_as_outside():
-    almost = geometry.IDENTITY
+    almost = geometry.IDENTITY.copy()
     almost[0, 2] = WIDTH - 1e-9
     moved, left = move_instance(Instance(np.array([[0.0, 5, 2]])), almost, WIDTH, HEIGHT)
     assert (moved.keypoints[0].tolist(), left) == ([0, 0, 0], 1)

@@ -5,6 +5,7 @@ import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -186,10 +187,34 @@ def test_shard_size_counts_the_copies_of_train_and_of_nothing_else(images: Path)
 
 def test_crops_are_sized_by_their_pixels_not_by_the_images_bytes(images: Path) -> None:
     samples = [add(images, f"{n}.jpg", bytes([n]) * 10) for n in range(20)]
-    job = Job(SKELETON, images_root=str(images), crop=100)
+    job = Job(SKELETON, images_root=str(images), crop=100, crop_from="keypoints")
     sharding = Sharding(bytes_per_shard=20_000)
     plan = plan_of(images, samples, "train=100", sharding=sharding, job=job)
     assert len(plan.shards) == 20 * 4000 / 20_000
+
+
+def test_an_image_that_gives_no_crop_is_counted_and_never_looked_for(images: Path) -> None:
+    person = refer("a.jpg").instances[0]
+    crowd = replace(person, is_crowd=True, bbox_xyxy=np.array([0, 0, 9, 9], np.float32))
+    blank = replace(person, keypoints=np.zeros((2, 3), np.float32))
+    boxed = replace(person, bbox_xyxy=np.array([0, 0, 9, 9], np.float32))
+    samples = [
+        replace(refer("gone.jpg"), instances=(crowd, blank, person)),
+        replace(refer("empty.jpg"), instances=()),
+        replace(add(images, "good.jpg"), instances=(crowd, boxed)),
+    ]
+    job = Job(SKELETON, images_root=str(images), crop=32)
+    plan = plan_of(images, samples, "train=100", job=job)
+    assert keys_by_split(plan) == {"train": ["good.jpg"]}
+    assert not plan.rejected
+    assert plan.counts == {
+        "images without an instance to crop": 2,
+        "instances not cropped: crowd": 1,
+        "instances not cropped: no labelled keypoint": 1,
+        "instances not cropped: no box": 1,
+    }
+    with pytest.raises(FormatError, match="holds no sample to write; 2 images without an instance"):
+        plan_of(images, samples[:2], folder="none", job=job)
 
 
 def test_a_bad_image_is_refused_while_planning_with_its_name(images: Path, tmp_path: Path) -> None:
@@ -446,7 +471,7 @@ def test_a_source_of_bad_images_only_shows_the_reasons_and_the_first_detail(imag
 
 
 def test_an_empty_source_is_refused(images: Path) -> None:
-    with pytest.raises(FormatError, match=r"labels\.json: holds no sample at all"):
+    with pytest.raises(FormatError, match=r"labels\.json: holds no sample to write"):
         plan_of(images, [])
 
 

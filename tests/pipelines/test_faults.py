@@ -1,0 +1,223 @@
+"""Conversions in a process of their own that is interrupted, or loses a worker, or is killed."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kpdata.verify import verify
+
+COMMAND = (sys.executable, "-c", "from kpdata.cli.main import main; main()", "convert", "coco")
+OPTIONS = ("--crop", "192", "--augment", "12", "--shards", "24", "--json")
+
+
+@pytest.fixture(scope="module")
+def source(make_coco: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough images for worker processes. Never write into their folder."""
+    return make_coco(tmp_path_factory.mktemp("source"), 320, (160, 120))
+
+
+@pytest.fixture(scope="module")
+def root_hash(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The result of an undisturbed conversion in one process."""
+    return finish(source, tmp_path_factory.mktemp("whole") / "out", workers=1)
+
+
+@dataclass
+class Running:
+    """A conversion under way."""
+
+    process: subprocess.Popen[str]
+    out: Path
+
+    def descendants(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < end, "it never came to this point"
+            time.sleep(0.02)
+
+    def wait_until_writing(self) -> None:
+        """Until a shard is whole, one is half written, and most is still to be done."""
+        reports = self.out / ".kpdata/reports"
+        self.wait_until(lambda: any(reports.glob("*.json")) and any(self.out.glob(".*.tmp")))
+        assert not (self.out / "kpdata.json").exists()
+
+    def end(self, seconds: float = 30) -> tuple[int, str]:
+        """Exit code and all that was printed; fails where the process hangs."""
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out + err
+
+
+@pytest.fixture
+def start(source: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """``start(workers)``: begin a conversion into ``tmp_path / "out"``."""
+    begun: list[Running] = []
+
+    def start_one(workers: int = 2, *options: str) -> Running:
+        out = tmp_path / "out"
+        process = subprocess.Popen(
+            [*command(source, out, workers), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        begun.append(Running(process, out))
+        return begun[-1]
+
+    yield start_one
+    for running in begun:
+        for process in running.descendants():
+            process.kill()
+        running.process.kill()
+        running.process.communicate()
+
+
+def command(source: Path, out: Path, workers: int) -> list[str]:
+    return [*COMMAND, str(source), "--out", str(out), "--workers", str(workers), *OPTIONS]
+
+
+def finish(source: Path, out: Path, workers: int = 2) -> str:
+    """Run the conversion to its end, and return its root hash."""
+    done = subprocess.run(
+        command(source, out, workers), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    _, faults = verify(out)
+    assert faults == []
+    assert not (out / ".kpdata").exists()
+    assert not list(out.glob(".*"))
+    result: str = json.loads(done.stdout)["root_hash"]
+    return result
+
+
+def assert_gone(processes: list[psutil.Process], seconds: float = 20) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    assert not alive
+
+
+@pytest.mark.parametrize("to_the_whole_group", [True, False], ids=["terminal", "driver only"])
+def test_an_interrupt_while_workers_write_ends_in_one_message_and_is_made_good(
+    start: Callable[..., Running], source: Path, root_hash: str, to_the_whole_group: bool
+) -> None:
+    running = start()
+    running.wait_until_writing()
+    workers = running.descendants()
+    assert len(workers) == 2
+    if to_the_whole_group:
+        os.killpg(running.process.pid, signal.SIGINT)
+    else:
+        running.process.send_signal(signal.SIGINT)
+    code, printed = running.end()
+    assert code == 130
+    assert printed.strip() == (
+        "kpdata: interrupted. Run the same command again to go on where it stopped."
+    )
+    assert_gone(workers, 5)
+    assert not (running.out / "kpdata.json").exists()
+    assert not list(running.out.glob(".*.tmp"))
+    kept = {path.name: path.stat().st_ino for path in running.out.glob("*.tfrecord")}
+    assert kept
+    assert finish(source, running.out) == root_hash
+    after = {name: (running.out / name).stat().st_ino for name in kept}
+    assert sum(after[name] == inode for name, inode in kept.items()) >= len(kept) - 2
+
+
+def test_an_interrupt_of_a_single_process_is_the_same(
+    start: Callable[..., Running], source: Path, root_hash: str
+) -> None:
+    running = start(1)
+    running.wait_until_writing()
+    running.process.send_signal(signal.SIGINT)
+    code, printed = running.end(5)
+    assert code == 130
+    assert "kpdata: interrupted" in printed
+    assert "Traceback" not in printed
+    assert not list(running.out.glob(".*.tmp"))
+    assert finish(source, running.out) == root_hash
+
+
+def test_an_interrupt_while_planning_leaves_no_folder(
+    source: Path, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = start(1, "--images", str(_images_slow_to_plan(source, tmp_path)))
+    running.wait_until(lambda: (running.out / ".kpdata/plan").is_dir())
+    running.process.send_signal(signal.SIGINT)
+    code, printed = running.end(10)
+    assert code == 130
+    assert "kpdata: interrupted" in printed
+    assert "Traceback" not in printed
+    assert not running.out.exists()
+
+
+def _images_slow_to_plan(source: Path, tmp_path: Path) -> Path:
+    """Sparse files of one size and one tail: planning must read them all to tell them apart."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for image in json.loads(source.read_text())["images"]:
+        path = folder / image["file_name"]
+        path.write_text(path.name)
+        os.truncate(path, 20_000_000)
+    return folder
+
+
+def test_a_killed_worker_is_reported_in_seconds_and_made_good(
+    start: Callable[..., Running], source: Path, root_hash: str
+) -> None:
+    running = start()
+    running.wait_until_writing()
+    workers = running.descendants()
+    workers[0].kill()
+    code, printed = running.end(15)
+    assert code == 1
+    assert "kpdata: a worker process was killed, most likely because memory ran out." in printed
+    assert "Run the same command again" in printed
+    assert "Fewer --workers need less memory (this run had 2)" in printed
+    assert "Traceback" not in printed
+    assert_gone(workers, 5)
+    assert not (running.out / "kpdata.json").exists()
+    assert finish(source, running.out) == root_hash
+
+
+def test_a_killed_driver_leaves_what_the_next_run_can_finish(
+    start: Callable[..., Running], source: Path, root_hash: str
+) -> None:
+    running = start()
+    running.wait_until_writing()
+    workers = running.descendants()
+    running.process.kill()
+    running.end(20)
+    assert not (running.out / "kpdata.json").exists()
+    assert finish(source, running.out) == root_hash  # beside workers that may not have ended yet
+    assert_gone(workers)
+    _, faults = verify(running.out)
+    assert faults == []
+
+
+def test_a_second_conversion_into_the_folder_is_refused_while_the_first_goes_on(
+    start: Callable[..., Running], source: Path, root_hash: str
+) -> None:
+    first = start()
+    first.wait_until_writing()
+    second = start()
+    code, printed = second.end(20)
+    assert code == 1
+    assert f"kpdata: {first.out}: another conversion is writing to this folder" in printed
+    code, printed = first.end(120)
+    assert code == 0
+    assert json.loads(printed)["root_hash"] == root_hash
