@@ -37,9 +37,11 @@ def oks(poses: Poses) -> FloatArray:
 
 
 def average_precision(poses: Poses, image_ids: Sequence[Hashable] | None = None) -> Measure:
-    """OKS AP over .50:.05:.95 with at most 20 detections per image, measured by pycocotools.
+    """OKS AP over .50:.05:.95 with at most 20 detections per image.
 
-    A prediction is ranked by the mean of its K keypoints' scores. The interval resamples images.
+    pycocotools computes the OKS and matches predictions with instances; the precision is summed up
+    here, with a weight per image, to the same value as there. A prediction is ranked by the mean of
+    its K keypoints' scores. The interval resamples images.
 
     Args:
         poses: truth and predictions, with areas.

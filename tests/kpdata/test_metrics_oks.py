@@ -88,6 +88,16 @@ def test_ap_is_that_of_pycocotools(per_image):
     assert low < score.value < high
 
 
+def test_ap_uses_the_skeletons_own_sigmas():
+    # top: d² = 4 gives e^−0.5 as above, bottom is exact: OKS (0.607 + 1) / 2 = 0.803 passes the
+    # thresholds 0.50 … 0.80, 7 of 10.
+    truth = np.array([[[10, 10, 2], [10, 20, 1]]])
+    predicted = np.array([[[12, 10, 1], [10, 20, 1]]])
+    measure = average_precision(Poses(BALL, truth, predicted, area=[100]))
+    assert measure.estimate(np.ones((1, 1)))[0, 0] == pytest.approx(0.7)
+    assert "sigmas of ball" in measure.definition
+
+
 def test_images_are_what_is_resampled():
     assert average_precision(people(6), ["a", "b", "a", "c", "c", "c"]).units == 3
 

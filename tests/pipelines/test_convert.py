@@ -43,15 +43,11 @@ def own_coco(make_coco: MakeCoco, tmp_path: Path) -> Path:
     return make_coco(tmp_path / "source", 100)
 
 
-class Stop(Watcher):
-    """Interrupts a conversion once it has planned, or written so many samples."""
-
-    def __init__(self, before_writing: bool = False):
-        self.before_writing = before_writing
+class StopBeforeWriting(Watcher):
+    """Interrupts a conversion once it has planned."""
 
     def writing(self, samples: int) -> None:
-        if self.before_writing:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
 
 class Count(Watcher):
@@ -712,7 +708,7 @@ def test_an_interrupt_before_any_shard_leaves_no_trace(
     if folder_was_there:
         out.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        convert_to(out, coco, watcher=Stop(before_writing=True))
+        convert_to(out, coco, watcher=StopBeforeWriting())
     assert out.exists() == folder_was_there
     assert not folder_was_there or not list(out.iterdir())
 
