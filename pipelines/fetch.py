@@ -4,26 +4,27 @@ import os
 
 from kpdata import images, shards
 from kpdata.errors import DatasetError, ImageError, SchemaError
+from kpdata.image_files import MAX_BYTES, file_size, read_file
 from kpdata.schema import ImageRef
 
 _TAIL_BYTES = 4096
 
 
-def fetch(image: ImageRef, max_bytes: int = images.MAX_BYTES) -> bytes:
+def fetch(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:
     """Read the whole image; ImageError where that fails."""
     if not image.uri.startswith(shards.RECORD_SCHEME):
-        return images.read_file(image.uri, max_bytes)
+        return read_file(image.uri, max_bytes)
     try:
         return images.stored_bytes(shards.read_record(image.uri).image)
     except (DatasetError, SchemaError) as error:
         raise ImageError("damaged record", str(error)) from error
 
 
-def fetch_tail(image: ImageRef, max_bytes: int = images.MAX_BYTES) -> bytes:
+def fetch_tail(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:
     """Read the image's last 4 KiB, where distinct images almost always differ."""
     if image.uri.startswith(shards.RECORD_SCHEME):
         return fetch(image, max_bytes)[-_TAIL_BYTES:]
-    size = images.file_size(image.uri, max_bytes)
+    size = file_size(image.uri, max_bytes)
     with open(image.uri, "rb") as file:
         file.seek(max(0, size - _TAIL_BYTES), os.SEEK_SET)
         return file.read(_TAIL_BYTES)

@@ -6,7 +6,8 @@ import msgspec
 
 from kpdata.augment import AugmentConfig
 from kpdata.errors import JobError
-from kpdata.images import MAX_BYTES, MAX_PIXELS
+from kpdata.image_files import MAX_BYTES
+from kpdata.image_headers import MAX_PIXELS
 from kpdata.mapping import Mapping
 from kpdata.skeletons import Skeleton
 

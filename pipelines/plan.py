@@ -12,9 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from kpdata import images, tfrecord
+from kpdata import tfrecord
 from kpdata.errors import FormatError, ImageError
 from kpdata.formats.source import Source
+from kpdata.image_files import file_size, safe_path
 from kpdata.mapping import map_sample
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.render import why_not_cropped
@@ -182,8 +183,8 @@ def locate(sample: Sample, job: Job) -> tuple[Sample, int]:
         return replace(sample, image=replace(image, data=None)), len(image.data)
     if job.images_root is None:
         raise ImageError("image missing", f"{image.name}: the source names no images folder")
-    path = images.safe_path(job.images_root, image.name)
-    size = images.file_size(path, job.max_bytes)
+    path = safe_path(job.images_root, image.name)
+    size = file_size(path, job.max_bytes)
     return replace(sample, image=replace(image, uri=path)), size
 
 

@@ -10,6 +10,7 @@ from kpdata import geometry, images
 from kpdata.augment import Draw, draw, draw_affine, occlude, paint
 from kpdata.errors import ImageError
 from kpdata.geometry import Affine
+from kpdata.image_headers import Header, probe
 from kpdata.pipelines.job import Job
 from kpdata.schema import WHOLE_IMAGE, FloatArray, Instance, Sample, View
 from kpdata.splits import TRAIN, stable_hash
@@ -32,7 +33,7 @@ class Upright:
 
     sample: Sample
     data: bytes
-    header: images.Header
+    header: Header
     width: int
     height: int
     base: Affine
@@ -80,7 +81,7 @@ def render(
 
 
 def _stand_up(sample: Sample, data: bytes, job: Job, counts: Counter[str]) -> Upright:
-    header = images.probe(data, job.max_pixels)
+    header = probe(data, job.max_pixels)
     if job.check == "pixels":
         images.decode_upright(data, header)
     to_upright = images.source_to_upright(header, job.exif)
@@ -98,7 +99,7 @@ def _stand_up(sample: Sample, data: bytes, job: Job, counts: Counter[str]) -> Up
     return Upright(sample, data, header, width, height, base, source_size)
 
 
-def _check_size(sample: Sample, seen: tuple[int, int], header: images.Header) -> None:
+def _check_size(sample: Sample, seen: tuple[int, int], header: Header) -> None:
     image = sample.image
     if None in (image.width, image.height) or (image.width, image.height) == seen:
         return

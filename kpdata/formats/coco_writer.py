@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from kpdata import images
 from kpdata.errors import DatasetError, FormatError, ImageError
 from kpdata.geometry import keypoint_box
+from kpdata.image_files import read_file, safe_path
+from kpdata.image_headers import probe
 from kpdata.manifest import QUARANTINE
 from kpdata.quarantine import as_line, check_bad
 from kpdata.schema import WHOLE_IMAGE, FloatArray, ImageRef, Instance, Rejected, Sample
@@ -96,11 +97,11 @@ def _whole_or_nothing(out: Path) -> Iterator[Path]:
 def _encoded(image: ImageRef, images_root: Path | None) -> tuple[bytes, int, int]:
     data = image.data
     if data is None:
-        safe = images.safe_path(str(images_root), image.name) if images_root else image.uri
-        data = images.read_file(safe)
+        safe = safe_path(str(images_root), image.name) if images_root else image.uri
+        data = read_file(safe)
     if image.width and image.height:
         return data, image.width, image.height
-    return data, *images.probe(data).upright_size
+    return data, *probe(data).upright_size
 
 
 class _Writer:

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kpdata import images
+from kpdata import image_files, images
 from kpdata.errors import ImageError
-from kpdata.images import decode, decode_upright, file_size, probe, read_file, safe_path
+from kpdata.image_files import file_size, read_file, safe_path
+from kpdata.image_headers import probe
+from kpdata.images import decode, decode_upright
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
 UNDECODABLE = "image does not decode"
@@ -226,7 +228,7 @@ def test_an_empty_file_a_folder_a_pipe_and_nothing_are_no_images(tmp_path):
 def test_a_file_that_shrinks_while_it_is_read_is_cut_short(tmp_path, monkeypatch):
     path = tmp_path / "a.jpg"
     path.write_bytes(bytes(100))
-    monkeypatch.setattr(images.os, "read", lambda file, size: bytes(size - 1))
+    monkeypatch.setattr(image_files.os, "read", lambda file, size: bytes(size - 1))
     with pytest.raises(ImageError, match="shrank while it was read") as caught:
         read_file(str(path))
     assert caught.value.reason == "image cut short"

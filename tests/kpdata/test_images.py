@@ -10,7 +10,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from kpdata import geometry, images
-from kpdata.images import Header, decode, decode_upright, probe
+from kpdata.image_files import read_file, safe_path
+from kpdata.image_headers import Header, probe
+from kpdata.images import decode, decode_upright
 
 WIDTH, HEIGHT = 40, 24
 ORIENTATIONS = range(1, 9)
@@ -82,7 +84,7 @@ def test_the_format_is_told_by_the_bytes(format, expected):  # noqa: A002
 
 def test_a_png_under_a_jpg_name_is_read_as_a_png(tmp_path):
     (tmp_path / "a.jpg").write_bytes(saved(quadrants(), "PNG"))
-    data = images.read_file(images.safe_path(str(tmp_path), "a.jpg"))
+    data = read_file(safe_path(str(tmp_path), "a.jpg"))
     assert probe(data).format == "png"
     np.testing.assert_array_equal(decode(data), np.asarray(quadrants()))
 

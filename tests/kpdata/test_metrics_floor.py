@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata import formats, geometry, images
+from kpdata import formats, geometry
+from kpdata.image_headers import probe
 from kpdata.metrics import Poses, mean_pose, pck, pckh, pckh_stretched, place
 from kpdata.skeletons import LSP14
 
@@ -45,7 +46,7 @@ def lsp(real_data):
     """(2000, 14, 3) keypoints and (2000, 2) image sizes; the second thousand is the test set."""
     source = formats.read("lsp", real_data / "lsp" / "joints.mat")
     samples = list(source.samples)
-    headers = [images.probe(Path(sample.image.uri).read_bytes()) for sample in samples]
+    headers = [probe(Path(sample.image.uri).read_bytes()) for sample in samples]
     keypoints = np.stack([sample.instances[0].keypoints for sample in samples])
     return keypoints.astype(float), np.array([h.upright_size for h in headers], float), samples
 
