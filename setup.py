@@ -47,8 +47,10 @@ setup(
         "kpdata.synth",
         "kpdata.wire",
         "kpdata.pipelines",
+        "kpdata.train",
+        "kpdata.train.models",
     ],
-    package_dir={"kpdata.pipelines": "pipelines"},
+    package_dir={"kpdata.pipelines": "pipelines", "kpdata.train": "train"},
     package_data={"kpdata": ["py.typed"], "kpdata.wire": ["*.proto"]},
     entry_points={"console_scripts": ["kpdata = kpdata.cli.main:main"]},
     install_requires=[

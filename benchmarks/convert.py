@@ -6,7 +6,8 @@ page cache into a fresh folder on the same disk, which is deleted afterwards. Al
 wrote on disk (fsync). Each does so with a quarter of the copies too: the difference tells what
 further images cost, apart from what a run costs once.
 
-    python benchmarks/convert.py --images train2017 --annotations person_keypoints_train2017.json \
+\b
+    python benchmarks/convert.py --images train2017 --annotations person_keypoints_train2017.json \\
         --out benchmarks/convert.md --work /var/tmp
 """
 

@@ -59,11 +59,13 @@ class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         format: the reader's name, and ``convention`` what it took the numbers to mean.
         files: annotation file name → sha256.
+        options: what else the reader was told, such as a category.
     """
 
     format: str
     convention: str
     files: dict[str, str]
+    options: dict[str, str]
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

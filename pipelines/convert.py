@@ -25,7 +25,10 @@ from kpdata.pipelines.write import ShardReport, write_shard
 from kpdata.quarantine import check_bad
 from kpdata.splits import Splits, group_finder
 
-_SMALL_JOB_SAMPLES = 300
+_SECONDS_WORTH_WORKERS = 3.0
+_SECONDS_PER_IMAGE, _SECONDS_PER_PICTURE = 0.0005, 0.002
+"""Rough costs of storing an image as it is and of drawing a picture, on one core."""
+
 _POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
 """Refusals that the user asked for: they are listed, but do not count as bad samples."""
 
@@ -36,6 +39,7 @@ class Request:
 
     Attributes:
         format: the source's, a key of FORMATS.
+        reading: what else its reader was told, such as a category.
         job, splits, sharding: see their classes; they decide the bytes.
         group: regular expression whose first group, in an image's name, names its group.
         max_bad: percentage of samples that may be quarantined.
@@ -47,6 +51,7 @@ class Request:
     splits: Splits
     sharding: Sharding = field(default_factory=Sharding)
     group: str | None = None
+    reading: dict[str, str] = field(default_factory=dict)
     max_bad: float = 1.0
     runner: str = runners.EMBEDDED
     workers: int = 1
@@ -170,7 +175,9 @@ def _write(
 
 
 def _execution(request: Request, samples: int, workspace: Workspace) -> runners.Execution:
-    alone = request.workers == 1 or samples < _SMALL_JOB_SAMPLES
+    job = request.job
+    each = _SECONDS_PER_PICTURE * (1 + job.augment) if job.renders else _SECONDS_PER_IMAGE
+    alone = request.workers == 1 or samples * each < _SECONDS_WORTH_WORKERS
     return runners.Execution(
         request.runner, 0 if alone else request.workers, workspace.log_path, request.beam_options
     )
@@ -216,7 +223,8 @@ def _already_there(
 
 def _source_info(source: Source, request: Request) -> SourceInfo:
     files = {path.name: _hash_of(path) for path in source.annotation_files}
-    return SourceInfo(request.format, FORMATS[request.format].convention, files)
+    convention = FORMATS[request.format].convention
+    return SourceInfo(request.format, convention, files, request.reading)
 
 
 def _hash_of(path: Path) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from kpdata.cli.console import Meter, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import (
+    PERCENT,
     SIZE,
     as_json,
     augment_options,
@@ -21,6 +22,7 @@ from kpdata.cli.options import (
     job_from,
     quiet,
     reader_options,
+    refuse_idle_options,
     skeleton_of,
     source_from,
     workers_option,
@@ -51,7 +53,13 @@ _SHARDS_ONLY = (
     "--split", default="80/10/10", show_default=True, metavar="SPEC",
     help="train/val/test percentages, train=90,test=10, or official.",
 )  # fmt: skip
-@click.option("--val", default=0.0, metavar="PERCENT", help="Of the official train set, to be val.")
+@click.option(
+    "--val",
+    default=0.0,
+    type=PERCENT,
+    metavar="PERCENT",
+    help="Of the official train set, to be val.",
+)
 @click.option("--group", metavar="REGEX", help="Its first (…) in a file name must not be split.")
 @click.option("--seed", default=0, show_default=True, help="Of the split and of every draw.")
 @crop_options
@@ -61,7 +69,7 @@ _SHARDS_ONLY = (
     help="Check untouched images by header and end marker, or decode them all.",
 )  # fmt: skip
 @click.option(
-    "--max-bad", default=1.0, type=click.FloatRange(0, 100), show_default=True, metavar="PERCENT",
+    "--max-bad", default=1.0, type=PERCENT, show_default=True, metavar="PERCENT",
     help="Samples that may go to quarantine before the job fails.",
 )  # fmt: skip
 @click.option("--shards", type=click.IntRange(1, 99_999), help="Shards in all; else by size.")
@@ -92,12 +100,13 @@ def command(ctx: click.Context, /, to: str, out: Path, **options: Any) -> None:
       kpdata convert coco big.json --images big/ --out shards/ \\
           --runner FlinkRunner -- --flink_master=host:8081 --environment_type=EXTERNAL
     """
-    source = source_from(options)
+    given = {n for n in options if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE}
     if to == "shards":
-        _to_shards(source, out, options)
+        refuse_idle_options(given)
+        _to_shards(source_from(options), out, options)
     else:
-        _refuse_shard_options(ctx, to)
-        _to_coco(source, out, options)
+        _refuse_shard_options(given, to)
+        _to_coco(source_from(options), out, options)
 
 
 def _to_shards(source: Source, out: Path, options: dict[str, Any]) -> None:
@@ -123,6 +132,7 @@ def run_conversion(source: Source, out: Path, options: dict[str, Any], meter: Me
         splits=parse_splits(options["split"], options["val"], options["seed"]),
         sharding=Sharding(options["shard_size"], options["shards"]),
         group=options["group"],
+        reading={key: options[key] for key in ("category", "style") if options[key]},
         max_bad=options["max_bad"],
         runner=options["runner"],
         workers=options["workers"] or os.cpu_count() or 1,
@@ -156,12 +166,11 @@ def _to_coco(source: Source, out: Path, options: dict[str, Any]) -> None:
         Console().print(table(f"{out}", ("", "count"), sorted(counts.items())))
 
 
-def _refuse_shard_options(ctx: click.Context, to: str) -> None:
+def _refuse_shard_options(given: set[str], to: str) -> None:
     for name in _SHARDS_ONLY:
-        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            flag = name.replace("_", "-")
+        if name in given:
             raise FormatError(
-                f"--{flag} is for --to shards: convert to shards with it first, "
+                f"--{name.replace('_', '-')} is for --to shards: convert to shards with it first, "
                 f"then convert those --to {to}"
             )
 

@@ -81,6 +81,7 @@ def _provenance(manifest: Manifest) -> list[tuple[str, str]]:
     source, sizes = manifest.source, manifest.sizes
     rows = [("format", source.format), ("convention", source.convention)]
     rows += [("annotations", f"{name} sha256 {digest}") for name, digest in source.files.items()]
+    rows += list(source.options.items())
     if sizes:
         rows.append(
             ("picture sizes", f"{sizes['min_width']}–{sizes['max_width']} × "

@@ -1,5 +1,6 @@
 """Options that several commands share, and what they amount to."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,7 +34,18 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
         return size
 
 
+class _Percent(click.FloatRange):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r}: expected a percentage", param, ctx)
+        return number
+
+
 SIZE = _Size()
+PERCENT = _Percent(0, 100)
 
 quiet = click.option("--quiet", is_flag=True, help="Print errors only.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -111,6 +123,17 @@ def augment_options(function: F) -> F:
     ):  # fmt: skip
         function = option(function)
     return function
+
+
+def refuse_idle_options(given: set[str]) -> None:
+    """Refuse options that would change nothing, for want of the one that they go with."""
+    for name, partner in (
+        ("crop_from", "crop"),
+        ("margin", "crop"),
+        ("augment_config", "augment"),
+    ):
+        if name in given and partner not in given:
+            raise FormatError(f"--{name.replace('_', '-')} changes nothing without --{partner}")
 
 
 def source_from(options: dict[str, Any]) -> Source:

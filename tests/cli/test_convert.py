@@ -11,7 +11,7 @@ import pytest
 from scipy.io import savemat
 
 import kpdata as library
-from kpdata.pipelines import runners
+from kpdata.pipelines import beam_job
 from kpdata.skeletons import BUILT_IN
 
 MakeCoco = Callable[..., Path]
@@ -203,13 +203,13 @@ def test_a_skeleton_is_mapped_by_name(
 def told(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What Beam was told, run by run."""
     heard: list[list[str]] = []
-    real = runners.PipelineOptions
+    real = beam_job.PipelineOptions
 
     def options(flags: list[str]) -> Any:
         heard.append(flags)
         return real(flags)
 
-    monkeypatch.setattr(runners, "PipelineOptions", options)
+    monkeypatch.setattr(beam_job, "PipelineOptions", options)
     return heard
 
 
@@ -267,7 +267,11 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--group", "("], "--group '(' is not a regular expression"),
         (["--group", "video"], "--group 'video' captures nothing"),
         (["--crop", "4"], "--crop 4: expected 8 to 8192"),
-        (["--margin", "nan"], "--margin nan: expected 0.1 to 10"),
+        (["--crop", "64", "--margin", "nan"], "--margin nan: expected 0.1 to 10"),
+        (["--margin", "2"], "--margin changes nothing without --crop"),
+        (["--crop-from", "image"], "--crop-from changes nothing without --crop"),
+        (["--augment-config", "a.toml"], "--augment-config changes nothing without --augment"),
+        (["--max-bad", "nan"], "--max-bad"),
         (["--augment", "-1"], "--augment -1: expected 0 to 1000"),
         (["--jpeg-quality", "0"], "--jpeg-quality 0: expected 1 to 100"),
         (["--seed", "-1"], "--seed -1: expected 0"),

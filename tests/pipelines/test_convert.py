@@ -105,7 +105,7 @@ def test_any_number_of_workers_gives_the_same_folder(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = convert_to(tmp_path / "0", coco, **HEAVY)
-    monkeypatch.setattr(convert_module, "_SMALL_JOB_SAMPLES", 0)
+    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
     for workers in (1, 2):
         outcome = convert_to(tmp_path / str(workers), coco, workers=workers, **HEAVY)
         assert outcome.manifest.root_hash == alone.manifest.root_hash
@@ -119,7 +119,7 @@ def test_the_worker_processes_are_really_used(
     def here(place: workspace.Workspace, name: str) -> None:
         raise AssertionError("written in the driver")
 
-    monkeypatch.setattr(convert_module, "_SMALL_JOB_SAMPLES", 0)
+    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
     monkeypatch.setattr(convert_module, "write_shard", here)
     convert_to(tmp_path / "out", coco, workers=2)
     with pytest.raises((JobError, AssertionError)):
@@ -660,7 +660,7 @@ def test_a_disk_that_really_fills_up_is_named_and_left_without_half_files(
     monkeypatch: pytest.MonkeyPatch,
     workers: int,
 ) -> None:
-    monkeypatch.setattr(convert_module, "_SMALL_JOB_SAMPLES", 0)
+    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
     options = {"split": "train=100", "augment": 10, "shards": 8}
     with pytest.raises(JobError, match="No space left on device"):
         convert_to(small_disk / "out", coco, workers=workers, **options)

@@ -60,7 +60,7 @@ def test_lsp_crops_and_copies_do_not_depend_on_the_workers(
     lsp: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"format": "lsp", "crop": 128, "crop_from": "image", "augment": 3, "shards": 12}
-    monkeypatch.setattr(convert_module, "_SMALL_JOB_SAMPLES", 0)
+    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
     one, two = (
         convert_to(tmp_path / str(workers), lsp, workers=workers, **options) for workers in (1, 2)
     )

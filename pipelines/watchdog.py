@@ -1,0 +1,73 @@
+"""Ends Beam's embedded runner when one of its worker processes dies, or on Ctrl-C."""
+
+import contextlib
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+import psutil
+
+_WORKER_DIED = "Worker subprocess exited"
+_BEAM_THREADS = frozenset({"run_worker", "beam_control_read", "read_grpc_client_inputs"})
+"""They serve one worker each, and end in an exception when it is gone."""
+_SECONDS_TO_END = 5.0
+
+
+class Watchdog:
+    """Breaks the main thread's wait when a worker dies: FnApiRunner would wait for ever.
+
+    Attributes:
+        interrupted: Ctrl-C was pressed, which Beam may turn into another error.
+        saw_death: a worker died, and nobody had interrupted the run before.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = self.saw_death = self._stopping = False
+        self._in_main = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> Self:
+        self._old_hook, threading.excepthook = threading.excepthook, self._hear
+        if self._in_main:  # nobody else may set a signal's handler
+            self._old_handler = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        threading.excepthook = self._old_hook
+        if self._in_main:
+            signal.signal(signal.SIGINT, self._old_handler)
+
+    def _hear(self, args: threading.ExceptHookArgs) -> None:
+        if _WORKER_DIED in str(args.exc_value):
+            if self._in_main and not (self.saw_death or self._stopping):
+                self.saw_death = True
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        elif args.thread is None or args.thread.name not in _BEAM_THREADS:
+            self._old_hook(args)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Hear a worker's death or Ctrl-C, whichever comes first: each brings on the other."""
+        if self.saw_death:
+            raise KeyboardInterrupt
+        if callable(self._old_handler):
+            self.interrupted = self._stopping = True
+            self._old_handler(number, frame)
+
+    def stop_workers(self) -> None:
+        """Kill all workers, and wait until the threads that served them have ended."""
+        self._stopping = True
+        _kill_children()
+        for thread in threading.enumerate():
+            if thread.name in _BEAM_THREADS:
+                thread.join(_SECONDS_TO_END)
+
+
+def _kill_children() -> None:
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
