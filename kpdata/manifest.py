@@ -79,7 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         options: what the conversion was asked to do.
         splits: by name.
         counts: everything that was skipped, zeroed or repaired, by name.
-        quarantine: refused samples by reason; ``quarantine_sha256`` pins their list.
+        quarantine: refused samples by reason; ``quarantine_sha256`` pins their keys.
         sizes: narrowest, widest, lowest and highest record picture, in pixels.
         software: versions that made it; the only part the root hash leaves out.
         root_hash: sha256 over all the rest.
@@ -145,6 +145,8 @@ def read_manifest(folder: Path) -> Manifest:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise DatasetError(f"{path}: larger than any manifest: not written by kpdata")
         data = path.read_bytes()
+    except NotADirectoryError:
+        raise DatasetError(f"{folder} is a file: give the folder that holds {MANIFEST}") from None
     except FileNotFoundError:
         raise DatasetError(
             f"{folder} is not a dataset: it has no {MANIFEST}. "

@@ -1,5 +1,6 @@
 """What becomes of samples that cannot be used: they are listed, counted, and limited in number."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
@@ -15,6 +16,23 @@ _EXAMPLES = 3
 def as_line(rejected: Rejected) -> bytes:
     """One line of ``quarantine.jsonl``."""
     return msgspec.json.encode(rejected._asdict()) + b"\n"
+
+
+def digest(lines: Iterable[bytes]) -> str:
+    """sha256 over the keys and reasons in ``quarantine.jsonl``'s lines.
+
+    The details are left out: they quote paths as the user typed them.
+    """
+    hashed = hashlib.sha256()
+    for line in lines:
+        entry = msgspec.json.decode(line, type=_Entry)
+        hashed.update(msgspec.json.encode([entry.key, entry.reason]))
+    return hashed.hexdigest()
+
+
+class _Entry(msgspec.Struct):
+    key: str
+    reason: str
 
 
 def check_bad(reasons: Counter[str], total: int, max_bad: float, details: Iterable[str]) -> None:

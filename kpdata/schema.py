@@ -5,7 +5,7 @@ the first pixel is (0.5, 0.5) and an image spans [0, W] × [0, H]. Visibility is
 labelled (and then x = y = 0), 1 labelled but occluded, 2 visible.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -95,7 +95,7 @@ class ImageRef:
     uri: str = ""
     width: int | None = None
     height: int | None = None
-    data: bytes | None = None
+    data: bytes | None = field(default=None, repr=False)
     format: str | None = None
     sha256: str | None = None
 

@@ -114,14 +114,12 @@ def _check_names(text: str, names: Iterable[str]) -> None:
         seen.add(name)
 
 
-def group_finder(pattern: str | None) -> Callable[[str], str | None]:
+def group_finder(pattern: str) -> Callable[[str], str | None]:
     """A function from an image's name to its group: what ``pattern``'s first group captures.
 
     Raises:
         FormatError: not a regular expression, or one without a group.
     """
-    if pattern is None:
-        return lambda name: None
     try:
         compiled = re.compile(pattern)
     except re.error as error:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from kpdata import images, records, tfrecord
@@ -17,6 +18,7 @@ from kpdata.manifest import (
     compute_root_hash,
     file_sha256,
 )
+from kpdata.quarantine import digest
 from kpdata.schema import Sample
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN, stable_hash
@@ -61,12 +63,20 @@ def _folder_faults(dataset: Dataset) -> Iterator[str]:
     if compute_root_hash(manifest) != manifest.root_hash:
         yield f"{folder}: the manifest does not match its root hash {manifest.root_hash}"
     quarantine = folder / QUARANTINE
-    if not quarantine.is_file() or file_sha256(quarantine) != manifest.quarantine_sha256:
+    if _quarantine_digest(quarantine) != manifest.quarantine_sha256:
         yield f"{quarantine} is missing or was changed"
     listed = {shard.name for info in manifest.splits.values() for shard in info.shards}
     for path in sorted(folder.glob("*.tfrecord*")):
         if path.name not in listed:
             yield f"{path} is not in the manifest"
+
+
+def _quarantine_digest(path: Path) -> str | None:
+    try:
+        with open(path, "rb") as lines:
+            return digest(lines)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def _check_shard(

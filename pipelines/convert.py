@@ -18,8 +18,9 @@ from kpdata.formats.source import Source
 from kpdata.manifest import MANIFEST, Manifest, SourceInfo, file_sha256, read_manifest
 from kpdata.pipelines import runners
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import Plan, Sharding, ShardPlan, make_plan
+from kpdata.pipelines.plan import Plan, ShardPlan, make_plan
 from kpdata.pipelines.seal import rejected_counts, seal
+from kpdata.pipelines.sharding import Sharding
 from kpdata.pipelines.workspace import Workspace, open_workspace
 from kpdata.pipelines.write import ShardReport, write_shard
 from kpdata.quarantine import check_bad
@@ -108,6 +109,7 @@ def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Ou
     started = time.monotonic()
     origin = _source_info(source, request)
     options = _options(request)
+    group_of = group_finder(request.group) if request.group else None
     existing = _already_there(out, origin, options, request.job)
     if existing:
         return Outcome(existing, time.monotonic() - started, unchanged=True)
@@ -115,7 +117,7 @@ def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Ou
         watcher.planning()
         plan = make_plan(
             source, request.job, request.splits, request.sharding, workspace.plan_folder,
-            group_finder(request.group), watcher.planned,
+            group_of, watcher.planned,
         )  # fmt: skip
         for warning in plan.warnings:
             watcher.warn(warning)

@@ -4,7 +4,6 @@ The result is one plan file per shard, a TFRecord of packed samples; a plan's by
 shard's bytes.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ from kpdata.image_files import file_size, safe_path
 from kpdata.mapping import map_sample
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.render import why_not_cropped
-from kpdata.pipelines.spool import Spool
+from kpdata.pipelines.sharding import Sharding, SplitSize
+from kpdata.pipelines.spool import SplitTotals, Spool
 from kpdata.quarantine import as_line
 from kpdata.schema import Rejected, Sample, unpack_sample
 from kpdata.splits import TRAIN, Splits
@@ -29,8 +29,7 @@ BYTES_PER_PIXEL = 0.4
 
 REJECTED = "rejected.jsonl"
 
-_MIN_RECORDS_PER_SHARD = 32
-_MIN_SHARDS = 16
+_UNGROUPED = "images whose name --group does not match"
 
 
 class ShardPlan(msgspec.Struct, frozen=True):
@@ -72,32 +71,13 @@ class Plan:
                 yield Rejected(**msgspec.json.decode(line))
 
 
-class Sharding(msgspec.Struct, frozen=True):
-    """How many shards: ``count`` in all, or as many as ``bytes_per_shard`` asks for.
-
-    The number never depends on the workers: it is part of what makes the same bytes everywhere.
-    """
-
-    bytes_per_shard: int = 128 << 20
-    count: int | None = None
-
-    def shards_of(self, samples: int, share: float, size: float) -> int:
-        """Shards for a split of ``samples`` references, ``share`` of the data, ``size`` bytes."""
-        if self.count is not None:
-            wanted = round(self.count * share)
-        else:
-            spread = min(_MIN_SHARDS, samples // _MIN_RECORDS_PER_SHARD)
-            wanted = max(math.ceil(size / self.bytes_per_shard), spread)
-        return max(1, min(wanted, samples))
-
-
 def make_plan(
     source: Source,
     job: Job,
     splits: Splits,
     sharding: Sharding,
     folder: Path,
-    group_of: Callable[[str], str | None] = lambda name: None,
+    group_of: Callable[[str], str | None] | None = None,
     on_sample: Callable[[int], None] = lambda count: None,
 ) -> Plan:
     """Read every reference and write the plan files into ``folder``.
@@ -108,11 +88,12 @@ def make_plan(
         splits: which split a group belongs to.
         sharding: how many shards.
         folder: where plan files go; created.
-        group_of: file name → group (``--group``); None leaves the source's own.
+        group_of: file name → group (``--group``), which overrides the source's own.
         on_sample: called with 1 for every reference read.
 
     Raises:
-        FormatError: the source holds no usable sample, or two under one key.
+        FormatError: the source holds no usable sample, or two under one key; ``group_of`` knows
+            no name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with Spool() as spool:
@@ -125,6 +106,8 @@ def make_plan(
         rejected = _write_rejected(spool.rejected(), folder / REJECTED)
         if not totals:
             raise FormatError(_nothing_usable(source, rejected, spool))
+        if group_of and source.counts[_UNGROUPED] == spool.samples:
+            raise FormatError("--group matches no image's name: every image would be its own group")
         header = msgspec.json.encode(job, order="sorted")
         shards = tuple(_write_plans(spool, totals, header, job, sharding, folder))
     counts = source.counts + Counter(
@@ -143,7 +126,7 @@ def read_plan(path: Path) -> tuple[Job, Iterator[Sample]]:
 def _receive(
     sample: Sample | Rejected,
     job: Job,
-    group_of: Callable[[str], str | None],
+    group_of: Callable[[str], str | None] | None,
     spool: Spool,
     counts: Counter[str],
 ) -> None:
@@ -159,7 +142,11 @@ def _receive(
     except ImageError as error:
         spool.reject(Rejected(sample.key, error.reason, str(error)))
         return
-    spool.add(replace(sample, group=group_of(sample.image.name) or sample.group), size)
+    if group_of:
+        group = group_of(sample.image.name)
+        counts[_UNGROUPED] += group is None
+        sample = replace(sample, group=group or sample.group)
+    spool.add(sample, size)
 
 
 def _nothing_to_crop(sample: Sample, job: Job, counts: Counter[str]) -> bool:
@@ -190,17 +177,17 @@ def locate(sample: Sample, job: Job) -> tuple[Sample, int]:
 
 def _write_plans(
     spool: Spool,
-    totals: dict[str, tuple[int, int, int]],
+    totals: dict[str, SplitTotals],
     header: bytes,
     job: Job,
     sharding: Sharding,
     folder: Path,
 ) -> Iterator[ShardPlan]:
-    everything = sum(samples for samples, _, _ in totals.values())
-    for split, (samples, instances, size) in totals.items():
-        copies = 1 + (job.augment if split == TRAIN else 0)
-        one_copy = instances * job.crop**2 * BYTES_PER_PIXEL if job.crop else size
-        count = sharding.shards_of(samples, samples / everything, one_copy * copies)
+    counts = sharding.shards_per_split(
+        {split: _expected_size(split, total, job) for split, total in totals.items()}
+    )
+    for split, count in counts.items():
+        samples = totals[split].samples
         references = spool.packed_samples(split)
         for k in range(count):
             here = samples * (k + 1) // count - samples * k // count
@@ -210,6 +197,12 @@ def _write_plans(
                 for _ in range(here):
                     writer.write(next(references))
             yield ShardPlan(name, split, here, writer.sha256)
+
+
+def _expected_size(split: str, total: SplitTotals, job: Job) -> SplitSize:
+    copies = 1 + (job.augment if split == TRAIN else 0)
+    one_copy = total.instances * job.crop**2 * BYTES_PER_PIXEL if job.crop else total.bytes
+    return SplitSize(total.samples, one_copy * copies)
 
 
 def _write_rejected(rejected: Iterator[Rejected], path: Path) -> Counter[str]:
@@ -230,12 +223,14 @@ def _nothing_usable(source: Source, rejected: Counter[str], spool: Spool) -> str
     return f"{files}: no sample is usable ({listed}); the first: {next(spool.rejected()).detail}"
 
 
-def _warnings(splits: Splits, totals: dict[str, tuple[int, int, int]]) -> Iterator[str]:
+def _warnings(splits: Splits, totals: dict[str, SplitTotals]) -> Iterator[str]:
     empty = [name for name in splits.shares if name not in totals]
     if empty:
+        samples = sum(total.samples for total in totals.values())
+        which = f"split {empty[0]} is" if len(empty) == 1 else f"splits {' and '.join(empty)} are"
         yield (
-            f"split {' and '.join(empty)} is empty: there are too few groups for its share. "
-            "Give it a larger share, another --seed, or a finer --group."
+            f"{which} empty: {samples:,} images in their groups are too few for the share. "
+            "Give a larger share, another --seed, or a finer --group."
         )
     if len(totals) == 1 and splits.official:
         yield f"the source's official split has only {next(iter(totals))}: nothing to test on"

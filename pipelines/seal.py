@@ -1,6 +1,5 @@
 """Seal: collect the shards' reports, and write the manifest last."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -25,7 +24,7 @@ from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import REJECTED, Plan
 from kpdata.pipelines.workspace import Workspace
 from kpdata.pipelines.write import ShardReport
-from kpdata.quarantine import as_line
+from kpdata.quarantine import as_line, digest
 from kpdata.records import SCHEMA_VERSION
 
 
@@ -102,7 +101,7 @@ def _write_quarantine(workspace: Workspace, plan: Plan, reports: Iterable[ShardR
     found = sorted(item for report in reports for item in report.rejected)
     lines += b"".join(map(as_line, found))
     write_atomically(workspace.out / QUARANTINE, lines)
-    return hashlib.sha256(lines).hexdigest()
+    return digest(lines.splitlines())
 
 
 def _splits(plan: Plan, reports: dict[str, ShardReport]) -> dict[str, SplitInfo]:

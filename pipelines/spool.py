@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from kpdata.errors import FormatError, ImageError, JobError
 from kpdata.pipelines.fetch import fetch, fetch_tail
@@ -27,6 +27,14 @@ _TABLES = """
 _BATCH = 1000
 _TRUST = ("test", "val", TRAIN)
 """Whose image stays when official splits share one: the split that measures before the others."""
+
+
+class SplitTotals(NamedTuple):
+    """References in a split, labelled instances in them, and their images' bytes."""
+
+    samples: int
+    instances: int
+    bytes: int
 
 
 class Spool:
@@ -183,13 +191,18 @@ class Spool:
             self._db.execute(f"DELETE {where}", (group, kept))
         return refused
 
-    def split_totals(self) -> dict[str, tuple[int, int, int]]:
-        """Split → references, labelled instances and image bytes in it."""
+    @property
+    def samples(self) -> int:
+        """References added."""
+        return self._added
+
+    def split_totals(self) -> dict[str, SplitTotals]:
+        """Split → what is in it, train first."""
         rows = self._db.execute(
             "SELECT split, COUNT(*), SUM(instances), SUM(size) FROM placed JOIN refs USING (id) "
             "WHERE split IS NOT NULL GROUP BY split"
         )
-        totals = {split: (count, instances, size) for split, count, instances, size in rows}
+        totals = {split: SplitTotals(*numbers) for split, *numbers in rows}
         return dict(sorted(totals.items(), key=lambda item: _display_order(item[0])))
 
     def packed_samples(self, split: str) -> Iterator[bytes]:

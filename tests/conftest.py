@@ -56,7 +56,7 @@ def tiny_shards(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from kpdata import formats
     from kpdata.pipelines.convert import Request, Watcher, convert
     from kpdata.pipelines.job import Job
-    from kpdata.pipelines.plan import Sharding
+    from kpdata.pipelines.sharding import Sharding
     from kpdata.splits import parse_splits
 
     source = formats.read("coco", tiny_coco / "annotations.json")

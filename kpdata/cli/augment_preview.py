@@ -55,6 +55,8 @@ def command(out: Path, rows: int, **options: Any) -> None:
     """
     from kpdata import draw
 
+    if out.suffix.lower() != ".png":
+        raise FormatError(f"--out {out}: the contact sheet is a PNG: give a name that ends in .png")
     options["augment"] = options["augment"] or 5
     source = source_from(options)
     job = job_from(source, options)
@@ -64,6 +66,7 @@ def command(out: Path, rows: int, **options: Any) -> None:
     tiles = [
         (draw.draw_sample(sample, job.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]
+    out.parent.mkdir(parents=True, exist_ok=True)
     draw.write_png(out, draw.contact_sheet(tiles, columns=job.augment + 1, tile=_TILE))
     click.echo(f"{out}: {len(pictures)} pictures")
 

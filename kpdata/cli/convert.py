@@ -72,8 +72,14 @@ _SHARDS_ONLY = (
     "--max-bad", default=1.0, type=PERCENT, show_default=True, metavar="PERCENT",
     help="Samples that may go to quarantine before the job fails.",
 )  # fmt: skip
-@click.option("--shards", type=click.IntRange(1, 99_999), help="Shards in all; else by size.")
-@click.option("--shard-size", type=SIZE, default="128M", show_default=True, help="Aim per shard.")
+@click.option("--shards", type=click.IntRange(1, 99_999), help="In all, at least one a split.")
+@click.option(
+    "--shard-size",
+    type=SIZE,
+    default="128M",
+    show_default=True,
+    help="Without --shards: bytes per shard; small splits get up to 16.",
+)
 @workers_option
 @click.option(
     "--runner", default="embedded", show_default=True, metavar="NAME",
@@ -123,7 +129,7 @@ def run_conversion(source: Source, out: Path, options: dict[str, Any], meter: Me
     meter.begin("starting")
     from kpdata.cli.watcher import MeterWatcher
     from kpdata.pipelines.convert import Request, convert
-    from kpdata.pipelines.plan import Sharding
+    from kpdata.pipelines.sharding import Sharding
     from kpdata.splits import parse_splits
 
     request = Request(
@@ -163,7 +169,7 @@ def _to_coco(source: Source, out: Path, options: dict[str, Any]) -> None:
     if options["as_json"]:
         click.echo(json.dumps(counts, indent=1))
     elif not options["quiet"]:
-        Console().print(table(f"{out}", ("", "count"), sorted(counts.items())))
+        Console().print(table(f"{out}", ("what", "count"), sorted(counts.items())))
 
 
 def _refuse_shard_options(given: set[str], to: str) -> None:
@@ -180,7 +186,10 @@ def show_outcome(outcome: "Outcome", out: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     manifest = outcome.manifest
     if outcome.unchanged:
-        console.print(f"{out} holds this very dataset already: nothing to do.")
+        console.print(
+            f"{out} holds this dataset already, from the same annotations and options: "
+            "nothing to do. Images were not looked at again."
+        )
     rows = [
         (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards), _mb(s.shards))
         for name, s in manifest.splits.items()
@@ -204,7 +213,7 @@ def _speed(outcome: "Outcome") -> str:
     total = sum(s.samples for s in outcome.manifest.splits.values())
     kept = "" if written >= total else f" ({total - written:,} images were there already)"
     return (
-        f"{outcome.seconds:.1f} s, {written / seconds:,.0f} images/s, "
+        f"{outcome.seconds:.1f} s in all; writing at {written / seconds:,.0f} images/s, "
         f"{size / seconds:,.0f} MB/s{kept}"
     )
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 
 import click
@@ -60,6 +61,7 @@ def main() -> None:
     """The console script: a user's mistake ends in one message, never in a traceback."""
     from kpdata.errors import KpdataError
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:

@@ -165,10 +165,16 @@ def job_from(source: Source, options: dict[str, Any]) -> "Job":
     from kpdata.pipelines.job import Job
 
     skeleton = skeleton_of(source, options)
+    mapping = map_by_name(source.skeleton, skeleton) if options["to_skeleton"] else None
+    if mapping and all(keypoint.how == "missing" for keypoint in mapping.keypoints):
+        raise FormatError(
+            f"--to-skeleton {skeleton.name} shares no keypoint name with {source.skeleton.name}: "
+            "nothing would be left"
+        )
     config = options["augment_config"]
     return Job(
         skeleton=skeleton,
-        mapping=map_by_name(source.skeleton, skeleton) if options["to_skeleton"] else None,
+        mapping=mapping,
         images_root=str(source.images_root) if source.images_root else None,
         crop=options["crop"],
         crop_from=_crop_from(source, options),

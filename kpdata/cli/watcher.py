@@ -16,7 +16,7 @@ class MeterWatcher(Watcher):
 
     def planned(self, samples: int) -> None:
         """Show the references read."""
-        self._meter.advance(samples, "references")
+        self._meter.advance(samples, "samples")
 
     def writing(self, samples: int) -> None:
         """Show the write step."""

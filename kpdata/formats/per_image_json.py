@@ -54,7 +54,8 @@ def read(
         SchemaError: the skeleton is at fault.
     """
     if not annotations.is_dir():
-        raise FormatError(f"{annotations}: no such folder: give the folder of the JSON files")
+        what = "is a file" if annotations.exists() else "no such folder"
+        raise FormatError(f"{annotations}: {what}: give the folder of the JSON files")
     if style is not None and style not in STYLES:
         raise FormatError(f"unknown style {style!r}: expected {', '.join(STYLES)}")
     beside = annotations.absolute().parent / "images"

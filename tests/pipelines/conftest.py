@@ -9,7 +9,7 @@ import pytest
 from kpdata import formats
 from kpdata.pipelines.convert import Outcome, Request, Watcher, convert
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import Sharding
+from kpdata.pipelines.sharding import Sharding
 from kpdata.splits import parse_splits
 
 Convert = Callable[..., Outcome]

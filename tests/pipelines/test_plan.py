@@ -15,7 +15,8 @@ from kpdata.errors import FormatError, JobError
 from kpdata.formats.source import Source
 from kpdata.mapping import map_by_name
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import REJECTED, Plan, Sharding, make_plan, read_plan
+from kpdata.pipelines.plan import REJECTED, Plan, make_plan, read_plan
+from kpdata.pipelines.sharding import Sharding
 from kpdata.pipelines.spool import Spool
 from kpdata.schema import ImageRef, Instance, Rejected, Sample
 from kpdata.skeletons import Skeleton
@@ -70,7 +71,7 @@ def plan_of(
         parse_splits(split, val, seed),
         sharding or Sharding(),
         images.parent / folder,
-        group_finder(group),
+        group_finder(group) if group else None,
     )
 
 

@@ -5,7 +5,7 @@ the picture's side, where 1×1 convolutions give heatmaps and offsets. A second 
 decoder's features and, as skips, those of the first encoder's stages, all with stopped gradients:
 coordinates never disturb what the heatmaps have taught.
 
-Trainable parameters, in millions, at 33 keypoints: lite 1.3, full 3.4, heavy 13. Every layer is a
+Trainable parameters, in millions, at 33 keypoints: lite 1.3, full 3.4, heavy 11. Every layer is a
 convolution or a pooling, so that the weights fit every ``input_size``: train small, finish large.
 """
 
@@ -39,8 +39,8 @@ class Size:
 
 
 SIZES = {
-    "lite": Size((16, 32, 64, 128, 192), (1, 2, 3, 4, 5), (5, 5)),
-    "full": Size((24, 48, 96, 192, 288), (2, 3, 4, 5, 6), (7, 7)),
+    "lite": Size((16, 32, 64, 128, 192), (1, 2, 3, 4, 7), (6, 6)),
+    "full": Size((24, 48, 96, 192, 288), (2, 3, 4, 5, 8), (7, 7)),
     "heavy": Size((40, 80, 160, 320, 512), (2, 4, 6, 8, 8), (8, 8)),
 }
 
@@ -188,9 +188,7 @@ def _regress(stages: Sequence[Any], decoded: Any, spec: Size, count: int) -> dic
         deep = _blocks(deep, depth - 1, name)
     context = layers.GlobalAveragePooling2D(name="context", dtype="float32")(deep)
     cells = _with_context(x, context, spec.widths[4])
-    weights = SpatialSoftmax(name="vote_weight", dtype="float32")(
-        _maps(cells, count, "vote_logit")
-    )
+    weights = SpatialSoftmax(name="vote_weight", dtype="float32")(_maps(cells, count, "vote_logit"))
     votes = _maps(cells, 2 * count, "vote_offset")
     return {
         "xy_norm": SpatialExpectation(name="xy_norm", dtype="float32")([weights, votes]),
