@@ -1,12 +1,21 @@
 """Image files on disk: names that cannot leave their folder, and limits before anything is read."""
 
+import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import NamedTuple
 
 from kpdata.errors import ImageError
 
 MAX_BYTES = 256 << 20
+
+_FILES_FAULT = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG,
+     errno.EINVAL, errno.ENXIO)
+)  # fmt: skip
 
 
 def safe_path(root: str, name: str) -> str:
@@ -34,35 +43,59 @@ def _real_folder(path: str) -> str:
     return os.path.realpath(path)
 
 
-def file_size(path: str, max_bytes: int = MAX_BYTES) -> int:
-    """Size of an image file in bytes.
+class Stamp(NamedTuple):
+    """What tells an image file from the same file changed: its bytes' number and its age."""
+
+    size: int
+    mtime_ns: int
+
+
+def stamp(path: str, max_bytes: int = MAX_BYTES) -> Stamp:
+    """Look at an image file without opening it.
 
     Raises:
         ImageError: there is no regular file, it is empty, or it exceeds ``max_bytes``.
+        OSError: the disk or the network failed, which is not the image's fault.
     """
-    try:
-        return _checked_size(path, os.stat(path), max_bytes)
-    except OSError as error:
-        raise ImageError("image missing", f"{path}: {error.strerror}") from error
+    with _blaming(path):
+        return _checked(path, os.stat(path), max_bytes)
 
 
 def read_file(path: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of an image file, under the same conditions as :func:`file_size`."""
-    try:
+    """The bytes of an image file, under the same conditions as :func:`stamp`."""
+    return _read(path, max_bytes, lambda size: (0, size))
+
+
+def read_tail(path: str, count: int, max_bytes: int = MAX_BYTES) -> bytes:
+    """The last ``count`` bytes of an image file, under the same conditions as :func:`stamp`."""
+    return _read(path, max_bytes, lambda size: (max(0, size - count), min(size, count)))
+
+
+def _read(path: str, max_bytes: int, span: Callable[[int], tuple[int, int]]) -> bytes:
+    with _blaming(path):
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold the job up
         try:
-            size = _checked_size(path, os.fstat(file), max_bytes)
-            data = os.read(file, size)
+            start, count = span(_checked(path, os.fstat(file), max_bytes).size)
+            data = os.pread(file, count, start)
         finally:
             os.close(file)
-    except OSError as error:
-        raise ImageError("image missing", f"{path}: {error.strerror}") from error
-    if len(data) < size:
+    if len(data) < count:
         raise ImageError("image cut short", f"{path} shrank while it was read")
     return data
 
 
-def _checked_size(path: str, status: os.stat_result, max_bytes: int) -> int:
+@contextmanager
+def _blaming(path: str) -> Iterator[None]:
+    """Turn an OSError that is the file's own fault into an ImageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FILES_FAULT:
+            raise
+        raise ImageError("image missing", f"{path}: {error.strerror}") from error
+
+
+def _checked(path: str, status: os.stat_result, max_bytes: int) -> Stamp:
     size = status.st_size
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("image missing", f"{path} is not a file")
@@ -72,4 +105,4 @@ def _checked_size(path: str, status: os.stat_result, max_bytes: int) -> int:
         raise ImageError(
             "image too large", f"{path} has {size:,} bytes, over the limit {max_bytes:,}"
         )
-    return size
+    return Stamp(size, status.st_mtime_ns)

@@ -5,23 +5,23 @@ The manifest is written last. A folder without it is not a dataset.
 
 import hashlib
 import os
-import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from kpdata import __version__
 from kpdata.errors import DatasetError, SchemaError
 from kpdata.mapping import MappedKeypoint
 from kpdata.records import SCHEMA_VERSION
 from kpdata.skeletons import Skeleton
+from kpdata.splits import SPLIT_NAME
 from kpdata.tfrecord import temporary_beside
 
 MANIFEST = "kpdata.json"
 QUARANTINE = "quarantine.jsonl"
 MAX_MANIFEST_BYTES = 64 << 20
-
-_SHARD_NAME = re.compile(r"[a-z][a-z0-9_]*-\d{5,}-of-\d{5,}\.tfrecord")
 
 
 class ShardInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         splits: by name.
         counts: everything that was skipped, zeroed or repaired, by name.
         quarantine: refused samples by reason; ``quarantine_sha256`` pins their keys.
+        references: a hash of every key, label and image size that went in.
         sizes: narrowest, widest, lowest and highest record picture, in pixels.
         software: versions that made it; the only part the root hash leaves out.
         root_hash: sha256 over all the rest.
@@ -94,9 +95,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counts: dict[str, int]
     quarantine: dict[str, int]
     quarantine_sha256: str
+    references: str
     sizes: dict[str, int]
     software: dict[str, str]
     root_hash: str = ""
+
+
+def software() -> dict[str, str]:
+    """The versions that decide how pictures come out."""
+    libraries = {"numpy": "numpy", "opencv": "opencv-python-headless", "pillow": "pillow"}
+    return {"kpdata": __version__} | {name: version(package) for name, package in libraries.items()}
 
 
 def compute_root_hash(manifest: Manifest) -> str:
@@ -162,8 +170,24 @@ def read_manifest(folder: Path) -> Manifest:
         raise DatasetError(
             f"{path}: schema version {manifest.schema_version}, this kpdata reads {SCHEMA_VERSION}"
         )
-    for split in manifest.splits.values():
-        for shard in split.shards:
-            if not _SHARD_NAME.fullmatch(shard.name):
-                raise DatasetError(f"{path}: {shard.name!r} is not a shard's name")
+    for name, split in manifest.splits.items():
+        _check_split(path, name, split, len(manifest.skeleton))
     return manifest
+
+
+def _check_split(path: Path, name: str, split: SplitInfo, num_keypoints: int) -> None:
+    if not SPLIT_NAME.fullmatch(name):
+        raise DatasetError(f"{path}: {name!r} is not a split's name")
+    for k, shard in enumerate(split.shards):
+        if shard.name != shard_name(name, k, len(split.shards)):
+            raise DatasetError(f"{path}: {shard.name!r} is not the name of shard {k} of {name}")
+    if len(split.visibility) != num_keypoints:
+        raise DatasetError(
+            f"{path}: split {name} counts visibility for {len(split.visibility)} keypoints, "
+            f"the skeleton has {num_keypoints}"
+        )
+
+
+def shard_name(split: str, k: int, count: int) -> str:
+    """The file name of shard ``k`` of ``count``."""
+    return f"{split}-{k:05d}-of-{count:05d}.tfrecord"

@@ -1,7 +1,8 @@
 """Which split a sample belongs to: by a stable hash of its group, so nothing ever leaks.
 
 A group's place on [0, 1) depends on the seed and its own name alone. Adding images to a dataset
-never moves an old one to another split.
+never moves an old one to another split, unless a new one joins groups: then all of them go where
+the smallest name goes.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from kpdata.errors import FormatError
 
 DEFAULT_NAMES = ("train", "val", "test")
 TRAIN = "train"
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 class Splits(msgspec.Struct, frozen=True):
@@ -105,7 +106,7 @@ def _numbered_parts(text: str) -> list[tuple[str, str]]:
 def _check_names(text: str, names: Iterable[str]) -> None:
     seen = set()
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not SPLIT_NAME.fullmatch(name):
             raise FormatError(
                 f"--split {text!r}: {name!r} is no split name (lower-case letters, digits and _)"
             )
@@ -149,7 +150,8 @@ class Groups:
     def find(self, name: str) -> str:
         """The name that stands for ``name``'s group."""
         while (parent := self._parent.get(name, name)) != name:
-            name = parent
+            self._parent[name] = above = self._parent.get(parent, parent)  # halves the next way
+            name = above
         return name
 
     def renamed(self) -> dict[str, str]:

@@ -4,26 +4,24 @@ Hand-written JSON of TFDS's ``DatasetInfo`` and ``Feature`` protos (tfds 4.9), s
 needs no TFDS. TFDS refuses keys that it does not know: all else is in ``kpdata.json``.
 """
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from kpdata.manifest import Manifest, write_atomically
+from kpdata.manifest import Manifest
 from kpdata.records import FEATURES, Feature
 
 _PACKAGE = "tensorflow_datasets.core.features"
 _DTYPES = {"float": "float32", "int64": "int64"}
 
 
-def write_metadata(folder: Path, manifest: Manifest) -> None:
-    """Write both files into a dataset's folder."""
-    for name, content in (
-        ("dataset_info.json", _dataset_info(manifest)),
-        ("features.json", _features()),
-    ):
-        text = msgspec.json.format(msgspec.json.encode(content), indent=1)
-        write_atomically(folder / name, text + b"\n")
+def metadata(manifest: Manifest) -> dict[str, bytes]:
+    """File name → content, which follows from the manifest alone."""
+    contents = {"dataset_info.json": _dataset_info(manifest), "features.json": _features()}
+    return {
+        name: msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
+        for name, content in contents.items()
+    }
 
 
 def _dataset_info(manifest: Manifest) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Verify a shard folder: every byte against the manifest, and no leak across splits."""
 
 import hashlib
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from kpdata import images, records, tfrecord
+from kpdata import images, records, tfds, tfrecord
 from kpdata.errors import DatasetError, KpdataError, located
 from kpdata.manifest import (
     QUARANTINE,
@@ -22,6 +23,8 @@ from kpdata.quarantine import digest
 from kpdata.schema import Sample
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN, stable_hash
+
+_LEAKS_LISTED = 1000
 
 
 def verify(
@@ -65,6 +68,10 @@ def _folder_faults(dataset: Dataset) -> Iterator[str]:
     quarantine = folder / QUARANTINE
     if _quarantine_digest(quarantine) != manifest.quarantine_sha256:
         yield f"{quarantine} is missing or was changed"
+    for name, content in tfds.metadata(manifest).items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            yield f"{path} is missing or does not follow from the manifest"
     listed = {shard.name for info in manifest.splits.values() for shard in info.shards}
     for path in sorted(folder.glob("*.tfrecord*")):
         if path.name not in listed:
@@ -146,29 +153,34 @@ class _Tally:
 
 
 class _Leaks:
-    """Remembers, in 64 bits each, which split a group, source image or picture was seen in."""
+    """Remembers on disk, in 64 bits each, which split a group, source image or picture was in."""
 
     def __init__(self) -> None:
-        self._split_of: dict[int, str] = {}
-        self.faults: list[str] = []
+        self._db = sqlite3.connect("", isolation_level=None)  # a file without a name
+        self._db.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY, split TEXT)")
+        self._db.execute("BEGIN")
+        self._found: list[str] = []
+        self._more = 0
 
     def see(self, sample: Sample, split: str) -> bool:
         """Note a record's names, and say whether its source image is seen for the first time."""
-        is_new = _hash("image", sample.key) not in self._split_of
-        seen = (("group", sample.group), ("image", sample.key), ("bytes", sample.image.sha256))
-        for what, name in seen:
-            first = self._split_of.setdefault(_hash(what, name), split)
-            if first != split:
-                self.faults.append(_LEAKS[what].format(name, first, split))
-        return is_new
+        self._note("group", sample.group, split)
+        self._note("picture of sha256", sample.image.sha256, split)
+        return self._note("image", sample.key, split)
 
+    def _note(self, what: str, name: str | None, split: str) -> bool:
+        hashed = stable_hash(f"{what}\0{name}") - 2**63  # SQLite's integers are signed
+        added = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (hashed, split))
+        if added.rowcount:
+            return True
+        (first,) = self._db.execute("SELECT split FROM seen WHERE hash = ?", (hashed,)).fetchone()
+        if first != split and len(self._found) < _LEAKS_LISTED:
+            self._found.append(f"leak: {what} {name!r} is in split {first} and in split {split}")
+        elif first != split:
+            self._more += 1
+        return False
 
-def _hash(what: str, name: str | None) -> int:
-    return stable_hash(f"{what}\0{name}")
-
-
-_LEAKS = {
-    "group": "leak: group {!r} is in split {} and in split {}",
-    "image": "leak: image {!r} is in split {} and in split {}",
-    "bytes": "leak: one picture (sha256 {}) is in split {} and in split {}",
-}
+    @property
+    def faults(self) -> list[str]:
+        """A message for each leak, up to a number."""
+        return self._found + ([f"… and {self._more:,} more leaks"] if self._more else [])

@@ -5,10 +5,11 @@ import logging
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from kpdata.errors import JobError
+from kpdata.errors import JobError, KpdataError
 from kpdata.pipelines.runners import EMBEDDED, Execution
 from kpdata.pipelines.watchdog import Watchdog
 
@@ -21,12 +22,15 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment  # noqa
 logging.disable(logging.NOTSET)
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
+_SELF_EXPLAINING = (KpdataError, OSError, RuntimeError)
 _UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Runners that Beam has, but knows by their full name only."""
 
 
 def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execution) -> None:
     """Call ``write`` on every shard's name on Beam's workers; see :func:`runners.run`."""
+    if plan.workers and threading.current_thread() is not threading.main_thread():
+        raise JobError("worker processes need the main thread, which alone can hear of their death")
     with _quiet_logs(), Watchdog() as watchdog:
         try:
             with _pipeline(plan) as pipeline:
@@ -46,7 +50,9 @@ def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execut
                     "Run the same command again: finished shards are kept. "
                     f"Fewer --workers need less memory (this run had {plan.workers})."
                 ) from error
-            raise
+            if not isinstance(error, Exception) or isinstance(error, _SELF_EXPLAINING):
+                raise
+            raise JobError(f"--runner {plan.runner}: {error}") from error
 
 
 def _pipeline(plan: Execution) -> beam.Pipeline:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kpdata.errors import JobError
+from kpdata.errors import DatasetError, JobError
 from kpdata.formats import FORMATS
 from kpdata.formats.source import Source
 from kpdata.manifest import MANIFEST, Manifest, SourceInfo, file_sha256, read_manifest
@@ -110,15 +110,15 @@ def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Ou
     origin = _source_info(source, request)
     options = _options(request)
     group_of = group_finder(request.group) if request.group else None
-    existing = _already_there(out, origin, options, request.job)
-    if existing:
-        return Outcome(existing, time.monotonic() - started, unchanged=True)
-    with open_workspace(out) as workspace:
+    with open_workspace(out.absolute()) as workspace:
         watcher.planning()
         plan = make_plan(
             source, request.job, request.splits, request.sharding, workspace.plan_folder,
             group_of, watcher.planned,
         )  # fmt: skip
+        if workspace.sealed:
+            existing = _same_dataset(workspace, plan, origin, options, request.job)
+            return Outcome(existing, time.monotonic() - started, unchanged=True)
         for warning in plan.warnings:
             watcher.warn(warning)
         _check_bad(plan, {}, request)
@@ -139,8 +139,9 @@ def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Ou
 
 
 def _pending(workspace: Workspace, plan: Plan) -> list[ShardPlan]:
-    done = _reports(workspace, plan)
-    return [shard for shard in plan.shards if shard.name not in done]
+    """Shards to write: a shard that refused samples too, since they may be mended by now."""
+    whole = {name for name, report in _reports(workspace, plan).items() if not report.rejected}
+    return [shard for shard in plan.shards if shard.name not in whole]
 
 
 def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
@@ -201,7 +202,7 @@ def _why(workspace: Workspace, error: RuntimeError | OSError) -> str:
             f"writing stopped: {told[0]}. Finished shards are kept: "
             "put this right and run the same command again."
         )
-    last_line = str(error).strip().splitlines()[-1]
+    last_line = (str(error).strip() or repr(error)).splitlines()[-1]
     return f"the Beam job failed: {last_line} (set KPDATA_BEAM_LOGS=1 to see the runner's log)"
 
 
@@ -213,14 +214,31 @@ def _check_bad(plan: Plan, reports: dict[str, ShardReport], request: Request) ->
     check_bad(bad, plan.samples + plan.rejected.total(), request.max_bad, details)
 
 
-def _already_there(
-    out: Path, origin: SourceInfo, options: dict[str, Any], job: Job
-) -> Manifest | None:
-    if not (out / MANIFEST).is_file():
-        return None
-    found = read_manifest(out)
-    asked = (origin, options, job.skeleton, job.mapping.keypoints if job.mapping else ())
-    return found if (found.source, found.options, found.skeleton, found.mapping) == asked else None
+def _same_dataset(
+    workspace: Workspace, plan: Plan, origin: SourceInfo, options: dict[str, Any], job: Job
+) -> Manifest:
+    """The manifest of the dataset that is there, if it is what this conversion would make."""
+    found = read_manifest(workspace.out)
+    mapping = job.mapping.keypoints if job.mapping else ()
+    there = (found.source, found.skeleton, found.mapping, found.references, _text(found.options))
+    asked = (origin, job.skeleton, mapping, plan.references, _text(options))
+    if there != asked:
+        raise DatasetError(
+            f"{workspace.out} already holds another dataset, made of other annotations, images or "
+            "options: choose another --out, or remove that folder first"
+        )
+    for shard in (shard for split in found.splits.values() for shard in split.shards):
+        path = workspace.out / shard.name
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            raise DatasetError(
+                f"{path} is missing or damaged, though {MANIFEST} lists it: remove the folder "
+                "and convert again"
+            )
+    return found
+
+
+def _text(options: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(options)  # unlike a dict's, its equality heeds the order of splits
 
 
 def _source_info(source: Source, request: Request) -> SourceInfo:
@@ -230,6 +248,8 @@ def _source_info(source: Source, request: Request) -> SourceInfo:
 
 
 def _hash_of(path: Path) -> str:
+    if path.name == MANIFEST:
+        return read_manifest(path.parent).root_hash
     if path.is_file():
         return file_sha256(path)
     digest = hashlib.sha256()

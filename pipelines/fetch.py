@@ -1,10 +1,8 @@
 """The encoded bytes of a reference's image: from a file, or from inside another shard."""
 
-import os
-
 from kpdata import images, shards
 from kpdata.errors import DatasetError, ImageError, SchemaError
-from kpdata.image_files import MAX_BYTES, file_size, read_file
+from kpdata.image_files import MAX_BYTES, read_file, read_tail
 from kpdata.schema import ImageRef
 
 _TAIL_BYTES = 4096
@@ -24,7 +22,4 @@ def fetch_tail(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:
     """Read the image's last 4 KiB, where distinct images almost always differ."""
     if image.uri.startswith(shards.RECORD_SCHEME):
         return fetch(image, max_bytes)[-_TAIL_BYTES:]
-    size = file_size(image.uri, max_bytes)
-    with open(image.uri, "rb") as file:
-        file.seek(max(0, size - _TAIL_BYTES), os.SEEK_SET)
-        return file.read(_TAIL_BYTES)
+    return read_tail(image.uri, _TAIL_BYTES, max_bytes)

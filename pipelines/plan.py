@@ -14,12 +14,13 @@ import msgspec
 from kpdata import tfrecord
 from kpdata.errors import FormatError, ImageError
 from kpdata.formats.source import Source
-from kpdata.image_files import file_size, safe_path
+from kpdata.image_files import Stamp, safe_path, stamp
+from kpdata.manifest import shard_name, software
 from kpdata.mapping import map_sample
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.render import why_not_cropped
 from kpdata.pipelines.sharding import Sharding, SplitSize
-from kpdata.pipelines.spool import SplitTotals, Spool
+from kpdata.pipelines.spool import STAMP, SplitTotals, Spool
 from kpdata.quarantine import as_line
 from kpdata.schema import Rejected, Sample, unpack_sample
 from kpdata.splits import TRAIN, Splits
@@ -41,6 +42,13 @@ class ShardPlan(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class PlanHeader(msgspec.Struct, frozen=True):
+    """What decides a shard's bytes besides its samples: the options, and the versions at work."""
+
+    job: Job
+    software: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Plan:
     """All shards to write, and what was refused on the way.
@@ -50,6 +58,7 @@ class Plan:
         shards: by split, in order.
         rejected: refused samples by reason.
         counts: named counts for the user.
+        references: a hash of every key, label and image size, whatever folder they lie in.
         warnings: what the user should know before trusting the split.
     """
 
@@ -57,6 +66,7 @@ class Plan:
     shards: tuple[ShardPlan, ...]
     rejected: Counter[str]
     counts: Counter[str]
+    references: str
     warnings: tuple[str, ...]
 
     @property
@@ -88,7 +98,7 @@ def make_plan(
         splits: which split a group belongs to.
         sharding: how many shards.
         folder: where plan files go; created.
-        group_of: file name → group (``--group``), which overrides the source's own.
+        group_of: file name → group (``--group``), joined with the source's own.
         on_sample: called with 1 for every reference read.
 
     Raises:
@@ -108,19 +118,20 @@ def make_plan(
             raise FormatError(_nothing_usable(source, rejected, spool))
         if group_of and source.counts[_UNGROUPED] == spool.samples:
             raise FormatError("--group matches no image's name: every image would be its own group")
-        header = msgspec.json.encode(job, order="sorted")
+        header = msgspec.json.encode(PlanHeader(job, software()), order="sorted")
         shards = tuple(_write_plans(spool, totals, header, job, sharding, folder))
     counts = source.counts + Counter(
         {"identical images joined into one group": joined, "refused to keep splits apart": leaks}
     )
-    return Plan(folder, shards, rejected, +counts, tuple(_warnings(splits, totals)))
+    warnings = tuple(_warnings(splits, totals))
+    return Plan(folder, shards, rejected, +counts, spool.references, warnings)
 
 
 def read_plan(path: Path) -> tuple[Job, Iterator[Sample]]:
     """The job and the samples of one plan file."""
     payloads = (payload for _, payload in tfrecord.read(path))
-    job = msgspec.json.decode(next(payloads), type=Job)
-    return job, map(unpack_sample, payloads)
+    header = msgspec.json.decode(next(payloads), type=PlanHeader)
+    return header.job, (unpack_sample(payload[STAMP.size :]) for payload in payloads)
 
 
 def _receive(
@@ -138,15 +149,17 @@ def _receive(
     if job.crop and _nothing_to_crop(sample, job, counts):
         return
     try:
-        sample, size = locate(sample, job)
+        sample, found = locate(sample, job)
     except ImageError as error:
         spool.reject(Rejected(sample.key, error.reason, str(error)))
         return
     if group_of:
         group = group_of(sample.image.name)
         counts[_UNGROUPED] += group is None
+        if group and sample.group:
+            spool.join(group, sample.group)
         sample = replace(sample, group=group or sample.group)
-    spool.add(sample, size)
+    spool.add(sample, found)
 
 
 def _nothing_to_crop(sample: Sample, job: Job, counts: Counter[str]) -> bool:
@@ -159,20 +172,19 @@ def _nothing_to_crop(sample: Sample, job: Job, counts: Counter[str]) -> bool:
     return True
 
 
-def locate(sample: Sample, job: Job) -> tuple[Sample, int]:
-    """The sample with its image's real path in place of any bytes, and the image's size in bytes.
+def locate(sample: Sample, job: Job) -> tuple[Sample, Stamp]:
+    """The sample with its image's real path in place of any bytes, and the image's stamp.
 
     Raises:
         ImageError: there is no such image, or its name leads out of the images folder.
     """
     image = sample.image
     if image.data is not None:
-        return replace(sample, image=replace(image, data=None)), len(image.data)
+        return replace(sample, image=replace(image, data=None)), Stamp(len(image.data), 0)
     if job.images_root is None:
         raise ImageError("image missing", f"{image.name}: the source names no images folder")
     path = safe_path(job.images_root, image.name)
-    size = file_size(path, job.max_bytes)
-    return replace(sample, image=replace(image, uri=path)), size
+    return replace(sample, image=replace(image, uri=path)), stamp(path, job.max_bytes)
 
 
 def _write_plans(
@@ -191,7 +203,7 @@ def _write_plans(
         references = spool.packed_samples(split)
         for k in range(count):
             here = samples * (k + 1) // count - samples * k // count
-            name = f"{split}-{k:05d}-of-{count:05d}.tfrecord"
+            name = shard_name(split, k, count)
             with tfrecord.Writer(folder / f"{name}.plan", durable=False) as writer:
                 writer.write(header)
                 for _ in range(here):

@@ -17,6 +17,7 @@ from kpdata.splits import TRAIN, stable_hash
 from kpdata.views import move_instance
 
 _REDUCTIONS = (8, 4, 2)
+_LARGEST_REDUCED = 0.75
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,13 @@ def _pictures(
     ]
     if not plans:
         return
-    reduce = _reduction(max(geometry.scale_of(affine) for _, _, _, affine in plans))
-    pixels = geometry.with_spare_channel(_decode(upright, reduce))
-    grown = np.array([[reduce, 0, 0], [0, reduce, 0]])
+    decoded: dict[int, images.Pixels] = {}
     for frame, copy, numbers, affine in plans:
-        picture = geometry.warp(pixels, geometry.compose(affine, grown), frame.width, frame.height)
+        reduce = _reduction(geometry.scale_of(frame.affine))
+        if reduce not in decoded:
+            decoded[reduce] = geometry.with_spare_channel(_decode(upright, reduce))
+        from_reduced = geometry.compose(affine, np.array([[reduce, 0, 0], [0, reduce, 0]]))
+        picture = geometry.warp(decoded[reduce], from_reduced, frame.width, frame.height)
         if copy:
             data = images.encode(paint(picture, numbers), "jpeg", numbers.jpeg_quality)
         else:
@@ -214,7 +217,11 @@ def _draw_copy(upright: Upright, frame: _Frame, copy: int, job: Job) -> tuple[Dr
 
 
 def _reduction(scale: float) -> int:
-    return next((reduce for reduce in _REDUCTIONS if scale * reduce <= 1), 1)
+    """How far to shrink while decoding, for a frame of this scale and its moderately larger copies.
+
+    It rests on the frame alone, so that a picture does not depend on its siblings.
+    """
+    return next((reduce for reduce in _REDUCTIONS if scale * reduce <= _LARGEST_REDUCED), 1)
 
 
 def _decode(upright: Upright, reduce: int) -> images.Pixels:

@@ -2,13 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import Any
 
-import cv2
 import numpy as np
 
-import kpdata
 from kpdata import tfds
 from kpdata.errors import JobError
 from kpdata.manifest import (
@@ -17,6 +14,7 @@ from kpdata.manifest import (
     ShardInfo,
     SourceInfo,
     SplitInfo,
+    software,
     write_atomically,
     write_manifest,
 )
@@ -65,18 +63,13 @@ def seal(
         counts=_counts(plan, reports.values()),
         quarantine=dict(sorted(rejected_counts(plan, reports.values()).items())),
         quarantine_sha256=quarantine_sha256,
+        references=plan.references,
         sizes=_sizes(reports.values()),
-        software={
-            "kpdata": kpdata.__version__,
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "pillow": version("pillow"),
-        },
+        software=software(),
     )
-    tfds.write_metadata(workspace.out, manifest)
-    manifest = write_manifest(workspace.out, manifest)
-    workspace.finish()
-    return manifest
+    for name, content in tfds.metadata(manifest).items():
+        write_atomically(workspace.out / name, content)
+    return write_manifest(workspace.out, manifest)
 
 
 def rejected_counts(plan: Plan, reports: Iterable[ShardReport]) -> Counter[str]:

@@ -2,15 +2,16 @@
 
 import hashlib
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from kpdata.errors import FormatError, ImageError, JobError
+from kpdata.image_files import Stamp
 from kpdata.pipelines.fetch import fetch, fetch_tail
 from kpdata.pipelines.job import Job
 from kpdata.schema import ImageRef, Rejected, Sample, pack, unpack_sample
@@ -19,11 +20,14 @@ from kpdata.splits import TRAIN, Groups, Splits, stable_hash
 _TABLES = """
     CREATE TABLE refs (
         id INTEGER PRIMARY KEY, key TEXT, rank INTEGER, grp TEXT, official TEXT,
-        size INTEGER, instances INTEGER);
+        size INTEGER, mtime INTEGER, instances INTEGER);
     CREATE TABLE packed (id INTEGER PRIMARY KEY, sample BLOB);
     CREATE TABLE rejected (key TEXT, reason TEXT, detail TEXT);
     CREATE TABLE placed (split TEXT, rank INTEGER, key TEXT, id INTEGER);
 """
+STAMP = struct.Struct("<qq")
+"""How a stamp is packed: it makes a plan differ when an image does, and is read no further."""
+
 _BATCH = 1000
 _TRUST = ("test", "val", TRAIN)
 """Whose image stays when official splits share one: the split that measures before the others."""
@@ -41,12 +45,11 @@ class Spool:
     """Collects references, then hands them out split by split in hash order."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="kpdata-plan-")
-        self._db = sqlite3.connect(Path(self._folder.name) / "plan.sqlite", isolation_level=None)
+        self._db = sqlite3.connect("", isolation_level=None)  # a file without a name
         self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _TABLES)
         self._groups = Groups()
         self._pending: list[tuple[tuple[object, ...], tuple[int, bytes]]] = []
-        self._added = 0
+        self._added = self._references = 0
 
     def __enter__(self) -> Self:
         self._db.execute("BEGIN")
@@ -59,22 +62,28 @@ class Spool:
         trace: TracebackType | None,
     ) -> None:
         self._db.close()
-        self._folder.cleanup()
         if isinstance(error, sqlite3.Error):
             raise JobError(
-                f"{self._folder.name}: {error}: point TMPDIR to a folder with more room"
+                f"{tempfile.gettempdir()}: {error}: point TMPDIR to a folder with more room"
             ) from error
 
-    def add(self, sample: Sample, size: int) -> None:
-        """Keep a reference whose image has ``size`` bytes."""
+    def join(self, first: str, second: str) -> None:
+        """Put two groups into one."""
+        self._groups.join(first, second)
+
+    def add(self, sample: Sample, stamp: Stamp) -> None:
+        """Keep a reference to an image with this stamp."""
         self._added += 1
+        anywhere = replace(sample, image=replace(sample.image, uri=""))
+        digest = hashlib.blake2b(b"%d " % stamp.size + pack(anywhere), digest_size=32).digest()
+        self._references += int.from_bytes(digest, "big")  # a sum: no order matters
         row = (
             self._added,
             sample.key,
             stable_hash(sample.key) >> 1,  # SQLite's integers are signed
             sample.group or sample.key,
             sample.split,
-            size,
+            *stamp,
             sum(1 for instance in sample.instances if instance.num_labelled),
         )
         self._pending.append((row, (self._added, pack(sample))))
@@ -83,7 +92,7 @@ class Spool:
 
     def _flush(self) -> None:
         rows, packed = zip(*self._pending, strict=True) if self._pending else ((), ())
-        self._db.executemany("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         self._db.executemany("INSERT INTO packed VALUES (?, ?)", packed)
         self._pending.clear()
 
@@ -185,11 +194,16 @@ class Spool:
             where = "FROM refs WHERE grp = ? AND official != ?"
             refused += self._db.execute(
                 "INSERT INTO rejected SELECT key, 'leaks into another split', "
-                f"key || ' of the official ' || official || ' split is also in {kept}' {where}",
-                (group, kept),
+                f"key || ' of the official ' || official || ' split is also in ' || ? {where}",
+                (kept, group, kept),
             ).rowcount
             self._db.execute(f"DELETE {where}", (group, kept))
         return refused
+
+    @property
+    def references(self) -> str:
+        """A hash of every reference added, whatever folder its image lies in."""
+        return f"{self._references % 2**256:064x}"
 
     @property
     def samples(self) -> int:
@@ -206,12 +220,13 @@ class Spool:
         return dict(sorted(totals.items(), key=lambda item: _display_order(item[0])))
 
     def packed_samples(self, split: str) -> Iterator[bytes]:
-        """The split's packed samples, in the order of their keys' hashes."""
+        """The split's packed samples behind their images' stamps, in their keys' hash order."""
         rows = self._db.execute(
-            "SELECT sample FROM placed JOIN packed USING (id) WHERE split = ? ORDER BY rank, key",
+            "SELECT size, mtime, sample FROM placed JOIN refs USING (id) JOIN packed USING (id) "
+            "WHERE split = ? ORDER BY placed.rank, placed.key",
             (split,),
         )
-        return (row[0] for row in rows)
+        return (STAMP.pack(size, mtime) + sample for size, mtime, sample in rows)
 
     def rejected(self) -> Iterator[Rejected]:
         """Refused samples, by key."""

@@ -61,13 +61,15 @@ class Watchdog:
     def stop_workers(self) -> None:
         """Kill all workers, and wait until the threads that served them have ended."""
         self._stopping = True
-        _kill_children()
+        _kill_workers()
         for thread in threading.enumerate():
             if thread.name in _BEAM_THREADS:
                 thread.join(_SECONDS_TO_END)
 
 
-def _kill_children() -> None:
+def _kill_workers() -> None:
+    """Kill Beam's worker processes, and nobody else's children."""
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+            if any("sdk_worker_main" in word for word in child.cmdline()):
+                child.kill()

@@ -123,17 +123,23 @@ class Workspace:
         for path in (*self.out.glob(".*.tmp"), *(self.folder / "reports").glob(".*.tmp")):
             path.unlink(missing_ok=True)
 
+    @property
+    def sealed(self) -> bool:
+        """Whether a finished dataset lies here: the work may look at it, but not touch it."""
+        return (self.out / MANIFEST).is_file()
+
     def finish(self) -> None:
         """Remove all traces of the work."""
         self.sweep_temporary_files()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def open_workspace(out: Path) -> Iterator[Workspace]:
     """Claim ``out`` for one conversion, and keep others away while it runs.
 
-    A folder that this call made is removed again if nothing worth keeping was put into it.
+    A folder that this call made is removed again if nothing worth keeping was put into it. One that
+    holds a finished dataset already is ``sealed``.
 
     Raises:
         DatasetError: it is a file, holds something else, or another conversion is writing to it.
@@ -151,10 +157,10 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
                 f"{out}: another conversion is writing to this folder: wait for it, "
                 "or choose another --out"
             ) from None
-        _check_claimable(workspace)  # another conversion may have finished meanwhile
         try:
             workspace.start()
             yield workspace
+            workspace.finish()
         except BaseException as error:
             workspace.sweep_temporary_files()
             _forget_empty_work(workspace, created)
@@ -171,19 +177,15 @@ def _check_claimable(workspace: Workspace) -> None:
     if out.exists() and not out.is_dir():
         raise DatasetError(f"{out} is a file: --out names the folder to write shards into")
     others = sorted(os.listdir(out)) if out.exists() else []
-    if MANIFEST in others:
-        raise DatasetError(
-            f"{out} already holds another dataset (its {MANIFEST} names other annotations or "
-            "options): choose another --out, or remove that folder first"
-        )
-    if others and workspace.folder.name not in others:
+    if others and workspace.folder.name not in others and not workspace.sealed:
         raise DatasetError(
             f"{out} is not empty (it holds {others[0]!r}): choose a new or an empty folder"
         )
 
 
 def _forget_empty_work(workspace: Workspace, created: bool) -> None:
-    if any(workspace.folder.glob("reports/*")) or any(workspace.out.glob("*.tfrecord")):
+    begun = any(workspace.folder.glob("reports/*")) or any(workspace.out.glob("*.tfrecord"))
+    if begun and not workspace.sealed:
         return
     shutil.rmtree(workspace.folder, ignore_errors=True)
     if created:

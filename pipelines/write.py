@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from kpdata import records, tfrecord
-from kpdata.errors import ImageError
+from kpdata.errors import ImageError, KpdataError, SchemaError
 from kpdata.manifest import ShardInfo, file_sha256, write_atomically
 from kpdata.pipelines.fetch import fetch
 from kpdata.pipelines.job import Job
@@ -88,6 +88,7 @@ def write_shard(workspace: Workspace, name: str) -> ShardReport:
         OSError: the disk is full, or the folder went away. No half shard is left.
     """
     cv2.setNumThreads(1)
+    workspace.report_path(name).unlink(missing_ok=True)  # it speaks of what is replaced now
     plan_path = workspace.plan_path(name)
     plan_sha256 = file_sha256(plan_path)
     job, samples = read_plan(plan_path)
@@ -120,6 +121,9 @@ def _write_sample(
     except ImageError as error:
         tally.rejected.append(Rejected(sample.key, error.reason, _at(sample.image.uri, error)))
         return
+    except SchemaError as error:
+        tally.rejected.append(Rejected(sample.key, "bad values", _at(sample.image.uri, error)))
+        return
     for record in made:
         writer.write(*records.encode_parts(record))
         tally.add(record)
@@ -127,5 +131,5 @@ def _write_sample(
     tally.counts += counts
 
 
-def _at(uri: str, error: ImageError) -> str:
+def _at(uri: str, error: KpdataError) -> str:
     return str(error) if uri in str(error) else f"{uri}: {error}"

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from kpdata.errors import FormatError, JobError, located
 from kpdata.formats.coco_index import Category, Index, Row
-from kpdata.formats.coco_writer import write
 from kpdata.formats.source import (
     LARGEST,
     ZEROED,
@@ -28,8 +27,6 @@ from kpdata.formats.source import (
 )
 from kpdata.schema import FloatArray, Instance, Rejected, Sample
 from kpdata.skeletons import BUILT_IN, Skeleton
-
-__all__ = ["read", "write"]
 
 OTHER_CATEGORIES = "annotations of other categories"
 
@@ -67,7 +64,7 @@ def read(annotations: Path, images: Path | None = None, category: str | None = N
         images_root=root,
         annotation_files=(annotations,),
         counts=counts,
-        has_boxes=not index.without_box[chosen.id],
+        has_boxes=index.with_box[chosen.id] > 0,
     )
 
 
@@ -177,7 +174,7 @@ def _keypoints(rows: list[Row], count: int) -> tuple[FloatArray, dict[int, str],
     values, faults = _stack(rows, count)  # (N, K, 3) as in the file
     xy, visibility = values[..., :2], values[..., 2:]
     known = (visibility == 0) | (visibility == 1) | (visibility == 2)
-    usable = (np.abs(values) < LARGEST).all(axis=2) & known[..., 0]  # (N, K), False for NaN
+    usable = (np.abs(xy) <= LARGEST).all(axis=2) & known[..., 0]  # (N, K), False for NaN
     for number in np.flatnonzero(~usable.all(axis=1)).tolist():
         faults[number] = _bad_keypoint(values[number], usable[number])
         values[number] = 0
@@ -207,7 +204,9 @@ def _stack(rows: list[Row], count: int) -> tuple[npt.NDArray[np.float64], dict[i
 
 def _bad_keypoint(values: FloatArray, usable: npt.NDArray[np.bool_]) -> str:
     keypoint = int(np.argmin(usable))
-    for place, value in enumerate(values[keypoint].tolist(), start=keypoint * 3):
-        if not abs(value) < LARGEST:
-            return f"bad keypoints: {{}}[{place}] is {value}: expected a finite number"
-    return f"bad keypoints: {{}}[{place}] is {value:g}: expected v of 0, 1 or 2"
+    for place, value in enumerate(values[keypoint, :2].tolist(), start=keypoint * 3):
+        if not abs(value) <= LARGEST:
+            expected = f"a finite number within {LARGEST:g} pixels"
+            return f"bad keypoints: {{}}[{place}] is {value}: expected {expected}"
+    place, visibility = keypoint * 3 + 2, values[keypoint, 2]
+    return f"bad keypoints: {{}}[{place}] is {visibility:g}: expected v of 0, 1 or 2"

@@ -11,7 +11,7 @@ import msgspec
 
 from kpdata.errors import FormatError
 from kpdata.formats import json_stream
-from kpdata.formats.source import LARGEST
+from kpdata.formats.source import LARGEST, LARGEST_AREA
 
 _BATCH = 1000
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -87,7 +87,7 @@ class Index:
 
     Attributes:
         categories: in the file's order.
-        annotations, without_box: how many there are, by category id.
+        annotations, with_box: how many there are, by category id.
     """
 
     def __init__(self, path: Path):
@@ -100,7 +100,7 @@ class Index:
         self._path = path
         self.categories: list[Category] = []
         self.annotations: Counter[int] = Counter()
-        self.without_box: Counter[int] = Counter()
+        self.with_box: Counter[int] = Counter()
         self._db = sqlite3.connect("", check_same_thread=False)  # "" is a file that has no name
         try:
             self._db.executescript(_TABLES)
@@ -130,7 +130,7 @@ class Index:
             elif name == "annotations":
                 found = json_stream.decode_batch(path, name, first, raw, _Annotation)
                 self.annotations.update(entry.category_id for entry in found)
-                self.without_box.update(entry.category_id for entry in found if not entry.bbox)
+                self.with_box.update(entry.category_id for entry in found if entry.bbox)
                 places = range(first, first + len(raw))
                 self._insert(name, map(_annotation_row, [path] * len(raw), places, found))
             else:
@@ -193,13 +193,17 @@ def _annotation_row(path: Path, place: int, entry: _Annotation) -> tuple[Any, ..
 def _fault(entry: _Annotation) -> str | None:
     """What is wrong with box or area, with {} in place of where."""
     box, area = entry.bbox, entry.area
-    if area is not None and not 0 <= area < LARGEST:
-        return f"bad area: {{}}.area is {area}: expected a finite number of 0 or more"
+    if area is not None and not 0 <= area <= LARGEST_AREA:
+        return f"bad area: {{}}.area is {area}: expected 0 to {LARGEST_AREA:g} square pixels"
     if box is None:
         return None
     if len(box) != 4:
         return f"bad box: {{}}.bbox holds {len(box)} numbers: expected x, y, width, height"
     x, y, width, height = box
-    if abs(x) < LARGEST and abs(y) < LARGEST and 0 <= width < LARGEST and 0 <= height < LARGEST:
+    placed = abs(x) <= LARGEST and abs(y) <= LARGEST
+    if placed and 0 <= width <= LARGEST and 0 <= height <= LARGEST:
         return None
-    return f"bad box: {{}}.bbox is {box}: expected finite x and y, width and height of 0 or more"
+    return (
+        f"bad box: {{}}.bbox is {box}: expected x, y, width and height within {LARGEST:g} pixels, "
+        "the last two not negative"
+    )

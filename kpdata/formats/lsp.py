@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kpdata.errors import FormatError
-from kpdata.formats.source import Source, find_images, image_ref, require_file
+from kpdata.formats.source import LARGEST, Source, find_images, image_ref, require_file
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray, Instance, Rejected, Sample
 from kpdata.skeletons import LSP14
 
@@ -78,9 +78,9 @@ def _samples(
 ) -> Iterator[Sample | Rejected]:
     labelled = visibility[..., None] != NOT_LABELLED
     xy = np.where(labelled, points[..., :2] - 0.5, 0)  # (N, 14, 2)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, hence unusable
-        keypoints = np.concatenate([xy, visibility[..., None]], axis=2).astype(np.float32)
-    usable = np.isfinite(keypoints).all(axis=2) & np.isin(points[..., 2], (0, 1))  # (N, 14)
+    placed = np.abs(xy) <= LARGEST  # (N, 14, 2), False for NaN
+    keypoints = np.concatenate([np.where(placed, xy, 0), visibility[..., None]], axis=2)
+    usable = placed.all(axis=2) & np.isin(points[..., 2], (0, 1))  # (N, 14)
     for index in range(len(points)):
         name = file_name.format(index + 1)
         if usable[index].all():
@@ -94,7 +94,7 @@ def _samples(
                 "bad keypoints",
                 f"{annotations}: joints of image {index + 1} ({name}): "
                 f"{LSP14.keypoints[keypoint]} is {points[index, keypoint].tolist()}: "
-                "expected finite x and y, and a flag of 0 or 1",
+                f"expected x and y within {LARGEST:g} pixels, and a flag of 0 or 1",
             )
 
 

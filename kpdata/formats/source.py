@@ -10,8 +10,10 @@ from kpdata.errors import FormatError
 from kpdata.schema import ImageRef, Rejected, Sample
 from kpdata.skeletons import Skeleton
 
-LARGEST = 1e37
-"""Larger numbers have no business in a picture, and their sums would overflow float32."""
+LARGEST = 1e7
+"""No coordinate of a picture comes near it, in pixels; what does is refused."""
+
+LARGEST_AREA = LARGEST**2
 
 ZEROED = "keypoints with v = 0 but coordinates, zeroed"
 
@@ -27,7 +29,7 @@ class Source:
             own bytes or URI.
         annotation_files: what the manifest hashes as the source; a folder stands for its files.
         counts: named counters, filled while the samples stream.
-        has_boxes: every instance carries a box (JSON files: as far as the first one shows).
+        has_boxes: at least one instance carries a box.
     """
 
     skeleton: Skeleton

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kpdata import image_files, images
 from kpdata.errors import ImageError
-from kpdata.image_files import file_size, read_file, safe_path
+from kpdata.image_files import read_file, safe_path, stamp
 from kpdata.image_headers import probe
 from kpdata.images import decode, decode_upright
 
@@ -201,8 +201,8 @@ def test_a_picture_that_its_format_cannot_hold_is_refused():
 def test_a_file_larger_than_the_limit_is_not_read(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(bytes(1001))
-    assert file_size(str(path), max_bytes=1001) == 1001
-    for look in (file_size, read_file):
+    assert stamp(str(path), max_bytes=1001).size == 1001
+    for look in (stamp, read_file):
         with pytest.raises(ImageError, match=r"1,001 bytes, over the limit 1,000") as caught:
             look(str(path), max_bytes=1000)
         assert caught.value.reason == "image too large"
@@ -228,7 +228,7 @@ def test_an_empty_file_a_folder_a_pipe_and_nothing_are_no_images(tmp_path):
 def test_a_file_that_shrinks_while_it_is_read_is_cut_short(tmp_path, monkeypatch):
     path = tmp_path / "a.jpg"
     path.write_bytes(bytes(100))
-    monkeypatch.setattr(image_files.os, "read", lambda file, size: bytes(size - 1))
+    monkeypatch.setattr(image_files.os, "pread", lambda file, size, start: bytes(size - 1))
     with pytest.raises(ImageError, match="shrank while it was read") as caught:
         read_file(str(path))
     assert caught.value.reason == "image cut short"

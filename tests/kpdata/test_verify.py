@@ -9,9 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from kpdata import records, tfrecord
+from kpdata import records, tfds, tfrecord
 from kpdata.errors import DatasetError
-from kpdata.manifest import MANIFEST, QUARANTINE, file_sha256, read_manifest, write_manifest
+from kpdata.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    Manifest,
+    file_sha256,
+    read_manifest,
+    write_manifest,
+)
 from kpdata.schema import Sample
 from kpdata.shards import Dataset
 from kpdata.skeletons import COCO17
@@ -46,7 +53,14 @@ def reseal(folder: Path, **changes: Any) -> None:
             place = place[int(name) if name.isdigit() else name]
         place[key] = value
     (folder / MANIFEST).write_text(json.dumps(content))
-    write_manifest(folder, read_manifest(folder))
+    seal(folder, read_manifest(folder))
+
+
+def seal(folder: Path, manifest: Manifest) -> None:
+    """Forge: what follows from the manifest follows it."""
+    write_manifest(folder, manifest)
+    for name, content in tfds.metadata(manifest).items():
+        (folder / name).write_bytes(content)
 
 
 def rewrite(folder: Path, split: str, change: Callable[[Payloads], Sequence[bytes]]) -> None:
@@ -63,7 +77,7 @@ def rewrite(folder: Path, split: str, change: Callable[[Payloads], Sequence[byte
     )
     info = msgspec.structs.replace(info, shards=(shard, *info.shards[1:]))
     splits = manifest.splits | {split: info}
-    write_manifest(folder, msgspec.structs.replace(manifest, splits=splits))
+    seal(folder, msgspec.structs.replace(manifest, splits=splits))
 
 
 def first(folder: Path, split: str, copy: int = 0) -> Sample:
@@ -188,6 +202,13 @@ def test_forged_visibility_counts_are_found(shards):
     assert faults(shards) == "split val: the manifest counts its keypoints' visibility otherwise"
 
 
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("change", [lambda p: p.unlink(), lambda p: p.write_text("{}\n")])
+def test_changed_metadata_is_found(shards, name, change):
+    change(shards / name)
+    assert faults(shards) == f"{shards / name} is missing or does not follow from the manifest"
+
+
 @pytest.mark.parametrize("change", [lambda p: p.unlink(), lambda p: p.write_text("{}\n")])
 def test_a_changed_quarantine_is_found(shards, change):
     change(shards / QUARANTINE)
@@ -231,7 +252,7 @@ def test_one_picture_in_two_splits_is_found_under_another_name(shards):
     train, test = first(shards, "train"), first(shards, "test")
     image = replace(test.image, data=train.image.data, sha256=train.image.sha256)
     rewrite(shards, "test", with_sample(replace(test, image=image)))
-    leak = f"one picture (sha256 {train.image.sha256}) is in split train and in split test"
+    leak = f"picture of sha256 '{train.image.sha256}' is in split train and in split test"
     assert faults(shards) == f"leak: {leak}"
 
 

@@ -20,7 +20,9 @@ from kpdata.errors import KpdataError
 from kpdata.train.models.layers import SpatialExpectation, SpatialSoftmax, StopGradient
 
 STAGES = ("heatmap", "regression", "both")
-SMALL = keras.initializers.RandomNormal(stddev=0.001)
+BATCH_NORM_MEMORY = (
+    0.95  # twenty steps: a short run on few pictures is judged by what it has learnt
+)
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,10 @@ def stage_variables(model: keras.Model, stage: str) -> list[keras.Variable]:
     Raises:
         KpdataError: as ``stage_layers``.
     """
-    statistics = (layers.BatchNormalization,)
-    return [
-        variable
-        for layer in stage_layers(model, stage)
-        for variable in layer.variables
-        if not (isinstance(layer, statistics) and "moving_" in variable.name)
-    ]
+    learning = stage_layers(model, stage)
+    norms = [layer for layer in learning if isinstance(layer, layers.BatchNormalization)]
+    statistics = {id(v) for norm in norms for v in (norm.moving_mean, norm.moving_variance)}
+    return [v for layer in learning for v in layer.variables if id(v) not in statistics]
 
 
 def _is_blazepose(model: keras.Model) -> bool:
@@ -202,20 +201,20 @@ def _with_context(x: Any, context: Any, width: int) -> Any:
     whole = layers.Reshape((1, 1, width), name="vote_context_cell")(whole)
     x = layers.Conv2D(width, 1, use_bias=False, name="vote_cell")(x)
     x = layers.Add(name="vote_sum")([x, whole])
-    x = layers.BatchNormalization(name="vote_norm")(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MEMORY, name="vote_norm")(x)
     return layers.ReLU(name="vote_relu")(x)
 
 
 def _maps(x: Any, count: int, name: str) -> Any:
     """Float32 maps (B, h, w, count), near zero at the start."""
-    head = layers.Conv2D(count, 1, kernel_initializer=SMALL, name=name, dtype="float32")
-    return head(x)
+    small = keras.initializers.RandomNormal(stddev=0.001)
+    return layers.Conv2D(count, 1, kernel_initializer=small, name=name, dtype="float32")(x)
 
 
 def _convolve(x: Any, width: int, name: str, kernel: int = 1, stride: int = 1) -> Any:
     """Convolution, batch norm, ReLU."""
     conv = layers.Conv2D(width, kernel, stride, "same", use_bias=False, name=f"{name}_conv")
-    x = layers.BatchNormalization(name=f"{name}_norm")(conv(x))
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MEMORY, name=f"{name}_norm")(conv(x))
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
@@ -228,11 +227,11 @@ def _blocks(x: Any, depth: int, name: str) -> Any:
 def _residual(x: Any, width: int, name: str, stride: int = 1) -> Any:
     """Depthwise 3×3, pointwise, batch norm, added to the (pooled, projected) input, ReLU.
 
-    BlazeFace's 5×5 kernels, tried beside these, cost a CPU a quarter of its images per second.
+    BlazeFace's 5×5 kernels, tried beside these, take a quarter of the images per second off training on CPUs.
     """
     y = layers.DepthwiseConv2D(3, stride, "same", use_bias=False, name=f"{name}_depthwise")(x)
     y = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_pointwise")(y)
-    y = layers.BatchNormalization(name=f"{name}_norm")(y)
+    y = layers.BatchNormalization(momentum=BATCH_NORM_MEMORY, name=f"{name}_norm")(y)
     if stride > 1:
         x = layers.MaxPooling2D(stride, padding="same", name=f"{name}_pool")(x)
     if x.shape[-1] != width:

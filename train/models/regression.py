@@ -1,0 +1,198 @@
+"""Coordinates from any Keras Applications backbone, ImageNet weights or none, and three heads."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+from kpdata.errors import KpdataError
+from kpdata.train.models.layers import ChannelAffine, SpatialExpectation, SpatialSoftmax
+
+# The pixels a family was trained on, from [-1, 1]: its own preprocess_input after (x + 1) * 127.5.
+_IMAGENET_BGR = (103.939, 116.779, 123.68)
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_PIXELS: dict[str, dict[str, Any]] = {
+    "unit": {"scale": (1.0,) * 3, "offset": (0.0,) * 3},
+    "bytes": {"scale": (127.5,) * 3, "offset": (127.5,) * 3},
+    "bgr": {
+        "scale": (127.5,) * 3,
+        "offset": tuple(127.5 - mean for mean in _IMAGENET_BGR),
+        "bgr": True,
+    },
+    "standard": {
+        "scale": tuple(0.5 / std for std in _IMAGENET_STD),
+        "offset": tuple(
+            (0.5 - mean) / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)
+        ),
+    },
+}
+
+# Name → (class in keras.applications, pixels). Left out: NASNet, whose weights fit one input size,
+# and the first EfficientNet, which scales its pixels otherwise when its weights come from a file.
+BACKBONES: dict[str, tuple[str, str]] = {
+    "mobilenet": ("MobileNet", "unit"),
+    "mobilenet_v2": ("MobileNetV2", "unit"),
+    "mobilenet_v3_small": ("MobileNetV3Small", "bytes"),
+    "mobilenet_v3_large": ("MobileNetV3Large", "bytes"),
+    **{f"efficientnet_v2_b{n}": (f"EfficientNetV2B{n}", "bytes") for n in range(4)},
+    **{f"efficientnet_v2_{n.lower()}": (f"EfficientNetV2{n}", "bytes") for n in "SML"},
+    **{f"resnet{n}": (f"ResNet{n}", "bgr") for n in (50, 101, 152)},
+    **{f"resnet{n}_v2": (f"ResNet{n}V2", "unit") for n in (50, 101, 152)},
+    **{f"densenet{n}": (f"DenseNet{n}", "standard") for n in (121, 169, 201)},
+    **{
+        f"convnext_{n.lower()}": (f"ConvNeXt{n}", "bytes")
+        for n in ("Tiny", "Small", "Base", "Large", "XLarge")
+    },
+    "inception_v3": ("InceptionV3", "unit"),
+    "inception_resnet_v2": ("InceptionResNetV2", "unit"),
+    "xception": ("Xception", "unit"),
+    "vgg16": ("VGG16", "bgr"),
+    "vgg19": ("VGG19", "bgr"),
+}
+
+
+def regression(
+    num_keypoints: int,
+    input_size: int = 256,
+    backbone: str = "mobilenet_v2",
+    weights: str = "none",
+    head: str = "dense",
+    dropout: float = 0.2,
+) -> keras.Model:
+    """A regression model for pictures (B, S, S, 3) in [-1, 1]; its outputs are float32.
+
+    ``xy_norm`` (B, K, 2), not clipped; ``visibility`` (B, K), logits. Head ``dense``: global
+    average, dropout, dense. Head ``rle``: the same, and ``sigma`` (B, K, 2) in (0, 1), in parts of
+    the picture's side. Head ``softargmax`` (DSNT, arXiv 1801.07372): ``heatmap`` (B, h, w, K),
+    probabilities on a grid of about S/8, whose expected position is ``xy_norm``.
+
+    Args:
+        num_keypoints: K.
+        input_size: S.
+        backbone: a name in BACKBONES; what it wants of its pixels is done inside.
+        weights: ``none``, ``imagenet``, or the path of a file of weights without the top:
+            ``.weights.h5``, or ``.h5`` as Keras distributes them.
+        head: a name in HEADS.
+        dropout: of the features before the dense layers.
+
+    Raises:
+        KpdataError: an unknown name, an input too small for the backbone, or weights that are not
+            there or do not fit.
+    """
+    if backbone not in BACKBONES:
+        raise KpdataError(f"backbone {backbone!r} is unknown; known: {', '.join(BACKBONES)}")
+    if head not in HEADS:
+        raise KpdataError(f"regression head {head!r} is unknown; known: {', '.join(HEADS)}")
+    image = keras.Input((input_size, input_size, 3), name="image")
+    pixels = ChannelAffine(**_PIXELS[BACKBONES[backbone][1]], name="pixels", dtype="float32")
+    features = _backbone(backbone, input_size, weights)(pixels(image))
+    pooled = layers.GlobalAveragePooling2D(name="average", dtype="float32")(features)
+    pooled = layers.Dropout(dropout, name="dropout", dtype="float32")(pooled)
+    outputs = HEADS[head](features, pooled, input_size, num_keypoints)
+    outputs["visibility"] = _dense(pooled, num_keypoints, "visibility")
+    return keras.Model(image, outputs, name=f"regression_{backbone}_{head}")
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """The backbone inside a regression model.
+
+    ``backbone_of(model).trainable = False`` freezes it, batch statistics included; its ``.layers``
+    can be thawed one by one. Compile the model afterwards.
+
+    Raises:
+        KpdataError: the model has none.
+    """
+    inside = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    if len(inside) != 1:
+        raise KpdataError(f"model {model.name!r} has no backbone; only a regression model has")
+    return inside[0]
+
+
+def _backbone(name: str, input_size: int, weights: str) -> keras.Model:
+    build = getattr(keras.applications, BACKBONES[name][0])
+    options = {"include_top": False, "input_shape": (input_size, input_size, 3)}
+    if weights == "imagenet":
+        return _from_imagenet(build, name, options)
+    try:
+        model = build(weights=None, **options)
+    except ValueError as error:
+        raise KpdataError(f"{name} at input size {input_size}: {error}") from error
+    if weights != "none":
+        load_backbone(model, name, Path(weights))
+    return model
+
+
+def _from_imagenet(build: Callable[..., keras.Model], name: str, options: Any) -> keras.Model:
+    try:
+        return build(weights="imagenet", **options)
+    except Exception as error:  # Keras raises a plain Exception where a download fails
+        raise KpdataError(
+            f"no ImageNet weights for {name}: {error}. Without a network, download that file (the "
+            "one without the top) elsewhere and give its path instead of 'imagenet', "
+            "as in --weights FILE.h5"
+        ) from error
+
+
+def load_backbone(model: keras.Model, name: str, path: Path) -> None:
+    """Load weights into a backbone: arrays by position; nothing in the file is ever executed.
+
+    Raises:
+        KpdataError: no such file, not HDF5, or it does not fit; the message names the layer.
+    """
+    if path.suffix != ".h5":
+        raise KpdataError(
+            f"weights {str(path)!r}: neither 'none', nor 'imagenet', nor a .h5 or .weights.h5 file"
+        )
+    if not path.is_file():
+        raise KpdataError(f"weights {path}: no such file")
+    try:
+        model.load_weights(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise KpdataError(
+            f"weights {path} do not fit {name} without its top: {error}. "
+            "Give the file of the same backbone, 'notop'"
+        ) from error
+
+
+def _dense_head(features: Any, pooled: Any, input_size: int, count: int) -> dict[str, Any]:
+    middle = keras.initializers.Constant(0.5)
+    flat = _dense(pooled, 2 * count, "coordinates", bias_initializer=middle)
+    return {"xy_norm": layers.Reshape((count, 2), name="xy_norm", dtype="float32")(flat)}
+
+
+def _rle_head(features: Any, pooled: Any, input_size: int, count: int) -> dict[str, Any]:
+    flat = _dense(pooled, 2 * count, "spread", activation="sigmoid")
+    sigma = layers.Reshape((count, 2), name="sigma", dtype="float32")(flat)
+    return {**_dense_head(features, pooled, input_size, count), "sigma": sigma}
+
+
+def _softargmax_head(features: Any, pooled: Any, input_size: int, count: int) -> dict[str, Any]:
+    """Maps at about S/8: where the backbone is coarser, doubled as often as it takes."""
+    x = features
+    doublings = round(math.log2(input_size / (8 * features.shape[1])))
+    for number in range(1, doublings + 1):
+        x = layers.UpSampling2D(interpolation="bilinear", name=f"up_{number}")(x)
+        conv = layers.SeparableConv2D(256, 3, padding="same", use_bias=False, name=f"mix_{number}")
+        x = layers.BatchNormalization(name=f"mix_{number}_norm")(conv(x))
+        x = layers.ReLU(name=f"mix_{number}_relu")(x)
+    logits = layers.Conv2D(count, 1, name="heatmap_logit", dtype="float32")(x)
+    heatmap = SpatialSoftmax(name="heatmap", dtype="float32")(logits)
+    return {
+        "heatmap": heatmap,
+        "xy_norm": SpatialExpectation(name="xy_norm", dtype="float32")(heatmap),
+    }
+
+
+def _dense(x: Any, units: int, name: str, **options: Any) -> Any:
+    small = keras.initializers.RandomNormal(stddev=0.001)
+    return layers.Dense(units, kernel_initializer=small, name=name, dtype="float32", **options)(x)
+
+
+HEADS: dict[str, Callable[[Any, Any, int, int], dict[str, Any]]] = {
+    "dense": _dense_head,
+    "softargmax": _softargmax_head,
+    "rle": _rle_head,
+}
