@@ -1,7 +1,7 @@
 """Keypoints, edges and boxes on pictures, and contact sheets of them.
 
-The left side is orange, the right side blue, the middle green. A dot is visible, a ring occluded;
-what is not labelled is not drawn.
+The left side is orange, the right side blue, the middle green. A dot is visible, an outlined ring
+occluded; what is not labelled is not drawn.
 """
 
 import os
@@ -24,8 +24,10 @@ Colour = tuple[int, int, int]
 
 LEFT, RIGHT, MIDDLE = (255, 140, 0), (30, 150, 255), (70, 225, 90)
 BOX, CROWD_BOX = (255, 225, 60), (235, 60, 235)
+OUTLINE = (0, 0, 0)
 
 _SHIFT = 4  # OpenCV draws at 1/16 pixel
+_RING = 1.6  # the radius of an occluded keypoint's ring over that of a visible one's dot
 _GAP = 4  # pixels between tiles
 _PAPER, _INK = (24, 24, 26), (225, 225, 225)
 
@@ -152,15 +154,18 @@ def _draw_dots(
     colours: list[Colour],
     width: int,
 ) -> None:
-    radius = round((1.0 + 1.1 * width) * (1 << _SHIFT))
+    radius = (1.0 + 1.1 * width) * (1 << _SHIFT)
+    dot, ring, line = round(radius), round(_RING * radius), max(1, width // 2)
+    outer = ring + round((1 + line / 2) * (1 << _SHIFT))
     holes = np.zeros(canvas.shape[:2], np.uint8)
     for point in points[visibility == OCCLUDED].tolist():
-        cv2.circle(holes, tuple(point), radius, 255, -1, cv2.LINE_8, _SHIFT)
+        cv2.circle(canvas, tuple(point), outer, OUTLINE, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+        cv2.circle(holes, tuple(point), ring, 255, cv2.FILLED, cv2.LINE_8, _SHIFT)
     cv2.copyTo(rgb, holes, canvas)
     for point, seen, colour in zip(points.tolist(), visibility.tolist(), colours, strict=True):
         if seen != NOT_LABELLED:
-            fill = max(1, width // 2) if seen == OCCLUDED else cv2.FILLED
-            cv2.circle(canvas, tuple(point), radius, colour, fill, cv2.LINE_AA, _SHIFT)
+            size, fill = (ring, line) if seen == OCCLUDED else (dot, cv2.FILLED)
+            cv2.circle(canvas, tuple(point), size, colour, fill, cv2.LINE_AA, _SHIFT)
 
 
 def _draw_box(canvas: Pixels, bbox_xyxy: FloatArray, width: int, is_crowd: bool) -> None:

@@ -91,7 +91,7 @@ def _blaming(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in _FILES_FAULT:
-            raise
+            raise OSError(error.errno, error.strerror, path) from error
         raise ImageError("image missing", f"{path}: {error.strerror}") from error
 
 

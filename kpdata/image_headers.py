@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from kpdata.errors import ImageError
+from kpdata.schema import ImageRef
 
 MAX_PIXELS = 100_000_000
 
@@ -24,6 +25,8 @@ _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _NO_END = "the end marker is missing: the file was cut short"
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_COMMON = frozenset({0xC0, 0xC1, 0xC2})
+"""Baseline, extended and progressive: what every decoder reads. Others are rare."""
 _JPEG_SCAN, _JPEG_APP1 = 0xDA, 0xE1
 _JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
 _PNG_RGB = 2
@@ -37,7 +40,7 @@ class Header:
         format: ``jpeg``, ``png``, or ``other`` for what Pillow reads beyond these.
         width, height: raw pixels, before orientation.
         orientation: EXIF's, 1 to 8; 1 is upright.
-        rgb8: three channels of eight bits, as records hold them.
+        rgb8: three channels of eight bits, coded as every decoder reads it: what records hold.
         body: offset behind the header, from where the end marker is looked for.
     """
 
@@ -88,8 +91,33 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     return header
 
 
+def check_size(image: ImageRef, header: Header, *seen: tuple[int, int]) -> None:
+    """Compare the size that an annotation states with those its author may have seen.
+
+    Args:
+        image: states width and height, or None where nobody knows.
+        header: of the image's bytes.
+        seen: widths and heights that would do, raw or upright.
+
+    Raises:
+        ImageError: ``size mismatch``, with the first of ``seen``.
+    """
+    stated = (image.width, image.height)
+    if None in stated or stated in seen:
+        return
+    width, height = seen[0]
+    advice = "was it resized, or does --images name another folder?"
+    if header.orientation >= 5 and stated == (height, width):
+        advice = "its EXIF turns it by 90°: try the other value of --exif"
+    raise ImageError(
+        "size mismatch",
+        f"{image.name} is {width} × {height} pixels, but its annotation says "
+        f"{stated[0]} × {stated[1]}: {advice}",
+    )
+
+
 def _probe_jpeg(data: bytes) -> Header:
-    position, orientation = 2, 1
+    position, orientation, common = 2, 1, False
     size: tuple[int, int, int, int] | None = None
     while True:
         if data[position] != 0xFF:
@@ -104,6 +132,7 @@ def _probe_jpeg(data: bytes) -> Header:
         (length,) = struct.unpack_from(">H", data, position + 2)
         if marker in _JPEG_SIZES:
             size = struct.unpack_from(">BHHB", data, position + 4)
+            common = marker in _JPEG_COMMON
         elif marker == _JPEG_APP1 and orientation == 1:
             orientation = _exif_orientation(data[position + 4 : position + 2 + length])
         elif marker == _JPEG_SCAN:
@@ -114,7 +143,8 @@ def _probe_jpeg(data: bytes) -> Header:
     if size is None:
         raise ImageError("not an image", "a broken JPEG: it has no size before its pixels")
     precision, height, width, components = size
-    return Header("jpeg", width, height, orientation, (precision, components) == (8, 3), position)
+    rgb8 = common and (precision, components) == (8, 3)
+    return Header("jpeg", width, height, orientation, rgb8, position)
 
 
 def _probe_png(data: bytes) -> Header:

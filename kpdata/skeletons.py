@@ -13,6 +13,7 @@ Only ``name`` and ``keypoints`` are required. Without ``flip_pairs`` they are re
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,8 @@ import numpy.typing as npt
 from kpdata.errors import FormatError, SchemaError, located
 
 Pair = tuple[str, str]
+
+MAX_KEYPOINTS = 1000
 
 
 class Skeleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -50,10 +53,10 @@ class Skeleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         """Derive missing flip pairs; raise SchemaError naming the key and the name at fault."""
         if not self.keypoints:
             raise SchemaError("keypoints: a skeleton needs at least one name")
-        for name in self.keypoints:
-            if not name or self.keypoints.count(name) > 1:
-                problem = "given twice" if name else "empty"
-                raise SchemaError(f"keypoints: the name {name!r} is {problem}")
+        if len(self) > MAX_KEYPOINTS:
+            raise SchemaError(f"keypoints: {len(self):,} names, at most {MAX_KEYPOINTS:,} are read")
+        if fault := _name_fault(self.keypoints):
+            raise SchemaError(f"keypoints: the name {fault}")
         if self.flip_pairs is None:
             msgspec.structs.force_setattr(self, "flip_pairs", flip_pairs_by_name(self.keypoints))
         pairs = {"edges": self.edges, "flip_pairs": self.flip_pairs or ()}
@@ -61,9 +64,9 @@ class Skeleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         for key, group in pairs.items():
             for pair in group:
                 self._check_pair(key, pair)
-        flipped = [name for pair in self.flip_pairs or () for name in pair]
-        for name in flipped:
-            if flipped.count(name) > 1:
+        flipped = Counter(name for pair in self.flip_pairs or () for name in pair)
+        for name, times in flipped.items():
+            if times > 1:
                 raise SchemaError(f"flip_pairs: {name!r} stands in two pairs")
         for name, sigma in self.sigmas.items():
             self._check_name("sigmas", name)
@@ -79,11 +82,15 @@ class Skeleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     def index(self, name: str) -> int:
         """Position of ``name`` in every (K, …) array."""
         try:
-            return self.keypoints.index(name)
-        except ValueError:
+            return self._places[name]
+        except KeyError:
             raise SchemaError(
                 f"skeleton {self.name} has no keypoint {name!r}; it has {', '.join(self.keypoints)}"
             ) from None
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.keypoints)}
 
     @cached_property
     def flip_index(self) -> npt.NDArray[np.intp]:
@@ -112,8 +119,17 @@ class Skeleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
             raise SchemaError(f"{key}: {pair[0]!r} is paired with itself")
 
     def _check_name(self, key: str, name: str) -> None:
-        if name not in self.keypoints:
+        if name not in self._places:
             raise SchemaError(f"{key}: {name!r} is not among the keypoints")
+
+
+def _name_fault(names: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if not name or name in seen:
+            return f"{name!r} is {'given twice' if name else 'empty'}"
+        seen.add(name)
+    return None
 
 
 def flip_pairs_by_name(names: Sequence[str]) -> tuple[Pair, ...]:

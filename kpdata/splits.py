@@ -133,7 +133,7 @@ def group_finder(pattern: str) -> Callable[[str], str | None]:
 
     def find(name: str) -> str | None:
         match = compiled.search(name)
-        return match.group(1) if match else None
+        return (match.group(1) or None) if match else None
 
     return find
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import msgspec
 
 from kpdata.errors import DatasetError, JobError
 from kpdata.formats import FORMATS
+from kpdata.formats.json_folder import annotation_files
 from kpdata.formats.source import Source
 from kpdata.manifest import MANIFEST, Manifest, SourceInfo, file_sha256, read_manifest
 from kpdata.pipelines import runners
@@ -253,9 +255,8 @@ def _hash_of(path: Path) -> str:
     if path.is_file():
         return file_sha256(path)
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*.json")):
-        if file.is_file():
-            digest.update(f"{file.relative_to(path)}\0{file_sha256(file)}\n".encode())
+    for file in annotation_files(path):
+        digest.update(os.fsencode(file.relative_to(path)) + b"\0" + file_sha256(file).encode())
     return digest.hexdigest()
 
 

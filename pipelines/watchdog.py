@@ -18,7 +18,8 @@ class Watchdog:
     """Breaks the main thread's wait when a worker dies: FnApiRunner would wait for ever.
 
     Attributes:
-        interrupted: Ctrl-C was pressed, which Beam may turn into another error.
+        interrupted: Ctrl-C was pressed, or a polite kill asked for the same, which Beam may turn
+            into another error.
         saw_death: a worker died, and nobody had interrupted the run before.
     """
 
@@ -29,7 +30,9 @@ class Watchdog:
     def __enter__(self) -> Self:
         self._old_hook, threading.excepthook = threading.excepthook, self._hear
         if self._in_main:  # nobody else may set a signal's handler
-            self._old_handler = signal.signal(signal.SIGINT, self._interrupt)
+            self._old_handlers = {
+                number: signal.signal(number, self._interrupt) for number in _signals_to_hear()
+            }
         return self
 
     def __exit__(
@@ -40,7 +43,8 @@ class Watchdog:
     ) -> None:
         threading.excepthook = self._old_hook
         if self._in_main:
-            signal.signal(signal.SIGINT, self._old_handler)
+            for number, handler in self._old_handlers.items():
+                signal.signal(number, handler)
 
     def _hear(self, args: threading.ExceptHookArgs) -> None:
         if _WORKER_DIED in str(args.exc_value):
@@ -54,9 +58,10 @@ class Watchdog:
         """Hear a worker's death or Ctrl-C, whichever comes first: each brings on the other."""
         if self.saw_death:
             raise KeyboardInterrupt
-        if callable(self._old_handler):
+        handler = self._old_handlers[signal.Signals(number)]
+        if callable(handler):
             self.interrupted = self._stopping = True
-            self._old_handler(number, frame)
+            handler(number, frame)
 
     def stop_workers(self) -> None:
         """Kill all workers, and wait until the threads that served them have ended."""
@@ -65,6 +70,12 @@ class Watchdog:
         for thread in threading.enumerate():
             if thread.name in _BEAM_THREADS:
                 thread.join(_SECONDS_TO_END)
+
+
+def _signals_to_hear() -> list[signal.Signals]:
+    """Ctrl-C, through which a worker's death is told too, and SIGTERM where somebody handles it."""
+    handled = callable(signal.getsignal(signal.SIGTERM))
+    return [signal.SIGINT, signal.SIGTERM] if handled else [signal.SIGINT]
 
 
 def _kill_workers() -> None:

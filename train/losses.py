@@ -1,8 +1,8 @@
 """Losses: pure functions of arrays that give one float32 number.
 
-Each takes ``weights`` (B, K), made by :func:`labelled` and nowhere else. Where a weight is 0, neither
-the target nor the prediction is read: whatever stands there, the loss is the same and its gradient
-is exactly 0. Coordinates are ``xy_norm``, in units of the picture's side.
+Each takes ``weights`` (B, K), made by :func:`labelled` and nowhere else. Where a weight is 0,
+neither the target nor the prediction is read: whatever stands there, the loss is the same and its
+gradient is exactly 0. Coordinates are ``xy_norm``, in units of the picture's side.
 """
 
 import math
@@ -146,6 +146,7 @@ def limb_length(
     return _mean(ops.abs(lengths[0] - lengths[1]), both)
 
 
+@keras.saving.register_keras_serializable(package="kpdata")
 class Flow(keras.layers.Layer):
     """RealNVP (Dinh 2017) on (N, 2): the density of residuals that :func:`rle` learns.
 
@@ -157,7 +158,8 @@ class Flow(keras.layers.Layer):
     """
 
     def __init__(self, couplings: int = 3, width: int = 64, **kwargs: Any):
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.couplings, self.width = couplings, width
         self.changes = [_coupling(width) for _ in range(2 * couplings)]
 
     def build(self, input_shape: Any) -> None:
@@ -177,36 +179,35 @@ class Flow(keras.layers.Layer):
         squares = ops.square(kept[:, 0]) + ops.square(changed[:, 0])
         return log_determinant - squares / 2 - math.log(2 * math.pi)
 
+    def get_config(self) -> dict[str, Any]:
+        """What ``__init__`` takes."""
+        return {**super().get_config(), "couplings": self.couplings, "width": self.width}
 
-def rle(true: Tensor, predicted: Tensor, raw_sigma: Tensor, weights: Tensor, flow: Flow) -> Tensor:
-    """Residual log-likelihood (Li 2021): what Laplace and ``flow`` say of (predicted − true) / sigma.
 
-    Sigma cannot shrink to 0 and the flow sees no residual beyond ±10 sigma, where Laplace alone
-    pulls: a wrong label costs no more than L1 would and cannot blow the flow up.
+def rle(true: Tensor, predicted: Tensor, sigma: Tensor, weights: Tensor, flow: Flow) -> Tensor:
+    """Residual log-likelihood (Li 2021) of (predicted − true) / sigma, by Laplace and by ``flow``.
+
+    Sigma counts as 0.001 at least, and the flow sees no residual beyond ±10 sigma, where Laplace
+    alone pulls: a wrong label costs no more than with L1 and cannot blow the flow up.
 
     Args:
         true, predicted: (B, K, 2).
-        raw_sigma: (B, K, 2), of any sign; :func:`sigma_of` makes it the scale.
+        sigma: (B, K, 2) in [0, 1], in units of the picture's side.
         weights: (B, K).
         flow: learnt beside the model.
     """
-    sigma = sigma_of(_where(weights[..., None], raw_sigma))
-    residuals = _differences(true, predicted, weights[..., None]) / sigma  # (B, K, 2)
+    scale = _LEAST_SIGMA + (1 - _LEAST_SIGMA) * _where(weights[..., None], sigma)
+    residuals = _differences(true, predicted, weights[..., None]) / scale  # (B, K, 2)
     seen = ops.clip(residuals, -_FLOW_REACH, _FLOW_REACH)
     learnt = ops.reshape(flow(ops.reshape(seen, (-1, 2))), ops.shape(weights))
-    laplace = ops.sum(ops.abs(residuals) + math.log(2) + 2 * ops.log(sigma), -1)
-    return _mean(laplace - learnt, weights)
-
-
-def sigma_of(raw_sigma: Tensor) -> Tensor:
-    """The scale, between 0.001 and 1 sides of the picture, that an RLE head's raw output means."""
-    return _LEAST_SIGMA + (1 - _LEAST_SIGMA) * ops.sigmoid(ops.cast(raw_sigma, "float32"))
+    costs = ops.sum(ops.abs(residuals) + math.log(2) + 2 * ops.log(scale), -1) - learnt
+    return _mean(costs, weights)
 
 
 def _coupling(width: int) -> keras.Sequential:
     hidden = [keras.layers.Dense(width, "leaky_relu", dtype="float32") for _ in range(2)]
-    # zeros make each coupling the identity at the start
-    return keras.Sequential([*hidden, keras.layers.Dense(2, None, True, "zeros", dtype="float32")])
+    identity = keras.layers.Dense(2, kernel_initializer="zeros", dtype="float32")
+    return keras.Sequential([*hidden, identity])
 
 
 def _where(weights: Tensor, values: Tensor) -> Tensor:

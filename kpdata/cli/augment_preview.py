@@ -14,10 +14,11 @@ from kpdata.cli.options import (
     crop_options,
     job_from,
     reader_options,
+    source_arguments,
     source_from,
 )
-from kpdata.errors import FormatError
-from kpdata.formats import FORMATS, Source
+from kpdata.errors import DatasetError, FormatError
+from kpdata.formats import Source
 from kpdata.schema import Sample
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ _TILE = 256
 
 
 @click.command("augment-preview", short_help=COMMANDS["augment-preview"])
-@click.argument("format_name", metavar="FORMAT", type=click.Choice(list(FORMATS)))
-@click.argument("annotations", type=click.Path(path_type=Path))
+@source_arguments
 @click.option(
     "--out", default="preview.png", show_default=True, type=click.Path(path_type=Path),
     help="The PNG to write.",
@@ -66,8 +66,14 @@ def command(out: Path, rows: int, **options: Any) -> None:
     tiles = [
         (draw.draw_sample(sample, job.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw.write_png(out, draw.contact_sheet(tiles, columns=job.augment + 1, tile=_TILE))
+    sheet = draw.contact_sheet(tiles, columns=job.augment + 1, tile=_TILE)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw.write_png(out, sheet)
+    except OSError as error:
+        raise DatasetError(
+            f"--out {out}: cannot be written: {error.strerror}: choose another place"
+        ) from error
     click.echo(f"{out}: {len(pictures)} pictures")
 
 
@@ -90,6 +96,11 @@ def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
             yield from list(render(located, data, TRAIN, job, Counter()))
         except ImageError as error:
             click.echo(f"left out: {error}", err=True)
+        except OSError as error:
+            raise DatasetError(
+                f"{sample.image.uri}: cannot be read: {error.strerror}: check its disk, or give "
+                "--images another folder"
+            ) from error
 
 
 def _caption(sample: Sample) -> str:

@@ -1,10 +1,14 @@
-"""What the user sees while a command works: progress and tables, by rich."""
+"""What the user sees of a command: progress and tables, by rich.
+
+Names and paths are the user's: nothing here takes their square brackets or colons for markup.
+"""
 
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,22 +21,32 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 5.0
+_LONGEST_WORD = 16
+"""Longer words, such as hashes, are broken where text has little room."""
+
+
+def screen(stderr: bool = False, quiet: bool = False) -> Console:
+    """Where commands print: text as it is, on lines as long as it takes."""
+    return Console(
+        stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True
+    )
 
 
 class Meter:
     """Progress of one command on standard error: a live bar, or plain lines off a terminal."""
 
     def __init__(self, quiet: bool = False):
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = screen(stderr=True, quiet=quiet)
         self._live = self.console.is_terminal and not quiet
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),
@@ -89,16 +103,31 @@ class Meter:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, markup=False)
+        self.console.print(text)
 
 
 def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1
 ) -> Table:
-    """A table whose first ``left`` columns hold text and the others numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    """A table whose first ``left`` columns hold text and the others numbers.
+
+    On a narrow terminal only text behind the first column wraps: names and numbers stay whole.
+    """
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    made = Table(
+        title=Text(title, style="bold") if title else None,
+        title_justify="left", box=None, pad_edge=False,
+    )  # fmt: skip
     for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i < left else "right", overflow="fold")
-    for row in rows:
-        made.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        text = 0 < i < left
+        pieces = (piece for row in cells for piece in (row[i].split() if text else [row[i]]))
+        longest = max(map(cell_len, pieces), default=0)
+        made.add_column(
+            Text(column),
+            justify="left" if i < left else "right",
+            overflow="fold",
+            min_width=min(longest, _LONGEST_WORD) if text else longest,
+        )
+    for row in cells:
+        made.add_row(*map(Text, row))
     return made

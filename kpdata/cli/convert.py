@@ -28,7 +28,7 @@ from kpdata.cli.options import (
     workers_option,
 )
 from kpdata.errors import FormatError
-from kpdata.formats import FORMATS, Source
+from kpdata.formats import FORMATS, Source, writer
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _SHARDS_ONLY = (
     "split", "val", "group", "crop", "crop_from", "margin", "augment", "augment_config", "seed",
     "exif", "check", "max_pixels", "jpeg_quality", "shards", "shard_size", "runner", "workers",
+    "beam_options",
 )  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def command(ctx: click.Context, /, to: str, out: Path, **options: Any) -> None:
         _to_shards(source_from(options), out, options)
     else:
         _refuse_shard_options(given, to)
-        _to_coco(source_from(options), out, options)
+        _to_annotations(source_from(options), to, out, options)
 
 
 def _to_shards(source: Source, out: Path, options: dict[str, Any]) -> None:
@@ -147,8 +148,7 @@ def run_conversion(source: Source, out: Path, options: dict[str, Any], meter: Me
     return convert(source, request, out, MeterWatcher(meter))
 
 
-def _to_coco(source: Source, out: Path, options: dict[str, Any]) -> None:
-    from kpdata.formats import coco_writer
+def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any]) -> None:
     from kpdata.mapping import map_by_name, map_sample
     from kpdata.schema import Sample
 
@@ -162,7 +162,7 @@ def _to_coco(source: Source, out: Path, options: dict[str, Any]) -> None:
 
     with Meter(options["quiet"] or options["as_json"]) as meter:
         meter.begin("writing")
-        written = coco_writer.write(
+        written = writer(to)(
             mapped(meter), skeleton, out, source.images_root, options["max_bad"]
         )
     counts = source.counts + written
@@ -175,8 +175,9 @@ def _to_coco(source: Source, out: Path, options: dict[str, Any]) -> None:
 def _refuse_shard_options(given: set[str], to: str) -> None:
     for name in _SHARDS_ONLY:
         if name in given:
+            flag = "-- BEAM OPTIONS" if name == "beam_options" else f"--{name.replace('_', '-')}"
             raise FormatError(
-                f"--{name.replace('_', '-')} is for --to shards: convert to shards with it first, "
+                f"{flag} is for --to shards: convert to shards with it first, "
                 f"then convert those --to {to}"
             )
 
@@ -186,10 +187,7 @@ def show_outcome(outcome: "Outcome", out: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     manifest = outcome.manifest
     if outcome.unchanged:
-        console.print(
-            f"{out} holds this dataset already, from the same annotations and options: "
-            "nothing to do. Images were not looked at again."
-        )
+        console.print(f"{out} holds this very dataset already: nothing to do.")
     rows = [
         (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards), _mb(s.shards))
         for name, s in manifest.splits.items()

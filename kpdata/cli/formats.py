@@ -1,9 +1,8 @@
 """``kpdata formats``."""
 
 import click
-from rich.console import Console
 
-from kpdata.cli.console import table
+from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.formats import FORMATS
 
@@ -20,8 +19,7 @@ def command() -> None:
       kpdata formats
     """
     rows = [
-        (f.name, "yes" if f.readable else "", "yes" if f.writable else "", f.summary, f.convention)
-        for f in FORMATS.values()
+        (f.name, "yes" if f.writable else "", f.summary, f.convention) for f in FORMATS.values()
     ]
-    columns = ("format", "reads", "writes", "what it is", "convention")
-    Console().print(table("", columns, rows, left=5))
+    columns = ("format", "written too", "what it is", "convention")
+    screen().print(table("", columns, rows, left=4))

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
-from kpdata.cli.console import table
+from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json
 from kpdata.manifest import Manifest, read_manifest
+from kpdata.mapping import MappedKeypoint
+
+_SIZES = ("min_width", "max_width", "min_height", "max_height")
 
 
 @click.command("inspect", short_help=COMMANDS["inspect"])
@@ -32,15 +34,18 @@ def command(shards: Path, as_json: bool) -> None:
 
 def show(manifest: Manifest, shards: Path) -> None:
     """Print the manifest for a person."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = screen()
     splits = [
         (name, s.samples, s.records, s.copies, s.instances, len(s.shards),
          f"{sum(shard.bytes for shard in s.shards) / 1e6:.1f}")
         for name, s in manifest.splits.items()
     ]  # fmt: skip
-    columns = ("split", "images", "records", "copies", "instances", "shards", "MB")
-    console.print(table(f"{shards}", columns, splits))
-    console.print(table(_skeleton_title(manifest), *_keypoints(manifest)))
+    holds = ("split", "images", "records", "copies", "instances", "shards", "MB")
+    console.print(table(f"{shards}", holds, splits))
+    columns, rows = _keypoints(manifest)
+    console.print(table(_skeleton_title(manifest), columns, rows, left=len(columns) - 4))
+    for reason, names in _reasons(manifest).items():
+        console.print(f"{', '.join(names)}: {reason}")
     if manifest.counts or manifest.quarantine:
         notes = [*manifest.counts.items()]
         notes += [(f"quarantined: {why}", count) for why, count in manifest.quarantine.items()]
@@ -56,21 +61,40 @@ def _skeleton_title(manifest: Manifest) -> str:
 
 
 def _keypoints(manifest: Manifest) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows; where another skeleton was mapped, the second column says from what."""
+    names = manifest.skeleton.keypoints
+    counts = [
+        [sum(split.visibility[k][v] for split in manifest.splits.values()) for v in range(3)]
+        for k in range(len(names))
+    ]
     columns = ["keypoint", "not labelled", "occluded", "visible", "occluded %"]
-    rows: list[list[object]] = []
-    for k, name in enumerate(manifest.skeleton.keypoints):
-        per_split = [split.visibility[k] for split in manifest.splits.values()]
-        absent, occluded, visible = (sum(counts) for counts in zip(*per_split, strict=True))
-        rows.append([name, absent, occluded, visible, _percent(occluded, occluded + visible)])
-    totals = [sum(row[i] for row in rows) for i in (1, 2, 3)]  # type: ignore[misc]
-    rows.append(["all", *totals, _percent(totals[1], totals[1] + totals[2])])
+    counts.append([sum(column) for column in zip(*counts, strict=True)])
+    rows: list[list[object]] = [
+        [name, *row, _percent(row[1], row[1] + row[2])]
+        for name, row in zip([*names, "all"], counts, strict=True)
+    ]
     if manifest.mapping:
-        columns.append("mapped from")
-        for row, keypoint in zip(rows, manifest.mapping, strict=False):
-            sources = " + ".join(keypoint.sources)
-            row.append(f"{keypoint.how} {sources} {keypoint.reason}".strip())
-        rows[-1].append("")
+        columns.insert(1, "mapped from")
+        origins = {keypoint.name: _origin(keypoint) for keypoint in manifest.mapping}
+        for name, row in zip([*names, ""], rows, strict=True):
+            row.insert(1, origins.get(name, ""))
     return columns, rows
+
+
+def _origin(keypoint: MappedKeypoint) -> str:
+    if keypoint.how != "derived":
+        return keypoint.how
+    mean = "mean of " if len(keypoint.sources) > 1 else ""
+    return mean + ", ".join(keypoint.sources)
+
+
+def _reasons(manifest: Manifest) -> dict[str, list[str]]:
+    """Why keypoints were derived as they were: reason → names."""
+    reasons: dict[str, list[str]] = {}
+    for keypoint in manifest.mapping:
+        if keypoint.reason:
+            reasons.setdefault(keypoint.reason, []).append(keypoint.name)
+    return reasons
 
 
 def _percent(part: int, whole: int) -> str:
@@ -82,11 +106,9 @@ def _provenance(manifest: Manifest) -> list[tuple[str, str]]:
     rows = [("format", source.format), ("convention", source.convention)]
     rows += [("annotations", f"{name} sha256 {digest}") for name, digest in source.files.items()]
     rows += list(source.options.items())
-    if sizes:
-        rows.append(
-            ("picture sizes", f"{sizes['min_width']}–{sizes['max_width']} × "
-                              f"{sizes['min_height']}–{sizes['max_height']} px")
-        )  # fmt: skip
+    if all(name in sizes for name in _SIZES):
+        low, high, lowest, highest = (sizes[name] for name in _SIZES)
+        rows.append(("picture sizes", f"{low}–{high} × {lowest}–{highest} px"))
     rows += [(key, _plain(value)) for key, value in manifest.options.items()]
     rows.append(("made with", ", ".join(f"{k} {v}" for k, v in manifest.software.items())))
     rows.append(("root hash", manifest.root_hash))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kpdata.errors import FormatError
-from kpdata.formats import Source, read
+from kpdata.formats import FORMATS, Source, read
 from kpdata.skeletons import Skeleton, get_skeleton
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+_LARGEST_SIZE = 10**15
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]
@@ -26,12 +27,16 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
         text = str(value).upper().removesuffix("B")
         unit = _UNITS.get(text[-1:], 1)
         try:
-            size = int(float(text.rstrip("KMG")) * unit)
+            size = float(text.rstrip("KMG")) * unit
         except ValueError:
+            size = math.nan
+        if math.isnan(size):
             self.fail(f"{value!r}: expected a size such as 500K, 128M or 2G", param, ctx)
         if size < 1:
             self.fail(f"{value!r}: expected at least one byte", param, ctx)
-        return size
+        if size > _LARGEST_SIZE:
+            self.fail(f"{value!r}: expected at most a million G", param, ctx)
+        return int(size)
 
 
 class _Percent(click.FloatRange):
@@ -44,6 +49,15 @@ class _Percent(click.FloatRange):
         return number
 
 
+class _FormatName(click.Choice):  # type: ignore[type-arg]
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            order = f"kpdata {ctx.info_name if ctx else '…'} FORMAT ANNOTATIONS"
+            self.fail(f"{error.message} The format comes first: {order}", param, ctx)
+
+
 SIZE = _Size()
 PERCENT = _Percent(0, 100)
 
@@ -52,6 +66,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the result
 workers_option = click.option(
     "--workers", type=click.IntRange(1, 1024), help="Worker processes; all cores unless given."
 )
+
+
+def source_arguments(function: F) -> F:
+    """The annotations to read, and their format before them."""
+    path = click.argument("annotations", type=click.Path(path_type=Path))
+    name = click.argument("format_name", metavar="FORMAT", type=_FormatName(list(FORMATS)))
+    return name(path(function))
 
 
 def reader_options(function: F) -> F:

@@ -1,10 +1,11 @@
-"""The annotation formats: one module each, with ``read`` and, where it can be written, ``write``.
+"""The annotation formats: what reads each and, where it can be written, what writes it.
 
 A new format is a module with a ``read(annotations, ...) -> Source`` and an entry in FORMATS.
 """
 
 import importlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from kpdata.errors import FormatError
 from kpdata.formats.source import Source
 
-__all__ = ["FORMATS", "Format", "Source", "read"]
+__all__ = ["FORMATS", "Format", "Source", "read", "writer"]
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,19 @@ class Format:
         module: the reader as ``dotted.module:function``, imported when it is needed.
         summary: one line on what it is.
         convention: one line on its pixel origin and its visibility flag.
-        readable, writable: what kpdata can do with it.
+        writer: what writes it, as ``dotted.module:function``; empty where nothing does.
     """
 
     name: str
     module: str
     summary: str
     convention: str
-    readable: bool = True
-    writable: bool = False
+    writer: str = ""
+
+    @property
+    def writable(self) -> bool:
+        """Whether kpdata can write it."""
+        return bool(self.writer)
 
 
 FORMATS: dict[str, Format] = {
@@ -55,7 +60,7 @@ FORMATS: dict[str, Format] = {
             module="kpdata.formats.coco:read",
             summary="COCO keypoints: one JSON file, any category and any number of keypoints",
             convention="0-based pixel indices, boxes continuous xywh, v 0/1/2",
-            writable=True,
+            writer="kpdata.formats.coco_writer:write",
         ),
         Format(
             name="json",
@@ -68,7 +73,7 @@ FORMATS: dict[str, Format] = {
             module="kpdata.formats.shards:read",
             summary="a shard folder that kpdata wrote: TFRecord files and kpdata.json",
             convention="normalised x/W, y/H from the image's corner, v 0/1/2",
-            writable=True,
+            writer="kpdata.pipelines.convert:convert",
         ),
     )
 }
@@ -85,10 +90,7 @@ def read(name: str, annotations: Path, **options: Any) -> Source:
     Raises:
         FormatError: an unknown format, an option it does not take, or an unusable source.
     """
-    if name not in FORMATS:
-        raise FormatError(f"unknown format {name!r}: kpdata knows {', '.join(FORMATS)}")
-    module, _, function = FORMATS[name].module.partition(":")
-    reader = getattr(importlib.import_module(module), function)
+    reader = _function(_known(name).module)
     given = {option: value for option, value in options.items() if value is not None}
     taken = inspect.signature(reader).parameters
     for option in given:
@@ -96,3 +98,30 @@ def read(name: str, annotations: Path, **options: Any) -> Source:
             raise FormatError(f"{name} takes no --{option.replace('_', '-')}")
     source: Source = reader(Path(annotations), **given)
     return source
+
+
+def writer(name: str) -> Callable[..., Any]:
+    """What writes the format ``name``.
+
+    An annotation format's is ``write(samples, skeleton, out, images_root=None, max_bad=0.0)`` and
+    returns a Counter of what was written. Shards are written by the conversion, from a Request.
+
+    Raises:
+        FormatError: an unknown format, or one that nothing writes.
+    """
+    if not _known(name).writable:
+        able = ", ".join(entry.name for entry in FORMATS.values() if entry.writable)
+        raise FormatError(f"{name} cannot be written: kpdata writes {able}")
+    return _function(FORMATS[name].writer)
+
+
+def _known(name: str) -> Format:
+    if name not in FORMATS:
+        raise FormatError(f"unknown format {name!r}: kpdata knows {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _function(place: str) -> Callable[..., Any]:
+    module, _, function = place.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found

@@ -17,14 +17,7 @@ import numpy.typing as npt
 
 from kpdata.errors import FormatError, JobError, located
 from kpdata.formats.coco_index import Category, Index, Row
-from kpdata.formats.source import (
-    LARGEST,
-    ZEROED,
-    Source,
-    find_images,
-    image_ref,
-    require_file,
-)
+from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref, require_file
 from kpdata.schema import FloatArray, Instance, Rejected, Sample
 from kpdata.skeletons import BUILT_IN, Skeleton
 

@@ -1,21 +1,23 @@
 """Writing COCO keypoints: a folder of images and one JSON file per split, whole or not at all."""
 
+import glob
 import os
 import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
+import psutil
 
-from kpdata.errors import DatasetError, FormatError, ImageError
+from kpdata.errors import DatasetError, FormatError, ImageError, JobError
 from kpdata.geometry import keypoint_box
 from kpdata.image_files import read_file, safe_path
-from kpdata.image_headers import probe
+from kpdata.image_headers import check_size, probe
 from kpdata.manifest import QUARANTINE
 from kpdata.quarantine import as_line, check_bad
 from kpdata.schema import WHOLE_IMAGE, FloatArray, ImageRef, Instance, Rejected, Sample
@@ -35,8 +37,8 @@ def write(
     """Write ``out/images/`` and one ``out/<split>.json`` per split.
 
     Samples without a split go to ``annotations.json``. COCO needs a box: an instance without one
-    gets the tight box of its labelled keypoints. Refused samples, and those whose image cannot be
-    read, are listed in ``out/quarantine.jsonl``.
+    gets the tight box of its labelled keypoints. Images are copied as they are. Refused samples,
+    and those whose image cannot be used, are listed in ``out/quarantine.jsonl``.
 
     Args:
         samples: what to write, streamed once; each carries its bytes, or a name to copy.
@@ -51,12 +53,15 @@ def write(
     Raises:
         DatasetError: ``out`` is in use, or cannot be written.
         FormatError: an image name that leads out of the folder.
-        JobError: more than ``max_bad`` of the samples were refused.
+        JobError: more than ``max_bad`` of the samples were refused, or a disk failed while an image
+            was read.
     """
     counts: Counter[str] = Counter()
     refused: list[Rejected] = []
-    with _whole_or_nothing(Path(out)) as folder, ExitStack() as stack:
-        writer = _Writer(folder, skeleton, stack, counts)
+    out = Path(out)
+    with _whole_or_nothing(out) as folder, ExitStack() as stack:
+        with _blaming(out):
+            writer = _Writer(folder, skeleton, stack, counts)
         for sample in samples:
             if isinstance(sample, Rejected):
                 refused.append(sample)
@@ -64,15 +69,17 @@ def write(
             try:
                 data, width, height = _encoded(sample.image, images_root)
             except ImageError as error:
-                refused.append(Rejected(sample.key, error.reason, str(error)))
+                refused.append(Rejected(sample.key, error.reason, _located(sample.image, error)))
                 continue
-            writer.add(sample, data, width, height)
-        writer.finish()
+            with _blaming(out):
+                writer.add(sample, data, width, height)
         reasons = Counter(item.reason for item in refused)
         total = counts["images"] + len(refused)
         check_bad(reasons, total, max_bad, (item.detail for item in refused))
-        if refused:
-            (folder / QUARANTINE).write_bytes(b"".join(map(as_line, refused)))
+        with _blaming(out):
+            writer.finish()
+            if refused:
+                (folder / QUARANTINE).write_bytes(b"".join(map(as_line, refused)))
     return counts + Counter({f"quarantined: {why}": n for why, n in reasons.items()})
 
 
@@ -83,25 +90,55 @@ def _whole_or_nothing(out: Path) -> Iterator[Path]:
         out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DatasetError(f"{out}: already exists: give a new or empty folder")
+    _sweep(out.absolute())
     folder = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
     try:
-        folder.mkdir(parents=True)
+        with _blaming(out):
+            folder.mkdir(parents=True)
         yield folder
-        os.rename(folder, out)
-    except (OSError, sqlite3.Error) as error:
-        raise DatasetError(f"{out}: cannot be written: {error}") from error
+        with _blaming(out):
+            os.rename(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _sweep(out: Path) -> None:
+    """Remove what killed processes left of folders of this name."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        pid = left.name.removeprefix(f".{out.name}.").removesuffix(".partial")
+        if pid.isdecimal() and int(pid) not in set(psutil.pids()) - {os.getpid()}:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _blaming(out: Path) -> Iterator[None]:
+    """Say of what goes wrong inside that ``out`` cannot be written."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise DatasetError(f"{out}: cannot be written: {error}") from error
+
+
+def _located(image: ImageRef, error: ImageError) -> str:
+    return str(error) if image.name in str(error) else f"{image.uri or image.name}: {error}"
+
+
 def _encoded(image: ImageRef, images_root: Path | None) -> tuple[bytes, int, int]:
+    """The image's bytes, checked, and the size that its annotations go by."""
     data = image.data
     if data is None:
         safe = safe_path(str(images_root), image.name) if images_root else image.uri
-        data = read_file(safe)
+        try:
+            data = read_file(safe)
+        except OSError as error:
+            raise JobError(
+                f"{safe}: cannot be read: {error.strerror}. Put this right and start again."
+            ) from error
+    header = probe(data)
+    check_size(image, header, header.upright_size, (header.width, header.height))
     if image.width and image.height:
         return data, image.width, image.height
-    return data, *probe(data).upright_size
+    return data, *header.upright_size
 
 
 class _Writer:
@@ -204,8 +241,8 @@ class _Split:
         self._path = path
         self._parts: dict[str, BinaryIO] = {}
         for name in ("images", "annotations"):
-            part = path.with_name(f"{path.name}.{name}")
-            self._parts[name] = stack.enter_context(part.open("wb"))
+            self._parts[name] = path.with_name(f"{path.name}.{name}").open("wb")
+            stack.callback(_abandon, self._parts[name])
 
     def add(self, image: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
         self._append("images", image)
@@ -229,6 +266,12 @@ class _Split:
     def _append(self, name: str, entry: dict[str, Any]) -> None:
         part = self._parts[name]
         part.write((b",\n" if part.tell() else b"") + msgspec.json.encode(entry))
+
+
+def _abandon(file: BinaryIO) -> None:
+    """Close a file that is finished, or thrown away: what a full disk says of it is known."""
+    with suppress(OSError):
+        file.close()
 
 
 class _Numbers:

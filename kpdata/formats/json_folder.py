@@ -3,12 +3,17 @@
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from kpdata.errors import FormatError
+from kpdata.formats.json_styles import Unusable
 
+ANNOTATION_SUFFIXES = frozenset({".json"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+MAX_BYTES = 64 << 20
+"""Larger annotation files are refused one by one."""
 
 _TABLES = """
     PRAGMA journal_mode = OFF;
@@ -44,15 +49,9 @@ class Listing:
         Raises:
             FormatError: a folder cannot be listed.
         """
-        self._db = sqlite3.connect("", check_same_thread=False)  # "" is a file that has no name
-        self._db.executescript(_TABLES)
-        for folder, table, suffixes in (
-            (annotations, "annotations (stem, name)", {".json"}),
-            (images, "images (stem, name)", IMAGE_SUFFIXES),
-        ):
-            rows = (tuple(map(os.fsencode, names)) for names in _walk(folder, suffixes))
-            self._db.executemany(f"INSERT INTO {table} VALUES (?, ?)", rows)
-        self._db.commit()
+        self._db = _open_database()
+        _list(self._db, "annotations", annotations, ANNOTATION_SUFFIXES)
+        _list(self._db, "images", images, IMAGE_SUFFIXES)
 
     def pairs(self) -> Iterator[Pair]:
         """Every annotation file, in the order of names."""
@@ -71,12 +70,61 @@ class Listing:
         self._db.close()
 
 
+def annotation_files(folder: Path) -> Iterator[Path]:
+    """The annotation files below ``folder`` that a reader opens, in the order of relative paths.
+
+    Memory does not grow with them.
+
+    Raises:
+        FormatError: a folder cannot be listed.
+    """
+    with closing(_open_database()) as db:
+        _list(db, "annotations", folder, ANNOTATION_SUFFIXES)
+        for (name,) in db.execute("SELECT name FROM annotations ORDER BY name"):
+            path = folder / os.fsdecode(name)
+            try:
+                check_file(path, folder)
+            except (Unusable, OSError):
+                continue
+            yield path
+
+
+def check_file(path: Path, folder: Path) -> None:
+    """Raise Unusable unless ``path`` is a regular file of ``folder``, and not too large.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    if path.is_symlink() and not _real(path).is_relative_to(_real(folder)):
+        raise Unusable("unsafe path", f"is a symlink that leads out of {folder}: copy the file")
+    if not path.is_file():
+        raise Unusable("bad annotation", "is not a file")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise Unusable("bad annotation", f"{size} bytes: expected at most {MAX_BYTES}")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike Path.resolve, without an error for a loop
+
+
 def holds_images(folder: Path) -> bool:
     """Whether an image lies in the folder or below it."""
     return any(True for _ in _walk(folder, IMAGE_SUFFIXES))
 
 
-def _walk(folder: Path, suffixes: frozenset[str] | set[str]) -> Iterator[tuple[str, str]]:
+def _open_database() -> sqlite3.Connection:
+    db = sqlite3.connect("", check_same_thread=False)  # "" is a file that has no name
+    db.executescript(_TABLES)
+    return db
+
+
+def _list(db: sqlite3.Connection, table: str, folder: Path, suffixes: frozenset[str]) -> None:
+    rows = (tuple(map(os.fsencode, names)) for names in _walk(folder, suffixes))
+    db.executemany(f"INSERT INTO {table} (stem, name) VALUES (?, ?)", rows)
+    db.commit()
+
+
+def _walk(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, str]]:
     """(stem, name) of each file of these suffixes, both relative to ``folder``, in any order."""
     pending = [""]
     while pending:

@@ -1,12 +1,16 @@
 """The styles of per-image JSON files: what each looks like, and the objects it holds."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 Points = dict[str, list[float] | None]
 """JSON path → [x, y], [x, y, v] or null."""
+
+
+Label = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A class by name or by number, which must fit a record."""
 
 
 class AnnotatedObject(NamedTuple):
@@ -16,13 +20,13 @@ class AnnotatedObject(NamedTuple):
     keypoints: Points
     box_path: str = ""
     box: list[float] | None = None
-    label: str | int | None = None
+    label: Label | None = None
 
 
 class _Item(msgspec.Struct):
     keypoints: list[list[float]]
     box: list[float] | None = None
-    label: str | int | None = None
+    label: Label | None = None
 
 
 class _Torchvision(msgspec.Struct):

@@ -6,13 +6,16 @@
 
 Keypoints are taken as 0-based pixel indices, like COCO's: half a pixel is added. Boxes are
 continuous xyxy. A keypoint without v is visible (2); null is not labelled (0).
+
+Labels are all names or all numbers. Names are numbered from 1 in their sorted order, so a class's
+number depends neither on the files' names nor on their order.
 """
 
-import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,11 @@ import numpy as np
 
 from kpdata.errors import FormatError, located
 from kpdata.formats import json_stream
-from kpdata.formats.json_folder import IMAGE_SUFFIXES, Listing, Pair, holds_images
-from kpdata.formats.json_styles import STYLES, AnnotatedObject, Unusable, recognise
+from kpdata.formats.json_folder import IMAGE_SUFFIXES, Listing, Pair, check_file, holds_images
+from kpdata.formats.json_styles import STYLES, AnnotatedObject, Label, Unusable, recognise
 from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref
 from kpdata.schema import Instance, Rejected, Sample
-from kpdata.skeletons import Skeleton, get_skeleton
-
-MAX_BYTES = 64 << 20
-"""Larger annotation files are refused one by one."""
+from kpdata.skeletons import BUILT_IN, Skeleton, get_skeleton
 
 ABSENT = "named keypoints absent from their file, v = 0"
 UNANNOTATED = "images without an annotation file"
@@ -50,7 +50,8 @@ def read(
         style: a key of STYLES; by default the shape of the first file that is sound tells.
 
     Raises:
-        FormatError: no such folder, no JSON file or no images in it, an unknown style, no skeleton.
+        FormatError: no such folder, no JSON file or no images in it, an unknown style, no skeleton,
+            or labels of two kinds.
         SchemaError: the skeleton is at fault.
     """
     if not annotations.is_dir():
@@ -68,21 +69,25 @@ def read(
     name, first = _first_sound(annotations, listing, style)
     if isinstance(skeleton, str):
         skeleton = get_skeleton(skeleton)
+    derived = skeleton is None
+    skeleton = skeleton or _derive_skeleton(annotations, name, first)
+    has_boxes, labels = _survey(annotations, listing, name)
     reader = _Reader(
         annotations=annotations,
         root=root,
         style=name,
-        skeleton=skeleton or _derive_skeleton(annotations, name, first),
-        derived=skeleton is None,
+        skeleton=skeleton,
+        derived=derived,
         counts=counts,
+        classes=_classes(labels, "person" if skeleton in BUILT_IN.values() else skeleton.name),
     )
     return Source(
-        skeleton=reader.skeleton,
+        skeleton=skeleton,
         samples=reader.samples(listing),
         images_root=root,
         annotation_files=(annotations,),
         counts=counts,
-        has_boxes=bool(first) and all(found.box is not None for found in first),
+        has_boxes=has_boxes,
     )
 
 
@@ -122,23 +127,58 @@ def _derive_skeleton(annotations: Path, style: str, first: list[AnnotatedObject]
     )
 
 
+def _survey(annotations: Path, listing: Listing, style: str) -> tuple[bool, set[Label | None]]:
+    """Whether any object has a box, and the labels of all; only style ``list`` has any."""
+    has_boxes = False
+    labels: dict[Label | None, Path] = {}
+    for path, found in _all_objects(annotations, listing, style):
+        has_boxes |= found.box is not None
+        labels.setdefault(found.label, path)
+        if style == "named" or (style == "torchvision" and has_boxes):
+            break
+    kinds = {type(label): label for label in labels if label is not None}
+    if len(kinds) > 1:
+        name, number = kinds[str], kinds[int]
+        raise FormatError(
+            f"{labels[number]}: its label {number} is a number, but {labels[name]} has the name "
+            f"{name!r}: give all labels as names, or all as numbers"
+        )
+    return has_boxes, set(labels)
+
+
+def _all_objects(
+    annotations: Path, listing: Listing, style: str
+) -> Iterator[tuple[Path, AnnotatedObject]]:
+    for pair in listing.pairs():
+        path = annotations / pair.annotation
+        objects: list[AnnotatedObject] = []
+        with suppress(Unusable):  # the second reading says so
+            objects += STYLES[style].objects(_decode(path, annotations, STYLES[style].kind))
+        for found in objects:
+            yield path, found
+
+
+def _classes(
+    labels: Iterable[Label | None], unlabelled: str
+) -> dict[Label | None, tuple[str, int]]:
+    """Label → the class's name and number."""
+    numbers = {label for label in labels if isinstance(label, int)}
+    if numbers:
+        free = next(number for number in count(1) if number not in numbers)
+        return {None: (unlabelled, free), **{n: (str(n), n) for n in numbers}}
+    names = {label: str(label or unlabelled) for label in labels}
+    order = {name: number for number, name in enumerate(sorted(set(names.values())), start=1)}
+    return {label: (name, order[name]) for label, name in names.items()}
+
+
 def _decode(path: Path, folder: Path, kind: Any) -> Any:
-    if path.is_symlink() and not _real(path).is_relative_to(_real(folder)):
-        raise Unusable("unsafe path", f"is a symlink that leads out of {folder}: copy the file")
     try:
-        if not path.is_file():
-            raise Unusable("bad annotation", "is not a file")
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise Unusable("bad annotation", f"{size} bytes: expected at most {MAX_BYTES}")
+        check_file(path, folder)
         return json_stream.decode(path, "$", path.read_bytes(), kind)
     except OSError as error:
         raise Unusable("bad annotation", f"cannot read: {error.strerror}") from error
     except FormatError as error:
         raise Unusable("bad annotation", str(error).removeprefix(f"{path}: ")) from error
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # unlike Path.resolve, without an error for a loop
 
 
 @dataclass(frozen=True)
@@ -151,7 +191,7 @@ class _Reader:
     skeleton: Skeleton
     derived: bool
     counts: Counter[str]
-    labels: dict[str, int] = field(default_factory=dict)
+    classes: dict[Label | None, tuple[str, int]]
 
     def samples(self, listing: Listing) -> Iterator[Sample | Rejected]:
         with closing(listing):
@@ -193,7 +233,9 @@ class _Reader:
                 f"skeleton {self.skeleton.name}",
             )
         rows = [self._keypoint(path, point) for path, point in points.items()]
-        category, category_id = self._category(found.label)
+        if found.label not in self.classes:
+            raise Unusable("bad annotation", "changed while it was read")
+        category, category_id = self.classes[found.label]
         return Instance(
             keypoints=np.array(rows, np.float32),
             bbox_xyxy=None if found.box is None else _box(found.box_path, found.box),
@@ -222,8 +264,9 @@ class _Reader:
         if len(point) not in (2, 3):
             raise Unusable("bad keypoints", f"{path} is {point}: expected [x, y] or [x, y, v]")
         x, y, visibility = point if len(point) == 3 else (*point, 2)
-        if not (abs(x) < LARGEST and abs(y) < LARGEST):
-            raise Unusable("bad keypoints", f"{path} is {point}: expected finite numbers")
+        if not (abs(x) <= LARGEST and abs(y) <= LARGEST):
+            problem = f"{path} is {point}: expected finite numbers within {LARGEST:g} pixels"
+            raise Unusable("bad keypoints", problem)
         if visibility not in (0, 1, 2):
             problem = f"{path}[2] is {visibility:g}: expected v of 0, 1 or 2"
             raise Unusable("bad keypoints", problem)
@@ -233,18 +276,11 @@ class _Reader:
             return 0, 0, 0
         return x + 0.5, y + 0.5, visibility
 
-    def _category(self, label: str | int | None) -> tuple[str, int]:
-        """The class's name and number: a label that is a name counts from 1 as it appears."""
-        if label is None:
-            return "object", 1
-        if isinstance(label, int):
-            return str(label), label
-        return label, self.labels.setdefault(label, len(self.labels) + 1)
-
 
 def _box(path: str, box: list[float]) -> Any:
-    if len(box) != 4 or not all(abs(value) < LARGEST for value in box):
-        raise Unusable("bad box", f"{path} is {box}: expected four finite numbers, x0 y0 x1 y1")
+    if len(box) != 4 or not all(abs(value) <= LARGEST for value in box):
+        problem = f"{path} is {box}: expected four numbers within {LARGEST:g} pixels, x0 y0 x1 y1"
+        raise Unusable("bad box", problem)
     if box[2] < box[0] or box[3] < box[1]:
         raise Unusable("bad box", f"{path} is {box}: it ends before it begins (x0 y0 x1 y1)")
     return np.array(box, np.float32)

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from kpdata.formats.source import Source
+import numpy as np
+
+from kpdata.formats.source import LARGEST, LARGEST_AREA, Source
 from kpdata.manifest import MANIFEST
-from kpdata.schema import WHOLE_IMAGE, Sample
+from kpdata.schema import WHOLE_IMAGE, Instance, Rejected, Sample
 from kpdata.shards import Dataset
 
 
@@ -33,7 +35,7 @@ def read(annotations: Path) -> Source:
     )
 
 
-def _samples(dataset: Dataset, counts: Counter[str]) -> Iterator[Sample]:
+def _samples(dataset: Dataset, counts: Counter[str]) -> Iterator[Sample | Rejected]:
     for split, info in dataset.manifest.splits.items():
         for shard in info.shards:
             for offset, sample in dataset.read_shard(shard):
@@ -41,7 +43,12 @@ def _samples(dataset: Dataset, counts: Counter[str]) -> Iterator[Sample]:
                 if sample.view.copy:
                     counts["augmented copies left behind"] += 1
                     continue
-                image = replace(sample.image, uri=dataset.record_uri(shard, offset))
+                uri = dataset.record_uri(shard, offset)
+                if faults := list(filter(None, map(_fault, sample.instances))):
+                    reason, detail = faults[0]
+                    yield Rejected(_key(sample), reason, f"{uri}: {detail}")
+                    continue
+                image = replace(sample.image, uri=uri)
                 yield replace(sample, key=_key(sample), image=image, split=split)
 
 
@@ -49,3 +56,13 @@ def _key(sample: Sample) -> str:
     assert sample.view is not None
     instance = sample.view.instance
     return sample.key if instance == WHOLE_IMAGE else f"{sample.key}#{instance}"
+
+
+def _fault(instance: Instance) -> tuple[str, str] | None:
+    """What no picture can hold, as reason and detail."""
+    for what, values in (("keypoints", instance.xy), ("box", instance.bbox_xyxy)):
+        if values is not None and (far := values[np.abs(values) > LARGEST]).size:
+            return f"bad {what}", f"{what} lie at {far[0]:g}: expected at most {LARGEST:g} pixels"
+    if instance.area is not None and instance.area > LARGEST_AREA:
+        return "bad area", f"area is {instance.area:g}: expected at most {LARGEST_AREA:g}"
+    return None

@@ -181,6 +181,23 @@ def test_shards_go_back_to_coco(coco: Path, kpdata: Kpdata, tmp_path: Path) -> N
         assert keypoints[annotation["id"]] == pytest.approx(annotation["keypoints"], abs=0.01)
 
 
+def test_a_manifest_from_a_stranger_writes_nothing_outside_the_folder(
+    coco: Path, kpdata: Kpdata, refuses: Refuses, tmp_path: Path
+) -> None:
+    shards = tmp_path / "a/shards"
+    kpdata("convert", "coco", coco, "--out", shards, "--split", "train=100")
+    text = (shards / "kpdata.json").read_text()
+    (shards / "kpdata.json").write_text(text.replace('"train', '"../../escaped'))
+    (tmp_path / "escaped-00000-of-00001.tfrecord").write_bytes(
+        (shards / "train-00000-of-00001.tfrecord").read_bytes()
+    )
+    before = sorted(tmp_path.rglob("*"))
+    says = ["kpdata.json: '../../escaped' is not a split's name"]
+    refuses("convert", "shards", shards, "--to", "coco", says=says)
+    refuses("convert", "shards", shards, "--split", "official", says=says)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("skeleton", ["lsp14", "mpii16", "coco17", "blazepose33"])
 def test_a_skeleton_is_mapped_by_name(
     coco: Path, kpdata: Kpdata, tmp_path: Path, skeleton: str

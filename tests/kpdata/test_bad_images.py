@@ -1,7 +1,9 @@
 """Images from strangers: cut, damaged, huge, missing, or named to lead out of their folder."""
 
+import errno
 import io
 import os
+import re
 import struct
 import zlib
 
@@ -232,6 +234,42 @@ def test_a_file_that_shrinks_while_it_is_read_is_cut_short(tmp_path, monkeypatch
     with pytest.raises(ImageError, match="shrank while it was read") as caught:
         read_file(str(path))
     assert caught.value.reason == "image cut short"
+
+
+@pytest.mark.parametrize("call", ["open", "pread"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM])
+def test_a_failing_disk_is_not_the_images_fault(tmp_path, monkeypatch, call, code):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"data")
+    monkeypatch.setattr(image_files.os, call, failing(code))
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))) as caught:
+        read_file(str(path))
+    assert (caught.value.errno, caught.value.filename) == (code, str(path))
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.ENOENT])
+def test_an_image_that_may_not_be_read_is_missing(tmp_path, monkeypatch, code):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"data")
+    monkeypatch.setattr(image_files.os, "open", failing(code))
+    with pytest.raises(ImageError, match=f"{path}: {os.strerror(code)}") as caught:
+        read_file(str(path))
+    assert caught.value.reason == "image missing"
+
+
+def failing(code):
+    def fail(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def test_a_stamp_tells_a_file_from_the_same_file_changed(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"data")
+    before = stamp(str(path))
+    os.utime(path, ns=(0, before.mtime_ns + 1))
+    assert stamp(str(path)) == (4, before.mtime_ns + 1)
 
 
 @pytest.fixture

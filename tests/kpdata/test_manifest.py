@@ -53,6 +53,8 @@ def test_what_was_written_is_read(shards):
         ({"quarantine__image missing": 1}, False),
         ({"quarantine_sha256": "0"}, False),
         ({"sizes__max_width": 1}, False),
+        ({"references": "0"}, False),
+        ({"source__options": {"category": "cat"}}, False),
     ],
 )
 def test_the_root_hash_covers_all_but_the_software(shards, changes, same):
@@ -130,14 +132,34 @@ def test_a_manifest_with_wrong_values_says_which(shards, changes, message):
         "sub/train-00000-of-00001.tfrecord",
         "train-00000-of-00001.tfrecord\n",
         "train-0-of-1.tfrecord",
+        "train-00001-of-00002.tfrecord",
+        "train-00000-of-00003.tfrecord",
+        "test-00000-of-00002.tfrecord",
         "",
     ],
 )
-def test_a_shards_name_can_never_lead_out_of_the_folder(shards, name):
+def test_a_shards_name_is_that_of_its_place_and_can_never_lead_out_of_the_folder(shards, name):
     content = json.loads((shards / MANIFEST).read_text())
     content["splits"]["train"]["shards"][0]["name"] = name
     (shards / MANIFEST).write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match=re.escape(f"{name!r} is not a shard's name")):
+    with pytest.raises(DatasetError, match=re.escape(f"{name!r} is not the name of shard 0")):
+        read_manifest(shards)
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "Train", "a/b", "a-b", "", "a\n"])
+def test_a_splits_name_can_never_lead_out_of_a_folder(shards, name):
+    content = json.loads((shards / MANIFEST).read_text())
+    content["splits"][name] = content["splits"].pop("train") | {"shards": []}
+    (shards / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=re.escape(f"{name!r} is not a split's name")):
+        read_manifest(shards)
+
+
+@pytest.mark.parametrize("rows", [0, 16, 18])
+def test_visibility_is_counted_for_each_keypoint_of_the_skeleton(shards, rows):
+    edit(shards, splits__val__visibility=[[0, 0, 0]] * rows)
+    expected = f"split val counts visibility for {rows} keypoints, the skeleton has 17"
+    with pytest.raises(DatasetError, match=expected):
         read_manifest(shards)
 
 
@@ -150,7 +172,7 @@ def test_a_folder_without_a_manifest_is_no_dataset(tmp_path):
 
 def test_a_file_in_place_of_the_folder_and_a_folder_in_place_of_the_file(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DatasetError, match=r"kpdata\.json: Not a directory"):
+    with pytest.raises(DatasetError, match=r"file is a file: give the folder that holds kpdata\.json"):
         read_manifest(tmp_path / "file")
     (tmp_path / MANIFEST).mkdir()
     with pytest.raises(DatasetError, match=r"kpdata\.json: Is a directory"):

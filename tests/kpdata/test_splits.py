@@ -146,6 +146,7 @@ def test_a_groups_name_is_what_the_pattern_captures():
 
 def test_an_optional_group_that_captured_nothing_is_no_group():
     assert group_finder(r"(v\d)?_\d+")("_12") is None
+    assert group_finder(r"(\d*)")("walk_12") is None
 
 
 def test_an_unusable_pattern_is_refused_with_advice():

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,14 +17,15 @@ import pytest
 
 import kpdata
 from kpdata import manifest, tfrecord
-from kpdata.errors import DatasetError, FormatError, JobError
+from kpdata.errors import DatasetError, FormatError, JobError, SchemaError
 from kpdata.geometry import apply_affine, invert
 from kpdata.manifest import file_sha256
 from kpdata.pipelines import convert as convert_module
-from kpdata.pipelines import workspace
+from kpdata.pipelines import workspace, write
 from kpdata.pipelines.convert import Outcome, Watcher
 from kpdata.pipelines.job import Job
-from kpdata.schema import Rejected
+from kpdata.quarantine import digest
+from kpdata.schema import Rejected, Sample
 from kpdata.skeletons import COCO17
 from kpdata.verify import verify
 
@@ -84,14 +86,14 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         real = convert_module.write_shard
         done: list[str] = []
 
-        def write(place: workspace.Workspace, name: str) -> Any:
+        def write_one(place: workspace.Workspace, name: str) -> Any:
             if len(done) == count:
                 monkeypatch.setattr(convert_module, "write_shard", real)
                 signal.raise_signal(signal.SIGINT)
             done.append(name)
             return real(place, name)
 
-        monkeypatch.setattr(convert_module, "write_shard", write)
+        monkeypatch.setattr(convert_module, "write_shard", write_one)
 
     return stop_after
 
@@ -283,47 +285,67 @@ def test_an_interrupted_conversion_goes_on_where_it_stopped(
 
 
 @pytest.fixture
-def unfinished(
-    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder in which every shard is written, but the manifest is not."""
+def convert_unsealed(convert_to: Convert, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``convert_to``, killed when every shard is written, but the manifest is not."""
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(convert_module, "seal", killed)
-        with pytest.raises(KeyboardInterrupt):
-            convert_to(tmp_path / "out", coco, **HEAVY)
+    def convert_partly(out: Path, annotations: Path, **options: Any) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(convert_module, "seal", killed)
+            with pytest.raises(KeyboardInterrupt):
+                convert_to(out, annotations, **options)
+
+    return convert_partly
+
+
+@pytest.fixture
+def unfinished(coco: Path, convert_unsealed: Callable[..., None], tmp_path: Path) -> Path:
+    """A folder in which every shard is written, but the manifest is not."""
+    convert_unsealed(tmp_path / "out", coco, **HEAVY)
     return tmp_path / "out"
 
 
-SHARDS = ("train-00000-of-00004.tfrecord", "train-00002-of-00004.tfrecord")
+def train_shards(out: Path) -> list[Path]:
+    """The train split's files, of which HEAVY makes three."""
+    found = sorted(out.glob("train-*.tfrecord"))
+    assert len(found) == 3
+    return found
+
+
+def inodes(out: Path) -> dict[str, int]:
+    """Shard → its inode, which changes when it is written again."""
+    return {path.name: path.stat().st_ino for path in out.glob("*.tfrecord")}
+
+
+def report_of(shard: Path) -> Path:
+    return workspace.Workspace(shard.parent).report_path(shard.name)
 
 
 @pytest.mark.parametrize(
     ("spoil", "rewritten"),
     [
         pytest.param(lambda out: None, 0, id="nothing lost"),
-        pytest.param(lambda out: (out / SHARDS[0]).unlink(), 1, id="a shard lost"),
+        pytest.param(lambda out: train_shards(out)[0].unlink(), 1, id="a shard lost"),
         pytest.param(
-            lambda out: [(out / name).unlink() for name in SHARDS], 2, id="two shards lost"
+            lambda out: [path.unlink() for path in train_shards(out)[::2]], 2, id="two shards lost"
         ),
+        pytest.param(lambda out: report_of(train_shards(out)[0]).unlink(), 1, id="a report lost"),
         pytest.param(
-            lambda out: (out / f".kpdata/reports/{SHARDS[0]}.json").unlink(), 1, id="a report lost"
-        ),
-        pytest.param(
-            lambda out: (out / f".kpdata/reports/{SHARDS[0]}.json").write_bytes(b""),
+            lambda out: report_of(train_shards(out)[0]).write_bytes(b""),
             1,
             id="a report emptied by a crash",
         ),
         pytest.param(
-            lambda out: (out / SHARDS[1]).write_bytes((out / SHARDS[1]).read_bytes()[:-9]),
+            lambda out: os.truncate(path := train_shards(out)[2], path.stat().st_size - 9),
             1,
             id="a shard cut",
         ),
         pytest.param(
-            lambda out: (out / f".{SHARDS[0]}.abc.tmp").write_bytes(b"half"), 0, id="a half file"
+            lambda out: (out / f".{train_shards(out)[0].name}.abc.tmp").write_bytes(b"half"),
+            0,
+            id="a half file",
         ),
     ],
 )
@@ -336,9 +358,9 @@ def test_only_what_is_missing_is_written_again(
     rewritten: int,
 ) -> None:
     spoil(unfinished)
-    before = {path.name: path.stat().st_ino for path in unfinished.glob("*.tfrecord")}
+    before = inodes(unfinished)
     outcome = convert_to(unfinished, coco, **HEAVY)
-    after = {path.name: path.stat().st_ino for path in unfinished.glob("*.tfrecord")}
+    after = inodes(unfinished)
     assert sum(before.get(name) != inode for name, inode in after.items()) == rewritten
     assert (outcome.written_samples > 0) == (rewritten > 0)
     assert (
@@ -371,17 +393,77 @@ def test_a_shard_says_which_plan_it_was_made_from_though_the_plan_changes_meanwh
 ) -> None:
     """As when a killed driver's worker goes on beside a new driver with other options."""
     place = workspace.Workspace(unfinished)
-    stale = place.plan_path(SHARDS[0]).read_bytes()
+    shard = train_shards(unfinished)[0].name
+    stale = place.plan_path(shard).read_bytes()
     real = tfrecord.Writer.write
 
     def replan(writer: tfrecord.Writer, *parts: bytes) -> None:
         real(writer, *parts)
-        place.plan_path(SHARDS[0]).write_bytes(stale + b"another plan")
+        place.plan_path(shard).write_bytes(stale + b"another plan")
 
     monkeypatch.setattr(tfrecord.Writer, "write", replan)
-    before = file_sha256(place.plan_path(SHARDS[0]))
-    report = convert_module.write_shard(place, SHARDS[0])
+    before = file_sha256(place.plan_path(shard))
+    report = convert_module.write_shard(place, shard)
     assert report.plan_sha256 == before
+
+
+def test_an_image_changed_meanwhile_is_read_again_though_its_size_is_the_same(
+    own_coco: Path, convert_to: Convert, convert_unsealed: Callable[..., None], tmp_path: Path
+) -> None:
+    options = {"shards": 20, "split": "train=100"}
+    old, new = (own_coco.parent / f"images/00000{number}.jpg" for number in (1, 2))
+    size = max(old.stat().st_size, new.stat().st_size)
+    old.write_bytes(old.read_bytes().ljust(size + 1, b"1"))
+    convert_unsealed(tmp_path / "out", own_coco, **options)
+    kept, age = inodes(tmp_path / "out"), old.stat().st_mtime_ns
+    old.write_bytes(new.read_bytes().ljust(size + 1, b"2"))
+    os.utime(old, ns=(age + 1, age + 1))
+    outcome = convert_to(tmp_path / "out", own_coco, **options)
+    assert outcome.written_samples == 100 / 20
+    after = inodes(tmp_path / "out")
+    assert sum(after[name] != inode for name, inode in kept.items()) == 1
+    clean = convert_to(tmp_path / "clean", own_coco, **options)
+    assert outcome.manifest.root_hash == clean.manifest.root_hash
+
+
+def test_other_versions_reuse_no_shard_of_an_unfinished_folder(
+    unfinished: Path, coco: Path, convert_to: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = manifest.software() | {"opencv-python-headless": "99.0"}
+    monkeypatch.setattr("kpdata.pipelines.plan.software", lambda: newer)
+    assert convert_to(unfinished, coco, **HEAVY).written_samples == 40
+
+
+def test_a_report_does_not_outlive_the_shard_that_it_speaks_of(
+    unfinished: Path,
+    coco: Path,
+    convert_to: Convert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when a second run replaces a shard, and is killed before it has written its report."""
+
+    def killed(path: Path, data: bytes, durable: bool = True) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    content = json.loads(coco.read_text())
+    for annotation in content["annotations"]:
+        annotation["area"] += 1
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    sizes = {path.name: path.stat().st_size for path in unfinished.glob("*.tfrecord")}
+    kept = inodes(unfinished)
+    with monkeypatch.context() as patched:
+        patched.setattr("kpdata.pipelines.write.write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert_to(unfinished, other, images=coco.parent / "images", **HEAVY)
+    replaced = {name for name, inode in inodes(unfinished).items() if inode != kept[name]}
+    assert len(replaced) == 1
+    assert sizes == {path.name: path.stat().st_size for path in unfinished.glob("*.tfrecord")}
+    outcome = convert_to(unfinished, coco, **HEAVY)
+    convert_to(tmp_path / "clean", coco, **HEAVY)
+    assert outcome.written_samples > 0
+    assert contents(unfinished) == contents(tmp_path / "clean")
 
 
 def test_a_finished_folder_is_left_as_it_is(
@@ -401,7 +483,9 @@ def test_a_finished_folder_is_left_as_it_is(
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"augment": 3}, {"split": "official"}, {"shards": 2}], ids=str
+    "change",
+    [{"seed": 1}, {"augment": 3}, {"split": "80/20"}, {"shards": 3}, {"group": r"(\d{5})"}],
+    ids=str,
 )
 def test_another_dataset_in_the_folder_is_refused_and_untouched(
     coco: Path, convert_to: Convert, tmp_path: Path, change: dict[str, Any]
@@ -420,6 +504,45 @@ def test_other_annotations_are_another_dataset(
     before = contents(tmp_path / "out")
     with pytest.raises(DatasetError, match="already holds another dataset"):
         convert_to(tmp_path / "out", own_coco)
+    assert contents(tmp_path / "out") == before
+
+
+def test_the_order_of_splits_is_part_of_the_dataset(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    convert_to(tmp_path / "out", coco, split="train=90,test=10")
+    before = contents(tmp_path / "out")
+    with pytest.raises(DatasetError, match="already holds another dataset"):
+        convert_to(tmp_path / "out", coco, split="test=10,train=90")
+    assert contents(tmp_path / "out") == before
+
+
+def test_images_of_another_folder_are_another_dataset(
+    coco: Path, make_coco: MakeCoco, convert_to: Convert, tmp_path: Path
+) -> None:
+    convert_to(tmp_path / "out", coco)
+    before = contents(tmp_path / "out")
+    other = make_coco(tmp_path / "other", 40, seed=1).parent / "images"
+    with pytest.raises(DatasetError, match="made of other annotations, images or options"):
+        convert_to(tmp_path / "out", coco, images=other)
+    assert contents(tmp_path / "out") == before
+    copy = shutil.copytree(coco.parent / "images", tmp_path / "copy")
+    assert convert_to(tmp_path / "out", coco, images=copy).unchanged
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, lambda path: os.truncate(path, 99)], ids=["lost", "cut"]
+)
+def test_a_finished_folder_that_lost_a_shard_is_not_said_to_be_complete(
+    coco: Path, convert_to: Convert, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    convert_to(tmp_path / "out", coco, **HEAVY)
+    shard = train_shards(tmp_path / "out")[1]
+    spoil(shard)
+    before = contents(tmp_path / "out")
+    with pytest.raises(DatasetError, match="is missing or damaged") as caught:
+        convert_to(tmp_path / "out", coco, **HEAVY)
+    assert str(shard) in str(caught.value)
     assert contents(tmp_path / "out") == before
 
 
@@ -496,14 +619,17 @@ def test_a_conversion_that_finished_while_another_waited_for_it_is_safe(
 ) -> None:
     real = fcntl.flock
 
+    convert_to(tmp_path / "other", coco, seed=1)
+    before = contents(tmp_path / "other")
+
     def finish_meanwhile(file: Any, how: int) -> None:
         real(file, how)
-        (tmp_path / "out/kpdata.json").write_text("sealed by another")
+        shutil.copytree(tmp_path / "other", tmp_path / "out", dirs_exist_ok=True)
 
     monkeypatch.setattr(fcntl, "flock", finish_meanwhile)
     with pytest.raises(DatasetError, match="already holds another dataset"):
         convert_to(tmp_path / "out", coco)
-    assert (tmp_path / "out/kpdata.json").read_text() == "sealed by another"
+    assert contents(tmp_path / "out") == before
 
 
 # --- bad samples ----------------------------------------------------------------------------------
@@ -537,7 +663,8 @@ def test_bad_samples_are_listed_counted_and_left_out(
         "image cut short": 2, "image empty": 1, "image missing": 1, "not an image": 1
     }  # fmt: skip
     assert sum(split.samples for split in found.splits.values()) == 95
-    assert found.quarantine_sha256 == file_sha256(tmp_path / "out/quarantine.jsonl")
+    with open(tmp_path / "out/quarantine.jsonl", "rb") as written:
+        assert found.quarantine_sha256 == digest(written)
     assert verify(tmp_path / "out")[1] == []
 
 
@@ -555,21 +682,163 @@ def test_too_many_bad_samples_stop_the_job_while_planning(
     assert not (tmp_path / "out").exists()
 
 
-def test_too_many_bad_samples_stop_the_job_after_writing_and_are_forgiven_cheaply(
+def test_too_many_bad_samples_stop_the_job_after_writing_and_only_their_shards_are_redone(
     own_coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
     spoil_images(own_coco)
     out = tmp_path / "out"
     with pytest.raises(JobError) as caught:
-        convert_to(out, own_coco, max_bad=4.9)
+        convert_to(out, own_coco, max_bad=4.9, shards=20)
     message = str(caught.value)
     assert "5 of 100 samples are bad (2 × image cut short" in message
     assert message.count("\n  ") == 3
     assert not (out / "kpdata.json").exists()
-    forgiven = convert_to(out, own_coco, max_bad=5)
-    assert forgiven.written_samples == 0
-    clean = convert_to(tmp_path / "clean", own_coco, max_bad=5)
+    shards = sorted(out.glob("*.tfrecord"))
+    refused = {s.name for s in shards if json.loads(report_of(s).read_bytes())["rejected"]}
+    assert 1 <= len(refused) <= 3
+    kept = inodes(out)
+    forgiven = convert_to(out, own_coco, max_bad=5, shards=20)
+    after = inodes(out)
+    assert {name for name in kept if after[name] != kept[name]} == refused
+    clean = convert_to(tmp_path / "clean", own_coco, max_bad=5, shards=20)
     assert forgiven.manifest.root_hash == clean.manifest.root_hash
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def reverse(path: Path) -> None:
+    """Damage that neither the file's size nor its age tells of."""
+    age = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(age, age))
+
+
+@pytest.mark.parametrize("spoil", [cut, reverse])
+@pytest.mark.parametrize("forgiven", [False, True], ids=["stopped", "quarantined, then killed"])
+def test_images_mended_after_a_stop_are_read_again(
+    own_coco: Path,
+    convert_to: Convert,
+    convert_unsealed: Callable[..., None],
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    forgiven: bool,
+) -> None:
+    clean = convert_to(tmp_path / "clean", own_coco, shards=20)
+    whole = shutil.copytree(own_coco.parent / "images", tmp_path / "whole")
+    for number in (4, 5, 6):
+        spoil(own_coco.parent / f"images/00000{number}.jpg")
+    if forgiven:
+        convert_unsealed(tmp_path / "out", own_coco, shards=20, max_bad=3)
+    else:
+        with pytest.raises(JobError, match="3 of 100 samples are bad"):
+            convert_to(tmp_path / "out", own_coco, shards=20)
+    shutil.copytree(whole, own_coco.parent / "images", dirs_exist_ok=True)
+    mended = convert_to(tmp_path / "out", own_coco, shards=20)
+    assert 0 < mended.written_samples < 100
+    assert mended.manifest.quarantine == {}
+    assert mended.manifest.root_hash == clean.manifest.root_hash
+    assert verify(tmp_path / "out")[1] == []
+
+
+def test_values_that_no_record_can_hold_are_quarantined(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = write.render
+
+    def render(sample: Sample, *arguments: Any) -> Iterator[Sample]:
+        yield from real(sample, *arguments)
+        if sample.key == "2":
+            raise SchemaError("transform cannot be inverted")
+
+    monkeypatch.setattr(write, "render", render)
+    found = convert_to(tmp_path / "out", coco, crop=32, max_bad=2.5).manifest
+    assert found.quarantine == {"bad values": 1}
+    (line,) = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").open()]
+    assert line["key"] == "2"
+    assert line["detail"].endswith("images/000002.jpg: transform cannot be inverted")
+    keys = {s.key for split in found.splits for s in kpdata.open(tmp_path / "out")[split]}
+    assert len(keys) == 39
+    assert verify(tmp_path / "out")[1] == []
+
+
+@pytest.mark.parametrize("call", ["stat", "open", "pread"])
+def test_a_failing_disk_is_no_bad_image(
+    coco: Path,
+    convert_to: Convert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    failing = str((coco.parent / "images/000007.jpg").resolve())
+    opened: dict[int, str] = {}
+    real = {name: getattr(os, name) for name in ("stat", "open", "pread")}
+
+    def broken(what: Any, *arguments: Any, **options: Any) -> Any:
+        if opened.get(what, what) == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real[call](what, *arguments, **options)
+
+    def remember(path: Any, *arguments: Any, **options: Any) -> int:
+        file: int = real["open"](path, *arguments, **options)
+        opened[file] = path
+        return file
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", remember)
+        patched.setattr(os, call, broken)
+        with pytest.raises(JobError) as caught:
+            convert_to(tmp_path / "out", coco, max_bad=50)
+    assert f"Input/output error: {failing}" in str(caught.value)
+    assert "run the same command again" in str(caught.value)
+    assert not (tmp_path / "out/kpdata.json").exists()
+    assert convert_to(tmp_path / "out", coco).manifest.quarantine == {}
+
+
+def test_where_the_source_lies_does_not_change_the_dataset_even_where_an_image_is_missing(
+    own_coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_coco.parent / "images/000001.jpg").unlink()
+    cut(own_coco.parent / "images/000002.jpg")
+    here = convert_to(tmp_path / "here", own_coco, max_bad=5)
+    moved = shutil.copytree(own_coco.parent, tmp_path / "elsewhere/deep/source")
+    monkeypatch.chdir(moved.parent)
+    there = convert_to(Path("out"), Path("source/annotations.json"), max_bad=5)
+    assert here.manifest.quarantine == {"image missing": 1, "image cut short": 1}
+    assert here.manifest.root_hash == there.manifest.root_hash
+    details = [
+        (folder / "quarantine.jsonl").read_bytes() for folder in (tmp_path / "here", Path("out"))
+    ]
+    assert details[0] != details[1]
+
+
+def test_pictures_joined_once_stay_together_under_another_grouping(
+    make_coco: MakeCoco, convert_to: Convert, tmp_path: Path
+) -> None:
+    """The crops of two identical images differ, so that only the first conversion can know."""
+    source = make_coco(tmp_path / "source", 60)
+    images = source.parent / "images"
+    for number in range(1, 31):
+        shutil.copy(images / f"{number:06}.jpg", images / f"{number + 30:06}.jpg")
+    first = convert_to(tmp_path / "crops", source, crop=64, split="50/25/25")
+    assert first.manifest.counts["identical images joined into one group"] == 30
+    convert_to(
+        tmp_path / "again", tmp_path / "crops", format="shards", split="50/25/25",
+        group=r"(\d+)\.jpg", seed=1,
+    )  # fmt: skip
+    dataset = kpdata.open(tmp_path / "again")
+    splits: dict[int, set[str]] = {}
+    pictures = set()
+    for split in dataset.splits:
+        for sample in dataset[split]:
+            number = int(sample.image.name.removesuffix(".jpg"))
+            splits.setdefault(number % 30, set()).add(split)
+            pictures.add(sample.image.sha256)
+    assert len(splits) == 30
+    assert len(pictures) > 60
+    assert all(len(found) == 1 for found in splits.values())
+    assert set.union(*splits.values()) == {"train", "val", "test"}
 
 
 def test_what_official_splits_refuse_is_no_bad_sample(
@@ -598,16 +867,16 @@ def test_a_full_disk_while_writing_is_named_and_nothing_claims_to_be_a_dataset(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = convert_to(tmp_path / "whole", coco, **HEAVY)
-    real = tfrecord.Writer.write
+    real, last = tfrecord.Writer.write, train_shards(tmp_path / "whole")[-1].name
 
-    def write(writer: tfrecord.Writer, *parts: bytes) -> None:
-        if writer.path.name == SHARDS[1]:
+    def write_or_fail(writer: tfrecord.Writer, *parts: bytes) -> None:
+        if writer.path.name == last:
             full()
         real(writer, *parts)
 
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(tfrecord.Writer, "write", write)
+        patched.setattr(tfrecord.Writer, "write", write_or_fail)
         expected = r"writing stopped: No space left on device: .*out\. .*run the same command again"
         with pytest.raises(JobError, match=expected):
             convert_to(out, coco, **HEAVY)

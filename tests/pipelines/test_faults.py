@@ -152,6 +152,27 @@ def test_an_interrupt_of_a_single_process_is_the_same(
     assert finish(source, running.out) == root_hash
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("to_the_whole_group", [True, False], ids=["group", "driver only"])
+def test_a_polite_kill_ends_as_an_interrupt_does(
+    start: Callable[..., Running], workers: int, to_the_whole_group: bool
+) -> None:
+    running = start(workers)
+    running.wait_until_writing()
+    others = running.descendants()
+    if to_the_whole_group:
+        os.killpg(running.process.pid, signal.SIGTERM)
+    else:
+        running.process.send_signal(signal.SIGTERM)
+    code, printed = running.end(15)
+    assert code == 130
+    assert printed.strip() == (
+        "kpdata: interrupted. Run the same command again to go on where it stopped."
+    )
+    assert_gone(others, 5)
+    assert not list(running.out.glob(".*.tmp"))
+
+
 def test_an_interrupt_while_planning_leaves_no_folder(
     source: Path, start: Callable[..., Running], tmp_path: Path
 ) -> None:

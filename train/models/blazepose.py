@@ -227,7 +227,8 @@ def _blocks(x: Any, depth: int, name: str) -> Any:
 def _residual(x: Any, width: int, name: str, stride: int = 1) -> Any:
     """Depthwise 3×3, pointwise, batch norm, added to the (pooled, projected) input, ReLU.
 
-    BlazeFace's 5×5 kernels, tried beside these, take a quarter of the images per second off training on CPUs.
+    BlazeFace's 5×5 kernels, tried beside these, take a quarter off a CPU's training images per
+    second.
     """
     y = layers.DepthwiseConv2D(3, stride, "same", use_bias=False, name=f"{name}_depthwise")(x)
     y = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_pointwise")(y)

@@ -148,8 +148,13 @@ def load_backbone(model: keras.Model, name: str, path: Path) -> None:
         )
     if not path.is_file():
         raise KpdataError(f"weights {path}: no such file")
+    for variable in model.variables:  # what is still NaN afterwards, the file does not hold
+        variable.assign(keras.ops.full_like(variable, math.nan))
     try:
         model.load_weights(path)
+        missing = [v.path for v in model.variables if keras.ops.any(keras.ops.isnan(v))]
+        if missing:
+            raise ValueError(f"{len(missing)} weights are missing or NaN, first {missing[0]}")
     except (ValueError, KeyError, OSError) as error:
         raise KpdataError(
             f"weights {path} do not fit {name} without its top: {error}. "

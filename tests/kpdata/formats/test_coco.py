@@ -137,10 +137,31 @@ def test_an_annotation_without_keypoints_has_none_labelled(save, value):
 def test_optional_fields_may_be_missing(save, key):
     source = coco.read(save(changed(0, key, ...)))
     boat = next(source.samples).instances[0]
-    assert source.has_boxes == (key != "bbox")
+    assert source.has_boxes
     assert (boat.bbox_xyxy is None) == (key == "bbox")
     assert (boat.area is None) == (key == "area")
     assert not boat.is_crowd
+
+
+def test_a_source_has_boxes_where_any_instance_has_one(save):
+    made = document()
+    for entry in made["annotations"][:2]:
+        del entry["bbox"]
+    assert coco.read(save(made)).has_boxes
+    del made["annotations"][2]["bbox"]
+    assert not coco.read(save(made)).has_boxes
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+def test_ids_of_64_bits_are_read(save, number):
+    made = document()
+    made["images"][0]["id"] = made["annotations"][0]["image_id"] = number
+    made["annotations"][1]["image_id"] = made["annotations"][0]["id"] = number
+    made["categories"][0]["id"] = number
+    for entry in made["annotations"]:
+        entry["category_id"] = number
+    instance = next(coco.read(save(made)).samples).instances[0]
+    assert (instance.id, instance.category_id) == (number, number)
 
 
 def test_a_byte_order_mark_and_indented_text_are_read(save):
@@ -164,7 +185,11 @@ VALUE_FAULTS = [
     ("bbox", [float("-inf"), 2, 3, 4], "bad box", r"bbox is \[-inf"),
     ("bbox", [1, 2, 3], "bad box", r"bbox holds 3 numbers"),
     ("bbox", [1e38, 2, 3, 4], "bad box", r"bbox is \[1e\+38"),
-    ("area", -1, "bad area", r"area is -1.0: expected a finite number of 0 or more"),
+    ("bbox", [1, 2, 3, 1.1e7], "bad box", r"11000000.0\]: expected .* within 1e\+07 pixels"),
+    ("keypoints", [1, 1, 2, 1, -1.1e7, 2] * 2, "bad keypoints", r"keypoints\[4\] is -11000000.0"),
+    ("keypoints", [1, 1, 1e300] * 4, "bad keypoints", r"keypoints\[2\] is 1e\+300: expected v"),
+    ("area", -1, "bad area", r"area is -1.0: expected 0 to 1e\+14 square pixels"),
+    ("area", 1.1e14, "bad area", r"area is 110000000000000.0: expected 0 to 1e\+14"),
     ("area", float("nan"), "bad area", r"area is nan"),
 ]
 
@@ -207,6 +232,11 @@ STRUCTURAL_FAULTS = [
     (changed(1, "keypoints", "many"), r"\$\.annotations\[1\]\.keypoints: Expected `array"),
     (changed(1, "id", "eleven"), r"\$\.annotations\[1\]\.id: Expected `int`, got `str`"),
     (changed(1, "id", 2**70), r"\$\.annotations\[1\]\.id: "),
+    (changed(1, "image_id", 2**63), r"\$\.annotations\[1\]\.image_id: .*9223372036854775807"),
+    (changed(1, "category_id", -(2**63) - 1), r"\$\.annotations\[1\]\.category_id: "),
+    (document(images=[{"id": 2**63, "file_name": "x"}]), r"\$\.images\[0\]\.id: "),
+    (document(categories=[document()["categories"][0] | {"id": 2**63}]),
+     r"\$\.categories\[0\]\.id: "),
     (changed(1, "bbox", {"x": 1}), r"\$\.annotations\[1\]\.bbox: Expected `array"),
     (document(annotations=[3]), r"\$\.annotations\[0\]: Expected `object`, got `int`"),
     (document(annotations={}), r"\$\.annotations is not an array"),
@@ -262,10 +292,8 @@ def test_one_of_several_categories_must_be_chosen(save):
     boats = read("coco", path, category="boat")
     assert boats.counts == {"annotations of other categories": 3}
     assert [len(s.instances) for s in boats.samples] == [2, 1, 0]
-    assert boats.has_boxes
     people = read("coco", path, category="person")
     assert people.counts == {"annotations of other categories": 4}
-    assert not people.has_boxes
     one, two, three = people.samples
     assert one.instances[0].keypoints.tolist() == [[5.5, 6.5, 2]]
     assert (two.instances, three.instances) == ((), ())

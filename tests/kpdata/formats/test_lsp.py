@@ -89,8 +89,8 @@ def test_an_unknown_flag_rejects_that_image_alone(tmp_path, value, reader):
     assert str(path) in bad.detail
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
-def test_a_coordinate_that_is_not_finite_rejects_that_image(tmp_path, value):
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, -1.1e7])
+def test_a_coordinate_that_no_picture_has_rejects_that_image(tmp_path, value):
     joints = lsp_joints()
     joints[0, 5, 1] = value
     with warnings.catch_warnings():
@@ -98,6 +98,7 @@ def test_a_coordinate_that_is_not_finite_rejects_that_image(tmp_path, value):
         _, bad, _ = lsp.read(save(tmp_path, joints)).samples
     assert isinstance(bad, Rejected)
     assert bad.key == "im0002.jpg"
+    assert f"left_ankle is [{value}, 7.0, 0.0]: expected x and y within 1e+07 pixels" in bad.detail
 
 
 def test_each_reader_refuses_the_others_file_and_names_the_right_one(tmp_path):

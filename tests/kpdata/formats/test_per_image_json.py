@@ -1,11 +1,12 @@
 import json
+import os
 import warnings
 
 import pytest
 
 from kpdata.errors import FormatError, SchemaError
-from kpdata.formats import per_image_json, read
-from kpdata.formats.json_folder import Listing
+from kpdata.formats import json_folder, read
+from kpdata.formats.json_folder import Listing, annotation_files
 from kpdata.schema import Rejected
 from kpdata.skeletons import Skeleton
 
@@ -51,7 +52,7 @@ def test_list_style(folder, tmp_path):
     assert second.keypoints.tolist() == [[1.5, 2.5, 2], [3.5, 4.5, 2], [5.75, 6.5, 2]]
     assert first.bbox_xyxy.tolist() == [1, 2, 3, 4]
     assert (first.category, first.category_id) == ("cat", 1)
-    assert second.category == "object"
+    assert (second.category, second.category_id) == ("face", 2)
     assert source.has_boxes
     assert source.annotation_files == (tmp_path / "annotations",)
 
@@ -145,13 +146,65 @@ def test_a_byte_order_mark_is_read(folder, encoding):
     assert len(sample.instances) == 2
 
 
-def test_labels_count_from_1_as_they_appear_and_numbers_are_kept(folder):
-    def labelled(*labels):
-        return [LIST[0] | {"label": label} for label in labels]
+def labelled(*labels):
+    return [LIST[0] | {"label": label} for label in labels]
 
-    one, two = read_all(folder(one=labelled("dog", "cat"), two=labelled("cat", 7, None)))
-    found = [(i.category, i.category_id) for s in (one, two) for i in s.instances]
-    assert found == [("dog", 1), ("cat", 2), ("cat", 2), ("7", 7), ("object", 1)]
+
+def classes(annotations, skeleton=FACE):
+    samples = read("json", annotations, skeleton=skeleton).samples
+    return [(i.category, i.category_id) for sample in samples for i in sample.instances]
+
+
+def test_label_names_are_numbered_in_their_sorted_order_whatever_the_files(folder):
+    annotations = folder(one=labelled("dog", "cat"), two=labelled("cat", "ant"))
+    assert classes(annotations) == [("dog", 3), ("cat", 2), ("cat", 2), ("ant", 1)]
+    (annotations / "one.json").rename(annotations / "zz.json")
+    (annotations.parent / "images/one.jpg").rename(annotations.parent / "images/zz.jpg")
+    assert classes(annotations) == [("cat", 2), ("ant", 1), ("dog", 3), ("cat", 2)]
+
+
+def test_label_numbers_are_kept(folder):
+    extremes = labelled(7, 0, 2**63 - 1, -(2**63))
+    numbers = [7, 0, 2**63 - 1, -(2**63)]
+    assert classes(folder(one=extremes)) == [(str(number), number) for number in numbers]
+
+
+def test_what_has_no_label_is_a_person_or_what_the_skeleton_is_called(folder):
+    annotations = folder(one=labelled(None))
+    assert classes(annotations) == [("face", 1)]
+    assert classes(folder(one=labelled("face", None))) == [("face", 1), ("face", 1)]
+    assert classes(folder(one=labelled("ant", None))) == [("ant", 1), ("face", 2)]
+    assert classes(folder(one=labelled(1, None, 2))) == [("1", 1), ("face", 3), ("2", 2)]
+    person = [{"keypoints": [[1, 2]] * 17}]
+    assert classes(folder(one=person), skeleton="coco17") == [("person", 1)]
+
+
+def test_labels_of_two_kinds_are_refused_with_both_files(folder):
+    annotations = folder(one=labelled("7", None), two=LIST, zz=labelled(7))
+    with pytest.raises(FormatError, match=r"zz\.json: its label 7 is a number, but .*: give all"):
+        read("json", annotations, skeleton=FACE)
+
+
+def test_boxes_are_there_when_any_file_has_one(folder):
+    bare = [{"keypoints": LIST[0]["keypoints"]}]
+    assert read("json", folder(one=bare, two=bare + LIST), skeleton=FACE).has_boxes
+    assert not read("json", folder(one=bare, two=bare), skeleton=FACE).has_boxes
+    keypoints = {"keypoints": TORCHVISION["keypoints"]}
+    assert read("json", folder(one=keypoints, two=TORCHVISION), skeleton=FACE).has_boxes
+
+
+def test_the_annotation_files_are_those_that_are_read_in_the_order_of_names(folder, tmp_path):
+    annotations = folder(b=LIST, a__z=LIST, c=LIST)
+    (annotations / "c.json").rename(annotations / "C.JSON")
+    (tmp_path / "secret.json").write_text("[]")
+    (annotations / "outside.json").symlink_to(tmp_path / "secret.json")
+    (annotations / "nothing.json").symlink_to(annotations / "none")
+    (annotations / "inside.json").symlink_to(annotations / "b.json")
+    (annotations / "notes.txt").touch()
+    (annotations / "folder.json").mkdir()
+    os.mkfifo(annotations / "pipe.json")
+    found = [path.relative_to(annotations).as_posix() for path in annotation_files(annotations)]
+    assert found == ["C.JSON", "a/z.json", "b.json", "inside.json"]
 
 
 def test_subfolders_are_read_in_the_order_of_names(folder):
@@ -173,6 +226,10 @@ FAULTS = [
     (keypoints(P, P, [float("nan"), 2]), "bad keypoints", "$[0].keypoints[2] is [nan, 2.0]"),
     (keypoints(P, P, [1, float("inf"), 2]), "bad keypoints", "$[0].keypoints[2] is [1.0, inf"),
     (keypoints(P, P, [1, 1e300, 2]), "bad keypoints", "$[0].keypoints[2] is [1.0, 1e+300"),
+    (keypoints(P, P, [-1.1e7, 1]), "bad keypoints", "$[0].keypoints[2] is [-11000000.0, 1.0]"),
+    ([LIST[0] | {"box": [1, 2, 3, 1.1e7]}], "bad box", "$[0].box is [1.0, 2.0, 3.0, 11000000.0]"),
+    ([LIST[0] | {"label": 2**63}], "bad annotation", "$[0].label: Expected `int` <= 9223372"),
+    ([LIST[0] | {"label": -(2**63) - 1}], "bad annotation", "$[0].label: Expected `int` >= -9"),
     (keypoints(P, P, [1, 2, float("nan")]), "bad keypoints", "$[0].keypoints[2][2] is nan"),
     (keypoints(P, P, [1, "2"]), "bad annotation", "$[0].keypoints[2][1]: Expected `float`"),
     (keypoints(P, P, None), "bad annotation", "$[0].keypoints[2]: Expected `array`, got `null`"),
@@ -223,7 +280,7 @@ def test_a_fault_in_named_style_is_located(folder):
 
 def test_an_oversized_file_is_rejected_unread(folder, monkeypatch):
     annotations = folder(one=LIST, two=LIST * 3)
-    monkeypatch.setattr(per_image_json, "MAX_BYTES", 300)
+    monkeypatch.setattr(json_folder, "MAX_BYTES", 300)
     _, two = read_all(annotations)
     assert two.reason == "bad annotation"
     assert "bytes: expected at most 300" in two.detail
@@ -286,9 +343,9 @@ def test_a_skeleton_may_be_given_by_name_or_file(folder, tmp_path):
 
 def test_a_file_an_empty_folder_and_nothing_are_told_apart(tmp_path):
     (tmp_path / "images").mkdir()
-    for name in ("a.json", "nothing"):
-        (tmp_path / "a.json").write_text("[]")
-        with pytest.raises(FormatError, match="no such folder: give the folder"):
+    (tmp_path / "a.json").write_text("[]")
+    for name, what in (("a.json", "is a file"), ("nothing", "no such folder")):
+        with pytest.raises(FormatError, match=f"{name}: {what}: give the folder of the JSON files"):
             read("json", tmp_path / name)
     (tmp_path / "annotations").mkdir()
     with pytest.raises(FormatError, match=r"holds no \.json file"):

@@ -17,11 +17,21 @@ def test_every_format_has_one_line_of_summary_and_convention():
         assert len(entry.summary) < 90
 
 
-def test_the_readable_and_writable_formats_are_these():
-    assert [f.name for f in formats.FORMATS.values() if f.readable] == [
-        "lsp", "lspet", "coco", "json", "shards",
-    ]  # fmt: skip
+def test_the_formats_and_the_writable_ones_are_these():
+    assert list(formats.FORMATS) == ["lsp", "lspet", "coco", "json", "shards"]
     assert [f.name for f in formats.FORMATS.values() if f.writable] == ["coco", "shards"]
+
+
+def test_a_writer_is_found_by_the_formats_name():
+    from kpdata.formats import coco_writer
+    from kpdata.pipelines.convert import convert
+
+    assert formats.writer("coco") is coco_writer.write
+    assert formats.writer("shards") is convert
+    with pytest.raises(FormatError, match=r"^lsp cannot be written: kpdata writes coco, shards$"):
+        formats.writer("lsp")
+    with pytest.raises(FormatError, match="unknown format 'voc': kpdata knows lsp"):
+        formats.writer("voc")
 
 
 def test_an_unknown_format_lists_the_known_ones():
