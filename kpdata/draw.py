@@ -156,7 +156,7 @@ def _draw_dots(
 ) -> None:
     radius = (1.0 + 1.1 * width) * (1 << _SHIFT)
     dot, ring, line = round(radius), round(_RING * radius), max(1, width // 2)
-    outer = ring + round((1 + line / 2) * (1 << _SHIFT))
+    outer = ring + round((1 + 0.8 * line) * (1 << _SHIFT))
     holes = np.zeros(canvas.shape[:2], np.uint8)
     for point in points[visibility == OCCLUDED].tolist():
         cv2.circle(canvas, tuple(point), outer, OUTLINE, cv2.FILLED, cv2.LINE_AA, _SHIFT)

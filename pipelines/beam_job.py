@@ -60,7 +60,7 @@ def _pipeline(plan: Execution) -> beam.Pipeline:
         return _pipeline_on(plan.runner, plan.beam_options)
     options = PipelineOptions([*plan.beam_options, f"--direct_num_workers={max(1, plan.workers)}"])
     python, log = shlex.quote(sys.executable), shlex.quote(str(plan.log))
-    command = f"trap '' INT TERM; exec {python} -m {_WORKER} 2>>{log}"  # both are the driver's to hear
+    command = f"trap '' INT TERM; exec {python} -m {_WORKER} 2>>{log}"  # for the driver to hear
     workers = SubprocessSDKEnvironment.from_command_string(command)
     return beam.Pipeline(FnApiRunner(workers if plan.workers else None), options=options)
 

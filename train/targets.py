@@ -20,6 +20,7 @@ RADIUS = 0.0546875
 
 _BLUR_SIGMA = 1.0
 _VOTE_SIGMA = 1.0
+_HIGH = 0.6
 _LEAST = 1e-10
 
 
@@ -99,8 +100,8 @@ def decode_dark(maps: Tensor, size: int, blur_sigma: float = _BLUR_SIGMA) -> Ten
 def decode_udp(maps: Tensor, offset_maps: Tensor, size: int) -> Tensor:
     """(B, K, 3): the mean of what the pixels around the peak say, each by its height.
 
-    Those below half the heatmap's maximum have no say, since no offset was learnt far out. UDP
-    blurs heatmap and offsets and reads one pixel; a mean of places is right up to the disc's edge.
+    Those below 0.6 of the heatmap's maximum have no say, as no offset was learnt far out. UDP blurs
+    heatmap and offsets and reads one pixel; a mean of places is right up to the disc's edge.
 
     Args:
         maps: (B, h, w, K), trained on :func:`discs` or on :func:`heatmaps`.
@@ -108,8 +109,9 @@ def decode_udp(maps: Tensor, offset_maps: Tensor, size: int) -> Tensor:
         size: the picture's side.
     """
     height, width = maps.shape[1:3]
-    maps = ops.maximum(ops.cast(maps, "float32"), _LEAST)
-    weights = ops.where(maps >= ops.max(maps, (1, 2), keepdims=True) / 2, maps, 0.0)
+    heights = ops.maximum(ops.cast(maps, "float32"), _LEAST)
+    is_high = heights >= _HIGH * ops.max(heights, (1, 2), keepdims=True)
+    weights = ops.where(is_high, heights, 0.0)
     votes = _blur(weights, _VOTE_SIGMA)
     peaks = _peaks(_flat(votes), width)
     grids = _centres(width)[:, None], _centres(height)[:, None, None]

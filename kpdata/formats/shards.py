@@ -43,12 +43,11 @@ def _samples(dataset: Dataset, counts: Counter[str]) -> Iterator[Sample | Reject
                 if sample.view.copy:
                     counts["augmented copies left behind"] += 1
                     continue
-                uri = dataset.record_uri(shard, offset)
                 if faults := list(filter(None, map(_fault, sample.instances))):
-                    reason, detail = faults[0]
-                    yield Rejected(_key(sample), reason, f"{uri}: {detail}")
+                    place = f"{dataset.shard_path(shard)}: record at byte {offset}"
+                    yield Rejected(_key(sample), faults[0][0], f"{place}: {faults[0][1]}")
                     continue
-                image = replace(sample.image, uri=uri)
+                image = replace(sample.image, uri=dataset.record_uri(shard, offset))
                 yield replace(sample, key=_key(sample), image=image, split=split)
 
 
@@ -62,7 +61,10 @@ def _fault(instance: Instance) -> tuple[str, str] | None:
     """What no picture can hold, as reason and detail."""
     for what, values in (("keypoints", instance.xy), ("box", instance.bbox_xyxy)):
         if values is not None and (far := values[np.abs(values) > LARGEST]).size:
-            return f"bad {what}", f"{what} lie at {far[0]:g}: expected at most {LARGEST:g} pixels"
+            return (
+                f"bad {what}",
+                f"{what} at {far[0]:g}: expected numbers within {LARGEST:g} pixels",
+            )
     if instance.area is not None and instance.area > LARGEST_AREA:
-        return "bad area", f"area is {instance.area:g}: expected at most {LARGEST_AREA:g}"
+        return "bad area", f"area of {instance.area:g}: expected at most {LARGEST_AREA:g}"
     return None

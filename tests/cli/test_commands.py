@@ -9,11 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import kpdata as library
+from kpdata.cli.inspect import show
 from kpdata.cli.main import COMMANDS
 from kpdata.formats import FORMATS
+from kpdata.mapping import map_by_name
+from kpdata.skeletons import COCO17, MPII16
 
 Kpdata = Callable[..., Any]
 
@@ -89,7 +93,7 @@ def test_formats_lists_each_with_its_convention(kpdata: Kpdata) -> None:
         assert entry.name in text
     rows = {line.split()[0]: line.split() for line in result.out.splitlines() if line.strip()}
     for name, entry in FORMATS.items():
-        assert rows[name].count("yes") >= entry.readable + entry.writable
+        assert rows[name].count("yes") == entry.writable
     assert "flag 1" in text
     assert "occluded" in text
 
@@ -128,11 +132,87 @@ def test_inspect_shows_where_each_mapped_keypoint_comes_from(
     lines = kpdata("inspect", tmp_path / "out").out.splitlines()
     rows = {line.split()[0]: " ".join(line.split()) for line in lines if line.strip()}
     assert "mapped from" in "\n".join(lines)
-    assert rows["right_ankle"].endswith("exact right_ankle")
-    assert "derived left_hip + right_hip MPII's pelvis lies midway" in rows["pelvis"]
-    assert rows["head_top"].endswith("missing")
+    assert rows["right_ankle"].startswith("right_ankle exact ")
+    assert rows["pelvis"].startswith("pelvis mean of left_hip, right_hip ")
+    assert rows["head_top"].startswith("head_top missing ")
+    reasons = [line for line in lines if "lies midway" in line]
+    assert reasons == [
+        "pelvis: MPII's pelvis lies midway between the hips",
+        "thorax: MPII's thorax lies midway between the shoulders",
+    ]
     mapping = kpdata("inspect", tmp_path / "out", "--json").json["mapping"]
     assert {entry["how"] for entry in mapping} == {"exact", "derived", "missing"}
+
+
+def manifest_of(shards: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A folder that holds the changed manifest of ``shards`` and nothing else."""
+    content = json.loads((shards / "kpdata.json").read_text())
+    change(content)
+    folder.mkdir()
+    (folder / "kpdata.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_inspect_takes_a_users_brackets_and_colons_for_text(
+    kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
+) -> None:
+    def rename(content: dict[str, Any]) -> None:
+        skeleton = content["skeleton"]
+        skeleton |= {"name": "[bold]:warning:", "keypoints": ["[/x]", *skeleton["keypoints"][1:]]}
+        skeleton |= {"edges": [], "flip_pairs": [], "sigmas": {}, "torso": None, "head": None}
+        content["counts"] = {"[/count]": 3}
+
+    result = kpdata("inspect", manifest_of(tiny_shards, tmp_path / "[x", rename))
+    assert result.code == 0, result.err
+    for text in (f"{tmp_path / '[x'}", "skeleton [bold]:warning:: 17", "\n[/x] ", "[/count]"):
+        assert text in result.out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(sizes={"min_width": 3}),
+        lambda content: content.update(sizes={}),
+        lambda content: content.update(splits={}),
+        lambda content: content.update(mapping=[{"name": "nose", "how": "exact"}]),
+        lambda content: content.update(mapping=[{"name": "?", "how": "missing"}] * 40),
+        lambda content: content.update(options={"splits": [1, {"a": None}]}),
+        lambda content: content["skeleton"].update(edges=[], sigmas={}),
+    ],
+    ids=["part of a size", "no size", "no split", "short mapping", "long mapping", "odd options",
+         "bare skeleton"],
+)  # fmt: skip
+def test_inspect_shows_odd_manifests(
+    kpdata: Kpdata, tiny_shards: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    result = kpdata("inspect", manifest_of(tiny_shards, tmp_path / "odd", change))
+    assert result.code == 0, result.err
+    assert "root hash" in result.out
+    assert "right_ankle" in result.out
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_inspect_never_breaks_a_name_or_a_number_on_a_narrow_terminal(
+    tiny_shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    columns: int,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    manifest = library.open(tiny_shards).manifest
+    counts = tuple((10**k, 20, 123_456) for k in range(16))
+    manifest = msgspec.structs.replace(
+        manifest,
+        skeleton=MPII16,
+        mapping=map_by_name(COCO17, MPII16).keypoints,
+        splits={"train": msgspec.structs.replace(manifest.splits["train"], visibility=counts)},
+    )
+    show(manifest, tiny_shards)
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line[:1].strip()}
+    for name, row, origin in zip(MPII16.keypoints, counts, manifest.mapping, strict=True):
+        assert rows[name][-4:-1] == [f"{count:,}" for count in row]
+        assert rows[name][0] == {"derived": "mean"}.get(origin.how, origin.how)
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])

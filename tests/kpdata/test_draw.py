@@ -58,6 +58,17 @@ def test_an_occluded_keypoint_is_a_ring_that_shows_the_picture_inside():
     assert tuple(drawn[60, 25]) == draw.RIGHT
 
 
+@pytest.mark.parametrize("thickness", [1, 3, 6])
+def test_a_ring_is_larger_than_a_dot_and_has_a_dark_outline(thickness):
+    drawn = draw.draw_instance(picture(), kite(2, 1, 2), UNJOINED, thickness)
+    across_ring, across_dot = drawn[60, 75:116], drawn[60, 5:46]
+    ring, dot = (np.flatnonzero((row != GREY).any(axis=1)) for row in (across_ring, across_dot))
+    assert np.ptp(ring) > np.ptp(dot)
+    assert across_ring[ring[0]].max() < GREY
+    assert across_ring[ring[-1]].max() < GREY
+    assert (across_ring[:, 0].astype(int) - across_ring[:, 2] > 180).any()
+
+
 def test_an_edge_takes_its_side_and_an_edge_across_is_middle():
     drawn = draw.draw_instance(picture(), kite(2, 2, 2), SKELETON, thickness=3)
     assert tuple(drawn[60, 60]) == draw.MIDDLE

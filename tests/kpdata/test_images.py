@@ -10,9 +10,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from kpdata import geometry, images
+from kpdata.errors import ImageError
 from kpdata.image_files import read_file, safe_path
-from kpdata.image_headers import Header, probe
+from kpdata.image_headers import Header, check_size, probe
 from kpdata.images import decode, decode_upright
+from kpdata.schema import ImageRef
 
 WIDTH, HEIGHT = 40, 24
 ORIENTATIONS = range(1, 9)
@@ -80,6 +82,44 @@ def test_the_format_is_told_by_the_bytes(format, expected):  # noqa: A002
         expected.rgb8,
     )
     assert header.storable == (format in ("JPEG", "PNG"))
+
+
+def with_frame(marker: int) -> bytes:
+    """A JPEG whose frame header says that it is coded in another way."""
+    data = bytearray(saved(quadrants(), "JPEG"))
+    data[data.index(b"\xff\xc0") + 1] = marker
+    return bytes(data)
+
+
+@pytest.mark.parametrize("marker", [*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC)])
+def test_only_jpegs_that_every_decoder_reads_are_stored_as_they_are(marker):
+    header = probe(with_frame(marker))
+    assert (header.width, header.height) == (WIDTH, HEIGHT)
+    assert header.storable == (marker in (0xC0, 0xC1, 0xC2))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stated", "seen", "fault"),
+    [
+        (1, (40, 24), [(40, 24)], None),
+        (1, (None, 24), [(40, 24)], None),
+        (6, (24, 40), [(24, 40)], None),
+        (6, (40, 24), [(24, 40), (40, 24)], None),
+        (6, (40, 24), [(24, 40)], "24 × 40 pixels, but its annotation says 40 × 24: its EXIF"),
+        (6, (80, 48), [(24, 40)], "24 × 40 pixels, but its annotation says 80 × 48: was it"),
+        (1, (24, 40), [(40, 24)], "40 × 24 pixels, but its annotation says 24 × 40: was it"),
+    ],
+)
+def test_a_stated_size_must_be_one_that_the_author_may_have_seen(orientation, stated, seen, fault):
+    header = Header("jpeg", WIDTH, HEIGHT, orientation, rgb8=True)
+    image = ImageRef("a.jpg", width=stated[0], height=stated[1])
+    if fault is None:
+        check_size(image, header, *seen)
+        return
+    with pytest.raises(ImageError) as caught:
+        check_size(image, header, *seen)
+    assert caught.value.reason == "size mismatch"
+    assert str(caught.value).startswith(f"a.jpg is {fault}")
 
 
 def test_a_png_under_a_jpg_name_is_read_as_a_png(tmp_path):

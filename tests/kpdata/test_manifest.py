@@ -146,7 +146,9 @@ def test_a_shards_name_is_that_of_its_place_and_can_never_lead_out_of_the_folder
         read_manifest(shards)
 
 
-@pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "Train", "a/b", "a-b", "", "a\n"])
+@pytest.mark.parametrize(
+    "name", ["../../escaped", "/tmp/escaped", "Train", "a/b", "a-b", "", "a\n"]
+)
 def test_a_splits_name_can_never_lead_out_of_a_folder(shards, name):
     content = json.loads((shards / MANIFEST).read_text())
     content["splits"][name] = content["splits"].pop("train") | {"shards": []}
@@ -172,7 +174,9 @@ def test_a_folder_without_a_manifest_is_no_dataset(tmp_path):
 
 def test_a_file_in_place_of_the_folder_and_a_folder_in_place_of_the_file(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DatasetError, match=r"file is a file: give the folder that holds kpdata\.json"):
+    with pytest.raises(
+        DatasetError, match=r"file is a file: give the folder that holds kpdata\.json"
+    ):
         read_manifest(tmp_path / "file")
     (tmp_path / MANIFEST).mkdir()
     with pytest.raises(DatasetError, match=r"kpdata\.json: Is a directory"):

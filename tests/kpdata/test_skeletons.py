@@ -1,6 +1,7 @@
 """Skeletons: the built-in ones are consistent, and a custom one's errors name the wrong key."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,16 @@ def test_bytes_that_no_json_reader_takes_are_the_files_fault(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises((FormatError, SchemaError), match=r"boat\.json: "):
         load_skeleton(path)
+
+
+def test_too_many_keypoints_are_refused_at_once(tmp_path):
+    names = [f"k{number}" for number in range(1000)]
+    assert len(load_skeleton(write(tmp_path, {"name": "mesh", "keypoints": names}))) == 1000
+    many = {"name": "mesh", "keypoints": names * 200}
+    started = time.process_time()
+    with pytest.raises(SchemaError, match=r"boat\.json: keypoints: 200,000 names, at most 1,000"):
+        load_skeleton(write(tmp_path, many))
+    assert time.process_time() - started < 5
 
 
 def test_json_that_is_no_object_says_what_was_expected(tmp_path):

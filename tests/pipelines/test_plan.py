@@ -510,7 +510,10 @@ def test_two_samples_under_one_key_are_refused(images: Path) -> None:
 
 @pytest.mark.parametrize(
     ("splits", "named"),
-    [("train=98,val=1,test=1", "splits val and test are empty: 2 images"), ("train=99,test=1", "split test is empty: 2 images")],
+    [
+        ("train=98,val=1,test=1", "splits val and test are empty: 2 images"),
+        ("train=99,test=1", "split test is empty: 2 images"),
+    ],
 )
 def test_an_empty_split_is_a_warning_with_advice(images: Path, splits: str, named: str) -> None:
     plan = plan_of(images, [add(images, "a.jpg", b"1"), add(images, "b.jpg", b"22")], splits)

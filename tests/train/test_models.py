@@ -12,21 +12,25 @@ import numpy as np
 import pytest
 
 from kpdata.errors import KpdataError
-from kpdata.train.models import (
-    BACKBONES,
+from kpdata.train.models.blazepose import (
     SIZES,
-    backbone_of,
+    Size,
     blazepose,
-    regression,
     set_stage,
     stage_layers,
     stage_variables,
 )
-from kpdata.train.models.blazepose import Size
 from kpdata.train.models.layers import ChannelAffine, SpatialExpectation, SpatialSoftmax
-from kpdata.train.models.regression import _PIXELS, load_backbone
+from kpdata.train.models.regression import (
+    _PIXELS,
+    BACKBONES,
+    backbone_of,
+    load_backbone,
+    regression,
+)
 
 TINY = Size((4, 4, 6, 6, 8), (1, 1, 1, 2, 1), (1, 1))
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 REPORTS: dict[str, dict] = {}
 
 
@@ -51,7 +55,7 @@ def steps(backend: str) -> dict[str, dict[str, list[str]]]:
             pytest.importorskip("jax")
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("model_steps.py"))],
-            env={**os.environ, "KERAS_BACKEND": backend},
+            env={**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": QUICK_COMPILATION},
             capture_output=True,
             text=True,
             timeout=300,
@@ -149,14 +153,8 @@ def test_a_step_in_stage_regression_leaves_every_shared_weight_and_statistic(bac
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_a_step_in_stage_both_moves_everything(backend):
-    report = steps(backend)["both"]
-    assert set(report["moved"]) == set(report["all"])
-
-
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_coordinates_losses_never_reach_the_shared_weights_even_when_all_learn(backend):
-    report = steps(backend)["both, coordinates' losses alone"]
+    report = steps(backend)["both"]
     reached = set(report["moved"]) & set(report["shared"])
     assert reached == set(report["shared"]) & set(report["statistics"])
     assert set(report["all"]) - set(report["shared"]) <= set(report["moved"])
@@ -176,7 +174,7 @@ def test_stage_variables_are_what_set_stage_lets_learn():
         set_stage(model, stage)
         listed[stage] = {v.path for v in stage_variables(model, stage)}
         assert listed[stage] == {v.path for v in model.trainable_variables}
-    assert listed["both"] == every
+    assert listed["both"] == every == {v.path for v in model.trainable_variables}
     assert listed["heatmap"] | listed["regression"] == every
     assert not listed["heatmap"] & listed["regression"]
 
