@@ -21,6 +21,7 @@ TRAIN = [
 TEST = [
     "build>=1.2",
     "hypothesis>=6.100",
+    "jax>=0.4.35",
     "mypy>=1.15",
     "pycocotools>=2.0.8",
     "pytest>=8.2",

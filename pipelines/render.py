@@ -8,9 +8,8 @@ import numpy as np
 
 from kpdata import geometry, images
 from kpdata.augment import Draw, draw, draw_affine, occlude, paint
-from kpdata.errors import ImageError
 from kpdata.geometry import Affine
-from kpdata.image_headers import Header, probe
+from kpdata.image_headers import Header, check_size, probe
 from kpdata.pipelines.job import Job
 from kpdata.schema import WHOLE_IMAGE, FloatArray, Instance, Sample, View
 from kpdata.splits import TRAIN, stable_hash
@@ -88,7 +87,7 @@ def _stand_up(sample: Sample, data: bytes, job: Job, counts: Counter[str]) -> Up
     to_upright = images.source_to_upright(header, job.exif)
     width, height = header.upright_size
     seen = (width, height) if job.exif == "applied" else (header.width, header.height)
-    _check_size(sample, seen, header)
+    check_size(sample.image, header, seen)
     if header.orientation != 1:
         counts["images turned upright"] += 1
         if job.exif == "ignored":
@@ -98,20 +97,6 @@ def _stand_up(sample: Sample, data: bytes, job: Job, counts: Counter[str]) -> Up
         base = geometry.compose(to_upright, sample.view.transform)
         source_size = (sample.view.source_width, sample.view.source_height)
     return Upright(sample, data, header, width, height, base, source_size)
-
-
-def _check_size(sample: Sample, seen: tuple[int, int], header: Header) -> None:
-    image = sample.image
-    if None in (image.width, image.height) or (image.width, image.height) == seen:
-        return
-    advice = "was it resized, or does --images name another folder?"
-    if header.orientation >= 5:
-        advice = "its EXIF turns it by 90°: try the other value of --exif"
-    raise ImageError(
-        "size mismatch",
-        f"{image.name} is {seen[0]} × {seen[1]} pixels, but its annotation says "
-        f"{image.width} × {image.height}: {advice}",
-    )
 
 
 def _moved(

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 from click.core import ParameterSource
-from rich.console import Console
 
-from kpdata.cli.console import Meter, table
+from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import (
     PERCENT,
@@ -24,6 +23,7 @@ from kpdata.cli.options import (
     reader_options,
     refuse_idle_options,
     skeleton_of,
+    source_arguments,
     source_from,
     workers_option,
 )
@@ -41,8 +41,7 @@ _SHARDS_ONLY = (
 
 
 @click.command("convert", short_help=COMMANDS["convert"])
-@click.argument("format_name", metavar="FORMAT", type=click.Choice(list(FORMATS)))
-@click.argument("annotations", type=click.Path(path_type=Path))
+@source_arguments
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
     "--to", default="shards", show_default=True,
@@ -162,14 +161,12 @@ def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any])
 
     with Meter(options["quiet"] or options["as_json"]) as meter:
         meter.begin("writing")
-        written = writer(to)(
-            mapped(meter), skeleton, out, source.images_root, options["max_bad"]
-        )
+        written = writer(to)(mapped(meter), skeleton, out, source.images_root, options["max_bad"])
     counts = source.counts + written
     if options["as_json"]:
         click.echo(json.dumps(counts, indent=1))
     elif not options["quiet"]:
-        Console().print(table(f"{out}", ("what", "count"), sorted(counts.items())))
+        screen().print(table(f"{out}", ("what", "count"), sorted(counts.items())))
 
 
 def _refuse_shard_options(given: set[str], to: str) -> None:
@@ -184,7 +181,7 @@ def _refuse_shard_options(given: set[str], to: str) -> None:
 
 def show_outcome(outcome: "Outcome", out: Path) -> None:
     """Print the closing tables."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = screen()
     manifest = outcome.manifest
     if outcome.unchanged:
         console.print(f"{out} holds this very dataset already: nothing to do.")
