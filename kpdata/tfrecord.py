@@ -20,7 +20,7 @@ from kpdata.errors import DatasetError
 MAX_RECORD_BYTES = 1 << 30
 _MASK = 0xA282EAD8
 _FRAME_BYTES = 16
-_FLUSH_BYTES = 4 << 20
+_FLUSH_BYTES = 1 << 20
 
 
 def _masked_crc(*parts: bytes) -> int:
@@ -33,7 +33,7 @@ def _masked_crc(*parts: bytes) -> int:
 class Writer:
     """Write a TFRecord file that appears whole or not at all.
 
-    A thread hashes and writes in blocks of a few MiB, beside the caller's own work.
+    A thread hashes and writes in blocks of a MiB, beside the caller's own work.
 
     Records go to a temporary name beside ``path``. Leaving the ``with`` block cleanly syncs the
     file and renames it; an exception removes it.

@@ -185,7 +185,8 @@ def _regress(stages: Sequence[Any], decoded: Any, spec: Size, count: int) -> dic
     for depth, name in zip(spec.deep, ("regression_64", "regression_128"), strict=True):
         deep = _residual(deep, spec.widths[4], f"{name}_down", stride=2)
         deep = _blocks(deep, depth - 1, name)
-    context = layers.GlobalAveragePooling2D(name="context", dtype="float32")(deep)
+    context = layers.GlobalAveragePooling2D(name="context_average", dtype="float32")(deep)
+    context = layers.LayerNormalization(name="context", dtype="float32")(context)
     cells = _with_context(x, context, spec.widths[4])
     weights = SpatialSoftmax(name="vote_weight", dtype="float32")(_maps(cells, count, "vote_logit"))
     votes = _maps(cells, 2 * count, "vote_offset")
