@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-MIN_SAMPLES_PER_SHARD = 32
+MIN_SAMPLES_PER_SHARD = 128
 MAX_SPREAD = 16
 """Small splits are spread over up to this many shards, so that workers can share them."""
 
