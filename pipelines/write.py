@@ -118,11 +118,9 @@ def _write_sample(
     try:
         data = fetch(sample.image, job.max_bytes)
         made = list(render(sample, data, split, job, counts))
-    except ImageError as error:
-        tally.rejected.append(Rejected(sample.key, error.reason, _at(sample.image.uri, error)))
-        return
-    except SchemaError as error:
-        tally.rejected.append(Rejected(sample.key, "bad values", _at(sample.image.uri, error)))
+    except (ImageError, SchemaError) as error:
+        reason = error.reason if isinstance(error, ImageError) else "bad values"
+        tally.rejected.append(Rejected(sample.key, reason, _at(sample.image.uri, error)))
         return
     for record in made:
         writer.write(*records.encode_parts(record))

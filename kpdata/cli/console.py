@@ -5,7 +5,6 @@ Names and paths are the user's: nothing here takes their square brackets or colo
 
 import time
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import Self
 
 from rich.cells import cell_len
@@ -63,12 +62,7 @@ class Meter:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def begin(self, name: str, total: int | None = None) -> None:
