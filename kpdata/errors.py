@@ -32,6 +32,10 @@ class JobError(KpdataError):
     """A conversion that stopped: what it left behind is safe to resume."""
 
 
+class TrainingError(KpdataError):
+    """A training run that cannot start, or had to stop."""
+
+
 @contextmanager
 def located(place: str) -> Iterator[None]:
     """Prefix the message of any KpdataError raised inside with ``place``."""

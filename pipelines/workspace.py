@@ -4,6 +4,7 @@ Everything lives in ``.kpdata/`` and is swept when the manifest is written.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -89,13 +90,15 @@ class Workspace:
         return self.folder / "workers.log"
 
     def tell_failure(self, shard: str, why: str) -> None:
-        """Leave a note on why a worker gave a shard up, as far as the disk allows."""
+        """Leave a note on why a worker gave a shard up: an empty one where nothing fits any more."""
         with contextlib.suppress(OSError):
             (self.folder / "failures" / shard).write_text(why)
 
     def failures(self) -> list[str]:
         """The workers' notes."""
-        return [path.read_text() for path in sorted((self.folder / "failures").iterdir())]
+        full = f"{os.strerror(errno.ENOSPC)}: {self.out}"
+        notes = sorted((self.folder / "failures").iterdir())
+        return [path.read_text() or full for path in notes]
 
     def progress(self, shard: str) -> Progress:
         """The worker's progress note for a shard."""

@@ -937,6 +937,13 @@ def test_a_disk_that_really_fills_up_is_named_and_left_without_half_files(
     assert not [name for name in left if name.endswith(("kpdata.json", ".tmp"))]
 
 
+def test_a_note_that_did_not_fit_on_the_disk_still_names_the_cause(tmp_path: Path) -> None:
+    work = workspace.Workspace(tmp_path)
+    work.start()
+    (work.folder / "failures" / "train-00000-of-00001.tfrecord").touch()
+    assert work.failures() == [f"No space left on device: {tmp_path}"]
+
+
 # --- requests that make no sense ------------------------------------------------------------------
 
 
