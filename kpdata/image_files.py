@@ -1,10 +1,10 @@
 """Image files on disk: names that cannot leave their folder, and limits before anything is read."""
 
+import contextlib
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -66,6 +66,21 @@ def read_file(path: str, max_bytes: int = MAX_BYTES) -> bytes:
     return _read(path, max_bytes, lambda size: (0, size))
 
 
+def prefetch(path: str) -> None:
+    """Have the system begin to read a file, so that :func:`read_file` need not wait for the disk.
+
+    Where it cannot, nothing happens.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with contextlib.suppress(OSError):  # reading it will tell
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(file)
+
+
 def read_tail(path: str, count: int, max_bytes: int = MAX_BYTES) -> bytes:
     """The last ``count`` bytes of an image file, under the same conditions as :func:`stamp`."""
     return _read(path, max_bytes, lambda size: (max(0, size - count), min(size, count)))
@@ -84,7 +99,7 @@ def _read(path: str, max_bytes: int, span: Callable[[int], tuple[int, int]]) -> 
     return data
 
 
-@contextmanager
+@contextlib.contextmanager
 def _blaming(path: str) -> Iterator[None]:
     """Turn an OSError that is the file's own fault into an ImageError."""
     try:

@@ -29,6 +29,8 @@ from kpdata.quarantine import check_bad
 from kpdata.splits import Splits, group_finder
 
 _SECONDS_WORTH_WORKERS = 3.0
+"""What workers must save, since they take half of it to start and to end."""
+
 _SECONDS_PER_IMAGE, _SECONDS_PER_PICTURE = 0.0005, 0.002
 """Rough costs of storing an image as it is and of drawing a picture, on one core."""
 
@@ -168,42 +170,46 @@ def _write(
     watcher.writing(samples)
     if not pending:
         return
+    execution = _execution(request, samples, workspace)
     try:
         runners.run(
             [shard.name for shard in pending],
-            functools.partial(write_or_tell, workspace),
-            _execution(request, samples, workspace),
+            functools.partial(write_or_tell, workspace, spare_cores=execution.spare_cores),
+            execution,
             on_tick=lambda: watcher.written(*workspace.progress_so_far()),
         )
-    except (RuntimeError, OSError) as error:
+    except (JobError, RuntimeError, OSError) as error:
         raise JobError(_why(workspace, error)) from error
 
 
 def _execution(request: Request, samples: int, workspace: Workspace) -> runners.Execution:
     job = request.job
     each = _SECONDS_PER_PICTURE * (1 + job.augment) if job.renders else _SECONDS_PER_IMAGE
-    alone = request.workers == 1 or samples * each < _SECONDS_WORTH_WORKERS
+    saved = samples * each * (1 - 1 / request.workers)
+    alone = request.workers == 1 or saved < _SECONDS_WORTH_WORKERS
     return runners.Execution(
         request.runner, 0 if alone else request.workers, workspace.log_path, request.beam_options
     )
 
 
-def write_or_tell(workspace: Workspace, shard: str) -> None:
+def write_or_tell(workspace: Workspace, shard: str, spare_cores: bool) -> None:
     """Write a shard; leave a note for the driver where the machine refuses."""
     try:
-        write_shard(workspace, shard)
+        write_shard(workspace, shard, spare_cores)
     except OSError as error:
         workspace.tell_failure(shard, f"{error.strerror}: {error.filename or workspace.out}")
         raise
 
 
-def _why(workspace: Workspace, error: RuntimeError | OSError) -> str:
+def _why(workspace: Workspace, error: JobError | RuntimeError | OSError) -> str:
     told = workspace.failures()
     if told:
         return (
             f"writing stopped: {told[0]}. Finished shards are kept: "
             "put this right and run the same command again."
         )
+    if isinstance(error, JobError):
+        return str(error)
     last_line = (str(error).strip() or repr(error)).splitlines()[-1]
     return f"the Beam job failed: {last_line} (set KPDATA_BEAM_LOGS=1 to see the runner's log)"
 

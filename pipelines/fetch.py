@@ -2,7 +2,7 @@
 
 from kpdata import images, shards
 from kpdata.errors import DatasetError, ImageError, SchemaError
-from kpdata.image_files import MAX_BYTES, read_file, read_tail
+from kpdata.image_files import MAX_BYTES, prefetch, read_file, read_tail
 from kpdata.schema import ImageRef
 
 _TAIL_BYTES = 4096
@@ -16,6 +16,12 @@ def fetch(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:
         return images.stored_bytes(shards.read_record(image.uri).image)
     except (DatasetError, SchemaError) as error:
         raise ImageError("damaged record", str(error)) from error
+
+
+def announce(image: ImageRef) -> None:
+    """Have the system begin to read an image's file, for :func:`fetch` to find it in memory."""
+    if not image.uri.startswith(shards.RECORD_SCHEME):
+        prefetch(image.uri)
 
 
 def fetch_tail(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:

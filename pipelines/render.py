@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,7 +49,7 @@ class Upright:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A picture to draw: where it comes from and whom it shows."""
+    """What a picture shows: where it comes from and whom."""
 
     affine: Affine
     width: int
@@ -56,10 +58,21 @@ class _Frame:
     index: int
 
 
+class _Plan(NamedTuple):
+    """A picture to draw: its frame, and how this copy of it is changed."""
+
+    frame: _Frame
+    copy: int
+    numbers: Draw
+    affine: Affine
+
+
 def render(
     sample: Sample, data: bytes, split: str, job: Job, counts: Counter[str]
 ) -> Iterator[Sample]:
-    """Yield the samples of every record that an image gives: originals, crops, copies.
+    """The samples of every record that an image gives: originals, crops, copies.
+
+    The image is checked and decoded at once, and each picture drawn when its turn comes.
 
     Args:
         sample: the reference.
@@ -69,15 +82,17 @@ def render(
         counts: named counters, added to.
 
     Raises:
-        ImageError: the image cannot be used; what was yielded before must be thrown away.
+        ImageError: the image cannot be used, which may be found while drawing: then what was
+            yielded before must be thrown away.
     """
     upright = _stand_up(sample, data, job, counts)
-    frames = list(_crops(upright, job, counts)) if job.crop else [_whole_frame(upright)]
     copies = job.augment if split == TRAIN else 0
-    if not job.crop:
-        yield _whole_image(upright, job, counts)
-    if job.crop or copies:
-        yield from _pictures(upright, frames, range(0 if job.crop else 1, copies + 1), job, counts)
+    if job.crop:
+        frames = list(_crops(upright, job, counts))
+        return _pictures(upright, frames, range(copies + 1), job, counts)
+    whole = _whole_image(upright, job, counts)
+    frames = [_whole_frame(upright)]
+    return chain([whole], _pictures(upright, frames, range(1, copies + 1), job, counts))
 
 
 def _stand_up(sample: Sample, data: bytes, job: Job, counts: Counter[str]) -> Upright:
@@ -165,31 +180,38 @@ def _pictures(
     upright: Upright, frames: list[_Frame], copies: range, job: Job, counts: Counter[str]
 ) -> Iterator[Sample]:
     plans = [
-        (frame, copy, *_draw_copy(upright, frame, copy, job)) for frame in frames for copy in copies
+        _Plan(frame, copy, *_draw_copy(upright, frame, copy, job))
+        for frame in frames
+        for copy in copies
     ]
-    if not plans:
-        return
-    decoded: dict[int, images.Pixels] = {}
-    for frame, copy, numbers, affine in plans:
-        reduce = _reduction(geometry.scale_of(frame.affine))
-        if reduce not in decoded:
-            decoded[reduce] = geometry.with_spare_channel(_decode(upright, reduce))
-        from_reduced = geometry.compose(affine, np.array([[reduce, 0, 0], [0, reduce, 0]]))
-        picture = geometry.warp(decoded[reduce], from_reduced, frame.width, frame.height)
-        if copy:
-            data = images.encode(paint(picture, numbers), "jpeg", numbers.jpeg_quality)
-        else:
-            data = images.encode(picture, "jpeg", job.jpeg_quality)
-        image = replace(
-            upright.sample.image,
-            uri="", width=frame.width, height=frame.height, data=data, format="jpeg", sha256=None,
-        )  # fmt: skip
-        yield replace(
-            upright.sample,
-            image=image,
-            instances=_instances_in(frame, affine, numbers, copy, job, counts),
-            view=upright.view(affine, copy, job.seed if copy else 0, frame.index),
-        )
+    decoded = {
+        reduce: geometry.with_spare_channel(_decode(upright, reduce))
+        for reduce in sorted({_reduction(frame) for frame, *_ in plans})
+    }
+    return (_picture(upright, decoded, plan, job, counts) for plan in plans)
+
+
+def _picture(
+    upright: Upright, decoded: dict[int, images.Pixels], plan: _Plan, job: Job, counts: Counter[str]
+) -> Sample:
+    frame, copy, numbers, affine = plan
+    reduce = _reduction(frame)
+    from_reduced = geometry.compose(affine, np.array([[reduce, 0, 0], [0, reduce, 0]]))
+    picture = geometry.warp(decoded[reduce], from_reduced, frame.width, frame.height)
+    if copy:
+        data = images.encode(paint(picture, numbers), "jpeg", numbers.jpeg_quality)
+    else:
+        data = images.encode(picture, "jpeg", job.jpeg_quality)
+    image = replace(
+        upright.sample.image,
+        uri="", width=frame.width, height=frame.height, data=data, format="jpeg", sha256=None,
+    )  # fmt: skip
+    return replace(
+        upright.sample,
+        image=image,
+        instances=_instances_in(frame, affine, numbers, copy, job, counts),
+        view=upright.view(affine, copy, job.seed if copy else 0, frame.index),
+    )
 
 
 def _draw_copy(upright: Upright, frame: _Frame, copy: int, job: Job) -> tuple[Draw, Affine]:
@@ -201,11 +223,12 @@ def _draw_copy(upright: Upright, frame: _Frame, copy: int, job: Job) -> tuple[Dr
     return numbers, geometry.as_stored(geometry.compose(moved, frame.affine))
 
 
-def _reduction(scale: float) -> int:
-    """How far to shrink while decoding, for a frame of this scale and its moderately larger copies.
+def _reduction(frame: _Frame) -> int:
+    """How far to shrink while decoding, for a frame and its moderately larger copies.
 
     It rests on the frame alone, so that a picture does not depend on its siblings.
     """
+    scale = geometry.scale_of(frame.affine)
     return next((reduce for reduce in _REDUCTIONS if scale * reduce <= _LARGEST_REDUCED), 1)
 
 

@@ -1,6 +1,7 @@
 """Where shards are written: in this process, or through Beam, embedded or on a named runner."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ class Execution:
     def in_process(self) -> bool:
         """Whether nothing but a loop is asked for, which Ctrl-C can stop at any moment."""
         return self.runner == EMBEDDED and not self.workers and not self.beam_options
+
+    @property
+    def spare_cores(self) -> bool:
+        """Whether every worker can have a second core of this machine."""
+        return self.runner == EMBEDDED and 2 * max(1, self.workers) <= (os.cpu_count() or 1)
 
 
 def run(

@@ -90,7 +90,7 @@ class Workspace:
         return self.folder / "workers.log"
 
     def tell_failure(self, shard: str, why: str) -> None:
-        """Leave a note on why a worker gave a shard up: an empty one where nothing fits any more."""
+        """Leave a note on why a worker gave a shard up, an empty one where the disk is full."""
         with contextlib.suppress(OSError):
             (self.folder / "failures" / shard).write_text(why)
 

@@ -1,6 +1,11 @@
 """Write one shard from its plan: a pure function of files, which knows nothing of Beam."""
 
+import ctypes
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import NamedTuple
 
 import cv2
 import msgspec
@@ -9,12 +14,18 @@ import numpy as np
 from kpdata import records, tfrecord
 from kpdata.errors import ImageError, KpdataError, SchemaError
 from kpdata.manifest import ShardInfo, file_sha256, write_atomically
-from kpdata.pipelines.fetch import fetch
+from kpdata.pipelines.ahead import ahead, announced
+from kpdata.pipelines.fetch import announce, fetch
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import read_plan
 from kpdata.pipelines.render import render
 from kpdata.pipelines.workspace import Workspace
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, Rejected, Sample
+
+_FILES_AHEAD = 8
+_IMAGES_AHEAD = 2
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""What glibc's ``mallopt`` calls them in malloc.h."""
 
 _VISIBILITIES = np.array([NOT_LABELLED, OCCLUDED, VISIBLE], np.float32)
 
@@ -81,25 +92,35 @@ def _extremes(known: list[int], value: int) -> list[int]:
     return [min([value, *known]), max([value, *known])]
 
 
-def write_shard(workspace: Workspace, name: str) -> ShardReport:
+def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardReport:
     """Write the shard ``name`` from its plan file, and its report when it is whole.
+
+    Args:
+        workspace: where the plan is, and the shard goes.
+        name: the shard's.
+        spare_cores: decode in a thread of its own, which pays where a core would be idle.
 
     Raises:
         OSError: the disk is full, or the folder went away. No half shard is left.
     """
     cv2.setNumThreads(1)
+    _keep_freed_memory()
     workspace.report_path(name).unlink(missing_ok=True)  # it speaks of what is replaced now
     plan_path = workspace.plan_path(name)
     plan_sha256 = file_sha256(plan_path)
     job, samples = read_plan(plan_path)
     split = name.split("-", 1)[0]
     tally = _Tally(len(job.skeleton))
+    decodes = job.renders or job.check == "pixels"
+    depth = _IMAGES_AHEAD if spare_cores and decodes else 0
+    files = announced(lambda sample: announce(sample.image), samples, _FILES_AHEAD)
     with (
         tfrecord.Writer(workspace.out / name) as writer,
         workspace.progress(name) as progress,
+        closing(ahead(partial(_open, split=split, job=job), files, depth)) as opened,
     ):
-        for sample in samples:
-            _write_sample(sample, split, job, writer, tally)
+        for sample, wait in opened:
+            _write_sample(sample, wait, writer, tally)
             progress.advance(1, writer.bytes)
     shard = ShardInfo(name, writer.records, writer.bytes, writer.sha256)
     report = tally.report(plan_sha256, shard)
@@ -107,17 +128,33 @@ def write_shard(workspace: Workspace, name: str) -> ShardReport:
     return report
 
 
-def _write_sample(
-    sample: Sample,
-    split: str,
-    job: Job,
-    writer: tfrecord.Writer,
-    tally: _Tally,
-) -> None:
+def _keep_freed_memory() -> None:
+    """Have the next picture use the last one's memory: glibc would get it from the system anew."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_TRIM_THRESHOLD, 256 << 20)
+
+
+class _Opened(NamedTuple):
+    """A sample's records, not drawn yet, and what is counted on the way."""
+
+    records: Iterator[Sample]
+    counts: Counter[str]
+
+
+def _open(sample: Sample, split: str, job: Job) -> _Opened:
     counts: Counter[str] = Counter()
+    data = fetch(sample.image, job.max_bytes)
+    return _Opened(render(sample, data, split, job, counts), counts)
+
+
+def _write_sample(
+    sample: Sample, wait: Callable[[], _Opened], writer: tfrecord.Writer, tally: _Tally
+) -> None:
     try:
-        data = fetch(sample.image, job.max_bytes)
-        made = list(render(sample, data, split, job, counts))
+        opened = wait()
+        made = list(opened.records)
     except (ImageError, SchemaError) as error:
         reason = error.reason if isinstance(error, ImageError) else "bad values"
         tally.rejected.append(Rejected(sample.key, reason, _at(sample.image.uri, error)))
@@ -126,7 +163,7 @@ def _write_sample(
         writer.write(*records.encode_parts(record))
         tally.add(record)
     tally.samples += bool(made)
-    tally.counts += counts
+    tally.counts += opened.counts
 
 
 def _at(uri: str, error: KpdataError) -> str:

@@ -1,5 +1,7 @@
 """A race: contenders handle the same files in turn, round after round, in two sizes."""
 
+import ctypes
+import mmap
 import os
 import statistics
 import tempfile
@@ -83,24 +85,27 @@ def median_of(laps: list[Lap], key: str) -> float:
 
 
 def race(
-    contenders: dict[str, Contender], sizes: Sizes, rounds: int, work: Path
+    contenders: dict[str, Contender], sizes: Sizes, rounds: int, work: Path, cold: bool = False
 ) -> dict[str, Laps]:
-    """Let every contender run in both sizes once a round, each round beginning with another one."""
+    """Let every contender run in both sizes once a round, each round beginning with another one.
+
+    The images are in the page cache before every lap, or, if ``cold``, none of them.
+    """
     laps = {name: Laps() for name in contenders}
     names = list(contenders)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            laps[name].part.append(run_once(contenders[name], sizes.part, work))
-            laps[name].whole.append(run_once(contenders[name], sizes.whole, work))
+            laps[name].part.append(run_once(contenders[name], sizes.part, work, cold))
+            laps[name].whole.append(run_once(contenders[name], sizes.whole, work, cold))
             seconds = laps[name].part[-1].command, laps[name].whole[-1].command
             click.echo(f"round {number + 1}: {name}: %.2f s, %.2f s" % seconds, err=True)
     check_items(laps)
     return laps
 
 
-def run_once(contender: Contender, dataset: Dataset, work: Path) -> Lap:
-    """One contender's lap, from a warm page cache into a folder that is deleted afterwards."""
-    warm_up(dataset)
+def run_once(contender: Contender, dataset: Dataset, work: Path, cold: bool) -> Lap:
+    """One contender's lap, into a folder that is deleted afterwards."""
+    (cool_down if cold else warm_up)(dataset)
     before = cpu_of_children()
     with tempfile.TemporaryDirectory(dir=work) as folder:
         lap = contender(dataset, Path(folder))
@@ -112,6 +117,39 @@ def warm_up(dataset: Dataset) -> None:
     os.sync()
     for path in dataset.files():
         path.read_bytes()
+
+
+def cool_down(dataset: Dataset) -> None:
+    """Let the disk come to rest, and drop every file from the page cache.
+
+    Raises:
+        ClickException: the system kept more than a hundredth of the bytes.
+    """
+    os.sync()  # only clean pages can be dropped
+    files = dataset.files()
+    for path in files:
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    kept, size = sum(map(cached_bytes, files)), sum(path.stat().st_size for path in files)
+    if kept > size / 100:
+        raise click.ClickException(f"{kept:,} of {size:,} bytes stay in the page cache")
+
+
+def cached_bytes(path: Path) -> int:
+    """How much of a file is in the page cache, in whole pages, by mincore(2)."""
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapped,
+    ):
+        pages = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        first = ctypes.c_char.from_buffer(mapped)
+        failed = ctypes.CDLL(None, use_errno=True).mincore(
+            ctypes.byref(first), ctypes.c_size_t(len(mapped)), pages
+        )
+        del first  # it holds the mapping
+    if failed:
+        raise OSError(ctypes.get_errno(), "mincore", str(path))
+    return sum(page & 1 for page in pages) * mmap.PAGESIZE
 
 
 def cpu_of_children() -> float:

@@ -16,7 +16,11 @@ end of its workers, for a loop the loop. All stop when the output is synced; **u
 A **whole** ratio is one of rates on all images, within one round; given are the median of the
 rounds and their range. A **marginal** rate is that of further images: every contender also handles
 a quarter of the images, and the further images are divided by the further seconds, by the same
-clock, between the medians of the rounds. What a run costs once, whatever its size, is not in it."""
+clock, between the medians of the rounds. What a run costs once, whatever its size, is not in it.
+
+With a **warm page cache** every image is in memory before each lap. With a **cold** one none is,
+which mincore(2) confirms: every contender reads from the disk that it also writes to, as with a
+dataset larger than memory. (A virtual machine's host may still hold the files.)"""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from kpdata import image_files, images
 from kpdata.errors import ImageError
-from kpdata.image_files import read_file, safe_path, stamp
+from kpdata.image_files import prefetch, read_file, safe_path, stamp
 from kpdata.image_headers import probe
 from kpdata.images import decode, decode_upright
 
@@ -343,3 +343,31 @@ def test_names_in_any_script_are_found(root, name):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"found")
     assert read_file(safe_path(str(root), name)) == b"found"
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice")
+def test_prefetching_asks_for_the_whole_file_and_closes_it(tmp_path, monkeypatch):
+    path, asked = tmp_path / "a.jpg", []
+    path.write_bytes(WHOLE["jpeg"])
+
+    def advise(file, start, length, advice):
+        asked.append((os.fstat(file).st_ino, start, length, advice))
+
+    monkeypatch.setattr(image_files.os, "posix_fadvise", advise)
+    before = os.listdir("/proc/self/fd")
+    prefetch(str(path))
+    assert asked == [(path.stat().st_ino, 0, 0, os.POSIX_FADV_WILLNEED)]
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("name", ["nowhere.jpg", "", "folder", "pipe"])
+def test_prefetching_what_cannot_be_read_is_silent(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    prefetch(str(tmp_path / name))
+
+
+def test_prefetching_needs_no_advice(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(WHOLE["jpeg"])
+    monkeypatch.delattr(image_files.os, "posix_fadvise", raising=False)
+    prefetch(str(tmp_path / "a.jpg"))

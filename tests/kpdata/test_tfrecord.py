@@ -1,6 +1,7 @@
 """TFRecord files: whole or absent when written, and every damage found when read."""
 
 import hashlib
+import os
 import resource
 import struct
 import tracemalloc
@@ -63,6 +64,23 @@ def test_a_file_of_many_blocks_is_hashed_and_written_in_order(tmp_path):
     assert payloads(path) == written
     assert writer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert writer.bytes == path.stat().st_size
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice")
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_durable_file_is_on_its_way_to_disk_before_it_ends(tmp_path, monkeypatch, durable):
+    begun = []
+
+    def advise(file, start, length, advice):
+        begun.append((start, os.fstat(file).st_size))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    with tfrecord.Writer(tmp_path / "a.tfrecord", durable) as writer:
+        for _ in range(3):
+            writer.write(bytes(MIB))
+    block = MIB + 16
+    blocks = [(number * block, (number + 1) * block) for number in range(3)]
+    assert begun[:3] == (blocks if durable else [])
 
 
 def test_the_frame_is_length_crc_payload_crc(tmp_path):

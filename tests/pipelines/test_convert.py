@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,12 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         real = convert_module.write_shard
         done: list[str] = []
 
-        def write_one(place: workspace.Workspace, name: str) -> Any:
+        def write_one(place: workspace.Workspace, name: str, spare_cores: bool) -> Any:
             if len(done) == count:
                 monkeypatch.setattr(convert_module, "write_shard", real)
                 signal.raise_signal(signal.SIGINT)
             done.append(name)
-            return real(place, name)
+            return real(place, name, spare_cores)
 
         monkeypatch.setattr(convert_module, "write_shard", write_one)
 
@@ -115,10 +116,38 @@ def test_any_number_of_workers_gives_the_same_folder(
     assert alone.written_samples == 40
 
 
+@pytest.mark.parametrize("options", [HEAVY, {"check": "pixels", "shards": 3}])
+def test_decoding_ahead_gives_the_same_folder(
+    own_coco: Path,
+    convert_to: Convert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+) -> None:
+    damaged = own_coco.parent / "images/000007.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:60] + b"\xff\xd9")
+    real, threads = write.render, set()
+
+    def render(*arguments: Any) -> Iterator[Sample]:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return real(*arguments)
+
+    monkeypatch.setattr(write, "render", render)
+    hashes = []
+    for cores in (1, 2):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        outcome = convert_to(tmp_path / str(cores), own_coco, max_bad=5, **options)
+        hashes.append(outcome.manifest.root_hash)
+    assert hashes[0] == hashes[1]
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    assert threads == {True, False}
+    assert outcome.manifest.quarantine
+
+
 def test_the_worker_processes_are_really_used(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def here(place: workspace.Workspace, name: str) -> None:
+    def here(place: workspace.Workspace, name: str, spare_cores: bool) -> None:
         raise AssertionError("written in the driver")
 
     monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
@@ -403,7 +432,7 @@ def test_a_shard_says_which_plan_it_was_made_from_though_the_plan_changes_meanwh
 
     monkeypatch.setattr(tfrecord.Writer, "write", replan)
     before = file_sha256(place.plan_path(shard))
-    report = convert_module.write_shard(place, shard)
+    report = convert_module.write_shard(place, shard, spare_cores=False)
     assert report.plan_sha256 == before
 
 
@@ -935,6 +964,23 @@ def test_a_disk_that_really_fills_up_is_named_and_left_without_half_files(
         convert_to(small_disk / "out", coco, workers=workers, **options)
     left = contents(small_disk)
     assert not [name for name in left if name.endswith(("kpdata.json", ".tmp"))]
+
+
+def test_a_worker_that_dies_of_a_full_disk_is_not_said_to_be_out_of_memory(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(shards: list[str], write: Callable[[str], Any], *_: Any, **__: Any) -> None:
+        with pytest.raises(OSError, match="No space left"):
+            write(shards[0])
+        raise JobError("a worker process was killed")
+
+    def no_space(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(convert_module.runners, "run", run)
+    monkeypatch.setattr(convert_module, "write_shard", no_space)
+    with pytest.raises(JobError, match="writing stopped: No space left on device"):
+        convert_to(tmp_path / "out", coco)
 
 
 def test_a_note_that_did_not_fit_on_the_disk_still_names_the_cause(tmp_path: Path) -> None:
