@@ -14,6 +14,10 @@ COMMANDS = {
     "verify": "Check every byte of a shard folder, and that nothing leaks across splits.",
     "augment-preview": "Draw augmented copies with their keypoints on a contact sheet.",
     "synth": "Render a dataset of simulated people with exact labels.",
+    "train": "Train a model on shards, and keep the one that validates best.",
+    "evaluate": "Score a trained model on a split, with intervals and floors.",
+    "compare": "Show how two evaluated models differ, keypoint by keypoint.",
+    "predict": "Find keypoints in photos, folders and videos with a trained model.",
     "demo": "Show the whole path on rendered data, in a minute.",
 }
 """Name → short help, so that ``kpdata --help`` imports nothing but click."""

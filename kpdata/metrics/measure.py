@@ -108,6 +108,11 @@ class Measure:
     groups: dict[str, tuple[int, ...]]
     estimate: Callable[[FloatArray], FloatArray]
 
+    @property
+    def value(self) -> float:
+        """The number alone; NaN where nothing counts."""
+        return float(self.estimate(np.ones((1, self.units)))[0, 0])
+
     def score(self, rng: np.random.Generator, resamples: int = RESAMPLES) -> Score:
         """The number, with its percentile bootstrap interval drawn from ``rng``."""
         values = self.estimate(np.ones((1, self.units)))[0]  # (1 + P,)

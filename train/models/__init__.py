@@ -3,4 +3,22 @@
 Importing this package registers their layers, which ``keras.models.load_model`` needs.
 """
 
+import keras
+
+from kpdata.train.config import TrainConfig
 from kpdata.train.models import layers as layers
+from kpdata.train.models.blazepose import blazepose
+from kpdata.train.models.regression import regression
+
+
+def build(config: TrainConfig, num_keypoints: int, input_size: int) -> keras.Model:
+    """The model that a configuration names, with fresh weights.
+
+    Raises:
+        KpdataError: a name is unknown, or weights do not fit.
+    """
+    if config.model == "blazepose":
+        return blazepose(num_keypoints, input_size, config.size, config.offsets)
+    return regression(
+        num_keypoints, input_size, config.backbone, config.weights, config.head, config.dropout
+    )

@@ -1,0 +1,154 @@
+"""``kpdata evaluate``."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kpdata.cli.console import Meter, screen, table
+from kpdata.cli.main import COMMANDS
+from kpdata.cli.options import as_json, quiet
+from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
+from kpdata.metrics import Score
+
+if TYPE_CHECKING:
+    from kpdata.train.report import Report
+
+
+@click.command("evaluate", short_help=COMMANDS["evaluate"])
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("shards", type=click.Path(path_type=Path))
+@click.option("--split", default="test", show_default=True, metavar="NAME", help="To be scored.")
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Folder for scores, predictions and pictures; RUN/evaluation-SPLIT unless given.",
+)  # fmt: skip
+@click.option(
+    "--no-flip", is_flag=True, help="Leave out the mirror image that answers are averaged with."
+)
+@click.option(
+    "--decode", default="dark", show_default=True,
+    type=click.Choice(["dark", "udp", "quadratic", "argmax"]),
+    help="How a heatmap becomes a coordinate.",
+)  # fmt: skip
+@click.option(
+    "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]),
+    help="What squares are cut around in whole images; as in training unless given. From keypoints "
+    "it is an oracle crop: it leaks the labels.",
+)  # fmt: skip
+@quiet
+@as_json
+def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
+    """Score the trained model RUN on a split of the dataset SHARDS.
+
+    Every score is in pixels of the source images, and comes with its definition, a bootstrap 95 %
+    interval, and its floor: the score of the mean training pose placed in the same crops. The
+    folder --out gets metrics.json, predictions.jsonl and truth.jsonl, from which every score can be
+    computed again, a PCK curve, bars per keypoint, and sheets of the best, median and worst
+    examples.
+
+    \b
+    Examples:
+      kpdata evaluate runs/a shards/
+      kpdata evaluate runs/a shards/ --split val --no-flip --out scores/
+      kpdata evaluate runs/a shards/ --crop-from image --json
+    """
+    from kpdata.cli.training import need_trainer
+
+    need_trainer()
+    from kpdata.shards import Dataset
+    from kpdata.train.evaluate import evaluate, save
+    from kpdata.train.predictor import Predictor
+    from kpdata.train.report import Settings
+
+    settings = Settings(
+        split=options["split"],
+        flip_test=not options["no_flip"],
+        decode=options["decode"],
+        crop_from=options["crop_from"],
+    )
+    out = out or run / f"evaluation-{settings.split}"
+    with Meter(options["quiet"] or options["as_json"]) as meter:
+        dataset = Dataset.open(shards)
+        predictor = Predictor.open(run)
+        evaluation = evaluate(predictor, dataset, settings, meter)
+        save(evaluation, out)
+    if options["as_json"]:
+        click.echo(evaluation.report.json().decode(), nl=False)
+    elif not options["quiet"]:
+        show(evaluation.report, f"{run} on {shards}")
+        click.echo(f"{out}: metrics.json, predictions.jsonl, truth.jsonl and pictures")
+
+
+def show(report: "Report", title: str) -> None:
+    """Print the scores for a person."""
+    console = screen()
+    for line in _conditions(report, title):
+        console.print(line)
+    heads = list(report.heads)
+    columns = ["metric", *(column for head in heads for column in (head, "95 %")), "floor", "n"]
+    console.print(table("", columns, _score_rows(report)))
+    if report.visibility:
+        seen = [
+            [score.name, *_value_and_span(score), *_floor_and_count(score)]
+            for score in report.visibility
+        ]
+        console.print(table("\nvisibility", ["metric", "value", "95 %", "floor", "n"], seen))
+    by_keypoint = report.by_keypoint
+    name = by_keypoint[report.primary].name
+    rows = [
+        [label, *(_part(score, key, averaged) for score in by_keypoint.values())]
+        for label, key, averaged in keypoint_rows(report.skeleton)
+    ]
+    console.print(table(f"\n{name} by keypoint", ["keypoint", *by_keypoint], rows))
+    console.print("")
+    for line in _remarks(report):
+        console.print(line)
+
+
+def _conditions(report: "Report", title: str) -> list[str]:
+    settings = report.settings
+    flip = "with" if settings.flip_test else "without"
+    return [
+        f"{title}, split {settings.split}: {report.instances:,} instances of {report.images:,} "
+        f"images; kpdata {report.kpdata}",
+        f"crop: {report.crop}; {report.input_size} × {report.input_size} pixels",
+        f"weights of epoch {report.epoch}, {flip} flip test, heatmaps decoded by "
+        f"{settings.decode}; the answer is that of {report.primary}",
+        f"split {report.split_sha256}, dataset {report.root_hash}",
+        "",
+    ]
+
+
+def _score_rows(report: "Report") -> list[list[str]]:
+    rows = []
+    for scores in zip(*report.heads.values(), strict=True):
+        cells = [cell for score in scores for cell in _value_and_span(score)]
+        rows.append([scores[0].name, *cells, *_floor_and_count(scores[0])])
+    return rows
+
+
+def _value_and_span(score: Score) -> tuple[str, str]:
+    return amount(score.value, score.unit), span(score.interval, score.unit)
+
+
+def _floor_and_count(score: Score) -> tuple[str, str]:
+    return amount(score.floor, score.unit), f"{score.n:,} {score.counted}"
+
+
+def _part(score: Score, name: str, averaged: bool) -> str:
+    return amount((score.averaged if averaged else score.parts)[name], score.unit)
+
+
+def _remarks(report: "Report") -> Iterable[str]:
+    scores = [*report.heads[report.primary], *report.visibility]
+    for score in scores:
+        left_out = "; ".join(f"{n:,} {what}" for what, n in score.left_out.items() if n)
+        yield f"{score.name}: {score.definition}" + (f". Left out: {left_out}" if left_out else "")
+    yield f"floor: {report.floor_definition}"
+    yield from by_reason("not computed", report.not_computed)
+    for what, count in report.left_out.items():
+        yield f"left out: {count:,} {what}"
+    for text in report.notes:
+        yield text if text.startswith("WARNING") else f"note: {text}"

@@ -1,0 +1,163 @@
+"""``kpdata predict``."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kpdata.cli.console import Meter
+from kpdata.cli.main import COMMANDS
+from kpdata.cli.options import as_json, quiet
+
+if TYPE_CHECKING:
+    from kpdata.train.boxes import Box, ByName
+    from kpdata.train.predict import Tally
+    from kpdata.train.predict_files import CocoResults
+    from kpdata.train.predictor import Predictor
+
+_SHOWN = 20
+
+
+@click.command("predict", short_help=COMMANDS["predict"])
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--boxes",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where the objects are: one instance a box. Without it, each picture is one instance.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0.1, 10),
+    help="Side of the model's square over the box's; as in training unless given.",
+)
+@click.option(
+    "--coco", type=click.Path(path_type=Path), metavar="FILE", help="Write COCO results JSON."
+)
+@click.option(
+    "--coco-images",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="COCO file whose image numbers the results take, by file name; that of --boxes if it "
+    "is one.",
+)
+@click.option(
+    "--min-score",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Keypoints below it are not drawn. The files hold them all.",
+)
+@click.option("--no-flip", is_flag=True, help="Do not look at the mirror image: twice as fast.")
+@quiet
+@as_json
+def command(**options: Any) -> None:
+    """Find the keypoints in INPUTS (images, folders of images, videos) with the model in RUN.
+
+    Writes to --out: overlays/, a picture or video for each input; predictions.jsonl, a line per
+    instance with its keypoints as [x, y, score]; skeleton.json, their names. x and y are continuous
+    pixels of the upright picture: (0, 0) is its left upper corner.
+
+    --boxes takes a COCO file, a list of COCO detections (with --coco-images), or
+    {"photo.jpg": [[x0, y0, x1, y1], ...]}. Files that cannot be used are skipped and listed.
+
+    \b
+    Examples:
+      kpdata predict runs/a photo.jpg folder/ clip.mp4 --out out/
+      kpdata predict runs/a val2017/ --boxes person_keypoints_val2017.json \\
+          --coco results.json --out out/
+    """  # fmt: skip
+    from kpdata.cli.training import need_trainer
+
+    need_trainer()
+    from kpdata.train.media import find
+    from kpdata.train.predict import Tally
+    from kpdata.train.predictor import Predictor
+
+    items = find(options["inputs"], besides=options["out"])
+    boxes, results = _boxes_and_results(options)
+    tally = Tally()
+    with Meter(options["quiet"] or options["as_json"]) as meter:
+        predictor = Predictor.open(options["run"])
+        _predict(predictor, items, boxes, results, tally, meter, options)
+    if options["coco"]:
+        results.write(options["coco"])
+    _report(tally, results, options)
+    if not tally.frames:
+        sys.exit(1)
+
+
+def _boxes_and_results(
+    options: dict[str, Any],
+) -> "tuple[ByName[tuple[Box, ...]] | None, CocoResults]":
+    from kpdata.errors import FormatError
+    from kpdata.train.boxes import ByName, read_boxes, read_image_ids
+    from kpdata.train.predict_files import CocoResults
+
+    ids = options["coco_images"] and read_image_ids(options["coco_images"])
+    boxes = options["boxes"] and read_boxes(options["boxes"], ids)
+    if options["coco"] and ids is None and options["boxes"]:
+        try:
+            ids = read_image_ids(options["boxes"])
+        except FormatError:
+            ids = None  # a plain list of boxes numbers no images
+    return boxes, CocoResults(None if ids is None else ByName(ids))
+
+
+def _predict(
+    predictor: "Predictor",
+    items: list[Any],
+    boxes: "ByName[tuple[Box, ...]] | None",
+    results: "CocoResults",
+    tally: "Tally",
+    meter: Meter,
+    options: dict[str, Any],
+) -> None:
+    from kpdata.train.media import count_frames
+    from kpdata.train.predict import predict_frames, read_frames
+    from kpdata.train.predict_files import Answers
+
+    margin = options["margin"] or predictor.config.margin
+    if boxes is None:
+        meter.say(
+            f"no --boxes: each picture counts as one instance that fills it, and is seen as a "
+            f"square around its centre, × {margin:g}. In training: {predictor.info.crop}"
+        )
+    meter.begin("predicting", count_frames(items))
+    frames = read_frames(items, boxes, tally)
+    with Answers(options["out"], predictor.skeleton, options["min_score"]) as answers:
+        for found in predict_frames(predictor, frames, margin, not options["no_flip"]):
+            answers.add(found)
+            results.add(found)
+            meter.advance(1, "frames")
+
+
+def _report(tally: "Tally", results: "CocoResults", options: dict[str, Any]) -> None:
+    out = options["out"]
+    left_out = results.left_out if options["coco"] else 0
+    if options["as_json"]:
+        skipped = [
+            {"file": str(path), "reason": reason, "detail": detail}
+            for path, reason, detail in tally.skipped
+        ]
+        counts = {name: value for name, value in vars(tally).items() if name != "skipped"}
+        summary = {"out": str(out), **counts, "not_in_coco": left_out, "skipped": skipped}
+        click.echo(json.dumps(summary, indent=1))
+        return
+    for path, _, detail in tally.skipped[:_SHOWN]:
+        named = detail if str(path) in detail else f"{path}: {detail}"
+        click.echo(f"SKIPPED {named}", err=True)
+    if len(tally.skipped) > _SHOWN:
+        click.echo(f"… and {len(tally.skipped) - _SHOWN:,} more", err=True)
+    reasons = Counter(reason for _, reason, _ in tally.skipped)
+    notes = [f"{count:,} skipped: {reason}" for reason, count in reasons.items()]
+    notes += [f"{tally.without_box:,} without a box left out"] * bool(tally.without_box)
+    notes += [f"{left_out:,} frames unknown to the COCO file left out of it"] * bool(left_out)
+    if not options["quiet"]:
+        what = f"{tally.images:,} images, {tally.videos:,} videos, {tally.instances:,} instances"
+        click.echo(f"{out}: {'; '.join([what, *notes])}")

@@ -1,0 +1,54 @@
+"""How scores look on the screen."""
+
+from collections.abc import Iterator, Mapping
+
+from kpdata.metrics.measure import Interval
+from kpdata.metrics.poses import keypoint_groups
+from kpdata.skeletons import Skeleton
+
+MISSING = "-"
+_SHORT_UNITS = {"fraction": " %", "px": " px", "reference lengths": ""}
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A score's value, fractions in percent."""
+    return MISSING if value is None else f"{_number(value, unit)}{_SHORT_UNITS[unit]}"
+
+
+def change(value: float | None, unit: str) -> str:
+    """A difference of two values with its sign, that of fractions in percentage points."""
+    if value is None:
+        return MISSING
+    return f"{_number(value, unit, '+')}{_SHORT_UNITS[unit].replace('%', 'pp')}"
+
+
+def span(interval: Interval | None, unit: str, signed: bool = False) -> str:
+    """A 95 % interval: of a value, or, signed, of a difference."""
+    if interval is None:
+        return MISSING
+    return " … ".join(_number(end, unit, "+" if signed else "") for end in interval)
+
+
+def keypoint_rows(skeleton: Skeleton) -> Iterator[tuple[str, str, bool]]:
+    """(label, name, whether left and right are averaged) of a table's rows.
+
+    An averaged pair comes before its two keypoints, whose labels are indented.
+    """
+    for group, places in keypoint_groups(skeleton).items():
+        yield group, group, True
+        if len(places) > 1:
+            for place in places:
+                yield f"  {skeleton.keypoints[place]}", skeleton.keypoints[place], False
+
+
+def by_reason(what: str, reasons: Mapping[str, str]) -> Iterator[str]:
+    """A line for each reason, with the metrics that it stands for."""
+    for reason in dict.fromkeys(reasons.values()):
+        names = ", ".join(name for name, why in reasons.items() if why == reason)
+        yield f"{what}: {names}: {reason}"
+
+
+def _number(value: float, unit: str, sign: str = "") -> str:
+    if unit == "fraction":
+        return f"{100 * value:{sign}.2f}"
+    return f"{value:{sign}.2f}" if unit == "px" else f"{value:{sign}.3f}"

@@ -1,0 +1,45 @@
+"""What the commands that train or predict share."""
+
+import contextlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+
+from kpdata.errors import KpdataError
+
+_NEEDED = ("keras", "matplotlib", "pycocotools")
+
+
+def need_trainer() -> None:
+    """Prepare for importing the trainer: choose Keras's backend, and keep TensorFlow quiet.
+
+    Raises:
+        KpdataError: what it needs is not installed.
+    """
+    missing = [name for name in _NEEDED if not _is_installed(name)]
+    backends = [name for name in ("tensorflow", "jax") if _is_installed(name)]
+    if missing or not backends:
+        what = ", ".join(missing or ["tensorflow or jax"])
+        raise KpdataError(f"this command needs {what}: pip install 'kpdata[train]'")
+    os.environ.setdefault("KERAS_BACKEND", backends[0])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _without_native_stderr():  # TensorFlow greets there, whatever its log level
+        import keras  # noqa: F401
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+@contextlib.contextmanager
+def _without_native_stderr() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

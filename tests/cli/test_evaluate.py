@@ -1,0 +1,267 @@
+"""``kpdata evaluate`` and ``compare``, with a model that knows the answers but for an error."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import kpdata as library
+from kpdata import images
+from kpdata.cli.training import need_trainer
+from kpdata.skeletons import COCO17, LSP14, Skeleton
+from kpdata.train.config import Phase, TrainConfig
+from kpdata.train.pictures import Pictures
+from kpdata.train.predictions import Predictions, read_predictions, read_truth
+from kpdata.train.report import FILES, read_report
+from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
+from kpdata.train.scores import score_all
+
+Kpdata = Callable[..., Any]
+
+
+class StandIn:
+    """Looks like a Predictor: finds what is there, some pixels off."""
+
+    input_size = 64
+
+    def __init__(self, info: RunInfo, error: float):
+        self.config = TrainConfig(phases=(Phase("both", 1, 64, 1e-3),))
+        self.info, self.error = info, error
+        self.best = Best("best", 0, 3, 64, ("heatmap", "coordinates"), {})
+        self.asked: list[tuple[bool, str]] = []
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return self.info.skeleton
+
+    def predict(
+        self, pictures: Pictures, flip: bool, decode: str, on_done: Callable[[int], None]
+    ) -> Predictions:
+        self.asked.append((flip, decode))
+        on_done(len(pictures))
+        near, far = pictures.truth.copy(), pictures.truth.copy()
+        near[..., 2] = far[..., 2] = 0.5
+        near[..., 0] += self.error
+        far[..., 0] += 3 * self.error
+        seen = np.where(pictures.truth[..., 2] == 2, 0.8, 0.4)
+        return Predictions({"heatmap": near, "coordinates": far}, seen, "heatmap")
+
+
+@pytest.fixture
+def model(tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StandIn]:
+    """Runs by folder name; ``exact``, and ``rough``, which is 10 px off."""
+    manifest = library.open(tiny_shards).manifest
+    crop = "a square around the bbox, × 1.25"
+    pose = ((0.5, 0.5),) * 17
+    info = RunInfo("x", manifest.root_hash, manifest.skeleton, crop, pose, {"train": 1}, {})
+    runs = {"exact": StandIn(info, 0.0), "rough": StandIn(info, 10.0)}
+
+    class Predictor:
+        @staticmethod
+        def open(path: Path) -> StandIn:
+            return runs[path.name]
+
+    module = ModuleType("kpdata.train.predictor")
+    vars(module)["Predictor"] = Predictor
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("kpdata.cli.training.need_trainer", lambda: None)
+    return runs
+
+
+def row(text: str, name: str) -> str:
+    """The one line of a table that begins with ``name``, indented or not."""
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(f"{name}  ")]
+    return line
+
+
+def test_evaluate_prints_scores_and_leaves_all_files(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    result = kpdata("evaluate", tmp_path / "rough", tiny_shards)
+    assert (result.code, result.err) == (0, "")
+    folder = tmp_path / "rough" / "evaluation-test"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    report = read_report(folder / "metrics.json")
+    scores = {score.name: score for score in report.heads["heatmap"]}
+    epe = row(result.out, "EPE").split()
+    assert epe[:6] == ["EPE", "10.00", "px", "10.00", "…", "10.00"]
+    assert epe[6:8] == ["30.00", "px"]
+    assert epe[11:] == [f"{scores['EPE'].floor:.2f}", "px", f"{scores['EPE'].n}", "keypoints"]
+    pck = scores["PCK@0.2 (torso)"]
+    assert f"{100 * pck.value:.2f} %" in row(result.out, "PCK@0.2 (torso)")
+    assert "100.00 %" in row(result.out, "visibility accuracy")
+    by_keypoint = result.out.partition("PCK@0.2 (torso) by keypoint")[2]
+    assert f"{100 * pck.averaged['wrist']:.2f} %" in row(by_keypoint, "wrist")
+    assert f"{100 * pck.parts['left_wrist']:.2f} %" in row(by_keypoint, "left_wrist")
+    assert (
+        "not computed: PCKh@0.5, pckh@0.707 (stretched): skeleton coco17 names no head"
+        in result.out
+    )
+    assert "annotated boxes, not a detector's" in result.out
+    assert pck.definition in result.out
+    assert report.split_sha256 in result.out
+    for path in folder.glob("*.png"):
+        assert min(images.decode(path.read_bytes()).shape[:2]) > 100
+
+
+def test_metrics_json_says_what_the_scores_depend_on_and_follows_from_the_other_files(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores"
+    options = ("--split", "val", "--no-flip", "--decode", "argmax", "--crop-from", "image")
+    result = kpdata("evaluate", tmp_path / "rough", tiny_shards, *options, "--out", out, "--json")
+    manifest = library.open(tiny_shards).manifest
+    assert result.out == (out / "metrics.json").read_text()
+    assert model["rough"].asked == [(False, "argmax")]
+    report = read_report(out / "metrics.json")
+    assert (report.kpdata, report.root_hash) == (library.__version__, manifest.root_hash)
+    assert (report.settings.split, report.settings.flip_test, report.epoch) == ("val", False, 3)
+    assert report.crop == "the whole image, squared around its centre, × 1.25"
+    assert report.instances == manifest.splits["val"].instances
+    assert any("trained on other crops" in note for note in report.notes)
+    truth = read_truth(out / "truth.jsonl")
+    recorded = read_predictions(out / "predictions.jsonl")
+    again = score_all(report.skeleton, truth, recorded.predictions, recorded.floor)
+    assert msgspec.json.encode(again.heads) == msgspec.json.encode(report.heads)
+    assert msgspec.json.encode(again.visibility) == msgspec.json.encode(report.visibility)
+    assert again.not_computed == report.not_computed
+    # The mean pose is the middle of each crop, which is the middle of the image.
+    assert recorded.floor[..., :2] == pytest.approx(np.broadcast_to([32, 24], (len(truth), 17, 2)))
+
+
+def test_truth_and_predictions_are_in_pixels_of_the_source(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    assert kpdata("evaluate", tmp_path / "exact", tiny_shards, "--quiet").out == ""
+    truth = read_truth(tmp_path / "exact" / "evaluation-test" / "truth.jsonl")
+    originals = {
+        (sample.key, number): instance
+        for sample in library.open(tiny_shards)["test"]
+        for number, instance in enumerate(sample.instances)
+    }
+    assert set(truth.keys) == set(originals)
+    for row_number, key in enumerate(truth.keys):
+        expected = originals[key]
+        np.testing.assert_allclose(truth.keypoints[row_number], expected.keypoints, atol=1e-4)
+        np.testing.assert_allclose(truth.bbox_xyxy[row_number], expected.bbox_xyxy, atol=1e-4)
+        assert truth.area[row_number] == pytest.approx(expected.area)
+    assert truth.image_size.tolist() == [[64, 48]] * len(truth)
+
+
+def test_evaluating_the_training_pictures_is_warned_of(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    result = kpdata("evaluate", tmp_path / "exact", tiny_shards, "--split", "train")
+    assert "WARNING: the run was trained on these very pictures" in result.out
+    instances = library.open(tiny_shards).manifest.splits["train"].instances
+    assert f"split train: {instances} instances" in result.out  # and not the copies
+
+
+def test_what_cannot_be_evaluated_is_refused(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    run, out = tmp_path / "exact", tmp_path / "out"
+    unknown = kpdata("evaluate", run, tiny_shards, "--split", "dev", "--out", out)
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "has no split 'dev'; it has train, val, test" in unknown.err
+    model["exact"].info = msgspec.structs.replace(model["exact"].info, skeleton=LSP14)
+    other = kpdata("evaluate", run, tiny_shards, "--out", out)
+    assert other.code == 1
+    assert "the run predicts 14 keypoints of lsp14, the dataset has 17 of coco17" in other.err
+    assert "Traceback" not in unknown.err + other.err
+    assert not out.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prediction_that_is_no_number_leaves_nothing(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    model["exact"].error = np.nan
+    result = kpdata("evaluate", tmp_path / "exact", tiny_shards)
+    assert result.code == 1
+    assert "predicted: instance 0, nose is [nan" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_path: Path) -> None:
+    need_trainer()
+    from kpdata.train.models import build
+
+    manifest = library.open(tiny_shards).manifest
+    config = TrainConfig(size="lite", phases=(Phase("both", 1, 64, 1e-3),))
+    info = RunInfo("x", manifest.root_hash, COCO17, "", ((0.5, 0.5),) * 17, {"train": 6}, {})
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(config, info)
+    weights = folder.save_weights("best", lambda path: build(config, 17, 64).save_weights(path))
+    folder.save_state(State(best=Best(weights, 0, 1, 64, ("heatmap", "coordinates"), {})))
+    for options in ((), ("--no-flip", "--decode", "argmax")):
+        result = kpdata("evaluate", folder.path, tiny_shards, "--quiet", *options)
+        assert (result.code, result.out, result.err) == (0, "", "")
+    scored = folder.path / "evaluation-test"
+    report = read_report(scored / "metrics.json")
+    assert (report.input_size, report.primary) == (64, "heatmap")
+    assert {score.name for score in report.heads["coordinates"]} >= {"PCK@0.2 (torso)", "OKS AP"}
+    assert report.visibility
+    recorded = read_predictions(scored / "predictions.jsonl")
+    # Seen from an untrained model, keypoints lie somewhere in the crops and not in their corner.
+    spread = recorded.predictions.keypoints["coordinates"][..., :2].mean(axis=(0, 1))
+    assert (np.abs(spread - recorded.floor[..., :2].mean(axis=(0, 1))) < 64).all()
+
+
+# --- compare --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def evaluated(kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path) -> Path:
+    """A folder with the evaluated runs ``exact`` and ``rough``."""
+    for name in model:
+        assert kpdata("evaluate", tmp_path / name, tiny_shards, "--quiet").code == 0
+    return tmp_path
+
+
+def test_compare_prints_second_less_first(kpdata: Kpdata, evaluated: Path) -> None:
+    result = kpdata("compare", evaluated / "rough", evaluated / "exact")
+    assert (result.code, result.err) == (0, "")
+    # 10 px off in x, and 0: the same for every resample.
+    expected = ["EPE", "10.00", "px", "0.00", "px", "-10.00", "px", "-10.00", "…", "-10.00"]
+    assert row(result.out, "EPE").split()[:10] == expected
+    by_keypoint = result.out.partition("PCK@0.2 (torso) by keypoint")[2]
+    assert "+" in row(by_keypoint, "left_knee")
+    assert "not compared: PCKh@0.5" in result.out
+
+
+def test_compare_as_json(kpdata: Kpdata, evaluated: Path) -> None:
+    found = kpdata("compare", evaluated / "exact", evaluated / "rough", "--json").json
+    epe = next(each for each in found["differences"] if each["name"] == "EPE")
+    assert epe["overall"]["difference"] == pytest.approx(10)
+    assert epe["overall"]["interval"] == pytest.approx([10, 10])
+    assert epe["averaged"]["wrist"]["difference"] == pytest.approx(10)
+    assert found["first"]["folder"] == str(evaluated / "exact" / "evaluation-test")
+    report = read_report(evaluated / "exact" / "evaluation-test" / "metrics.json")
+    assert found["instances"] == report.instances
+
+
+def test_compare_needs_no_trainer(evaluated: Path) -> None:
+    program = (
+        "import sys; from kpdata.cli.main import cli\n"
+        f"cli.main(['compare', {str(evaluated / 'exact')!r}, {str(evaluated / 'rough')!r}], "
+        "standalone_mode=False)\n"
+        "heavy = {'keras', 'tensorflow', 'jax', 'apache_beam', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.endswith("[]\n")
+
+
+def test_compare_refuses_what_was_not_evaluated(kpdata: Kpdata, evaluated: Path) -> None:
+    result = kpdata("compare", evaluated / "exact", evaluated / "rough", "--split", "val")
+    assert (result.code, result.out) == (1, "")
+    assert "evaluation-val holds no metrics.json: first run `kpdata evaluate" in result.err

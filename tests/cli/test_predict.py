@@ -1,0 +1,278 @@
+"""``kpdata predict``, with a stand-in for the trained model."""
+
+import io
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from kpdata import images
+from kpdata.skeletons import Skeleton, load_skeleton
+
+SKELETON = Skeleton(
+    "kite",
+    ("nose", "left_tip", "right_tip"),
+    edges=(("nose", "left_tip"),),
+    sigmas={"nose": 0.05, "left_tip": 0.05, "right_tip": 0.05},
+)
+PLACES = np.array([[0.5, 0.25], [0.75, 0.5], [0.25, 0.5]])
+"""Where the stand-in sees the keypoints, in parts of each picture's side."""
+
+
+class StandIn:
+    """Answers every picture with PLACES."""
+
+    skeleton, input_size = SKELETON, 64
+    config = SimpleNamespace(margin=1.25)
+    info = SimpleNamespace(crop="a square around the bbox, × 1.25")
+    scores = (0.9, 0.5, 0.1)
+
+    @classmethod
+    def open(cls, run: Path, checkpoint: str = "best") -> "StandIn":
+        assert run == Path("runs/a")
+        cls.flips = set()
+        return cls()
+
+    def predict(self, pictures, flip=True):
+        self.flips.add(flip)
+        linear, shift = pictures.to_source[:, :, :2], pictures.to_source[:, None, :, 2]
+        xy = (PLACES * pictures.side) @ linear.swapaxes(1, 2) + shift
+        scores = np.broadcast_to(np.array(self.scores)[:, None], (*xy.shape[:2], 1))
+        found = np.concatenate([xy, scores], axis=2)
+        return SimpleNamespace(keypoints={"h": found}, primary="h", visibility=None)
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch):
+    """Puts StandIn where the command imports the predictor from."""
+    predictor, training = ModuleType("kpdata.train.predictor"), ModuleType("kpdata.cli.training")
+    predictor.Predictor = StandIn
+    training.need_trainer = lambda: None
+    for module in (predictor, training):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with two photos, 80 × 60 and 60 × 80 pixels."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, shape in (("a.jpg", (60, 80, 3)), ("b.png", (80, 60, 3))):
+        picture = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+        kind = "jpeg" if name.endswith("jpg") else "png"
+        (folder / name).write_bytes(images.encode(picture, kind))
+    return folder
+
+
+@pytest.fixture
+def boxes(photos: Path) -> Path:
+    """A COCO file of the photos: two boxes on a.jpg, one on b.png, keypoints as predicted."""
+    annotations = [
+        annotation(1, 30, [10, 10, 40, 40]),
+        annotation(2, 30, [40, 20, 20, 20]),
+        annotation(3, 31, [5, 25, 50, 50]),
+    ]
+    path = photos.parent / "boxes.json"
+    entries = [{"id": 30, "file_name": "a.jpg"}, {"id": 31, "file_name": "b.png"}]
+    category = {"id": 4, "name": "kite", "keypoints": SKELETON.keypoints}
+    path.write_text(
+        json.dumps({"images": entries, "annotations": annotations, "categories": [category]})
+    )
+    return path
+
+
+def annotation(number: int, image: int, bbox: list[float]) -> dict:
+    x, y, side, _ = bbox
+    center = np.array([x + side / 2, y + side / 2])
+    xy = center + (PLACES - 0.5) * side * 1.25 - 0.5  # COCO's 0-based pixel indices
+    return {
+        "id": number, "image_id": image, "category_id": 4, "bbox": bbox, "iscrowd": 0,
+        "area": side * side, "num_keypoints": 3,
+        "keypoints": np.column_stack([xy, [2, 2, 2]]).ravel().tolist(),
+    }  # fmt: skip
+
+
+def lines(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_photos_give_lines_names_and_overlays(kpdata, photos, tmp_path):
+    out = tmp_path / "out"
+    result = kpdata("predict", "runs/a", photos, photos / "b.png", "--out", out, "--margin", 1)
+    assert result.code == 0, result.err
+    assert "3 images, 0 videos, 3 instances" in result.out
+    found = lines(out)
+    assert [line["file"] for line in found] == [
+        str(photos / "a.jpg"), str(photos / "b.png"), str(photos / "b.png"),
+    ]  # fmt: skip
+    assert found[0]["keypoints"] == [[40, 10, 0.9], [60, 30, 0.5], [20, 30, 0.1]]
+    assert "frame" not in found[0]
+    assert "bbox_xyxy" not in found[0]
+    assert load_skeleton(out / "skeleton.json") == SKELETON
+    overlays = {p.relative_to(out / "overlays").as_posix() for p in out.rglob("*.jpg")}
+    assert overlays == {"photos/a.jpg", "photos/b.jpg", "b.jpg"}
+    drawn = cv2.imread(str(out / "overlays" / "photos" / "a.jpg"))
+    assert drawn.shape == (60, 80, 3)
+    assert StandIn.flips == {True}
+
+
+def test_without_boxes_it_says_once_what_the_model_sees(kpdata, photos, tmp_path):
+    result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out", "--no-flip")
+    assert result.err.count("no --boxes") == 1
+    assert "× 1.25" in result.err
+    assert "a square around the bbox" in result.err
+    assert StandIn.flips == {False}
+
+
+def test_the_margin_is_the_runs_unless_given(kpdata, photos, boxes, tmp_path):
+    out = tmp_path / "out"
+    kpdata("predict", "runs/a", photos, "--boxes", boxes, "--out", out)
+    assert lines(out)[0]["keypoints"][0] == [30, 17.5, 0.9]
+    kpdata("predict", "runs/a", photos, "--boxes", boxes, "--out", out, "--margin", 2)
+    assert lines(out)[0]["keypoints"][0] == [30, 10, 0.9]
+
+
+def test_keypoints_below_the_least_score_are_not_drawn_and_yet_in_the_file(
+    kpdata, photos, tmp_path
+):
+    overlays = []
+    for least in (0.05, 0.2, 0.95):
+        out = tmp_path / f"out{least}"
+        kpdata("predict", "runs/a", photos / "b.png", "--out", out, "--min-score", least)
+        assert len(lines(out)[0]["keypoints"]) == 3
+        overlays.append((out / "overlays" / "b.jpg").read_bytes())
+    assert len(set(overlays)) == 3
+
+
+def test_coco_results_score_fully_against_the_truth(kpdata, photos, boxes, tmp_path):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    path = tmp_path / "results.json"
+    result = kpdata(
+        "predict", "runs/a", photos, "--boxes", boxes, "--coco", path, "--out", tmp_path / "out"
+    )
+    assert result.code == 0, result.err
+    results = json.loads(path.read_text())
+    assert [entry["image_id"] for entry in results] == [30, 30, 31]
+    assert {entry["category_id"] for entry in results} == {4}
+    assert all(set(e) == {"image_id", "category_id", "keypoints", "score"} for e in results)
+    with redirect_stdout(io.StringIO()):
+        truth = COCO(str(boxes))
+        evaluation = COCOeval(truth, truth.loadRes(str(path)), "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(list(SKELETON.sigmas.values()))
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    assert evaluation.eval["precision"][..., 0, 0, 0].mean() == pytest.approx(1)
+    exact = np.array([entry["keypoints"] for entry in results]).reshape(3, 3, 3)[..., :2]
+    wanted = np.array([a["keypoints"] for a in truth.dataset["annotations"]]).reshape(3, 3, 3)
+    assert np.allclose(exact, wanted[..., :2], atol=1e-4)
+
+
+def test_coco_results_are_numbered_and_named_where_nothing_numbers_the_images(
+    kpdata, photos, tmp_path
+):
+    path = tmp_path / "deep" / "results.json"
+    kpdata("predict", "runs/a", photos, "--coco", path, "--out", tmp_path / "out")
+    results = json.loads(path.read_text())
+    assert [(entry["image_id"], entry["file_name"]) for entry in results] == [
+        (1, str(photos / "a.jpg")), (2, str(photos / "b.png")),
+    ]  # fmt: skip
+
+
+def test_images_take_the_numbers_of_a_coco_file_and_unknown_ones_are_counted(
+    kpdata, photos, boxes, tmp_path
+):
+    (photos / "c.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    path = tmp_path / "results.json"
+    result = kpdata(
+        "predict", "runs/a", photos, "--coco", path, "--coco-images", boxes,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert [entry["image_id"] for entry in json.loads(path.read_text())] == [30, 31]
+    assert "1 frames unknown to the COCO file" in result.out
+    assert len(lines(tmp_path / "out")) == 3
+
+
+def test_a_video_becomes_a_video_and_its_lines_name_the_frames(kpdata, tmp_path):
+    from kpdata.train.media import VideoFile
+
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    with VideoFile(clip, 12) as file:
+        for level in range(40):
+            file.add(np.full((48, 64, 3), 3 * level, np.uint8))
+    result = kpdata("predict", "runs/a", clip, "--out", out, "--coco", tmp_path / "r.json")
+    assert "0 images, 1 videos, 40 instances" in result.out
+    assert [line["frame"] for line in lines(out)] == list(range(40))
+    capture = cv2.VideoCapture(str(out / "overlays" / "clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 40
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12)
+    assert capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 64
+    capture.release()
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert [(e["image_id"], e["frame"]) for e in results] == [(n + 1, n) for n in range(40)]
+    assert sorted(p.name for p in (out / "overlays").iterdir()) == ["clip.mp4"]
+
+
+def test_what_cannot_be_used_is_skipped_and_listed_at_the_end(kpdata, photos, tmp_path):
+    (photos / "text.jpg").write_text("no picture")
+    result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out")
+    assert result.code == 0
+    assert f"SKIPPED {photos / 'text.jpg'}" in result.err
+    assert "2 images" in result.out
+    assert "1 skipped: not an image" in result.out
+
+
+def test_nothing_usable_is_a_failure(kpdata, photos, tmp_path):
+    (photos / "text.jpg").write_text("no picture")
+    result = kpdata("predict", "runs/a", photos / "text.jpg", "--out", tmp_path / "out")
+    assert result.code == 1
+    assert "SKIPPED" in result.err
+
+
+def test_the_result_as_json(kpdata, photos, boxes, tmp_path):
+    (photos / "text.jpg").write_text("no picture")
+    (photos / "d.png").write_bytes((photos / "b.png").read_bytes())
+    marked = json.loads(boxes.read_text())
+    marked["images"].append({"id": 32, "file_name": "text.jpg"})
+    marked["annotations"].append(annotation(9, 32, [1, 1, 5, 5]))
+    boxes.write_text(json.dumps(marked))
+    out = tmp_path / "out"
+    result = kpdata("predict", "runs/a", photos, "--boxes", boxes, "--out", out, "--json")
+    summary = result.json
+    (skipped,) = summary.pop("skipped")
+    assert (skipped["file"], skipped["reason"]) == (str(photos / "text.jpg"), "not an image")
+    assert summary == {
+        "out": str(out), "images": 2, "videos": 0, "frames": 2, "instances": 3, "without_box": 1,
+        "not_in_coco": 0,
+    }  # fmt: skip
+    assert result.err == ""
+
+
+def test_quiet_says_nothing(kpdata, photos, tmp_path):
+    result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out", "--quiet")
+    assert (result.code, result.out, result.err) == (0, "", "")
+
+
+def test_a_second_run_does_not_look_at_the_overlays_of_the_first(kpdata, photos):
+    out = photos / "out"
+    for _ in range(2):
+        kpdata("predict", "runs/a", photos, "--out", out)
+        assert len(lines(out)) == 2
+
+
+def test_mistakes_are_named_before_the_model_is_loaded(refuses, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(StandIn, "open", lambda run: pytest.fail("loaded"))
+    refuses("predict", "runs/a", "none.jpg", says=["none.jpg: no such file"])
+    (tmp_path / "empty").mkdir()
+    refuses("predict", "runs/a", tmp_path / "empty", says=["holds no image"])
+    refuses("predict", "runs/a", photos, "--boxes", "none.json", says=["none.json: cannot read"])
+    refuses("predict", "runs/a", photos, "--coco-images", photos / "a.jpg", says=["a.jpg"])
+    refuses("predict", "runs/a", photos, "--min-score", "2", says=["--min-score"])
+    refuses("predict", "runs/a", says=["INPUTS"])

@@ -1,0 +1,366 @@
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from kpdata import images
+from kpdata.errors import FormatError
+from kpdata.skeletons import Skeleton
+from kpdata.train import predict
+from kpdata.train.boxes import Box, ByName, read_boxes, read_image_ids
+from kpdata.train.media import Item, VideoFile, count_frames, find, frame_rate, read
+from kpdata.train.pictures import Pictures
+from kpdata.train.predict import Frame, Tally, as_views, predict_frames, read_frames
+from kpdata.train.predict_files import Answers, CocoResults, overlay
+
+SKELETON = Skeleton("dots", ("left_hand", "right_hand", "head"), edges=(("left_hand", "head"),))
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+
+
+def dots(width: int, height: int, *people: np.ndarray, radius: int = 5) -> np.ndarray:
+    """(H, W, 3) with a dot for each keypoint (3, 2) of each person, in continuous pixels."""
+    pixels = np.full((height, width, 3), 40, np.uint8)
+    for person in people:
+        for (x, y), colour in zip(person - 0.5, COLOURS, strict=True):
+            center = round(x * 16), round(y * 16)
+            cv2.circle(pixels, center, radius * 16, colour, cv2.FILLED, cv2.LINE_AA, 4)
+    return pixels
+
+
+@dataclass
+class DotFinder:
+    """Finds the middle of each colour; scores 0 where there is none."""
+
+    skeleton: Skeleton = SKELETON
+    input_size: int = 64
+    says_visible: bool = True
+    flips: list[bool] = field(default_factory=list)
+    chunks: list[int] = field(default_factory=list)
+
+    def predict(self, pictures: Pictures, flip: bool = True) -> SimpleNamespace:
+        self.flips.append(flip)
+        self.chunks.append(len(pictures))
+        found = np.zeros((len(pictures), 3, 3))
+        for n, picture in enumerate(pictures.images[np.arange(len(pictures))].astype(float)):
+            for k in range(3):
+                others = np.delete(picture, k, axis=2).max(axis=2)
+                weight = np.clip(picture[..., k] - others - 60, 0, None)
+                if weight.sum() > 0:
+                    y, x = np.indices(weight.shape) + 0.5
+                    xy = [(weight * axis).sum() / weight.sum() for axis in (x, y)]
+                    affine = pictures.to_source[n]
+                    found[n, k] = *(affine[:, :2] @ xy + affine[:, 2]), 0.9
+        visibility = (found[..., 2] > 0) * 1.0 if self.says_visible else None
+        return SimpleNamespace(
+            keypoints={"heatmap": found}, primary="heatmap", visibility=visibility
+        )
+
+
+PERSON = np.array([[30.0, 40.0], [70.0, 45.0], [50.0, 20.0]])
+
+
+def frame(pixels: np.ndarray, boxes: tuple[Box, ...] | None = None) -> Frame:
+    return Frame(Item(Path("a.png"), "a.png"), None, pixels, boxes)
+
+
+def write(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(images.encode(pixels, "jpeg" if path.suffix == ".jpg" else "png"))
+    return path
+
+
+@hypothesis_settings(max_examples=20)
+@given(
+    st.integers(90, 900), st.integers(90, 900), st.sampled_from([64, 96, 256]),
+    st.sampled_from([1.0, 1.25, 2.0]),
+)  # fmt: skip
+def test_keypoints_come_back_in_source_pixels_whatever_the_shape(width, height, side, margin):
+    person = PERSON / 100 * [width, height]
+    pixels = dots(width, height, person, radius=max(width, height) // 25)
+    finder = DotFinder(input_size=side)
+    (found,) = predict_frames(finder, [frame(pixels)], margin)
+    pixel = max(width, height) * margin / side
+    assert np.abs(found.keypoints[0, :, :2] - person).max() < 0.6 * pixel + 0.5
+    assert found.visibility is not None
+
+
+def test_each_box_is_an_instance_of_its_own():
+    people = [PERSON + np.array([x, 60]) for x in (0.0, 200.0, 420.0)]
+    pixels = dots(560, 200, *people)
+    boxes = tuple(Box(np.array([*p.min(axis=0) - 8, *p.max(axis=0) + 8])) for p in people)
+    (found,) = predict_frames(DotFinder(), [frame(pixels, boxes)], margin=1.25)
+    assert found.keypoints.shape == (3, 3, 3)
+    assert np.abs(found.keypoints[..., :2] - people).max() < 1
+
+
+def test_a_large_picture_is_averaged_and_not_sampled():
+    stripes = np.zeros((640, 640, 3), np.uint8)
+    stripes[:, ::2] = 255
+    pictures = as_views([frame(stripes)], side=64, margin=1.0)
+    seen = pictures.images[np.arange(1)]
+    assert np.abs(seen[0, 2:-2, 2:-2].astype(int) - 127).max() <= 16
+
+
+def test_frames_are_read_as_they_are_needed(monkeypatch):
+    read_so_far = 0
+
+    def many():
+        nonlocal read_so_far
+        for _ in range(100):
+            read_so_far += 1
+            yield frame(dots(80, 60))
+
+    finder = DotFinder()
+    next(predict_frames(finder, many(), 1.0))
+    assert read_so_far == predict.AT_A_TIME
+    monkeypatch.setattr(predict, "_MOST_BYTES", 80 * 60 * 3 * 2)
+    assert len(list(predict_frames(finder, many(), 1.0))) == 100
+    assert set(finder.chunks[1:]) == {2}
+
+
+def test_frames_keep_their_order_and_their_keypoints_across_chunks():
+    people = [PERSON + np.array([0, shift]) for shift in range(50)]
+    frames = [frame(dots(100, 110, person)) for person in people]
+    found = list(predict_frames(DotFinder(input_size=128), frames, 1.0))
+    assert [one.frame for one in found] == frames
+    assert np.abs(np.stack([one.keypoints[0, :, :2] for one in found]) - people).max() < 1
+
+
+def test_folders_are_walked_for_images_and_results_of_earlier_runs_left_out(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("b.jpg", "a.PNG", "deep/c.webp", ".hidden.jpg", "notes.txt", "out/overlays/b.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    items = find([folder], besides=folder / "out")
+    assert [item.name for item in items] == ["in/a.PNG", "in/b.jpg", "in/deep/c.webp"]
+    assert items[2].path == folder / "deep" / "c.webp"
+
+
+def test_results_of_files_with_one_name_do_not_overwrite_each_other(tmp_path):
+    paths = [tmp_path / name for name in ("x/a.jpg", "y/a.jpg", "y/a.png", "y/a.mp4")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    names = [item.name for item in find(paths, tmp_path)]
+    assert names == ["a.jpg", "a-1.jpg", "a-2.png", "a-3.mp4"]
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+    with pytest.raises(FormatError, match="no such file or folder"):
+        find([tmp_path / "none.jpg"], tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match="holds no image"):
+        find([tmp_path / "empty"], tmp_path / "out")
+
+
+def test_a_turned_photo_is_looked_at_upright(tmp_path):
+    from PIL import Image
+
+    upright = dots(100, 60, PERSON)
+    raw = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90° clockwise to see it upright
+    raw.save(tmp_path / "turned.png", exif=exif)
+    (item,) = find([tmp_path / "turned.png"], tmp_path)
+    (image,) = read(item)
+    assert image.pixels.shape == (60, 100, 3)
+    assert np.array_equal(image.pixels, upright)
+
+
+def video(path: Path, count: int = 5, width: int = 120, height: int = 80) -> list[np.ndarray]:
+    people = [PERSON + np.array([4.0 * n, 10]) for n in range(count)]
+    with VideoFile(path, rate=10) as file:
+        for person in people:
+            file.add(dots(width, height, person))
+    return people
+
+
+def test_a_video_is_read_frame_by_frame_and_its_keypoints_follow(tmp_path):
+    people = video(tmp_path / "clip.mp4")
+    items = find([tmp_path / "clip.mp4"], tmp_path)
+    assert count_frames(items) == 5
+    assert frame_rate(items[0].path) == pytest.approx(10)
+    tally = Tally()
+    frames = read_frames(items, None, tally)
+    found = list(predict_frames(DotFinder(input_size=128), frames, 1.0))
+    assert [one.frame.number for one in found] == [0, 1, 2, 3, 4]
+    assert np.abs(np.stack([one.keypoints[0, :, :2] for one in found]) - people).max() < 1.5
+    assert (tally.videos, tally.frames, tally.instances, tally.images) == (1, 5, 5, 0)
+
+
+def test_a_video_that_fails_leaves_nothing_behind(tmp_path):
+    with suppress(RuntimeError), VideoFile(tmp_path / "clip.mp4", 10) as file:
+        file.add(dots(64, 48))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_cannot_be_used_are_counted_and_the_others_go_on(tmp_path):
+    write(tmp_path / "good.png", dots(64, 48))
+    for name in ("text.jpg", "broken.mp4"):
+        (tmp_path / name).write_bytes(b"no picture at all")
+    whole = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    names = ("text.jpg", "broken.mp4", "cut.png", "good.png")
+    tally = Tally()
+    items = find([tmp_path / name for name in names], tmp_path)
+    assert [f.item.name for f in read_frames(items, None, tally)] == ["good.png"]
+    reasons = [skipped.reason for skipped in tally.skipped]
+    assert reasons == ["not an image", "not a video", "image cut short"]
+    assert tally.images == 1
+
+
+def test_a_name_is_known_by_its_longest_end():
+    known = ByName({"a.jpg": 1, "val/a.jpg": 2, "train/b.jpg": 3, "x/c.jpg": 4, "y/c.jpg": 5})
+    assert known.get(Path("/data/val/a.jpg")) == 2
+    assert known.get(Path("other/a.jpg")) == 1
+    assert known.get(Path("b.jpg")) == 3
+    assert known.get(Path("c.jpg")) is None
+    assert known.get(Path("d.jpg")) is None
+
+
+COCO = {
+    "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 9, "file_name": "b.jpg"}],
+    "annotations": [
+        {"id": 1, "image_id": 7, "bbox": [10, 20, 30, 40], "category_id": 3},
+        {"id": 2, "image_id": 7, "bbox": [0, 0, 5, 5], "iscrowd": 1},
+        {"id": 3, "image_id": 9},
+    ],
+    "categories": [],
+}
+
+
+def saved(path: Path, value: object) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_boxes_of_a_coco_file_without_crowds(tmp_path):
+    path = saved(tmp_path / "coco.json", COCO)
+    (box,) = read_boxes(path).get(Path("images/a.jpg"))
+    assert box.bbox_xyxy.tolist() == [10, 20, 40, 60]
+    assert (box.category_id, box.score) == (3, 1.0)
+    assert read_boxes(path).get(Path("b.jpg")) is None
+    assert read_image_ids(path) == {"a.jpg": 7, "b.jpg": 9}
+
+
+def test_boxes_of_a_detector_keep_their_scores(tmp_path):
+    path = saved(tmp_path / "d.json", [{"image_id": 9, "bbox": [1, 2, 3, 4], "score": 0.25}])
+    (box,) = read_boxes(path, {"b.jpg": 9}).get(Path("b.jpg"))
+    assert (box.bbox_xyxy.tolist(), box.score) == ([1, 2, 4, 6], 0.25)
+    with pytest.raises(FormatError, match="--coco-images"):
+        read_boxes(path)
+
+
+def test_boxes_as_a_plain_list_by_file_name(tmp_path):
+    path = saved(tmp_path / "b.json", {"a.jpg": [[0, 0, 9, 9], [5, 5, 20, 30]], "none.jpg": []})
+    boxes = read_boxes(path)
+    assert [b.bbox_xyxy.tolist() for b in boxes.get(Path("a.jpg"))] == [
+        [0, 0, 9, 9],
+        [5, 5, 20, 30],
+    ]
+    assert boxes.get(Path("none.jpg")) == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"a.jpg": [[5, 5, 5, 9]]}', "right lower corner"),
+        ('{"a.jpg": [[0, 0, 1e300, 9]]}', "finite pixels"),
+        ('{"boxes": 1}', "has no array"),
+        ("no json", "holds no boxes"),
+        ("[{", "not valid JSON"),
+        ('{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3]}]}', "bbox"),
+    ],
+)
+def test_what_holds_no_boxes_is_refused_by_name(tmp_path, content, says):
+    path = tmp_path / "boxes.json"
+    path.write_text(content)
+    with pytest.raises(FormatError, match=says) as error:
+        read_boxes(path, {"a.jpg": 1})
+    assert "boxes.json" in str(error.value)
+
+
+def test_files_without_a_box_are_counted_and_left_out(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        write(tmp_path / name, dots(64, 48))
+    boxes = ByName({"a.png": (Box(np.array([0, 0, 9, 9])),) * 2, "b.png": ()})
+    tally = Tally()
+    frames = list(read_frames(find([tmp_path], tmp_path / "out"), boxes, tally))
+    assert [f.item.name for f in frames] == [f"{tmp_path.name}/a.png"]
+    assert (tally.without_box, tally.instances, tally.frames) == (2, 2, 1)
+
+
+def found_in(pixels: np.ndarray, **changes: object) -> predict.Found:
+    (found,) = predict_frames(DotFinder(**changes), [frame(pixels)], 1.0)
+    return found
+
+
+def test_overlays_leave_out_what_scores_too_little():
+    found = found_in(dots(100, 60, PERSON), says_visible=False)
+    all_, none = overlay(found, SKELETON, 0.2), overlay(found, SKELETON, 0.95)
+    assert np.array_equal(none, found.frame.pixels)
+    assert not np.array_equal(all_, none)
+
+
+def test_overlays_show_what_is_hidden_as_a_ring():
+    found = found_in(dots(100, 60, PERSON))
+    hidden = predict.Found(found.frame, found.keypoints, np.zeros((1, 3)))
+    assert not np.array_equal(overlay(found, SKELETON, 0.2), overlay(hidden, SKELETON, 0.2))
+
+
+def test_coco_results_count_pixel_centres_from_zero():
+    results = CocoResults()
+    found = found_in(dots(100, 60, PERSON))
+    results.add(found)
+    (result,) = results.results
+    assert result.image_id == 1
+    assert result.file_name == "a.png"
+    xy = np.reshape(result.keypoints, (3, 3))[:, :2]
+    assert np.allclose(xy, found.keypoints[0, :, :2] - 0.5, atol=1e-4)
+
+
+def test_coco_results_weigh_the_box_score_and_leave_out_unknown_files():
+    results = CocoResults(ByName({"a.png": 42}))
+    boxes = (Box(np.array([0.0, 0, 100, 60]), score=0.5, category_id=3),)
+    (found,) = predict_frames(DotFinder(), [frame(dots(100, 60, PERSON), boxes)], 1.0)
+    results.add(found)
+    other = Frame(Item(Path("z.png"), "z.png"), None, found.frame.pixels, boxes)
+    results.add(predict.Found(other, found.keypoints, None))
+    (result,) = results.results
+    assert (result.image_id, result.category_id) == (42, 3)
+    assert result.score == pytest.approx(0.45)
+    assert results.left_out == 1
+
+
+def test_an_interrupted_run_leaves_no_file_that_looks_whole(tmp_path):
+    found = found_in(dots(100, 60, PERSON))
+    with suppress(RuntimeError), Answers(tmp_path / "out", SKELETON, 0.2) as answers:
+        answers.add(found)
+        raise RuntimeError
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"skeleton.json", "overlays"}
+
+
+def test_a_skeleton_of_one_keypoint_works(tmp_path):
+    one = Skeleton("one", ("red",))
+
+    class First(DotFinder):
+        def predict(self, pictures, flip=True):
+            answer = super().predict(pictures, flip)
+            answer.keypoints = {"heatmap": answer.keypoints["heatmap"][:, :1]}
+            answer.visibility = None
+            return answer
+
+    (found,) = predict_frames(First(skeleton=one), [frame(dots(100, 60, PERSON))], 1.0)
+    with Answers(tmp_path, one, 0.2) as answers:
+        answers.add(found)
+    assert json.loads((tmp_path / "predictions.jsonl").read_text())["instance"] == 0

@@ -1,0 +1,118 @@
+"""Pictures → the batches of a training run: deterministic, and any of them can be made on its own.
+
+A batch is a dict of arrays: ``image`` (B, P, P, 3) uint8, ``keypoints`` (B, K, 3) in picture
+pixels, and the draws of :mod:`kpdata.train.device_augment`, which are applied on the device. The
+same batches feed every backend; on TensorFlow they go through ``tf.data``.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from kpdata import geometry
+from kpdata.augment import AugmentConfig
+from kpdata.train.device_augment import draw_batch
+from kpdata.train.pictures import Pictures
+
+Batch = dict[str, npt.NDArray[Any]]
+
+_SHUFFLE = 0
+_FILL = 1
+_AHEAD = 4
+_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a training split: full ones only, each epoch in an order of its own.
+
+    What a batch holds follows from seed, epoch and step alone, so that a resumed run goes on
+    exactly. Where the split does not fill its last batch, samples of the same epoch fill it up.
+
+    Attributes:
+        pictures: whose side is the model's input size.
+        augment: the ranges of the draws.
+        batch_size: B.
+        seed: of the order and of the draws.
+    """
+
+    pictures: Pictures
+    augment: AugmentConfig
+    batch_size: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.pictures) // self.batch_size)
+
+    def indices(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
+        """(B,) which pictures a step shows."""
+        count = len(self.pictures)
+        order = np.random.default_rng([self.seed, epoch, _SHUFFLE]).permutation(count)
+        missing = self.steps * self.batch_size - count
+        fill = np.random.default_rng([self.seed, epoch, _FILL]).integers(0, count, missing)
+        return np.concatenate([order, fill])[step * self.batch_size :][: self.batch_size]
+
+    def keys(self, epoch: int, step: int) -> list[str]:
+        """(B,) the source images behind a step."""
+        return [self.pictures.keys[i] for i in self.indices(epoch, step)]
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """One batch."""
+        chosen = self.indices(epoch, step)
+        crops = [geometry.IDENTITY] * len(chosen)
+        draws = draw_batch(
+            self.augment, self.seed, epoch, chosen.tolist(), crops, self.pictures.side
+        )
+        return {
+            "image": self.pictures.images[chosen],
+            "keypoints": self.pictures.keypoints[chosen],
+            **draws,
+        }
+
+    def forever(self, first_epoch: int = 0) -> Iterator[tuple[Batch]]:
+        """Every batch from an epoch's first on, as ``model.fit`` takes them, prepared ahead."""
+
+        def places() -> Iterator[tuple[int, int]]:
+            epoch = first_epoch
+            while True:
+                yield from ((epoch, step) for step in range(self.steps))
+                epoch += 1
+
+        return ((batch,) for batch in _ahead(places(), lambda place: self.batch(*place)))
+
+    def dataset(self, first_epoch: int = 0) -> Any:
+        """:meth:`forever` as the backend likes it: on TensorFlow a ``tf.data.Dataset``."""
+        if keras.backend.backend() != "tensorflow":
+            return self.forever(first_epoch)
+        import tensorflow as tf
+
+        example = self.batch(first_epoch, 0)
+        specs = {name: tf.TensorSpec(a.shape, a.dtype) for name, a in example.items()}
+        made = tf.data.Dataset.from_generator(
+            lambda: self.forever(first_epoch), output_signature=(specs,)
+        )
+        return made.prefetch(tf.data.AUTOTUNE)
+
+
+def _ahead(items: Iterable[Any], make: Callable[[Any], Batch]) -> Iterator[Batch]:
+    """``map(make, items)``, in order, a few of them ahead in threads."""
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(_WORKERS, "batches") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()

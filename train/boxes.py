@@ -1,0 +1,154 @@
+"""Boxes to look into, and the numbers that a COCO file gives its images."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Generic, TypeVar
+
+import msgspec
+import numpy as np
+
+from kpdata.errors import FormatError
+from kpdata.formats import json_stream
+from kpdata.formats.source import LARGEST
+from kpdata.schema import FloatArray
+
+T = TypeVar("T")
+
+_FORMS = (
+    'a COCO file ({"images": [...], "annotations": [...]}), COCO detections ([{"image_id": 1, '
+    '"bbox": [x, y, width, height], "score": 0.9}, ...], with --coco-images), or '
+    '{"photo.jpg": [[x0, y0, x1, y1], ...]}'
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Where an object is.
+
+    Attributes:
+        bbox_xyxy: (4,) continuous pixels of the upright image.
+        score: the detector's.
+        category_id: the object's class.
+    """
+
+    bbox_xyxy: FloatArray
+    score: float = 1.0
+    category_id: int = 1
+
+
+class ByName(Generic[T]):
+    """Values of files by name: the longest end of a path that is known counts.
+
+    Where none is, a file of the same base name does, if there is only one.
+    """
+
+    def __init__(self, values: Mapping[str, T]):
+        self._values = dict(values)
+        self._by_base: dict[str, list[T]] = defaultdict(list)
+        for name, value in values.items():
+            self._by_base[PurePath(name).name].append(value)
+
+    def get(self, path: Path) -> T | None:
+        """The value of the file at ``path``."""
+        parts = path.as_posix().split("/")
+        for start in range(len(parts)):
+            if (name := "/".join(parts[start:])) in self._values:
+                return self._values[name]
+        alike = self._by_base.get(path.name, [])
+        return alike[0] if len(alike) == 1 else None
+
+
+class _Image(msgspec.Struct):
+    id: int
+    file_name: str
+
+
+class _Annotation(msgspec.Struct):
+    image_id: int
+    bbox: tuple[float, float, float, float] | None = None
+    score: float = 1.0
+    category_id: int = 1
+    iscrowd: bool | int = 0
+
+
+def read_image_ids(path: Path) -> dict[str, int]:
+    """``file_name`` → ``id`` of the images of a COCO file.
+
+    Raises:
+        FormatError: it is not one.
+    """
+    return {
+        image.file_name: image.id
+        for _, first, raw in json_stream.batches(path, ("images",))
+        for image in json_stream.decode_batch(path, "images", first, raw, _Image)
+    }
+
+
+def read_boxes(path: Path, image_ids: Mapping[str, int] | None = None) -> ByName[tuple[Box, ...]]:
+    """The boxes of each file: of a COCO file, of COCO detections, or a plain list by file name.
+
+    Crowds are left out.
+
+    Args:
+        path: the JSON file.
+        image_ids: file name → id, which detections need.
+
+    Raises:
+        FormatError: the file is none of these, or a box is not one; the message says where.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path}: cannot read: {error.strerror}") from error
+    start = data.lstrip()[:1]
+    if start == b"[":
+        if image_ids is None:
+            raise FormatError(f"{path}: detections know images by number: add --coco-images FILE")
+        found = json_stream.decode(path, "$", data, list[_Annotation])
+        return _by_image(path, found, image_ids)
+    if start != b"{":
+        raise FormatError(f"{path}: holds no boxes: expected {_FORMS}")
+    try:
+        plain = msgspec.json.decode(data, type=dict[str, list[tuple[float, float, float, float]]])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _by_image(path, _annotations(path), read_image_ids(path))
+    return ByName(
+        {
+            name: tuple(Box(_checked(path, f"$.{name}[{i}]", box)) for i, box in enumerate(boxes))
+            for name, boxes in plain.items()
+        }
+    )
+
+
+def _annotations(path: Path) -> list[_Annotation]:
+    return [
+        annotation
+        for _, first, raw in json_stream.batches(path, ("annotations",))
+        for annotation in json_stream.decode_batch(path, "annotations", first, raw, _Annotation)
+    ]
+
+
+def _by_image(
+    path: Path, annotations: Iterable[_Annotation], image_ids: Mapping[str, int]
+) -> ByName[tuple[Box, ...]]:
+    names = {number: name for name, number in image_ids.items()}
+    boxes: dict[str, list[Box]] = defaultdict(list)
+    for place, entry in enumerate(annotations):
+        if entry.bbox is None or entry.iscrowd or entry.image_id not in names:
+            continue
+        x, y, width, height = entry.bbox
+        box = _checked(path, f"annotation {place}: bbox", (x, y, x + width, y + height))
+        boxes[names[entry.image_id]].append(Box(box, entry.score, entry.category_id))
+    return ByName({name: tuple(found) for name, found in boxes.items()})
+
+
+def _checked(path: Path, place: str, xyxy: tuple[float, float, float, float]) -> FloatArray:
+    box = np.array(xyxy)
+    if not (np.abs(box) <= LARGEST).all() or not (box[2:] > box[:2]).all():
+        raise FormatError(
+            f"{path}: {place} reaches from {list(xyxy[:2])} to {list(xyxy[2:])}: expected finite "
+            "pixels, and a right lower corner to the right of and below the left upper one"
+        )
+    return box

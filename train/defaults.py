@@ -1,0 +1,71 @@
+"""A sensible configuration for a dataset and this machine, where the user names no recipe."""
+
+import keras
+
+from kpdata.errors import TrainingError
+from kpdata.schema import WHOLE_IMAGE
+from kpdata.shards import Dataset
+from kpdata.train.config import CropFrom, Phase, TrainConfig
+
+_TRAIN = "train"
+_PICTURES_TO_SEE = 200_000
+_EPOCHS = (10, 300)
+_INPUT_SIZES = (128, 256)
+_STEP = 32
+
+
+def default_config(dataset: Dataset, model: str) -> TrainConfig:
+    """``model``, blazepose or regression, for these shards on this machine.
+
+    Small datasets get more epochs, of about 200,000 pictures in all; a GPU computes in bfloat16.
+    The input is as large as the shards' crops, from 128 to 256 px; whole images get 192 px on a
+    CPU and are cropped around their boxes, where they have any.
+
+    Raises:
+        TrainingError: there is no split to train on, or it is empty.
+    """
+    crop_side, crop_from = _look_at(dataset)
+    on_gpu = bool(keras.distribution.list_devices("gpu"))
+    size = crop_side or (256 if on_gpu else 192)
+    size = min(max(_STEP * round(size / _STEP), _INPUT_SIZES[0]), _INPUT_SIZES[1])
+    seen = dataset.manifest.splits[_TRAIN].records
+    epochs = min(max(_PICTURES_TO_SEE // max(seen, 1), _EPOCHS[0]), _EPOCHS[1])
+    return TrainConfig(
+        model=model,  # type: ignore[arg-type]
+        phases=_blazepose(epochs, size) if model == "blazepose" else _regression(epochs, size),
+        crop_from=crop_from,
+        margin=1.0 if crop_from == "image" else 1.25,
+        precision="mixed_bfloat16" if on_gpu else "float32",
+    )
+
+
+def _look_at(dataset: Dataset) -> tuple[int | None, CropFrom]:
+    """The side of the shards' crops, None for whole images, and what to crop those around."""
+    if _TRAIN not in dataset.splits:
+        raise TrainingError(
+            f"{dataset.folder} has no split 'train'; it has {', '.join(dataset.splits)}"
+        )
+    first = next(iter(dataset[_TRAIN]), None)
+    if first is None or first.view is None:
+        raise TrainingError(f"{dataset.folder}: the split 'train' is empty")
+    if first.view.instance != WHOLE_IMAGE:
+        return first.image.width, "bbox"
+    has_box = any(instance.bbox_xyxy is not None for instance in first.instances)
+    return None, "bbox" if has_box else "image"
+
+
+def _blazepose(epochs: int, size: int) -> tuple[Phase, ...]:
+    warmup = min(3, epochs / 4)
+    rest = max(1, epochs // 4)
+    return (
+        Phase("heatmap", epochs, size, 3e-3, warmup=warmup),
+        Phase("regression", rest, size, 2e-3, warmup=min(1, rest / 4)),
+    )
+
+
+def _regression(epochs: int, size: int) -> tuple[Phase, ...]:
+    warmup = max(1, epochs // 10)
+    return (
+        Phase("head", warmup, size, 1e-3),
+        Phase("all", epochs, size, 5e-4, warmup=min(1, epochs / 4)),
+    )

@@ -1,0 +1,169 @@
+"""The scores of a trained run on one split of a dataset, and the files that prove them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+import kpdata
+from kpdata import draw
+from kpdata.errors import KpdataError, TrainingError
+from kpdata.metrics import place
+from kpdata.schema import FloatArray
+from kpdata.shards import Dataset
+from kpdata.skeletons import Skeleton
+from kpdata.train import plots, predictions
+from kpdata.train.pictures import Framing, Pictures, load
+from kpdata.train.predictions import Recorded, Truth
+from kpdata.train.report import (
+    BARS,
+    CURVE,
+    MEAN_POSE,
+    METRICS,
+    SHEETS,
+    Report,
+    Settings,
+    appearing,
+    crop_source,
+    notes_on,
+    split_hash,
+)
+from kpdata.train.scores import FLOOR, chosen_reference, pck_curve, score_all
+
+if TYPE_CHECKING:
+    from kpdata.train.predictor import Predictor
+
+
+class Progress(Protocol):
+    """Who is told how far the evaluation is."""
+
+    def begin(self, name: str, total: int | None = None) -> None:
+        """A phase of ``total`` pictures begins."""
+
+    def reach(self, done: int) -> None:
+        """So many of them are done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A report, and the instances behind it in the same order throughout."""
+
+    report: Report
+    pictures: Pictures
+    truth: Truth
+    recorded: Recorded
+
+
+def evaluate(
+    predictor: "Predictor", dataset: Dataset, settings: Settings, progress: Progress
+) -> Evaluation:
+    """Predict and score one split.
+
+    Raises:
+        TrainingError: the dataset's keypoints are not the run's.
+        DatasetError: no such split, a damaged one, or nothing in it to look at.
+    """
+    check_skeleton(predictor.skeleton, dataset.skeleton)
+    split_sha256 = split_hash(dataset, settings.split)
+    pictures = _load(predictor, dataset, settings, progress)
+    progress.begin("predicting", len(pictures))
+    answers = predictor.predict(
+        pictures, flip=settings.flip_test, decode=settings.decode, on_done=progress.reach
+    )
+    truth, floor = Truth.of(pictures), placed_floor(predictor.info.mean_pose, pictures)
+    progress.begin("scoring")
+    scores = score_all(dataset.skeleton, truth, answers, floor, settings.seed, settings.resamples)
+    manifest, info = dataset.manifest, predictor.info
+    report = Report(
+        kpdata=kpdata.__version__,
+        settings=settings,
+        epoch=predictor.best.epoch,
+        crop=crop_source(pictures.crop, manifest),
+        input_size=pictures.side,
+        root_hash=manifest.root_hash,
+        trained_on=info.root_hash,
+        split_sha256=split_sha256,
+        skeleton=dataset.skeleton,
+        images=len(set(pictures.keys)),
+        instances=len(pictures),
+        left_out=pictures.counts,
+        notes=notes_on(settings.split, pictures.crop, manifest, info),
+        primary=answers.primary,
+        heads=scores.heads,
+        visibility=scores.visibility,
+        floor_definition=FLOOR,
+        floor=scores.floor,
+        not_computed=scores.not_computed,
+    )
+    return Evaluation(report, pictures, truth, Recorded(truth.keys, answers, floor))
+
+
+def check_skeleton(trained: Skeleton, given: Skeleton) -> None:
+    """Raise TrainingError unless both have the same keypoints in the same order."""
+    if trained.keypoints == given.keypoints:
+        return
+    missing = [name for name in trained.keypoints if name not in given.keypoints]
+    unknown = [name for name in given.keypoints if name not in trained.keypoints]
+    differences = [
+        f"{what} {', '.join(names)}"
+        for what, names in (("the dataset lacks", missing), ("the run does not know", unknown))
+        if names
+    ]
+    raise TrainingError(
+        f"the run predicts {len(trained)} keypoints of {trained.name}, the dataset has "
+        f"{len(given)} of {given.name}: {'; '.join(differences) or 'they stand in another order'}. "
+        "Convert the dataset with --to-skeleton and the run's skeleton"
+    )
+
+
+def placed_floor(mean_pose: npt.ArrayLike, pictures: Pictures) -> FloatArray:
+    """(N, K, 3) the mean pose (K, 2), 0 to 1 in the crop, in each picture's source; score 1."""
+    xy = place(np.asarray(mean_pose, np.float64), pictures.to_source, pictures.side)
+    return np.concatenate([xy, np.ones((*xy.shape[:2], 1))], axis=2)
+
+
+def save(evaluation: Evaluation, folder: Path) -> None:
+    """Write the numbers, the predictions and the pictures: all of them, or nothing.
+
+    ``metrics.json``, ``predictions.jsonl``, ``truth.jsonl``; ``pck_curve.png`` where there is a
+    reference length, ``keypoints.png``, and contact sheets of the best, median and worst.
+    """
+    report, recorded = evaluation.report, evaluation.recorded
+    with appearing(folder) as temporary:
+        predictions.write_predictions(temporary / predictions.PREDICTIONS, recorded)
+        predictions.write_truth(temporary / predictions.TRUTH, evaluation.truth)
+        _plot_curve(evaluation, temporary / CURVE)
+        plots.keypoint_bars(report.by_keypoint, temporary / BARS)
+        answer = recorded.predictions.keypoints[report.primary]
+        errors = plots.mean_errors(evaluation.pictures, answer)
+        for which in SHEETS:
+            sheet = plots.sheet(evaluation.pictures, answer, plots.choose(errors, which))
+            draw.write_png(temporary / f"sheet-{which}.png", sheet)
+        (temporary / METRICS).write_bytes(report.json())
+
+
+def _load(
+    predictor: "Predictor", dataset: Dataset, settings: Settings, progress: Progress
+) -> Pictures:
+    config = predictor.config
+    framing = Framing(settings.crop_from or config.crop_from, config.margin)
+    progress.begin("reading", dataset.manifest.splits[settings.split].instances)
+    side = predictor.input_size
+    return load(dataset, settings.split, framing, side, on_read=progress.reach)
+
+
+def _plot_curve(evaluation: Evaluation, path: Path) -> None:
+    report, answers = evaluation.report, evaluation.recorded.predictions.keypoints
+    named = {**answers, MEAN_POSE: evaluation.recorded.floor}
+    poses = {
+        name: evaluation.truth.poses(report.skeleton, keypoints)
+        for name, keypoints in named.items()
+    }
+    try:
+        reference = chosen_reference(poses[MEAN_POSE])
+    except KpdataError:
+        return
+    curves = {name: pck_curve(each) for name, each in poses.items()}
+    plots.pck_curves(curves, reference, path)

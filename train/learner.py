@@ -1,0 +1,142 @@
+"""The compiled training step: augmentation, model and losses in one Keras model."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from kpdata.skeletons import Skeleton
+from kpdata.train import device_augment, losses, targets
+from kpdata.train.config import Phase, TrainConfig
+from kpdata.train.losses import COORDINATE_LOSSES, Flow, Tensor, labelled
+from kpdata.train.models.blazepose import set_stage
+from kpdata.train.models.regression import backbone_of
+
+_OUTPUTS_OF = {
+    "heatmap": ("heatmap", "offset"),
+    "regression": ("xy_norm", "visibility"),
+}
+
+
+class Learner(keras.Model):
+    """A model in training: takes the batches of :class:`kpdata.train.batches.Batches`.
+
+    Outputs that a phase does not train are not computed.
+
+    Args:
+        net: the model to train; its variables are shared, not copied.
+        config: how.
+        phase: what.
+        skeleton: names the keypoints.
+    """
+
+    def __init__(self, net: keras.Model, config: TrainConfig, phase: Phase, skeleton: Skeleton):
+        super().__init__(name="learner")
+        freeze(net, phase)
+        trained = _OUTPUTS_OF.get(phase.trains, tuple(net.output))
+        outputs = {name: value for name, value in net.output.items() if name in trained}
+        self.net = net
+        self.flow = Flow(name="flow") if "sigma" in outputs else None
+        if self.flow:
+            self.flow.build((None, 2))
+        self.config, self.size, self.skeleton = config, phase.input_size, skeleton
+        augment = partial(
+            device_augment.apply, size=phase.input_size, flip_index=skeleton.flip_index
+        )
+        self.augment = compiled(augment)
+        self.trained_outputs = keras.Model(net.inputs, outputs).__call__
+        self.trackers = {name: keras.metrics.Mean(name) for name in self._shares(outputs)}
+        self.built = True
+
+    def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Tensor]:
+        """A batch → the model's outputs, and the keypoints of the augmented pictures."""
+        draws = {k: v for k, v in inputs.items() if k not in ("image", "keypoints")}
+        image, keypoints = self.augment(inputs["image"], inputs["keypoints"], draws)
+        return {**self.trained_outputs(image, training=training), "keypoints": keypoints}
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The weighted sum of the losses that the outputs allow; each is tracked by its name."""
+        total = 0.0
+        for name, share in self._shares(y_pred).items():
+            value = getattr(self, f"_{name}_loss")(y_pred, self._weights(y_pred))
+            self.trackers[name].update_state(value)
+            total = total + share * value
+        return total
+
+    def _shares(self, outputs: dict[str, Tensor]) -> dict[str, float]:
+        """Loss → its weight in the sum, for those that mean something here."""
+        shares = self.config.losses
+        possible = {
+            "heatmap": "heatmap" in outputs and self.config.model == "blazepose",
+            "offset": "offset" in outputs,
+            "coordinates": "xy_norm" in outputs,
+            "visibility": "visibility" in outputs,
+            "limbs": "xy_norm" in outputs and len(self.skeleton.edge_index) > 0,
+        }
+        return {
+            name: getattr(shares, name)
+            for name, is_possible in possible.items()
+            if is_possible and getattr(shares, name) > 0
+        }
+
+    def _weights(self, outputs: dict[str, Tensor]) -> Tensor:
+        named = self.config.keypoint_weights
+        importance = [named.get(name, 1.0) for name in self.skeleton.keypoints]
+        return labelled(outputs["keypoints"], np.array(importance, np.float32))
+
+    def _heatmap_loss(self, outputs: dict[str, Tensor], weights: Tensor) -> Tensor:
+        found = outputs["heatmap"]
+        sigma = self.config.heatmap_sigma
+        true = targets.heatmaps(outputs["keypoints"], self.size, found.shape[1], sigma)
+        return losses.heatmap_mse(true, found, weights)
+
+    def _offset_loss(self, outputs: dict[str, Tensor], weights: Tensor) -> Tensor:
+        found, keypoints = outputs["offset"], outputs["keypoints"]
+        true = targets.offsets(keypoints, self.size, found.shape[1])
+        discs = targets.discs(keypoints, self.size, found.shape[1])
+        return losses.offset_l1(true, found, discs, weights)
+
+    def _coordinates_loss(self, outputs: dict[str, Tensor], weights: Tensor) -> Tensor:
+        true, found = targets.normalise_xy(outputs["keypoints"], self.size), outputs["xy_norm"]
+        if self.flow:
+            return losses.rle(true, found, outputs["sigma"], weights, self.flow)
+        return COORDINATE_LOSSES[self.config.coordinate_loss](true, found, weights)
+
+    def _visibility_loss(self, outputs: dict[str, Tensor], weights: Tensor) -> Tensor:
+        return losses.visibility_bce(outputs["keypoints"], outputs["visibility"], weights)
+
+    def _limbs_loss(self, outputs: dict[str, Tensor], weights: Tensor) -> Tensor:
+        true = targets.normalise_xy(outputs["keypoints"], self.size)
+        return losses.limb_length(true, outputs["xy_norm"], weights, self.skeleton.edge_index)
+
+
+def freeze(net: keras.Model, phase: Phase) -> None:
+    """Let learn what the phase trains, and nothing else."""
+    if phase.trains in ("head", "all"):
+        backbone_of(net).trainable = phase.trains == "all"
+    else:
+        set_stage(net, phase.trains)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` under XLA where the step around it is not."""
+    if jit():
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True)
+
+
+def jit() -> bool:
+    """Whether the whole step runs under XLA: not on TensorFlow's CPU, whose convolutions lose."""
+    on_cpu = not keras.distribution.list_devices("gpu")
+    return not (keras.backend.backend() == "tensorflow" and on_cpu)

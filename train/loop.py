@@ -1,0 +1,97 @@
+"""A training run: phase after phase of ``model.fit``, resumable after any epoch."""
+
+import importlib
+
+import keras
+
+import kpdata
+from kpdata.metrics import mean_pose
+from kpdata.shards import Dataset
+from kpdata.train.config import TrainConfig
+from kpdata.train.event_log import EventLog
+from kpdata.train.phase import PhaseRun, Splits, Watcher
+from kpdata.train.pictures import Framing, Pictures, load
+from kpdata.train.preflight import check, refuse_failed
+from kpdata.train.run_folder import RunFolder, RunInfo, State
+
+TRAIN, VAL = "train", "val"
+
+
+def train(
+    folder: RunFolder,
+    dataset: Dataset,
+    config: TrainConfig,
+    watcher: Watcher,
+    check_first: bool = True,
+) -> State:
+    """Train all phases that are not done yet; a folder that holds a run is gone on with.
+
+    Args:
+        folder: the run's; locked while this runs.
+        dataset: shards with a split ``train``, and ``val`` to select by.
+        config: the folder's, if it holds a run.
+        watcher: hears of it.
+        check_first: refuse data and models that fail the gates, before a new run.
+
+    Raises:
+        TrainingError: a gate failed, there is nothing to train on, or a loss is not a number.
+    """
+    keras.utils.set_random_seed(config.seed % 2**32)
+    keras.config.set_dtype_policy(config.precision)
+    if VAL not in dataset.splits:
+        watcher.warn("the shards have no split 'val': the last epoch is kept, not the best")
+    with folder.locked(), EventLog(folder.logs) as log:
+        state = folder.state()
+        splits = None
+        for number in range(state.done, len(config.phases)):
+            side = config.phases[number].input_size
+            if splits is None or splits.train.side != side:
+                splits = load_splits(dataset, config, side, watcher)
+            if not state.rows:
+                if check_first:
+                    _check(config, splits.train, watcher)
+                folder.begin(config, run_info(dataset, splits))
+            state = PhaseRun(folder, config, number, splits, state, watcher, log).run()
+    return state
+
+
+def _check(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> None:
+    watcher.checking()
+    verdicts = []
+    for verdict in check(config, pictures):
+        watcher.checked(verdict)
+        verdicts.append(verdict)
+    refuse_failed(verdicts)
+
+
+def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watcher) -> Splits:
+    """The pictures of ``train``, copies included, and of ``val``."""
+    framing = Framing(config.crop_from, config.margin)
+
+    def loaded(split: str) -> Pictures:
+        copies = split == TRAIN
+        return load(
+            dataset, split, framing, side, copies, on_read=lambda n: watcher.reading(split, n)
+        )
+
+    return Splits(loaded(TRAIN), loaded(VAL) if VAL in dataset.splits else None)
+
+
+def run_info(dataset: Dataset, splits: Splits) -> RunInfo:
+    """What the folder says of the data."""
+    train = splits.train
+    pose = mean_pose(train.keypoints[..., :2] / train.side, train.keypoints[..., 2])
+    backend = keras.backend.backend()
+    return RunInfo(
+        shards=str(dataset.folder.resolve()),
+        root_hash=dataset.manifest.root_hash,
+        skeleton=dataset.skeleton,
+        crop=train.crop,
+        mean_pose=tuple((float(x), float(y)) for x, y in pose),
+        pictures={TRAIN: len(train), VAL: len(splits.val) if splits.val else 0},
+        software={
+            "kpdata": kpdata.__version__,
+            "keras": keras.__version__,
+            backend: importlib.import_module(backend).__version__,
+        },
+    )

@@ -1,0 +1,87 @@
+"""Optimisers, their learning rates, and the average of the weights that they keep."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from kpdata.train.config import Phase, TrainConfig
+from kpdata.train.run_folder import Row
+
+_OPTIMISERS = {
+    "adamw": keras.optimizers.AdamW,
+    "adam": keras.optimizers.Adam,
+    "rmsprop": keras.optimizers.RMSprop,
+}
+_PLATEAU_FACTOR = 0.5
+
+
+def make_optimiser(config: TrainConfig, phase: Phase, steps: int) -> Any:
+    """The phase's optimiser; biases and normalisation layers are not decayed.
+
+    Args:
+        config: the run's.
+        phase: the phase.
+        steps: batches an epoch.
+    """
+    optimiser = _OPTIMISERS[config.optimizer](
+        learning_rate=_rate(config, phase, steps),
+        weight_decay=config.weight_decay or None,
+        global_clipnorm=config.clip_norm or None,
+        use_ema=config.ema > 0,
+        ema_momentum=config.ema or 0.99,
+    )
+    if config.weight_decay:
+        optimiser.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimiser
+
+
+def _rate(config: TrainConfig, phase: Phase, steps: int) -> Any:
+    warmup = round(phase.warmup * steps)
+    if config.schedule == "plateau":
+        return phase.learning_rate
+    return keras.optimizers.schedules.CosineDecay(
+        phase.learning_rate / 100 if warmup else phase.learning_rate,
+        phase.epochs * steps - warmup,
+        alpha=phase.final_rate,
+        warmup_target=phase.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def plateau_rate(config: TrainConfig, phase: Phase, rows: Sequence[Row]) -> float:
+    """The rate after these epochs of a phase: halved each time the score has not risen for long.
+
+    It follows from the history alone, so that a resumed run has it again.
+    """
+    rate, best, waited = phase.learning_rate, -math.inf, 0
+    for row in rows:
+        if row.score is None:
+            continue
+        best, waited = (row.score, 0) if row.score > best else (best, waited + 1)
+        if waited >= config.plateau_patience:
+            rate, waited = rate * _PLATEAU_FACTOR, 0
+    return max(rate, phase.learning_rate * phase.final_rate)
+
+
+def epochs_since_best(scores: Sequence[float]) -> int:
+    """How many scores ago the first highest one was; 0 for none."""
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+@contextlib.contextmanager
+def averaged_weights(learner: keras.Model, optimiser: Any) -> Iterator[None]:
+    """The learning variables' moving average in their place, where the optimiser keeps one."""
+    if not optimiser.use_ema:
+        yield
+        return
+    variables = learner.trainable_variables
+    own = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    optimiser.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, own, strict=True):
+            variable.assign(value)

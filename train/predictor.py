@@ -1,0 +1,110 @@
+"""A finished, or at least begun, run as something that finds keypoints in pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kpdata.errors import KpdataError, TrainingError
+from kpdata.skeletons import Skeleton
+from kpdata.train.config import TrainConfig
+from kpdata.train.models import build
+from kpdata.train.pictures import Views
+from kpdata.train.predictions import Decode, Predictions
+from kpdata.train.reader import PoseReader, read_pictures
+from kpdata.train.run_folder import Best, RunFolder, RunInfo
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The best weights of a run.
+
+    Attributes:
+        path: the run's folder.
+        config: what it did.
+        info: what it was trained on.
+        best: which weights these are.
+    """
+
+    path: Path
+    config: TrainConfig
+    info: RunInfo
+    best: Best
+
+    @classmethod
+    def open(cls, path: Path) -> "Predictor":
+        """Read a run's folder; nothing in it is executed.
+
+        Raises:
+            TrainingError: no run lies there, it is damaged, or it has no weights yet.
+        """
+        folder = RunFolder(path)
+        config, info, best = folder.config(), folder.info(), folder.state().best
+        if best is None:
+            raise TrainingError(f"{path} has no weights yet: its first epoch is not done")
+        return cls(path, config, info, best)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Names the keypoints that it finds."""
+        return self.info.skeleton
+
+    @property
+    def input_size(self) -> int:
+        """The side of the pictures that it takes, in pixels."""
+        return self.best.input_size
+
+    @cached_property
+    def net(self) -> Any:
+        """The Keras model, with its weights."""
+        config = msgspec.structs.replace(self.config, weights="none")  # the run has its own
+        net = build(config, len(self.skeleton), self.input_size)
+        weights = RunFolder(self.path).weights(self.best.file)
+        try:
+            net.load_weights(weights)
+        except (ValueError, KeyError, OSError) as error:
+            raise TrainingError(f"{weights} does not fit the run's config.json: {error}") from error
+        return net
+
+    def predict(
+        self,
+        pictures: Views,
+        flip: bool = True,
+        decode: Decode = "dark",
+        on_done: Callable[[int], None] | None = None,
+    ) -> Predictions:
+        """Keypoints in source pixels.
+
+        Args:
+            pictures: whose side is ``input_size``.
+            flip: average with what is seen in the mirror image.
+            decode: how a heatmap gives a place; ``udp`` needs a model with offsets.
+            on_done: is told how many pictures are done.
+
+        Raises:
+            KpdataError: pictures of another size, or a decoding that the model lacks.
+        """
+        if pictures.side != self.input_size:
+            raise KpdataError(
+                f"pictures of {pictures.side} px: this model takes {self.input_size} px"
+            )
+        return read_pictures(self._reader(flip, decode), pictures, on_done)
+
+    def _reader(self, flip: bool, decode: Decode) -> PoseReader:
+        if decode == "udp" and "offset" not in self.net.output:
+            raise KpdataError(
+                f"{self.path}: --decode udp needs offset maps, and this run was trained without "
+                "them (offsets=false)"
+            )
+        key = (flip, decode)
+        if key not in self._readers:
+            heads = self.best.heads
+            self._readers[key] = PoseReader(self.net, self.skeleton, heads, flip, decode)
+        return self._readers[key]
+
+    @cached_property
+    def _readers(self) -> dict[tuple[bool, Decode], PoseReader]:
+        return {}

@@ -1,0 +1,120 @@
+"""A trained model as one compiled function: uint8 pictures in, keypoints out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from kpdata.schema import FloatArray
+from kpdata.skeletons import Skeleton
+from kpdata.train import targets
+from kpdata.train.config import Trains
+from kpdata.train.losses import Tensor
+from kpdata.train.pictures import Views
+from kpdata.train.predictions import Decode, Predictions
+
+DECODES = ("dark", "udp", "quadratic", "argmax")
+
+HEATMAP, COORDINATES = "heatmap", "coordinates"
+
+HEADS: dict[Trains, tuple[str, ...]] = {
+    "heatmap": (HEATMAP,),
+    "regression": (COORDINATES,),
+    "both": (HEATMAP, COORDINATES),
+    "head": (COORDINATES,),
+    "all": (COORDINATES,),
+}
+"""What a phase teaches a model to say."""
+
+_BATCH = 32
+
+
+class PoseReader(keras.Model):
+    """Pictures (B, S, S, 3) of any type, 0 … 255 → heads (B, K, 3) in input pixels.
+
+    Args:
+        net: a model of :mod:`kpdata.train.models`.
+        skeleton: for its mirror image.
+        heads: which of ``heatmap`` and ``coordinates`` to read.
+        flip: average with what is seen in the mirror image.
+        decode: how a heatmap gives a place.
+    """
+
+    def __init__(
+        self,
+        net: keras.Model,
+        skeleton: Skeleton,
+        heads: tuple[str, ...],
+        flip: bool = True,
+        decode: Decode = "dark",
+    ):
+        super().__init__(name="reader")
+        wanted = {"heatmap", "offset"} if HEATMAP in heads else set()
+        wanted |= {"xy_norm", "visibility"} if COORDINATES in heads else set()
+        outputs = {name: value for name, value in net.output.items() if name in wanted}
+        self.net = keras.Model(net.inputs, outputs)
+        self.size = net.inputs[0].shape[1]
+        self.heads, self.flip, self.decode = heads, flip, decode
+        self.flip_index = skeleton.flip_index
+        self.built = True
+
+    def call(self, image: Tensor) -> dict[str, Tensor]:
+        """``heatmap`` and ``coordinates`` (B, K, 3), ``visibility`` (B, K)."""
+        seen = targets.normalise(image)
+        outputs = self.net(seen, training=False)
+        if self.flip:
+            mirrored = targets.flip_back(
+                self.net(ops.flip(seen, axis=2), training=False), self.flip_index
+            )
+            outputs = {name: (value + mirrored[name]) / 2 for name, value in outputs.items()}
+        found = {}
+        if HEATMAP in self.heads:
+            found[HEATMAP] = self._decoded(outputs)
+        if COORDINATES in self.heads:
+            visible = ops.sigmoid(outputs["visibility"])
+            xy = outputs["xy_norm"] * self.size
+            found[COORDINATES] = ops.concatenate([xy, visible[..., None]], axis=-1)
+            found["visibility"] = visible
+        return found
+
+    def _decoded(self, outputs: dict[str, Tensor]) -> Tensor:
+        maps = outputs["heatmap"]
+        if self.decode == "udp":
+            return targets.decode_udp(maps, outputs["offset"], self.size)
+        decoders: dict[str, Callable[..., Any]] = {
+            "dark": targets.decode_dark,
+            "quadratic": targets.decode_quadratic,
+            "argmax": targets.decode_argmax,
+        }
+        return decoders[self.decode](maps, self.size)
+
+
+def read_pictures(
+    reader: PoseReader,
+    pictures: Views,
+    on_done: Callable[[int], None] | None = None,
+    batch_size: int = _BATCH,
+) -> Predictions:
+    """Every picture's keypoints; ``on_done`` is told how many pictures are done."""
+    found: dict[str, list[npt.NDArray[Any]]] = {}
+    count = len(pictures)
+    for start in range(0, count, batch_size):
+        chosen = np.arange(start, start + batch_size)
+        images = pictures.images[np.minimum(chosen, count - 1)]  # full, so that nothing recompiles
+        for name, value in reader.predict_on_batch(images).items():
+            found.setdefault(name, []).append(value[: count - start])
+        if on_done:
+            on_done(min(count, start + batch_size))
+    arrays = {name: np.concatenate(parts).astype(np.float64) for name, parts in found.items()}
+    visibility = arrays.pop("visibility", None)
+    keypoints = {name: _in_source(value, pictures) for name, value in arrays.items()}
+    return Predictions(keypoints, visibility, reader.heads[0])
+
+
+def _in_source(keypoints: FloatArray, pictures: Views) -> FloatArray:
+    linear, shift = pictures.to_source[:, :, :2], pictures.to_source[:, None, :, 2]
+    xy = keypoints[..., :2] @ linear.swapaxes(1, 2) + shift
+    return np.concatenate([xy, keypoints[..., 2:]], axis=2)

@@ -1,0 +1,1 @@
+"""Named training runs: one module each, whose docstring says what it costs and what it reaches."""
