@@ -31,7 +31,7 @@ from kpdata.splits import Splits, group_finder
 _SECONDS_WORTH_WORKERS = 3.0
 """What workers must save, since they take half of it to start and to end."""
 
-_SECONDS_PER_IMAGE, _SECONDS_PER_PICTURE = 0.0005, 0.002
+_SECONDS_PER_IMAGE, _SECONDS_PER_PICTURE = 0.0003, 0.002
 """Rough costs of storing an image as it is and of drawing a picture, on one core."""
 
 _POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
