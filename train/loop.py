@@ -7,11 +7,11 @@ import keras
 import kpdata
 from kpdata.metrics import mean_pose
 from kpdata.shards import Dataset
+from kpdata.train.checks.preflight import check, refuse_failed
 from kpdata.train.config import TrainConfig
 from kpdata.train.event_log import EventLog
 from kpdata.train.phase import PhaseRun, Splits, Watcher
 from kpdata.train.pictures import Framing, Pictures, load
-from kpdata.train.preflight import check, refuse_failed
 from kpdata.train.run_folder import RunFolder, RunInfo, State
 
 TRAIN, VAL = "train", "val"

@@ -14,9 +14,9 @@ import numpy as np
 from kpdata.errors import TrainingError
 from kpdata.metrics import pck
 from kpdata.train.batches import Batches
+from kpdata.train.checks.gates import Verdict
 from kpdata.train.config import Phase, TrainConfig
 from kpdata.train.event_log import EventLog
-from kpdata.train.gates import Verdict
 from kpdata.train.learner import Learner, jit
 from kpdata.train.models import build
 from kpdata.train.optimisers import (
@@ -26,11 +26,11 @@ from kpdata.train.optimisers import (
     plateau_rate,
 )
 from kpdata.train.pictures import Pictures
-from kpdata.train.plots import curves, sheet
-from kpdata.train.predictions import Predictions, Truth
 from kpdata.train.reader import HEADS, PoseReader, read_pictures
 from kpdata.train.run_folder import Best, Row, RunFolder, State
-from kpdata.train.scores import chosen_reference
+from kpdata.train.scoring.plots import curves, sheet
+from kpdata.train.scoring.predictions import Predictions, Truth
+from kpdata.train.scoring.scores import chosen_reference
 
 _EPOCHS_BETWEEN_PICTURES = 10
 _PICTURES_SHOWN = 6

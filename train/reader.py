@@ -14,7 +14,7 @@ from kpdata.train import targets
 from kpdata.train.config import Trains
 from kpdata.train.losses import Tensor
 from kpdata.train.pictures import Views
-from kpdata.train.predictions import Decode, Predictions
+from kpdata.train.scoring.predictions import Decode, Predictions
 
 DECODES = ("dark", "udp", "quadratic", "argmax")
 

@@ -13,7 +13,7 @@ from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
 
 if TYPE_CHECKING:
-    from kpdata.train.report import Report
+    from kpdata.train.scoring.report import Report
 
 
 @click.command("evaluate", short_help=COMMANDS["evaluate"])
@@ -58,9 +58,9 @@ def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
 
     need_trainer()
     from kpdata.shards import Dataset
-    from kpdata.train.evaluate import evaluate, save
     from kpdata.train.predictor import Predictor
-    from kpdata.train.report import Settings
+    from kpdata.train.scoring.evaluate import evaluate, save
+    from kpdata.train.scoring.report import Settings
 
     settings = Settings(
         split=options["split"],

@@ -13,9 +13,9 @@ from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, quiet
 
 if TYPE_CHECKING:
-    from kpdata.train.boxes import Box, ByName
-    from kpdata.train.predict import Tally
-    from kpdata.train.predict_files import CocoResults
+    from kpdata.train.predict.boxes import Box, ByName
+    from kpdata.train.predict.files import CocoResults
+    from kpdata.train.predict.frames import Tally
     from kpdata.train.predictor import Predictor
 
 _SHOWN = 20
@@ -75,8 +75,8 @@ def command(**options: Any) -> None:
     from kpdata.cli.training import need_trainer
 
     need_trainer()
-    from kpdata.train.media import find
-    from kpdata.train.predict import Tally
+    from kpdata.train.predict.frames import Tally
+    from kpdata.train.predict.media import find
     from kpdata.train.predictor import Predictor
 
     items = find(options["inputs"], besides=options["out"])
@@ -96,8 +96,8 @@ def _boxes_and_results(
     options: dict[str, Any],
 ) -> "tuple[ByName[tuple[Box, ...]] | None, CocoResults]":
     from kpdata.errors import FormatError
-    from kpdata.train.boxes import ByName, read_boxes, read_image_ids
-    from kpdata.train.predict_files import CocoResults
+    from kpdata.train.predict.boxes import ByName, read_boxes, read_image_ids
+    from kpdata.train.predict.files import CocoResults
 
     ids = options["coco_images"] and read_image_ids(options["coco_images"])
     boxes = options["boxes"] and read_boxes(options["boxes"], ids)
@@ -118,9 +118,9 @@ def _predict(
     meter: Meter,
     options: dict[str, Any],
 ) -> None:
-    from kpdata.train.media import count_frames
-    from kpdata.train.predict import predict_frames, read_frames
-    from kpdata.train.predict_files import Answers
+    from kpdata.train.predict.files import Answers
+    from kpdata.train.predict.frames import predict_frames, read_frames
+    from kpdata.train.predict.media import count_frames
 
     margin = options["margin"] or predictor.config.margin
     if boxes is None:

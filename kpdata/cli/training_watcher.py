@@ -1,8 +1,8 @@
 """Shows a training run on a meter; imported only by the commands that run one."""
 
 from kpdata.cli.console import Meter
+from kpdata.train.checks.gates import Verdict
 from kpdata.train.config import Phase, TrainConfig
-from kpdata.train.gates import Verdict
 from kpdata.train.phase import Watcher
 from kpdata.train.run_folder import Row
 

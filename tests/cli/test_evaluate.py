@@ -17,10 +17,10 @@ from kpdata.cli.training import need_trainer
 from kpdata.skeletons import COCO17, LSP14, Skeleton
 from kpdata.train.config import Phase, TrainConfig
 from kpdata.train.pictures import Pictures
-from kpdata.train.predictions import Predictions, read_predictions, read_truth
-from kpdata.train.report import FILES, read_report
 from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
-from kpdata.train.scores import score_all
+from kpdata.train.scoring.predictions import Predictions, read_predictions, read_truth
+from kpdata.train.scoring.report import FILES, read_report
+from kpdata.train.scoring.scores import score_all
 
 Kpdata = Callable[..., Any]
 

@@ -201,7 +201,7 @@ def test_images_take_the_numbers_of_a_coco_file_and_unknown_ones_are_counted(
 
 
 def test_a_video_becomes_a_video_and_its_lines_name_the_frames(kpdata, tmp_path):
-    from kpdata.train.media import VideoFile
+    from kpdata.train.predict.media import VideoFile
 
     clip, out = tmp_path / "clip.mp4", tmp_path / "out"
     with VideoFile(clip, 12) as file:

@@ -8,10 +8,10 @@ from kpdata import draw
 from kpdata.errors import TrainingError
 from kpdata.metrics import Poses, pck
 from kpdata.skeletons import Skeleton
-from kpdata.train import plots
 from kpdata.train.pictures import Pictures
-from kpdata.train.report import MEAN_POSE
-from kpdata.train.scores import CURVE_THRESHOLDS
+from kpdata.train.scoring import plots
+from kpdata.train.scoring.report import MEAN_POSE
+from kpdata.train.scoring.scores import CURVE_THRESHOLDS
 
 PAIR = Skeleton(
     name="pair", keypoints=("left_eye", "right_eye", "nose"), torso=("left_eye", "right_eye")

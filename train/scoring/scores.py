@@ -16,7 +16,7 @@ from kpdata.metrics.measure import RESAMPLES
 from kpdata.metrics.poses import reference_lengths
 from kpdata.schema import FloatArray
 from kpdata.skeletons import Skeleton
-from kpdata.train.predictions import Predictions, Truth
+from kpdata.train.scoring.predictions import Predictions, Truth
 
 CURVE_THRESHOLDS = np.arange(51) / 100
 """0, 0.01 … 0.5 reference lengths."""

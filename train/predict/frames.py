@@ -12,9 +12,9 @@ from kpdata.errors import ImageError
 from kpdata.images import Pixels
 from kpdata.schema import FloatArray
 from kpdata.skeletons import Skeleton
-from kpdata.train.boxes import Box, ByName
-from kpdata.train.media import Item, read
 from kpdata.train.pictures import Views, shrink_for
+from kpdata.train.predict.boxes import Box, ByName
+from kpdata.train.predict.media import Item, read
 
 AT_A_TIME = 32
 _MOST_BYTES = 256 << 20

@@ -14,10 +14,10 @@ from kpdata.metrics import place
 from kpdata.schema import FloatArray
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
-from kpdata.train import plots, predictions
 from kpdata.train.pictures import Framing, Pictures, load
-from kpdata.train.predictions import Recorded, Truth
-from kpdata.train.report import (
+from kpdata.train.scoring import plots, predictions
+from kpdata.train.scoring.predictions import Recorded, Truth
+from kpdata.train.scoring.report import (
     BARS,
     CURVE,
     MEAN_POSE,
@@ -30,7 +30,7 @@ from kpdata.train.report import (
     notes_on,
     split_hash,
 )
-from kpdata.train.scores import FLOOR, chosen_reference, pck_curve, score_all
+from kpdata.train.scoring.scores import FLOOR, chosen_reference, pck_curve, score_all
 
 if TYPE_CHECKING:
     from kpdata.train.predictor import Predictor

@@ -20,8 +20,8 @@ from kpdata.manifest import write_atomically
 from kpdata.metrics import Score
 from kpdata.schema import VISIBLE, FloatArray, Instance
 from kpdata.train.pictures import Pictures
-from kpdata.train.report import MEAN_POSE
-from kpdata.train.scores import CURVE_THRESHOLDS
+from kpdata.train.scoring.report import MEAN_POSE
+from kpdata.train.scoring.scores import CURVE_THRESHOLDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,8 +18,8 @@ from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
 from kpdata.splits import TRAIN
 from kpdata.train.config import CropFrom
-from kpdata.train.predictions import PREDICTIONS, TRUTH, Decode
 from kpdata.train.run_folder import RunInfo
+from kpdata.train.scoring.predictions import PREDICTIONS, TRUTH, Decode
 
 METRICS = "metrics.json"
 CURVE, BARS, SHEETS = "pck_curve.png", "keypoints.png", ("best", "median", "worst")

@@ -14,12 +14,19 @@ from hypothesis import strategies as st
 import kpdata
 from kpdata.errors import DatasetError, SchemaError, TrainingError
 from kpdata.skeletons import COCO17, LSP14, Skeleton
-from kpdata.train import predictions as files
-from kpdata.train.evaluate import check_skeleton
-from kpdata.train.predictions import Predictions, Recorded, Truth
-from kpdata.train.report import METRICS, appearing, crop_source, notes_on, read_report, split_hash
 from kpdata.train.run_folder import RunInfo
-from kpdata.train.scores import pck_curve, score_all
+from kpdata.train.scoring import predictions as files
+from kpdata.train.scoring.evaluate import check_skeleton
+from kpdata.train.scoring.predictions import Predictions, Recorded, Truth
+from kpdata.train.scoring.report import (
+    METRICS,
+    appearing,
+    crop_source,
+    notes_on,
+    read_report,
+    split_hash,
+)
+from kpdata.train.scoring.scores import pck_curve, score_all
 
 METRIC_NAMES = {
     "PCK@0.2", "PCKh@0.5", "pckh@0.707 (stretched)", "PCP@0.5", "AUC@0.2", "EPE", "NME", "OKS AP",

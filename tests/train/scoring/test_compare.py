@@ -6,11 +6,11 @@ import pytest
 
 from kpdata.errors import DatasetError
 from kpdata.skeletons import Skeleton
-from kpdata.train import predictions as files
-from kpdata.train.compare import compare_answers, compare_runs
-from kpdata.train.predictions import Predictions, Recorded, Truth
-from kpdata.train.report import METRICS, Report, Settings
-from kpdata.train.scores import FLOOR, score_all
+from kpdata.train.scoring import predictions as files
+from kpdata.train.scoring.compare import compare_answers, compare_runs
+from kpdata.train.scoring.predictions import Predictions, Recorded, Truth
+from kpdata.train.scoring.report import METRICS, Report, Settings
+from kpdata.train.scoring.scores import FLOOR, score_all
 
 STICK = Skeleton(
     name="stick",

@@ -10,8 +10,8 @@ import numpy as np
 
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray
 from kpdata.skeletons import Skeleton
-from kpdata.train.placement import FEW, coordinate_faults, share_outside
-from kpdata.train.sides import Couple, Group, best_couple, lonely_pair, telling_groups
+from kpdata.train.checks.placement import FEW, coordinate_faults, share_outside
+from kpdata.train.checks.sides import Couple, Group, best_couple, lonely_pair, telling_groups
 
 VISIBILITY, SIDES, COORDINATES = "visibility", "left and right", "coordinates"
 OVERFIT, VARIETY = "overfit", "variety"

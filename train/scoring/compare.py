@@ -12,7 +12,7 @@ from kpdata.errors import DatasetError
 from kpdata.metrics import Difference
 from kpdata.metrics.measure import RESAMPLES
 from kpdata.skeletons import Skeleton
-from kpdata.train.predictions import (
+from kpdata.train.scoring.predictions import (
     PREDICTIONS,
     TRUTH,
     Key,
@@ -22,8 +22,13 @@ from kpdata.train.predictions import (
     read_predictions,
     read_truth,
 )
-from kpdata.train.report import METRICS, Report, Settings, evaluation_folder, read_report
-from kpdata.train.scores import Measures, Reasons, localisation_measures, visibility_measures
+from kpdata.train.scoring.report import METRICS, Report, Settings, evaluation_folder, read_report
+from kpdata.train.scoring.scores import (
+    Measures,
+    Reasons,
+    localisation_measures,
+    visibility_measures,
+)
 
 SAME_PLACE = 0.05
 """Pixels by which one keypoint may differ between truths that were read from different crops."""

@@ -12,9 +12,9 @@ from kpdata import draw, images
 from kpdata.images import Pixels
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray, Instance
 from kpdata.skeletons import Skeleton
-from kpdata.train.boxes import Box, ByName
-from kpdata.train.media import Item, VideoFile, frame_rate
-from kpdata.train.predict import Found, Frame
+from kpdata.train.predict.boxes import Box, ByName
+from kpdata.train.predict.frames import Found, Frame
+from kpdata.train.predict.media import Item, VideoFile, frame_rate
 
 PREDICTIONS, SKELETON, OVERLAYS = "predictions.jsonl", "skeleton.json", "overlays"
 

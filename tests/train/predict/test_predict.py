@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from kpdata import images
 from kpdata.errors import FormatError
 from kpdata.skeletons import Skeleton
-from kpdata.train import predict
-from kpdata.train.boxes import Box, ByName, read_boxes, read_image_ids
-from kpdata.train.media import Item, VideoFile, count_frames, find, frame_rate, read
 from kpdata.train.pictures import Pictures
-from kpdata.train.predict import Frame, Tally, as_views, predict_frames, read_frames
-from kpdata.train.predict_files import Answers, CocoResults, overlay
+from kpdata.train.predict import frames
+from kpdata.train.predict.boxes import Box, ByName, read_boxes, read_image_ids
+from kpdata.train.predict.files import Answers, CocoResults, overlay
+from kpdata.train.predict.frames import Frame, Tally, as_views, predict_frames, read_frames
+from kpdata.train.predict.media import Item, VideoFile, count_frames, find, frame_rate, read
 
 SKELETON = Skeleton("dots", ("left_hand", "right_hand", "head"), edges=(("left_hand", "head"),))
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
@@ -120,8 +120,8 @@ def test_frames_are_read_as_they_are_needed(monkeypatch):
 
     finder = DotFinder()
     next(predict_frames(finder, many(), 1.0))
-    assert read_so_far == predict.AT_A_TIME
-    monkeypatch.setattr(predict, "_MOST_BYTES", 80 * 60 * 3 * 2)
+    assert read_so_far == frames.AT_A_TIME
+    monkeypatch.setattr(frames, "_MOST_BYTES", 80 * 60 * 3 * 2)
     assert len(list(predict_frames(finder, many(), 1.0))) == 100
     assert set(finder.chunks[1:]) == {2}
 
@@ -299,7 +299,7 @@ def test_files_without_a_box_are_counted_and_left_out(tmp_path):
     assert (tally.without_box, tally.instances, tally.frames) == (2, 2, 1)
 
 
-def found_in(pixels: np.ndarray, **changes: object) -> predict.Found:
+def found_in(pixels: np.ndarray, **changes: object) -> frames.Found:
     (found,) = predict_frames(DotFinder(**changes), [frame(pixels)], 1.0)
     return found
 
@@ -313,7 +313,7 @@ def test_overlays_leave_out_what_scores_too_little():
 
 def test_overlays_show_what_is_hidden_as_a_ring():
     found = found_in(dots(100, 60, PERSON))
-    hidden = predict.Found(found.frame, found.keypoints, np.zeros((1, 3)))
+    hidden = frames.Found(found.frame, found.keypoints, np.zeros((1, 3)))
     assert not np.array_equal(overlay(found, SKELETON, 0.2), overlay(hidden, SKELETON, 0.2))
 
 
@@ -334,7 +334,7 @@ def test_coco_results_weigh_the_box_score_and_leave_out_unknown_files():
     (found,) = predict_frames(DotFinder(), [frame(dots(100, 60, PERSON), boxes)], 1.0)
     results.add(found)
     other = Frame(Item(Path("z.png"), "z.png"), None, found.frame.pixels, boxes)
-    results.add(predict.Found(other, found.keypoints, None))
+    results.add(frames.Found(other, found.keypoints, None))
     (result,) = results.results
     assert (result.image_id, result.category_id) == (42, 3)
     assert result.score == pytest.approx(0.45)

@@ -1,4 +1,4 @@
-"""The gates of :mod:`kpdata.train.gates`, run on a dataset and on a fresh model before training."""
+"""The gates, run on a training split and on a fresh model before a run begins."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from kpdata.errors import TrainingError
 from kpdata.schema import FloatArray
-from kpdata.train import gates, targets
+from kpdata.train import targets
 from kpdata.train.batches import Batch
+from kpdata.train.checks import gates
+from kpdata.train.checks.gates import Verdict
 from kpdata.train.config import STAGES, Phase, TrainConfig
 from kpdata.train.device_augment import no_draws, resize_affine
-from kpdata.train.gates import Verdict
 from kpdata.train.learner import Learner, jit
 from kpdata.train.models import build
 from kpdata.train.pictures import Indices, Pictures

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from kpdata import formats, synth
 from kpdata.image_headers import probe
 from kpdata.skeletons import COCO17, LSP14, Skeleton
-from kpdata.train import gates
-from kpdata.train.gates import COORDINATES, OVERFIT, SIDES, VARIETY, VISIBILITY, check_data
+from kpdata.train.checks import gates
+from kpdata.train.checks.gates import COORDINATES, OVERFIT, SIDES, VARIETY, VISIBILITY, check_data
 
 SEEDS = st.integers(0, 2**32 - 1)
 few_examples = hypothesis_settings(max_examples=12)
