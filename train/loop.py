@@ -5,6 +5,7 @@ import importlib
 import keras
 
 import kpdata
+from kpdata.errors import TrainingError
 from kpdata.metrics import mean_pose
 from kpdata.shards import Dataset
 from kpdata.train.checks.preflight import check, refuse_failed
@@ -23,6 +24,7 @@ def train(
     config: TrainConfig,
     watcher: Watcher,
     check_first: bool = True,
+    devices: int = 1,
 ) -> State:
     """Train all phases that are not done yet; a folder that holds a run is gone on with.
 
@@ -32,10 +34,12 @@ def train(
         config: the folder's, if it holds a run.
         watcher: hears of it.
         check_first: refuse data and models that fail the gates, before a new run.
+        devices: how many share each batch, with a copy of the model each.
 
     Raises:
         TrainingError: a gate failed, there is nothing to train on, or a loss is not a number.
     """
+    spread_over(devices, config.batch_size)
     keras.utils.set_random_seed(config.seed % 2**32)
     keras.config.set_dtype_policy(config.precision)
     if VAL not in dataset.splits:
@@ -53,6 +57,26 @@ def train(
                 folder.begin(config, run_info(dataset, splits))
             state = PhaseRun(folder, config, number, splits, state, watcher, log).run()
     return state
+
+
+def spread_over(devices: int, batch_size: int) -> None:
+    """Let the models built from now on train data-parallel on the first ``devices`` devices.
+
+    Raises:
+        TrainingError: there are fewer, the batch does not divide, or the backend cannot.
+    """
+    if devices == 1:
+        return
+    if keras.backend.backend() != "jax":
+        raise TrainingError("more than one device needs the JAX backend: set KERAS_BACKEND=jax")
+    found = keras.distribution.list_devices()
+    if len(found) < devices:
+        raise TrainingError(f"--devices {devices}: this machine has {', '.join(found)}")
+    if batch_size % devices:
+        raise TrainingError(f"a batch of {batch_size} does not divide among {devices} devices")
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=found[:devices], auto_shard_dataset=False)
+    )
 
 
 def _check(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> None:

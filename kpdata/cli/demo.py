@@ -6,6 +6,9 @@ from pathlib import Path
 import click
 
 from kpdata.cli.main import COMMANDS, cli
+from kpdata.errors import KpdataError
+
+_SPLIT = "test"
 
 
 @click.command("demo", short_help=COMMANDS["demo"])
@@ -14,16 +17,29 @@ from kpdata.cli.main import COMMANDS, cli
     help="Folder to write.",
 )  # fmt: skip
 @click.option("--count", default=300, show_default=True, type=click.IntRange(10), help="Images.")
-def command(out: Path, count: int) -> None:
+@click.option("--no-train", is_flag=True, help="End with the shards.")
+def command(out: Path, count: int, no_train: bool) -> None:
     """Show the whole path on rendered data: every step is a command that you can repeat.
 
     Renders simulated people, converts them to crops and augmented copies, inspects and verifies
-    the shards, and draws a contact sheet.
+    the shards, and draws a contact sheet. Then it trains a small model, and scores it. What is
+    there already is kept, and what was interrupted goes on.
 
     \b
-    Example:
+    Examples:
       kpdata demo
+      kpdata demo --no-train --count 50
     """
+    pictures = _make_shards(out, count)
+    if not no_train and _can_train():
+        pictures |= _train_and_score(out / "shards", out / "run")
+    click.echo("\nLook at:")
+    for path, what in pictures.items():
+        click.echo(f"  {path}: {what}")
+
+
+def _make_shards(out: Path, count: int) -> dict[Path, str]:
+    """Make ``out/shards``; the picture of what is in it."""
     annotations = out / "synth" / "annotations.json"
     if annotations.is_file():
         click.echo(f"{annotations.parent} is there already: kept")
@@ -34,7 +50,42 @@ def command(out: Path, count: int) -> None:
     _run("verify", out / "shards")
     sheet = out / "contact-sheet.png"
     _run("augment-preview", "coco", annotations, "--crop", 256, "--rows", 6, "--out", sheet)
-    click.echo(f"\nLook at {sheet}: crops and augmented copies, with their keypoints.")
+    return {sheet: "crops and augmented copies, with their keypoints"}
+
+
+def _can_train() -> bool:
+    """Whether the trainer is installed; says so if not."""
+    from kpdata.cli.training import need_trainer
+
+    try:
+        need_trainer()
+    except KpdataError as error:
+        click.echo(f"\nNothing is trained: {error}")
+        return False
+    return True
+
+
+def _train_and_score(shards: Path, run: Path) -> dict[Path, str]:
+    """Make ``run``, with its evaluation; the pictures that it leaves."""
+    from kpdata.train.run_folder import RunFolder
+    from kpdata.train.scoring.report import BARS, CURVE, SHEETS
+
+    folder = RunFolder(run)
+    state = folder.state()
+    if state.rows and state.done == len(folder.config().phases):
+        click.echo(f"\n{run} is trained already: kept")
+    elif state.rows:
+        _run("train", "--out", run, "--resume")
+    else:
+        _run("train", shards, "--recipe", "demo", "--out", run)
+    _run("evaluate", run, shards, "--split", _SPLIT)
+    scores = run / f"evaluation-{_SPLIT}"
+    return {
+        run / "curves.png": "loss, validation score and learning rate over the epochs",
+        scores / CURVE: "how many keypoints are found, by how near, beside the mean pose",
+        scores / BARS: "which keypoints are found",
+        **{scores / f"sheet-{which}.png": f"the {which} test pictures" for which in SHEETS},
+    }
 
 
 def _run(*words: object) -> None:

@@ -49,6 +49,10 @@ _SHORTHANDS = ("size", "backbone", "weights", "head", "batch_size", "seed")
 )  # fmt: skip
 @click.option("--print-config", is_flag=True, help="Print the configuration as JSON, and end.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option(
+    "--devices", default=1, show_default=True, type=click.IntRange(1, 64),
+    help="GPUs (or other devices of JAX) that share each batch.",
+)  # fmt: skip
 @click.option("--skip-checks", is_flag=True, help="Train whatever the pre-flight checks say.")
 @quiet
 @as_json
@@ -108,7 +112,7 @@ def _out(options: dict[str, Any]) -> Path:
 
 
 def _refuse_other_options(ctx: click.Context) -> None:
-    kept = {"out", "resume", "quiet", "as_json", "shards", "print_config", "skip_checks"}
+    kept = {"shards", "out", "resume", "devices", "quiet", "as_json", "print_config", "skip_checks"}
     for name in ctx.params:
         source = ctx.get_parameter_source(name)
         if name not in kept and source == click.core.ParameterSource.COMMANDLINE:
@@ -159,7 +163,12 @@ def _train(
     with Meter(options["quiet"] or options["as_json"]) as meter:
         try:
             return train(
-                folder, dataset, config, MeterWatcher(meter, config), not options["skip_checks"]
+                folder,
+                dataset,
+                config,
+                MeterWatcher(meter, config),
+                check_first=not options["skip_checks"],
+                devices=options["devices"],
             )
         except KeyboardInterrupt:
             done = len(folder.state().rows)
