@@ -65,6 +65,7 @@ setup(
         BEAM,
         "click>=8.1",
         "google-crc32c>=1.5",
+        "imagehash>=4.3.2",
         "msgspec>=0.19",
         "numpy>=1.26",
         "opencv-python-headless>=4.11",

@@ -103,8 +103,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def software() -> dict[str, str]:
     """The versions that decide how pictures come out."""
-    libraries = {"numpy": "numpy", "opencv": "opencv-python-headless", "pillow": "pillow"}
-    return {"kpdata": __version__} | {name: version(package) for name, package in libraries.items()}
+    packages = ("imagehash", "numpy", "opencv-python-headless", "pillow")
+    return {"kpdata": __version__} | {name.split("-")[0]: version(name) for name in packages}
 
 
 def compute_root_hash(manifest: Manifest) -> str:

@@ -8,10 +8,13 @@ the smallest name goes.
 import hashlib
 import re
 from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 import msgspec
 
 from kpdata.errors import FormatError
+
+N = TypeVar("N", str, int)
 
 DEFAULT_NAMES = ("train", "val", "test")
 TRAIN = "train"
@@ -63,6 +66,12 @@ def stable_hash(text: str, seed: int = 0) -> int:
 def position(group: str, seed: int) -> float:
     """Where a group falls on [0, 1)."""
     return (stable_hash(group, seed) >> 11) / 2**53
+
+
+def display_order(split: str) -> tuple[int, str]:
+    """Sorts split names: train, val, test, then the others."""
+    known = split in DEFAULT_NAMES
+    return (DEFAULT_NAMES.index(split) if known else len(DEFAULT_NAMES), split)
 
 
 def parse_splits(text: str, val_percent: float = 0, seed: int = 0) -> Splits:
@@ -138,28 +147,30 @@ def group_finder(pattern: str) -> Callable[[str], str | None]:
     return find
 
 
-class Groups:
+class Groups(Generic[N]):
     """Joins names that must share a split, remembering only those that were joined.
 
     The smallest name of a joined set stands for all of it.
     """
 
     def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
+        self._parent: dict[N, N] = {}
 
-    def find(self, name: str) -> str:
+    def find(self, name: N) -> N:
         """The name that stands for ``name``'s group."""
         while (parent := self._parent.get(name, name)) != name:
             self._parent[name] = above = self._parent.get(parent, parent)  # halves the next way
             name = above
         return name
 
-    def renamed(self) -> dict[str, str]:
+    def renamed(self) -> dict[N, N]:
         """Every name that no longer stands for itself → the one that stands for it."""
         return {name: self.find(name) for name in self._parent}
 
-    def join(self, first: str, second: str) -> None:
-        """Put two names, and all that was joined to either, into one group."""
+    def join(self, first: N, second: N) -> bool:
+        """Put two names, and all that was joined to either, into one group; False if they were."""
         low, high = sorted((self.find(first), self.find(second)))
-        if low != high:
-            self._parent[high] = low
+        if low == high:
+            return False
+        self._parent[high] = low
+        return True

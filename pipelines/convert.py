@@ -20,7 +20,8 @@ from kpdata.formats.source import Source
 from kpdata.manifest import MANIFEST, Manifest, SourceInfo, file_sha256, read_manifest
 from kpdata.pipelines import runners
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import Plan, ShardPlan, make_plan
+from kpdata.pipelines.near import join_near_duplicates
+from kpdata.pipelines.plan import JoinNear, Plan, ShardPlan, make_plan
 from kpdata.pipelines.seal import rejected_counts, seal
 from kpdata.pipelines.sharding import Sharding
 from kpdata.pipelines.workspace import Workspace, open_workspace
@@ -47,6 +48,7 @@ class Request:
         reading: what else its reader was told, such as a category.
         job, splits, sharding: see their classes; they decide the bytes.
         group: regular expression whose first group, in an image's name, names its group.
+        group_near_duplicates: bits in which the hashes of images that are joined may differ.
         max_bad: percentage of samples that may be quarantined.
         runner, workers, beam_options: where it runs; they never change the bytes.
     """
@@ -56,6 +58,7 @@ class Request:
     splits: Splits
     sharding: Sharding = field(default_factory=Sharding)
     group: str | None = None
+    group_near_duplicates: int | None = None
     reading: dict[str, str] = field(default_factory=dict)
     max_bad: float = 1.0
     runner: str = runners.EMBEDDED
@@ -71,6 +74,12 @@ class Watcher:
 
     def planned(self, samples: int) -> None:
         """``samples`` more references were read."""
+
+    def grouping(self, what: str, images: int) -> None:
+        """A step of the search for near duplicates begins, over this many images."""
+
+    def grouped(self, images: int) -> None:
+        """``images`` more of the step are done."""
 
     def writing(self, samples: int) -> None:
         """Writing begins, of this many samples."""
@@ -118,7 +127,7 @@ def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Ou
         watcher.planning()
         plan = make_plan(
             source, request.job, request.splits, request.sharding, workspace.plan_folder,
-            group_of, watcher.planned,
+            group_of, watcher.planned, _near_joiner(request, watcher),
         )  # fmt: skip
         if workspace.sealed:
             existing = _same_dataset(workspace, plan, origin, options, request.job)
@@ -139,6 +148,15 @@ def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Ou
         write_seconds,
         sum(shard.samples for shard in pending),
         warnings=plan.warnings,
+    )
+
+
+def _near_joiner(request: Request, watcher: Watcher) -> JoinNear:
+    distance = request.group_near_duplicates
+    if distance is None:
+        return lambda _: 0
+    return functools.partial(
+        join_near_duplicates, job=request.job, distance=distance, listener=watcher
     )
 
 
@@ -280,5 +298,7 @@ def _options(request: Request) -> dict[str, Any]:
         "sharding": request.sharding,
         "group": request.group,
     }
+    if request.group_near_duplicates is not None:
+        options["group_near_duplicates"] = request.group_near_duplicates
     read_back: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(options))
     return read_back

@@ -30,6 +30,8 @@ BYTES_PER_PIXEL = 0.4
 
 REJECTED = "rejected.jsonl"
 
+JoinNear = Callable[[Spool], int]
+
 _UNGROUPED = "images whose name --group does not match"
 
 
@@ -89,6 +91,7 @@ def make_plan(
     folder: Path,
     group_of: Callable[[str], str | None] | None = None,
     on_sample: Callable[[int], None] = lambda count: None,
+    join_near: JoinNear = lambda _: 0,
 ) -> Plan:
     """Read every reference and write the plan files into ``folder``.
 
@@ -100,6 +103,7 @@ def make_plan(
         folder: where plan files go; created.
         group_of: file name → group (``--group``), joined with the source's own.
         on_sample: called with 1 for every reference read.
+        join_near: joins the groups of images that look alike; says how many it joined.
 
     Raises:
         FormatError: the source holds no usable sample, or two under one key; ``group_of`` knows
@@ -111,6 +115,7 @@ def make_plan(
             on_sample(1)
             _receive(sample, job, group_of, spool, source.counts)
         joined = spool.join_identical_images(job)
+        joined_near = join_near(spool)
         leaks = spool.place(splits)
         totals = spool.split_totals()
         rejected = _write_rejected(spool.rejected(), folder / REJECTED)
@@ -121,7 +126,11 @@ def make_plan(
         header = msgspec.json.encode(PlanHeader(job, software()), order="sorted")
         shards = tuple(_write_plans(spool, totals, header, job, sharding, folder))
     counts = source.counts + Counter(
-        {"identical images joined into one group": joined, "refused to keep splits apart": leaks}
+        {
+            "identical images joined into one group": joined,
+            "near-duplicate images grouped": joined_near,
+            "refused to keep splits apart": leaks,
+        }
     )
     warnings = tuple(_warnings(splits, totals))
     return Plan(folder, shards, rejected, +counts, spool.references, warnings)

@@ -15,7 +15,7 @@ from kpdata.image_files import Stamp
 from kpdata.pipelines.fetch import fetch, fetch_tail
 from kpdata.pipelines.job import Job
 from kpdata.schema import ImageRef, Rejected, Sample, pack, unpack_sample
-from kpdata.splits import TRAIN, Groups, Splits, stable_hash
+from kpdata.splits import TRAIN, Groups, Splits, display_order, stable_hash
 
 _TABLES = """
     CREATE TABLE refs (
@@ -47,7 +47,7 @@ class Spool:
     def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None)  # a file without a name
         self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _TABLES)
-        self._groups = Groups()
+        self._groups: Groups[str] = Groups()
         self._pending: list[tuple[tuple[object, ...], tuple[int, bytes]]] = []
         self._added = self._references = 0
 
@@ -67,9 +67,9 @@ class Spool:
                 f"{tempfile.gettempdir()}: {error}: point TMPDIR to a folder with more room"
             ) from error
 
-    def join(self, first: str, second: str) -> None:
-        """Put two groups into one."""
-        self._groups.join(first, second)
+    def join(self, first: str, second: str) -> bool:
+        """Put two groups into one; False if they were."""
+        return self._groups.join(first, second)
 
     def add(self, sample: Sample, stamp: Stamp) -> None:
         """Keep a reference to an image with this stamp."""
@@ -138,6 +138,12 @@ class Spool:
     def _image(self, reference: int) -> ImageRef:
         row = self._db.execute("SELECT sample FROM packed WHERE id = ?", (reference,)).fetchone()
         return unpack_sample(row[0]).image
+
+    def images(self) -> Iterator[tuple[str, ImageRef]]:
+        """The group and the image of every reference, in the order in which they came."""
+        self._flush()
+        rows = self._db.execute("SELECT grp, sample FROM refs JOIN packed USING (id) ORDER BY id")
+        return ((group, unpack_sample(sample).image) for group, sample in rows)
 
     def regroup(self) -> None:
         """Write the joined groups' names into the references."""
@@ -217,7 +223,7 @@ class Spool:
             "WHERE split IS NOT NULL GROUP BY split"
         )
         totals = {split: SplitTotals(*numbers) for split, *numbers in rows}
-        return dict(sorted(totals.items(), key=lambda item: _display_order(item[0])))
+        return dict(sorted(totals.items(), key=lambda item: display_order(item[0])))
 
     def packed_samples(self, split: str) -> Iterator[bytes]:
         """The split's packed samples behind their images' stamps, in their keys' hash order."""
@@ -245,8 +251,3 @@ def _digest_or_none(
 
 def _trust(split: str) -> int:
     return _TRUST.index(split) if split in _TRUST else len(_TRUST)
-
-
-def _display_order(split: str) -> tuple[int, str]:
-    order = (TRAIN, "val", "test")
-    return (order.index(split) if split in order else len(order), split)

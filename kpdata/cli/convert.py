@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import (
+    BITS_APART,
     PERCENT,
     SIZE,
     as_json,
@@ -29,14 +30,15 @@ from kpdata.cli.options import (
 )
 from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, writer
+from kpdata.perceptual import DEFAULT_DISTANCE
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
 
 _SHARDS_ONLY = (
-    "split", "val", "group", "crop", "crop_from", "margin", "augment", "augment_config", "seed",
-    "exif", "check", "max_pixels", "jpeg_quality", "shards", "shard_size", "runner", "workers",
-    "beam_options",
+    "split", "val", "group", "group_near_duplicates", "crop", "crop_from", "margin", "augment",
+    "augment_config", "seed", "exif", "check", "max_pixels", "jpeg_quality", "shards", "shard_size",
+    "runner", "workers", "beam_options",
 )  # fmt: skip
 
 
@@ -61,6 +63,12 @@ _SHARDS_ONLY = (
     help="Of the official train set, to be val.",
 )
 @click.option("--group", metavar="REGEX", help="Its first (…) in a file name must not be split.")
+@click.option(
+    "--group-near-duplicates", type=BITS_APART, is_flag=False, flag_value=DEFAULT_DISTANCE,
+    metavar="[BITS]",
+    help="Keep images together whose perceptual hashes differ in so few of 256 bits "
+    f"({DEFAULT_DISTANCE} unless given). Decodes every image once more, before the split.",
+)  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of the split and of every draw.")
 @crop_options
 @augment_options
@@ -138,6 +146,7 @@ def run_conversion(source: Source, out: Path, options: dict[str, Any], meter: Me
         splits=parse_splits(options["split"], options["val"], options["seed"]),
         sharding=Sharding(options["shard_size"], options["shards"]),
         group=options["group"],
+        group_near_duplicates=options["group_near_duplicates"],
         reading={key: options[key] for key in ("category", "style") if options[key]},
         max_bad=options["max_bad"],
         runner=options["runner"],

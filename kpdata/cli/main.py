@@ -12,13 +12,14 @@ COMMANDS = {
     "formats": "List what can be read and written, each with its convention.",
     "inspect": "Show what a shard folder holds.",
     "verify": "Check every byte of a shard folder, and that nothing leaks across splits.",
+    "audit": "Look for identical and near-duplicate images across splits and datasets.",
     "augment-preview": "Draw augmented copies with their keypoints on a contact sheet.",
     "synth": "Render a dataset of simulated people with exact labels.",
     "train": "Train a model on shards, and keep the one that validates best.",
     "evaluate": "Score a trained model on a split, with intervals and floors.",
     "compare": "Show how two evaluated models differ, keypoint by keypoint.",
     "predict": "Find keypoints in photos, folders and videos with a trained model.",
-    "demo": "Show the whole path on rendered data, in a minute.",
+    "demo": "Show the whole path on rendered data, in a few minutes.",
 }
 """Name → short help, so that ``kpdata --help`` imports nothing but click."""
 

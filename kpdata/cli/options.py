@@ -9,6 +9,7 @@ import click
 
 from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, read
+from kpdata.perceptual import MAX_DISTANCE
 from kpdata.skeletons import Skeleton, get_skeleton
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class _FormatName(click.Choice):  # type: ignore[type-arg]
 
 SIZE = _Size()
 PERCENT = _Percent(0, 100)
+BITS_APART = click.IntRange(0, MAX_DISTANCE)
 
 quiet = click.option("--quiet", is_flag=True, help="Print errors only.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

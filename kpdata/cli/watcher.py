@@ -18,6 +18,14 @@ class MeterWatcher(Watcher):
         """Show the references read."""
         self._meter.advance(samples, "samples")
 
+    def grouping(self, what: str, images: int) -> None:
+        """Show a step of the search for near duplicates."""
+        self._meter.begin(what, images)
+
+    def grouped(self, images: int) -> None:
+        """Show the images that are done."""
+        self._meter.advance(images)
+
     def writing(self, samples: int) -> None:
         """Show the write step."""
         self._meter.begin("writing", samples)

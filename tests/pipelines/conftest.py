@@ -32,6 +32,7 @@ def _convert_to(
     seed: int = 0,
     shards: int | None = None,
     group: str | None = None,
+    group_near_duplicates: int | None = None,
     max_bad: float = 1.0,
     workers: int = 1,
     watcher: Watcher | None = None,
@@ -45,6 +46,7 @@ def _convert_to(
         parse_splits(split, val, seed),
         Sharding(count=shards),
         group=group,
+        group_near_duplicates=group_near_duplicates,
         max_bad=max_bad,
         workers=workers,
     )

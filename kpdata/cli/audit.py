@@ -1,0 +1,123 @@
+"""``kpdata audit``."""
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from kpdata.audit import MAX_LEAKS, Listener, audit
+from kpdata.certificate import KINDS, Certificate, Picture, leak_sheet, write_certificate
+from kpdata.cli.console import Meter, screen, table
+from kpdata.cli.main import COMMANDS
+from kpdata.cli.options import BITS_APART, as_json, quiet
+from kpdata.draw import write_png
+from kpdata.errors import DatasetError, FormatError
+from kpdata.perceptual import BITS, DEFAULT_DISTANCE
+from kpdata.schema import WHOLE_IMAGE
+
+_SHOWN = 5
+
+
+@click.command("audit", short_help=COMMANDS["audit"])
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="JSON certificate to write.")
+@click.option(
+    "--distance", default=DEFAULT_DISTANCE, show_default=True, type=BITS_APART, metavar="BITS",
+    help=f"Pictures whose hashes differ in so many of {BITS} bits, or fewer, are near duplicates.",
+)  # fmt: skip
+@click.option("--pictures", type=click.Path(path_type=Path), help="PNG of leaking pairs to draw.")
+@click.option(
+    "--same-names", is_flag=True,
+    help="Names of images and groups mean the same in all folders, not only in those made of the "
+    "same annotations.",
+)  # fmt: skip
+@quiet
+@as_json
+def command(
+    shards: tuple[Path, ...],
+    out: Path | None,
+    distance: int,
+    pictures: Path | None,
+    same_names: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Look for leaks across the splits of the datasets SHARDS, taken together.
+
+    A leak is what lies in splits of two names, such as one dataset's train and another's test:
+    identical pictures; crops of one source image; images of one group; and near duplicates, such as
+    resized, re-encoded or brightened copies. Augmented copies are left out. Exits with 1 on a leak
+    of any kind.
+
+    \b
+    Examples:
+      kpdata audit shards/
+      kpdata audit shards/ --out audit.json --pictures leaks.png
+      kpdata audit mine/ public/ --distance 40
+    """
+    if pictures and pictures.suffix.lower() != ".png":
+        raise FormatError(f"--pictures {pictures} is a PNG: give a name that ends in .png")
+    with Meter(quiet or as_json) as meter:
+        certificate = audit(shards, distance, same_names, _Progress(meter))
+    try:
+        for path in filter(None, (out, pictures)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if out:
+            write_certificate(out, certificate)
+        if pictures:
+            write_png(pictures, leak_sheet(certificate))
+    except OSError as error:
+        place = error.filename or out
+        raise DatasetError(f"{place}: cannot be written: {error.strerror}") from error
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(certificate), indent=1).decode())
+    elif not quiet:
+        _show(certificate)
+    if certificate.leaks:
+        click.echo(f"kpdata: {len(certificate.leaks):,} leaks across splits", err=True)
+        sys.exit(1)
+
+
+class _Progress(Listener):
+    """Shows an audit on a meter."""
+
+    def __init__(self, meter: Meter):
+        self._meter = meter
+
+    def begin(self, what: str, pictures: int) -> None:
+        self._meter.begin(what, pictures)
+
+    def advance(self, pictures: int) -> None:
+        self._meter.advance(pictures, "pictures")
+
+
+def _show(certificate: Certificate) -> None:
+    console = screen()
+    counted = [
+        (d.folder, split, n) for d in certificate.datasets for split, n in d.pictures.items()
+    ]
+    console.print(table("audited", ("dataset", "split", "pictures"), counted, left=2))
+    console.print(table("\nleaks across splits", ("kind", "count"), [*certificate.counts.items()]))
+    several = len(certificate.datasets) > 1
+    rows = [
+        (leak.kind, _name(leak.first, several), _name(leak.second, several), leak.distance)
+        for kind in KINDS
+        for leak in [leak for leak in certificate.leaks if leak.kind == kind][:_SHOWN]
+    ]
+    if rows:
+        columns = ("kind", "first", "second", "bits apart")
+        console.print(table(f"\nthe first {_SHOWN} of each kind", columns, rows, left=3))
+    if not certificate.complete:
+        console.print(f"More than {MAX_LEAKS:,} leaks of one kind: the search for it was ended.")
+    roots = ", ".join(dataset.root_hash for dataset in certificate.datasets)
+    console.print(
+        f"\nnear duplicates: {certificate.method['name']}, imagehash "
+        f"{certificate.method['imagehash']}, up to {certificate.distance} apart\nroot hash {roots}"
+    )
+
+
+def _name(picture: Picture, several: bool) -> str:
+    crop = "" if picture.instance == WHOLE_IMAGE else f" #{picture.instance}"
+    dataset = f"{picture.dataset} " if several else ""
+    return f"{dataset}{picture.split} {picture.file}{crop}"

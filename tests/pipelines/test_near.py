@@ -1,0 +1,155 @@
+"""Images that look alike share a split, whatever the seed, the order and the options."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kpdata import images as codec
+from kpdata.formats.source import Source
+from kpdata.pipelines.convert import Outcome, Watcher
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.near import join_near_duplicates
+from kpdata.pipelines.plan import Plan, make_plan, read_plan
+from kpdata.pipelines.sharding import Sharding
+from kpdata.schema import ImageRef, Instance, Sample
+from kpdata.skeletons import Skeleton
+from kpdata.splits import parse_splits
+
+Convert = Callable[..., Outcome]
+MakeCoco = Callable[..., Path]
+
+SKELETON = Skeleton("dot", ("dot",))
+DISTANCE = 56
+PHOTOS, VARIANTS = 12, 3
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``N-V.jpg``: twelve photos in three variants each, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for number in range(PHOTOS):
+        noise = rng.integers(0, 200, (12, 16, 3), np.uint8)
+        photo = cv2.resize(noise, (160, 120), interpolation=cv2.INTER_CUBIC)
+        small = cv2.resize(photo, (80, 60), interpolation=cv2.INTER_AREA)
+        bright = np.clip(photo * 1.2, 0, 255).astype(np.uint8)
+        for variant, pixels in enumerate((photo, small, bright)):
+            path = folder / f"{number}-{variant}.jpg"
+            path.write_bytes(codec.encode(np.asarray(pixels, np.uint8), "jpeg", 95 - 20 * variant))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
+    return folder
+
+
+def references(names: Sequence[str]) -> list[Sample]:
+    dot = Instance(np.array([[1, 2, 2]], np.float32))
+    return [Sample(name, ImageRef(name), (dot,)) for name in names]
+
+
+NAMES = [f"{number}-{variant}.jpg" for number in range(PHOTOS) for variant in range(VARIANTS)]
+
+
+def plan_of(
+    pictures: Path,
+    folder: Path,
+    names: Sequence[str] = NAMES,
+    seed: int = 0,
+    watcher: Watcher | None = None,
+    group_of: Callable[[str], str | None] | None = None,
+) -> Plan:
+    job = Job(SKELETON, images_root=str(pictures))
+    near = partial(join_near_duplicates, job=job, distance=DISTANCE, listener=watcher or Watcher())
+    return make_plan(
+        Source(SKELETON, iter(references(names)), pictures, (), Counter(), True),
+        job, parse_splits("50/25/25", seed=seed), Sharding(), folder, group_of, join_near=near,
+    )  # fmt: skip
+
+
+def samples_of(plan: Plan) -> dict[str, tuple[str, str]]:
+    """Key → split and group."""
+    return {
+        sample.key: (shard.split, sample.group or sample.key)
+        for shard in plan.shards
+        for sample in read_plan(plan.folder / f"{shard.name}.plan")[1]
+    }
+
+
+@given(seed=st.integers(0, 2**62), order=st.permutations(NAMES))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_variants_of_a_photo_share_a_split_for_any_seed_and_order(
+    pictures: Path, tmp_path: Path, seed: int, order: list[str]
+) -> None:
+    plan = plan_of(pictures, tmp_path / "plan", order, seed)
+    assert plan.counts["near-duplicate images grouped"] == PHOTOS * (VARIANTS - 1)
+    found = samples_of(plan)
+    assert len(found) == len(NAMES)
+    for number in range(PHOTOS):
+        (same,) = {found[f"{number}-{variant}.jpg"] for variant in range(VARIANTS)}
+        assert same[1] == f"{number}-0.jpg"
+    assert len({group for _, group in found.values()}) == PHOTOS
+
+
+def test_without_it_the_variants_are_torn_apart(pictures: Path, tmp_path: Path) -> None:
+    """Or the test above would show nothing."""
+    plan = make_plan(
+        Source(SKELETON, iter(references(NAMES)), pictures, (), Counter(), True),
+        Job(SKELETON, images_root=str(pictures)), parse_splits("50/25/25"), Sharding(),
+        tmp_path / "plan",
+    )  # fmt: skip
+    found = samples_of(plan)
+    splits = [{found[f"{n}-{v}.jpg"][0] for v in range(VARIANTS)} for n in range(PHOTOS)]
+    assert any(len(names) > 1 for names in splits)
+
+
+def test_groups_that_look_alike_are_joined_whole(pictures: Path, tmp_path: Path) -> None:
+    """A photo's video follows it; images that were in one group already are not counted."""
+    videos = {"0-0.jpg": "v1", "1-0.jpg": "v1", "0-1.jpg": "v2", "2-0.jpg": "v2", "0-2.jpg": "v2"}
+    plan = plan_of(pictures, tmp_path / "plan", list(videos), group_of=videos.get)
+    assert plan.counts["near-duplicate images grouped"] == 1
+    assert {group for _, group in samples_of(plan).values()} == {"v1"}
+
+
+def test_an_image_that_does_not_decode_is_left_to_the_writer(
+    pictures: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(pictures, tmp_path / "plan", ["broken.jpg", "3-0.jpg", "3-1.jpg"])
+    found = samples_of(plan)
+    assert found["broken.jpg"][1] == "broken.jpg"
+    assert found["3-0.jpg"] == found["3-1.jpg"]
+
+
+def test_the_watcher_hears_of_every_image(pictures: Path, tmp_path: Path) -> None:
+    class Count(Watcher):
+        def __init__(self) -> None:
+            self.steps: dict[str, list[int]] = {}
+
+        def grouping(self, what: str, images: int) -> None:
+            self.steps[what] = [images]
+
+        def grouped(self, images: int) -> None:
+            self.steps[list(self.steps)[-1]].append(images)
+
+    count = Count()
+    plan_of(pictures, tmp_path / "plan", [*NAMES, "broken.jpg"], watcher=count)
+    assert sum(count.steps["hashing"][1:]) == count.steps["hashing"][0] == len(NAMES) + 1
+    assert sum(count.steps["comparing"][1:]) == count.steps["comparing"][0] <= len(NAMES)
+
+
+def test_a_conversion_resumes_and_repeats_with_it(
+    convert_to: Convert, make_coco: MakeCoco, tmp_path: Path
+) -> None:
+    source = make_coco(tmp_path / "source", 20)
+    first = convert_to(tmp_path / "a", source, group_near_duplicates=DISTANCE)
+    again = convert_to(tmp_path / "a", source, group_near_duplicates=DISTANCE)
+    assert again.unchanged
+    assert again.manifest == first.manifest
+    other = convert_to(tmp_path / "b", source, group_near_duplicates=DISTANCE, workers=2)
+    assert other.manifest.root_hash == first.manifest.root_hash
+    assert first.manifest.root_hash != convert_to(tmp_path / "c", source).manifest.root_hash
+    assert first.manifest.options["group_near_duplicates"] == DISTANCE
