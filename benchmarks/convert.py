@@ -12,7 +12,6 @@ what a run costs once.
         --out benchmarks/convert.md --work /var/tmp
 """
 
-import json
 import shlex
 import statistics
 import subprocess
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -37,11 +35,21 @@ from _convert.contenders import (
     unchecked_loop,
 )
 from _convert.dataset import Dataset, copy_annotations, copy_images
-from _convert.machine import facts
 from _convert.memory import Peaks, peak_memory
 from _convert.race import COMMAND, WORK, Sizes, race
-from _convert.report import Ratio, Section, as_markdown, race_section, ratio_of, ratios_of
+from _convert.report import EXPLANATION, race_section, ratio_of, ratios_of
+from _shared.machine import disk_kind, facts
+from _shared.report import Ratio, Section, write
 
+SOURCES = ("kpdata", "pipelines")
+PACKAGES = (
+    "kpdata",
+    "apache-beam",
+    "numpy",
+    "opencv-python-headless",
+    "protobuf",
+    "tensorflow-cpu",
+)
 PARTS = ("untouched", "crops", "memory", "start")
 PART_OF_COPIES = 4
 STARTS = 15
@@ -197,13 +205,10 @@ def main(
     work: Path,
 ) -> None:  # fmt: skip
     """Measure, and write the report."""
-    ran_on = facts(work)
+    ran_on = facts(PACKAGES, SOURCES) | {"disk": disk_kind(work)}
     source = Dataset(annotations, images)
     sections = list(measure(parts, source, copies, rounds, work.resolve()))
-    out.write_text(as_markdown(sections, ran_on))
-    raw = {"facts": ran_on, "sections": [asdict(section) for section in sections]}
-    out.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
-    click.echo(out.read_text())
+    click.echo(write(out, "kpdata convert: what it costs", EXPLANATION, sections, ran_on))
 
 
 if __name__ == "__main__":

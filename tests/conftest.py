@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,34 @@ def tiny_shards(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     request = Request("coco", job, splits, Sharding(count=4))
     convert(source, request, out, Watcher())
     return out
+
+
+@pytest.fixture(scope="module")
+def tiny_models() -> Iterator[None]:
+    """Blazepose ``lite`` and backbone ``mobilenet`` shrink to what compiles in a second or two."""
+    import keras
+
+    from kpdata.train.models.blazepose import SIZES, Size
+    from kpdata.train.models.regression import BACKBONES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "lite", Size((4, 4, 6, 6, 8), (1, 1, 1, 1, 1), (1, 1)))
+        patch.setitem(BACKBONES, "mobilenet", ("TinyBackbone", "unit"))
+        patch.setattr(keras.applications, "TinyBackbone", _tiny_backbone, raising=False)
+        yield
+    keras.backend.clear_session()
+
+
+def _tiny_backbone(weights: None, include_top: bool, input_shape: tuple[int, int, int]) -> Any:
+    import keras
+    from keras import layers
+
+    image = keras.Input(input_shape)
+    x = image
+    for width in (8, 16):
+        x = layers.Conv2D(width, 5, 4, "same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    return keras.Model(image, x)
 
 
 def _make_coco(

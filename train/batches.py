@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from kpdata import geometry
 from kpdata.augment import AugmentConfig
-from kpdata.train.device_augment import draw_batch
+from kpdata.train.device_augment import Draws, draw_batch
 from kpdata.train.pictures import Pictures
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -54,28 +55,34 @@ class Batches:
 
     def indices(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
         """(B,) which pictures a step shows."""
-        count = len(self.pictures)
-        order = np.random.default_rng([self.seed, epoch, _SHUFFLE]).permutation(count)
-        missing = self.steps * self.batch_size - count
-        fill = np.random.default_rng([self.seed, epoch, _FILL]).integers(0, count, missing)
-        return np.concatenate([order, fill])[step * self.batch_size :][: self.batch_size]
+        order = _order(self.seed, epoch, len(self.pictures), self.steps * self.batch_size)
+        return order[step * self.batch_size :][: self.batch_size]
 
     def keys(self, epoch: int, step: int) -> list[str]:
         """(B,) the source images behind a step."""
         return [self.pictures.keys[i] for i in self.indices(epoch, step)]
 
+    def draws(self, epoch: int, step: int) -> Draws:
+        """What is drawn for a batch."""
+        chosen = self.indices(epoch, step)
+        crops, side = [geometry.IDENTITY] * len(chosen), self.pictures.side
+        return draw_batch(self.augment, self.seed, epoch, chosen.tolist(), crops, side)
+
     def batch(self, epoch: int, step: int) -> Batch:
         """One batch."""
         chosen = self.indices(epoch, step)
-        crops = [geometry.IDENTITY] * len(chosen)
-        draws = draw_batch(
-            self.augment, self.seed, epoch, chosen.tolist(), crops, self.pictures.side
-        )
         return {
             "image": self.pictures.images[chosen],
             "keypoints": self.pictures.keypoints[chosen],
-            **draws,
+            **self.draws(epoch, step),
         }
+
+    def epoch(self, epoch: int) -> Batch:
+        """``index`` (steps, B) and the draws (steps, B, …) of all batches of an epoch."""
+        steps = range(self.steps)
+        drawn = [self.draws(epoch, step) for step in steps]
+        index = np.stack([self.indices(epoch, step) for step in steps])
+        return {"index": index} | {name: np.stack([d[name] for d in drawn]) for name in drawn[0]}
 
     def forever(self, first_epoch: int = 0) -> Iterator[tuple[Batch]]:
         """Every batch from an epoch's first on, as ``model.fit`` takes them, prepared ahead."""
@@ -86,7 +93,7 @@ class Batches:
                 yield from ((epoch, step) for step in range(self.steps))
                 epoch += 1
 
-        return ((batch,) for batch in _ahead(places(), lambda place: self.batch(*place)))
+        return ((batch,) for batch in ahead(places(), lambda place: self.batch(*place)))
 
     def dataset(self, first_epoch: int = 0) -> Any:
         """:meth:`forever` as the backend likes it: on TensorFlow a ``tf.data.Dataset``."""
@@ -102,7 +109,15 @@ class Batches:
         return made.prefetch(tf.data.AUTOTUNE)
 
 
-def _ahead(items: Iterable[Any], make: Callable[[Any], Batch]) -> Iterator[Batch]:
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int, wanted: int) -> npt.NDArray[np.int64]:
+    """(wanted,) every picture once, then some of them again."""
+    order = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(count)
+    fill = np.random.default_rng([seed, epoch, _FILL]).integers(0, count, wanted - count)
+    return np.concatenate([order, fill])
+
+
+def ahead(items: Iterable[Any], make: Callable[[Any], Batch]) -> Iterator[Batch]:
     """``map(make, items)``, in order, a few of them ahead in threads."""
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(_WORKERS, "batches") as pool:

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -85,9 +85,9 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         batch_size: pictures a step.
         optimizer, weight_decay, clip_norm: ``clip_norm`` is of all gradients together; 0 for none.
         schedule: ``cosine`` over each phase, or ``plateau``: the rate is halved after
-            ``plateau_patience`` epochs without a better validation score.
+            ``plateau_patience`` validations without a better score.
         ema: of the weights, which are what is validated and kept; 0 for none.
-        patience: epochs without a better validation score that end a phase; 0 for never.
+        patience: validations without a better score that end a phase; 0 for never.
         coordinate_loss: a name in ``kpdata.train.losses.COORDINATE_LOSSES``; head ``rle`` brings
             its own.
         heatmap_sigma: in heatmap pixels.
@@ -214,20 +214,21 @@ def load_recipe(name: str) -> TrainConfig:
 def override(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
     """``config`` with ``key=value`` settings; a dotted key reaches inside: ``phases.0.epochs=3``.
 
-    A value is JSON, or else taken as text.
+    A value is JSON, or else taken as text. What must fit together is looked at once all are set.
 
     Raises:
         KpdataError: an unknown key, or a value of the wrong type or out of range.
     """
-    tree = msgspec.to_builtins(config)
+    tree, done = msgspec.to_builtins(config), []
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise KpdataError(f"--set {setting}: expected key=value, such as batch_size=16")
         with located(f"--set {setting}"):
             _put(tree, key, text)
-            _as_config(tree)
-    return _as_config(tree)
+        done.append(f"--set {setting}")
+    with located(" ".join(done)):
+        return _as_config(tree)
 
 
 def _put(tree: Any, key: str, text: str) -> None:
@@ -241,17 +242,22 @@ def _put(tree: Any, key: str, text: str) -> None:
     elif isinstance(tree, dict) and path[-1:] == ["keypoint_weights"]:
         tree[last] = _value(text)
     else:
-        raise KpdataError(f"no key {last!r} there; known: {', '.join(map(str, tree))}")
+        _refuse(tree, last)
 
 
 def _inside(tree: Any, step: str) -> Any:
     if isinstance(tree, list):
         return tree[_position(tree, step)]
     if not isinstance(tree, dict) or step not in tree:
-        raise KpdataError(f"no key {step!r} there")
+        _refuse(tree, step)
     if isinstance(tree[step], tuple):  # what to_builtins leaves of one
         tree[step] = list(tree[step])
     return tree[step]
+
+
+def _refuse(tree: Any, key: str) -> NoReturn:
+    known = f"; known: {', '.join(tree)}" if tree and isinstance(tree, dict) else ""
+    raise KpdataError(f"no key {key!r} there{known}")
 
 
 def _position(items: list[Any], text: str) -> int:

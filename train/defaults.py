@@ -1,11 +1,10 @@
 """A sensible configuration for a dataset and this machine, where the user names no recipe."""
 
-import keras
-
 from kpdata.errors import TrainingError
 from kpdata.schema import WHOLE_IMAGE
 from kpdata.shards import Dataset
 from kpdata.train.config import CropFrom, Phase, TrainConfig
+from kpdata.train.learner import on_gpu
 
 _TRAIN = "train"
 _PICTURES_TO_SEE = 200_000
@@ -25,8 +24,7 @@ def default_config(dataset: Dataset, model: str) -> TrainConfig:
         TrainingError: there is no split to train on, or it is empty.
     """
     crop_side, crop_from = _look_at(dataset)
-    on_gpu = bool(keras.distribution.list_devices("gpu"))
-    size = crop_side or (256 if on_gpu else 192)
+    size = crop_side or (256 if on_gpu() else 192)
     size = min(max(_STEP * round(size / _STEP), _INPUT_SIZES[0]), _INPUT_SIZES[1])
     seen = dataset.manifest.splits[_TRAIN].records
     epochs = min(max(_PICTURES_TO_SEE // max(seen, 1), _EPOCHS[0]), _EPOCHS[1])
@@ -35,7 +33,7 @@ def default_config(dataset: Dataset, model: str) -> TrainConfig:
         phases=_blazepose(epochs, size) if model == "blazepose" else _regression(epochs, size),
         crop_from=crop_from,
         margin=1.0 if crop_from == "image" else 1.25,
-        precision="mixed_bfloat16" if on_gpu else "float32",
+        precision="mixed_bfloat16" if on_gpu() else "float32",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kpdata.errors import TrainingError
 from kpdata.skeletons import Skeleton
 from kpdata.train import device_augment, losses, targets
 from kpdata.train.config import Phase, TrainConfig
@@ -30,10 +31,13 @@ class Learner(keras.Model):
         config: how.
         phase: what.
         skeleton: names the keypoints.
+
+    Raises:
+        KpdataError: ``keypoint_weights`` names no keypoint of it, or no loss counts.
     """
 
     def __init__(self, net: keras.Model, config: TrainConfig, phase: Phase, skeleton: Skeleton):
-        super().__init__(name="learner")
+        super().__init__(name="learner", dtype="float32")  # or coordinates come as bfloat16
         freeze(net, phase)
         trained = _OUTPUTS_OF.get(phase.trains, tuple(net.output))
         outputs = {name: value for name, value in net.output.items() if name in trained}
@@ -42,12 +46,17 @@ class Learner(keras.Model):
         if self.flow:
             self.flow.build((None, 2))
         self.config, self.size, self.skeleton = config, phase.input_size, skeleton
+        self.importance = np.ones(len(skeleton), np.float32)
+        for name, weight in config.keypoint_weights.items():
+            self.importance[skeleton.index(name)] = weight
         augment = partial(
             device_augment.apply, size=phase.input_size, flip_index=skeleton.flip_index
         )
         self.augment = compiled(augment)
         self.trained_outputs = keras.Model(net.inputs, outputs).__call__
         self.trackers = {name: keras.metrics.Mean(name) for name in self._shares(outputs)}
+        if not self.trackers:
+            raise TrainingError(f"losses: all that phase {phase.trains} could learn from weigh 0")
         self.built = True
 
     def call(self, inputs: dict[str, Tensor], training: bool = False) -> dict[str, Tensor]:
@@ -89,9 +98,7 @@ class Learner(keras.Model):
         }
 
     def _weights(self, outputs: dict[str, Tensor]) -> Tensor:
-        named = self.config.keypoint_weights
-        importance = [named.get(name, 1.0) for name in self.skeleton.keypoints]
-        return labelled(outputs["keypoints"], np.array(importance, np.float32))
+        return labelled(outputs["keypoints"], self.importance)
 
     def _heatmap_loss(self, outputs: dict[str, Tensor], weights: Tensor) -> Tensor:
         found = outputs["heatmap"]
@@ -127,6 +134,12 @@ def freeze(net: keras.Model, phase: Phase) -> None:
         set_stage(net, phase.trains)
 
 
+def dropout_seeds(model: keras.Model) -> list[keras.Variable]:
+    """The states of its random generators, which ``save_weights`` leaves out."""
+    weights = {id(weight) for weight in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` under XLA where the step around it is not."""
     if jit():
@@ -138,5 +151,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def jit() -> bool:
     """Whether the whole step runs under XLA: not on TensorFlow's CPU, whose convolutions lose."""
-    on_cpu = not keras.distribution.list_devices("gpu")
-    return not (keras.backend.backend() == "tensorflow" and on_cpu)
+    return on_gpu() or keras.backend.backend() != "tensorflow"
+
+
+def on_gpu() -> bool:
+    """Whether the backend found anything better than a CPU."""
+    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())

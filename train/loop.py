@@ -55,6 +55,7 @@ def train(
                 if check_first:
                     _check(config, splits.train, watcher)
                 folder.begin(config, run_info(dataset, splits))
+            keras.utils.set_random_seed((config.seed + number) % 2**32)  # whatever came before
             state = PhaseRun(folder, config, number, splits, state, watcher, log).run()
     return state
 

@@ -28,7 +28,7 @@ def make_optimiser(config: TrainConfig, phase: Phase, steps: int) -> Any:
     """
     optimiser = _OPTIMISERS[config.optimizer](
         learning_rate=_rate(config, phase, steps),
-        weight_decay=config.weight_decay or None,
+        weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm or None,
         use_ema=config.ema > 0,
         ema_momentum=config.ema or 0.99,
@@ -39,12 +39,12 @@ def make_optimiser(config: TrainConfig, phase: Phase, steps: int) -> Any:
 
 
 def _rate(config: TrainConfig, phase: Phase, steps: int) -> Any:
-    warmup = round(phase.warmup * steps)
     if config.schedule == "plateau":
-        return phase.learning_rate
+        return plateau_rate(config, phase, ())
+    warmup = round(phase.warmup * steps)
     return keras.optimizers.schedules.CosineDecay(
         phase.learning_rate / 100 if warmup else phase.learning_rate,
-        phase.epochs * steps - warmup,
+        max(1, phase.epochs * steps - warmup),
         alpha=phase.final_rate,
         warmup_target=phase.learning_rate if warmup else None,
         warmup_steps=warmup,
@@ -54,7 +54,8 @@ def _rate(config: TrainConfig, phase: Phase, steps: int) -> Any:
 def plateau_rate(config: TrainConfig, phase: Phase, rows: Sequence[Row]) -> float:
     """The rate after these epochs of a phase: halved each time the score has not risen for long.
 
-    It follows from the history alone, so that a resumed run has it again.
+    The warm-up goes in steps of an epoch. All follows from the history alone, so that a resumed run
+    has it again.
     """
     rate, best, waited = phase.learning_rate, -math.inf, 0
     for row in rows:
@@ -63,7 +64,8 @@ def plateau_rate(config: TrainConfig, phase: Phase, rows: Sequence[Row]) -> floa
         best, waited = (row.score, 0) if row.score > best else (best, waited + 1)
         if waited >= config.plateau_patience:
             rate, waited = rate * _PLATEAU_FACTOR, 0
-    return max(rate, phase.learning_rate * phase.final_rate)
+    warm = min(1.0, (len(rows) + 1) / (phase.warmup + 1))
+    return warm * max(rate, phase.learning_rate * phase.final_rate)
 
 
 def epochs_since_best(scores: Sequence[float]) -> int:

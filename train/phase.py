@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -13,11 +14,12 @@ import numpy as np
 
 from kpdata.errors import TrainingError
 from kpdata.metrics import pck
+from kpdata.schema import FloatArray
 from kpdata.train.batches import Batches
 from kpdata.train.checks.gates import Verdict
 from kpdata.train.config import Phase, TrainConfig
 from kpdata.train.event_log import EventLog
-from kpdata.train.learner import Learner, jit
+from kpdata.train.learner import Learner, dropout_seeds, jit
 from kpdata.train.models import build
 from kpdata.train.optimisers import (
     averaged_weights,
@@ -28,6 +30,7 @@ from kpdata.train.optimisers import (
 from kpdata.train.pictures import Pictures
 from kpdata.train.reader import HEADS, PoseReader, read_pictures
 from kpdata.train.run_folder import Best, Row, RunFolder, State
+from kpdata.train.scanned import ScannedLearner, can_scan, epochs
 from kpdata.train.scoring.plots import curves, sheet
 from kpdata.train.scoring.predictions import Predictions, Truth
 from kpdata.train.scoring.scores import chosen_reference
@@ -88,7 +91,9 @@ class PhaseRun(keras.callbacks.Callback):
         self.val, skeleton = splits.val, splits.train.skeleton
         self.batches = Batches(splits.train, config.augment, config.batch_size, config.seed)
         self.net = build(config, len(skeleton), self.phase.input_size)
-        self.learner = Learner(self.net, config, self.phase, skeleton)
+        self.scans = can_scan(splits.train)
+        learner = ScannedLearner if self.scans else Learner
+        self.learner = learner(self.net, config, self.phase, skeleton)
         self.optimiser = make_optimiser(config, self.phase, self.batches.steps)
         self.optimiser.build(self.learner.trainable_variables)
         self.learner.compile(self.optimiser, jit_compile=jit())
@@ -102,10 +107,11 @@ class PhaseRun(keras.callbacks.Callback):
         learning = sum(math.prod(v.shape) for v in self.learner.trainable_variables)
         self.watcher.phase(self.number, self.phase, (learning, count), self.batches.steps)
         if done < self.phase.epochs and not self._is_stale():
+            start = first + done
             self.learner.fit(
-                self.batches.dataset(first + done),
-                steps_per_epoch=self.batches.steps,
-                initial_epoch=first + done,
+                epochs(self.batches, start) if self.scans else self.batches.dataset(start),
+                steps_per_epoch=1 if self.scans else self.batches.steps,
+                initial_epoch=start,
                 epochs=first + self.phase.epochs,
                 callbacks=[self],
                 shuffle=False,
@@ -117,24 +123,29 @@ class PhaseRun(keras.callbacks.Callback):
         return self.state
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Start the epoch's clock."""
+        """Start the epoch's clock, and what is dropped in it, which no checkpoint holds."""
         self._started, self._epoch = time.monotonic(), epoch
+        for number, seed in enumerate(dropout_seeds(self.learner)):
+            seed.assign([(self.config.seed + number) % 2**32, epoch * self.batches.steps])
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Stop at a loss that is not a number; it stays one for the rest of the epoch's mean."""
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise TrainingError(self._blown_up(batch))
-        self.watcher.step(self._epoch + 1, self.config.epochs, batch + 1, loss)
+            raise TrainingError(self._blown_up("the loss is", batch))
+        done = self.batches.steps if self.scans else batch + 1
+        self.watcher.step(self._epoch + 1, self.config.epochs, done, loss)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Validate the averaged weights, keep the best and the last, write the history."""
         trained = time.monotonic() - self._started
+        self._refuse_unless_finite("weights are", map(np.asarray, self.learner.get_weights()))
         last = epoch + 1 == sum(p.epochs for p in self.config.phases[: self.number + 1])
         scores, best = {}, self.state.best
         with averaged_weights(self.learner, self.optimiser):
             if self.val and (last or (epoch + 1) % self.config.validate_every == 0):
                 found = read_pictures(self.reader, self.val)
+                self._refuse_unless_finite("predictions are", found.keypoints.values())
                 scores = self._scores(self.val, found)
                 self._show(epoch + 1, self.val, found)
             if self._is_best(scores):
@@ -211,13 +222,20 @@ class PhaseRun(keras.callbacks.Callback):
         patience = self.config.patience
         return bool(patience) and epochs_since_best(scores) >= patience
 
-    def _blown_up(self, batch: int) -> str:
-        keys = ", ".join(self.batches.keys(self._epoch, batch))
+    def _refuse_unless_finite(self, what: str, arrays: Iterable[FloatArray]) -> None:
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise TrainingError(self._blown_up(what, self.batches.steps - 1))
+
+    def _blown_up(self, what: str, batch: int) -> str:
+        where = f"in epoch {self._epoch + 1}"
+        if not self.scans:
+            keys = ", ".join(self.batches.keys(self._epoch, batch))
+            where = f"after step {batch + 1} of epoch {self._epoch + 1}. The batch held: {keys}"
         good = self.state.last or "none yet"
         return (
-            f"the loss is not a number at step {batch + 1} of epoch {self._epoch + 1}. The batch "
-            f"held: {keys}. Last good checkpoint: {good}. Check those images and labels, or train "
-            "with a smaller learning rate (--set phases.0.learning_rate=…), then --resume"
+            f"{what} not a number {where}. Last good checkpoint: {good}. Look at those images and "
+            "labels, or begin another run with a smaller learning rate: --set "
+            f"phases.{self.number}.learning_rate=…"
         )
 
 

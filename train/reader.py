@@ -51,7 +51,7 @@ class PoseReader(keras.Model):
         flip: bool = True,
         decode: Decode = "dark",
     ):
-        super().__init__(name="reader")
+        super().__init__(name="reader", dtype="float32")
         wanted = {"heatmap", "offset"} if HEATMAP in heads else set()
         wanted |= {"xy_norm", "visibility"} if COORDINATES in heads else set()
         outputs = {name: value for name, value in net.output.items() if name in wanted}

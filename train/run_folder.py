@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kpdata.errors import TrainingError
+from kpdata.errors import SchemaError, TrainingError
 from kpdata.manifest import write_atomically
 from kpdata.skeletons import Skeleton
 from kpdata.tfrecord import temporary_beside
@@ -207,7 +207,7 @@ class RunFolder:
                 f"{self.path} is no training run: {name} is missing. Start one with "
                 "kpdata train SHARDS --out FOLDER"
             ) from None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, SchemaError) as error:
             raise TrainingError(f"{path} is damaged: {error}") from error
 
     def _write(self, name: str, value: Any) -> None:

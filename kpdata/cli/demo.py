@@ -16,7 +16,7 @@ _SPLIT = "test"
     "--out", default="kpdata-demo", show_default=True, type=click.Path(path_type=Path),
     help="Folder to write.",
 )  # fmt: skip
-@click.option("--count", default=300, show_default=True, type=click.IntRange(10), help="Images.")
+@click.option("--count", default=600, show_default=True, type=click.IntRange(10), help="Images.")
 @click.option("--no-train", is_flag=True, help="End with the shards.")
 def command(out: Path, count: int, no_train: bool) -> None:
     """Show the whole path on rendered data: every step is a command that you can repeat.

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from kpdata.train.run_folder import RunFolder, State
 
 _SHORTHANDS = ("size", "backbone", "weights", "head", "batch_size", "seed")
+_ONLY_OF = {
+    "size": "blazepose",
+    "stage": "blazepose",
+    "backbone": "regression",
+    "weights": "regression",
+    "head": "regression",
+}
 
 
 @click.command("train", short_help=COMMANDS["train"])
@@ -113,12 +120,11 @@ def _out(options: dict[str, Any]) -> Path:
 
 def _refuse_other_options(ctx: click.Context) -> None:
     kept = {"shards", "out", "resume", "devices", "quiet", "as_json", "print_config", "skip_checks"}
-    for name in ctx.params:
-        source = ctx.get_parameter_source(name)
-        if name not in kept and source == click.core.ParameterSource.COMMANDLINE:
+    for option in ctx.command.params:
+        source = ctx.get_parameter_source(option.name or "")
+        if option.name not in kept and source == click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                f"--{name.replace('_', '-')} does not go with --resume: the run has its "
-                "configuration already"
+                f"{option.opts[0]} does not go with --resume: the run has its configuration already"
             )
 
 
@@ -146,9 +152,14 @@ def _configuration(dataset: "Dataset", options: dict[str, Any]) -> "TrainConfig"
         config = load_recipe(options["recipe"])
     else:
         config = default_config(dataset, options["model"] or "blazepose")
+    for name, model in _ONLY_OF.items():
+        if options[name] is not None and config.model != model:
+            raise click.UsageError(f"--{name} is of {model}, and this model is {config.model}")
     if options["stage"]:
         config = of_stage(config, options["stage"])
-    settings = [f"{key}={json.dumps(options[key])}" for key in _SHORTHANDS if options[key]]
+    settings = [
+        f"{key}={json.dumps(options[key])}" for key in _SHORTHANDS if options[key] is not None
+    ]
     if options["start"]:
         settings.append(f"start={json.dumps(str(options['start'].resolve()))}")
     return override(config, [*settings, *options["settings"]])
