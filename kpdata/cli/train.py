@@ -183,10 +183,9 @@ def _train(
             )
         except KeyboardInterrupt:
             done = len(folder.state().rows)
-            raise TrainingError(
-                f"interrupted; {done} epochs are kept. Go on with: "
-                f"kpdata train --out {folder.path} --resume"
-            ) from None
+            kept = f"epochs kept: {done}. Go on with: kpdata train --out {folder.path} --resume"
+            nothing = "no epoch is done: run the same command again"
+            raise TrainingError(f"interrupted; {kept if done else nothing}") from None
 
 
 def _as_json(config: "TrainConfig") -> str:

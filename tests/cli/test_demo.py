@@ -1,0 +1,80 @@
+"""``kpdata demo``: from rendered pictures to scores, and what it does where it cannot train."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kpdata.cli import demo, training
+from kpdata.skeletons import COCO17
+from kpdata.train.config import load_recipe
+from kpdata.train.run_folder import Row, RunFolder, RunInfo, State
+from kpdata.train.scoring.report import read_report
+
+Kpdata = Callable[..., Any]
+
+COUNT = 300
+
+
+def test_the_demo_trains_a_model_that_beats_its_floor(kpdata: Kpdata, tmp_path: Path) -> None:
+    result = kpdata("demo", "--count", COUNT, "--out", tmp_path / "demo")
+    assert result.code == 0, result.err
+    report = read_report(tmp_path / "demo/run/evaluation-test/metrics.json")
+    pck = report.by_keypoint[report.primary]
+    assert pck.value is not None
+    assert pck.floor is not None
+    assert pck.value > pck.floor + 0.1
+    named = result.out.partition("Look at:")[2].split("\n")
+    pictures = [Path(line.partition(": ")[0].strip()) for line in named if line.strip()]
+    assert len(pictures) == 7
+    assert all(path.stat().st_size > 0 for path in pictures)
+    history = (tmp_path / "demo/run/history.csv").read_bytes()
+    again = kpdata("demo", "--count", COUNT, "--out", tmp_path / "demo")
+    assert again.code == 0, again.err
+    assert "demo/run is trained already: kept" in again.out
+    assert (tmp_path / "demo/run/history.csv").read_bytes() == history
+    assert result.out.partition("Look at:")[2] == again.out.partition("Look at:")[2]
+
+
+def test_without_the_trainer_the_demo_says_what_to_install_and_succeeds(
+    kpdata: Kpdata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_is_installed", lambda name: name != "keras")
+    result = kpdata("demo", "--count", 10, "--out", tmp_path / "demo")
+    assert result.code == 0, result.err
+    lines = [line for line in result.out.splitlines() if "pip install" in line]
+    assert lines == ["Nothing is trained: this command needs keras: pip install 'kpdata[train]'"]
+    assert (tmp_path / "demo/contact-sheet.png").stat().st_size > 0
+    assert not (tmp_path / "demo/run").exists()
+
+
+def test_no_train_ends_with_the_shards(kpdata: Kpdata, tmp_path: Path) -> None:
+    result = kpdata("demo", "--no-train", "--count", 10, "--out", tmp_path / "demo")
+    assert result.code == 0, result.err
+    assert result.out.endswith(
+        f"Look at:\n  {tmp_path}/demo/contact-sheet.png: crops and augmented copies, with their "
+        "keypoints\n"
+    )
+    assert not (tmp_path / "demo/run").exists()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "done", "expected"),
+    [(0, 0, "train {shards} --recipe demo --out {run}"), (3, 0, "train --out {run} --resume"),
+     (4, 1, "train --out {run} --resume"), (6, 2, None)],
+)  # fmt: skip
+def test_what_is_there_is_kept_and_what_was_interrupted_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, done: int, expected: str | None
+) -> None:
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    folder, config = RunFolder(run), load_recipe("demo")
+    assert len(config.phases) == 2
+    folder.begin(config, RunInfo("", "", COCO17, "", (), {}, {}))
+    rows = tuple(Row(0, "heatmap", 128, n + 1, {}, {}, 1e-3, 1.0, 1.0) for n in range(epochs))
+    folder.save_state(State(rows, done=done))
+    commands: list[str] = []
+    monkeypatch.setattr(demo, "_run", lambda *words: commands.append(" ".join(map(str, words))))
+    demo._train_and_score(shards, run)
+    trained = [] if expected is None else [expected.format(shards=shards, run=run)]
+    assert commands == [*trained, f"evaluate {run} {shards} --split test"]
