@@ -86,7 +86,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         optimizer, weight_decay, clip_norm: ``clip_norm`` is of all gradients together; 0 for none.
         schedule: ``cosine`` over each phase, or ``plateau``: the rate is halved after
             ``plateau_patience`` validations without a better score.
-        ema: of the weights, which are what is validated and kept; 0 for none.
+        ema: momentum of the weights' average, which is what is validated and kept; 0 for none. A
+            short phase averages over a tenth of its steps at most.
         patience: validations without a better score that end a phase; 0 for never.
         coordinate_loss: a name in ``kpdata.train.losses.COORDINATE_LOSSES``; head ``rle`` brings
             its own.

@@ -15,6 +15,9 @@ _OPTIMISERS = {
     "adam": keras.optimizers.Adam,
     "rmsprop": keras.optimizers.RMSprop,
 }
+_FORGETTING = 10
+"""How often the average must be able to renew itself within a phase."""
+
 _PLATEAU_FACTOR = 0.5
 
 
@@ -31,7 +34,7 @@ def make_optimiser(config: TrainConfig, phase: Phase, steps: int) -> Any:
         weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm or None,
         use_ema=config.ema > 0,
-        ema_momentum=config.ema or 0.99,
+        ema_momentum=_momentum(config.ema, phase.epochs * steps),
     )
     if config.weight_decay:
         optimiser.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -49,6 +52,11 @@ def _rate(config: TrainConfig, phase: Phase, steps: int) -> Any:
         warmup_target=phase.learning_rate if warmup else None,
         warmup_steps=warmup,
     )
+
+
+def _momentum(ema: float, steps: int) -> float:
+    """``ema``, or less in a phase so short that its first weights would not be forgotten."""
+    return min(ema, max(0.5, 1 - _FORGETTING / steps))
 
 
 def plateau_rate(config: TrainConfig, phase: Phase, rows: Sequence[Row]) -> float:
@@ -82,6 +90,8 @@ def averaged_weights(learner: keras.Model, optimiser: Any) -> Iterator[None]:
     variables = learner.trainable_variables
     own = [keras.ops.convert_to_numpy(variable) for variable in variables]
     optimiser.finalize_variable_values(variables)
+    for variable in variables:  # on JAX predicting uses up what it is given: let that be a copy
+        variable.assign(keras.ops.copy(variable))
     try:
         yield
     finally:

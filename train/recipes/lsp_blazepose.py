@@ -9,7 +9,7 @@ CONFIG = TrainConfig(
     phases=(
         Phase("heatmap", 200, 128, 3e-3, final_rate=0.2, warmup=3),
         Phase("heatmap", 60, 192, 1.5e-3, final_rate=0.01, warmup=1),
-        Phase("regression", 20, 192, 2e-3, final_rate=0.01, warmup=1),
+        Phase("regression", 40, 192, 2e-3, final_rate=0.01, warmup=1),
     ),
     crop_from="image",
     margin=1.0,
