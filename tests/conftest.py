@@ -91,8 +91,8 @@ def _tiny_backbone(weights: None, include_top: bool, input_shape: tuple[int, int
     image = keras.Input(input_shape)
     x = image
     for width in (8, 16):
-        x = layers.Conv2D(width, 5, 4, "same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.Conv2D(width, 5, 4, "same", use_bias=False, name=f"convolve_{width}")(x)
+        x = layers.ReLU()(layers.BatchNormalization(name=f"normalise_{width}")(x))
     return keras.Model(image, x)
 
 

@@ -174,9 +174,9 @@ class PhaseRun(keras.callbacks.Callback):
         """Load the weights to go on from; how many epochs of the phase they have seen."""
         done = self._done()
         if done and self.state.last:
-            self.learner.load_weights(self.folder.weights(self.state.last))
+            self.folder.load_weights(self.state.last, self.learner.load_weights)
         elif self.state.best:
-            self.net.load_weights(self.folder.weights(self.state.best.file))
+            self.folder.load_weights(self.state.best.file, self.net.load_weights)
         elif self.config.start:
             start_from(self.net, Path(self.config.start))
         return len(done)
@@ -245,7 +245,4 @@ def start_from(net: keras.Model, path: Path) -> None:
     best = folder.state().best
     if best is None:
         raise TrainingError(f"{path} has no weights to start from: its first epoch is not done")
-    try:
-        net.load_weights(folder.weights(best.file))
-    except (ValueError, KeyError, OSError) as error:
-        raise TrainingError(f"the weights of {path} do not fit this model: {error}") from error
+    folder.load_weights(best.file, net.load_weights)

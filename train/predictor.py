@@ -62,11 +62,7 @@ class Predictor:
         """The Keras model, with its weights."""
         config = msgspec.structs.replace(self.config, weights="none")  # the run has its own
         net = build(config, len(self.skeleton), self.input_size)
-        weights = RunFolder(self.path).weights(self.best.file)
-        try:
-            net.load_weights(weights)
-        except (ValueError, KeyError, OSError) as error:
-            raise TrainingError(f"{weights} does not fit the run's config.json: {error}") from error
+        RunFolder(self.path).load_weights(self.best.file, net.load_weights)
         return net
 
     def predict(

@@ -185,6 +185,14 @@ class RunFolder:
             raise TrainingError(f"{path}: these weights are missing, though state.json names them")
         return path
 
+    def load_weights(self, file: str, load: Callable[[Path], None]) -> None:
+        """Let ``load`` read a weight file that the state names; TrainingError where it cannot."""
+        path = self.weights(file)
+        try:
+            load(path)
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            raise TrainingError(f"{path} is damaged or does not fit the model: {error}") from error
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other trainings away from this folder."""

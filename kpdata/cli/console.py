@@ -114,8 +114,8 @@ def table(
     )  # fmt: skip
     for i, column in enumerate(columns):
         text = 0 < i < left
-        pieces = (piece for row in cells for piece in (row[i].split() if text else [row[i]]))
-        longest = max(map(cell_len, pieces), default=0)
+        pieces = [piece for row in cells for piece in (row[i].split() if text else [row[i]])]
+        longest = max(map(cell_len, [*pieces, *column.split()]), default=0)
         made.add_column(
             Text(column),
             justify="left" if i < left else "right",

@@ -10,5 +10,5 @@ CONFIG = msgspec.structs.replace(
     model="regression",
     backbone="mobilenet_v2",
     head="softargmax",
-    phases=(Phase("all", 100, 128, 1e-3, final_rate=0.01, warmup=3),),
+    phases=(Phase("all", 80, 128, 1e-3, final_rate=0.01, warmup=3),),
 )

@@ -1,0 +1,112 @@
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kpdata import geometry, synth
+from kpdata.errors import TrainingError
+from kpdata.skeletons import COCO17
+from kpdata.train.checks import preflight
+from kpdata.train.checks.gates import COORDINATES, OVERFIT, SIDES, VARIETY, VISIBILITY, Verdict
+from kpdata.train.config import Phase, TrainConfig
+from kpdata.train.models.blazepose import SIZES, Size
+from kpdata.train.pictures import Pictures
+
+SIDE = 64
+BLAZEPOSE = TrainConfig(
+    size="lite", phases=(Phase("heatmap", 5, SIDE, 1e-3), Phase("regression", 5, SIDE, 1e-3))
+)
+REGRESSION = TrainConfig(
+    model="regression", backbone="mobilenet", phases=(Phase("head", 1, SIDE, 1e-3),)
+)
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
+
+@pytest.fixture(scope="module")
+def people() -> Pictures:
+    """Rendered people, a square of SIDE pixels each."""
+    pictures, labels = [], []
+    for sample in synth.samples(24, seed=1, size=(160, 120)):
+        for instance in sample.instances:
+            if instance.num_labelled > 8 and len(labels) < 24:
+                crop = geometry.square_crop(instance.bbox_xyxy, 1.25, SIDE)
+                rgb = geometry.with_spare_channel(sample.pixels())
+                pictures.append(geometry.warp(rgb, crop, SIDE, SIDE))
+                moved = np.column_stack(
+                    [geometry.apply_affine(crop, instance.xy), instance.visibility]
+                )
+                labels.append(np.where(moved[:, 2:] > 0, moved, 0))
+    keypoints, count = np.stack(labels), len(labels)
+    return Pictures(
+        side=SIDE,
+        to_source=np.tile(np.eye(2, 3), (count, 1, 1)),
+        images=np.stack(pictures),
+        skeleton=COCO17,
+        crop="whole",
+        keys=tuple(map(str, range(count))),
+        instance=np.zeros(count, np.int64),
+        keypoints=keypoints.astype(np.float32),
+        truth=keypoints,
+        source_size=np.full((count, 2), SIDE),
+        area=np.full(count, np.nan),
+        bbox_xyxy=np.full((count, 4), np.nan),
+        head_size=np.full(count, np.nan),
+        is_copy=np.zeros(count, bool),
+        counts={},
+    )
+
+
+@pytest.mark.parametrize("config", [BLAZEPOSE, REGRESSION], ids=lambda config: config.model)
+def test_good_data_and_a_model_that_learns_pass_every_gate(people, config, monkeypatch):
+    monkeypatch.setitem(SIZES, "lite", Size((8, 16, 24, 32, 48), (1, 1, 1, 1, 1), (1, 1)))
+    verdicts = list(preflight.check(config, people))
+    gates = [VISIBILITY, SIDES, COORDINATES, OVERFIT, VARIETY]
+    assert [verdict.gate for verdict in verdicts] == gates
+    assert [verdict.gate for verdict in verdicts if not verdict.passed] == []
+    preflight.refuse_failed(verdicts)
+    assert "8 training pictures" in verdicts[3].explanation
+
+
+def test_pictures_that_show_nothing_fail_what_the_model_must_learn(people, monkeypatch):
+    monkeypatch.setattr(preflight, "_MOST_STEPS", 80)
+    black = replace(people, images=np.zeros_like(people.images))
+    verdicts = {verdict.gate: verdict for verdict in preflight.check(REGRESSION, black)}
+    assert not verdicts[OVERFIT].passed
+    assert not verdicts[VARIETY].passed
+    assert verdicts[COORDINATES].passed
+
+
+def test_a_model_that_does_not_move_fails(people, monkeypatch):
+    monkeypatch.setattr(preflight, "_RATE", 1e-8)
+    monkeypatch.setattr(preflight, "_MOST_STEPS", 40)
+    verdicts = {verdict.gate: verdict for verdict in preflight.check(REGRESSION, people)}
+    assert not verdicts[OVERFIT].passed
+    assert "seen 40 times" in verdicts[OVERFIT].explanation
+
+
+def test_only_originals_are_judged_and_learnt(people, monkeypatch):
+    """Copies with inverted flags and labels elsewhere would fail every gate."""
+    learnt = []
+    monkeypatch.setattr(
+        preflight, "_check_learning", lambda config, pictures: learnt.append(pictures) or []
+    )
+    truth, count = people.truth.copy(), len(people)
+    copies = np.arange(count) % 3 > 0
+    truth[copies] *= (-50, 9, 0.5)
+    mixed = replace(people, truth=truth, is_copy=copies)
+    assert all(verdict.passed for verdict in preflight.check(REGRESSION, mixed))
+    assert not learnt[0].is_copy.any()
+    assert len(learnt[0]) == 8
+    assert len(set(learnt[0].keys)) == 8
+    few = replace(people, is_copy=np.arange(count) > 2)
+    list(preflight.check(REGRESSION, few))
+    assert learnt[1].keys == ("0", "1", "2")
+
+
+def test_all_that_failed_is_said_at_once():
+    verdicts = [Verdict("a", False, "first"), Verdict("b", True, "fine"), Verdict("c", False, "2")]
+    with pytest.raises(TrainingError, match=re.escape("failed.\na: first\nc: 2")) as caught:
+        preflight.refuse_failed(verdicts)
+    assert "fine" not in str(caught.value)
+    preflight.refuse_failed(verdicts[1:2])

@@ -1,0 +1,166 @@
+import json
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kpdata.augment import AugmentConfig
+from kpdata.errors import KpdataError, SchemaError
+from kpdata.train.config import (
+    STAGES,
+    LossWeights,
+    Phase,
+    TrainConfig,
+    load_recipe,
+    of_stage,
+    override,
+    recipe_names,
+)
+
+BLAZEPOSE = TrainConfig(
+    phases=(Phase("heatmap", 4, 64, 1e-3, warmup=1), Phase("regression", 2, 96, 1e-3))
+)
+REGRESSION = TrainConfig(
+    model="regression", phases=(Phase("head", 3, 50, 1e-3), Phase("all", 5, 70, 1e-4))
+)
+
+
+def phases_of(model: str) -> st.SearchStrategy[Phase]:
+    return st.builds(
+        Phase,
+        trains=st.sampled_from(STAGES[model]),
+        epochs=st.integers(9, 99),
+        input_size=st.sampled_from([64, 128, 256]),
+        learning_rate=st.floats(1e-6, 1),
+        final_rate=st.floats(0, 1),
+        warmup=st.floats(0, 9),
+    )
+
+
+CONFIGS = st.sampled_from(sorted(STAGES)).flatmap(
+    lambda model: st.builds(
+        TrainConfig,
+        model=st.just(model),
+        phases=st.lists(phases_of(model), min_size=1, max_size=3).map(tuple),
+        offsets=st.booleans(),
+        head=st.sampled_from(["dense", "softargmax", "rle"]),
+        batch_size=st.integers(1, 512),
+        weight_decay=st.floats(0, 1),
+        schedule=st.sampled_from(["cosine", "plateau"]),
+        keypoint_weights=st.dictionaries(st.sampled_from(["a", "b"]), st.floats(0, 5)),
+        losses=st.builds(LossWeights, limbs=st.floats(0, 9)),
+        augment=st.builds(AugmentConfig, flip=st.floats(0, 1), rotate=st.just((-3.0, 4.0))),
+        reference=st.sampled_from([None, "torso", "head", "bbox", ("a", "b")]),
+        seed=st.integers(0, 2**40),
+        start=st.sampled_from(["", "runs/a", "12"]),
+    )
+)
+
+
+@given(config=CONFIGS, base=st.sampled_from([BLAZEPOSE, REGRESSION]), order=st.randoms())
+@settings(max_examples=60)
+def test_every_configuration_is_reached_by_settings_in_any_order(config, base, order):
+    tree = json.loads(msgspec.json.encode(config))
+    given_settings = [f"{key}={json.dumps(value)}" for key, value in tree.items()]
+    order.shuffle(given_settings)
+    assert override(base, given_settings) == config
+
+
+@given(CONFIGS)
+@settings(max_examples=30)
+def test_a_configuration_comes_back_from_json(config):
+    assert msgspec.json.decode(msgspec.json.encode(config), type=TrainConfig) == config
+
+
+def test_no_settings_change_nothing():
+    assert override(BLAZEPOSE, []) == BLAZEPOSE
+
+
+def test_a_dot_reaches_inside_and_leaves_the_rest():
+    made = override(
+        BLAZEPOSE,
+        [
+            "phases.1.epochs=7",
+            "augment.rotate.0=-90",
+            "augment.flip=0",
+            "losses.limbs=0.5",
+            "keypoint_weights.nose=2",
+            "weights=none",
+        ],
+    )
+    assert made.phases == (
+        BLAZEPOSE.phases[0],
+        msgspec.structs.replace(BLAZEPOSE.phases[1], epochs=7),
+    )
+    assert made.augment.rotate == (-90, 30)
+    assert (made.augment.flip, made.losses.limbs) == (0, 0.5)
+    assert made.keypoint_weights == {"nose": 2}
+    assert BLAZEPOSE.phases[1].epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("batch_size", "--set batch_size: expected key=value, such as batch_size=16"),
+        ("batchsize=3", "--set batchsize=3: no key 'batchsize' there; known: model, size, "),
+        ("augment.flop=1", "no key 'flop' there; known: flip, rotate"),
+        ("phase.0.epochs=1", "no key 'phase' there; known: model"),
+        ("phases.2.epochs=1", "no entry '2' among 2, counted from 0"),
+        ("phases.x.epochs=1", "no entry 'x' among 2"),
+        ("phases.-1.epochs=1", "no entry '-1' among 2"),
+        ("seed.x=1", "--set seed.x=1: no key 'x' there"),
+        ("reference.x.y=1", "no key 'x' there"),
+        ("model.x=1", "no key 'x' there"),
+        ("batch_size=many", "--set batch_size=many: Expected `int`, got `str` - at `$.batch_size`"),
+        ("batch_size=0", "--set batch_size=0: batch_size is 0: expected 1 to 65536"),
+        ("size=huge", "Invalid enum value 'huge' - at `$.size`"),
+        ("phases=[]", "phases is empty"),
+        ("phases.0.trains=head", "phases.0.trains is head: blazepose has heatmap, regression, bo"),
+        ("model=regression", "phases.0.trains is heatmap: regression has head, all"),
+        ("phases.0.input_size=100", "phases.0.input_size is 100: blazepose takes multiples of 32"),
+        ("phases.0.warmup=5", "warmup is 5.0: expected 0 to 4"),
+        ("phases.0.learning_rate=11", "learning_rate is 11.0: expected 1e-08 to 10"),
+        ("losses.limbs=-1", "losses.limbs is -1.0: expected 0 to 1e+06"),
+        ("keypoint_weights.nose=-1", "keypoint_weights.nose is -1.0"),
+        ("augment.flip=2", "flip is 2.0: expected a value from 0 to 1"),
+        ("augment.rotate=[5,1]", "rotate is [5.0, 1.0]: expected a range"),
+        ('phases.0={"trains":"heatmap"}', "missing required field `epochs` - at `$.phases[0]`"),
+        ('phases.0.color="red"', "no key 'color' there; known: trains, epochs"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_with_what_can(setting, says):
+    with pytest.raises(KpdataError) as caught:
+        override(BLAZEPOSE, [setting])
+    assert says in str(caught.value)
+
+
+def test_settings_are_judged_together():
+    made = override(BLAZEPOSE, ["phases.0.epochs=1", "phases.0.warmup=0"])
+    assert (made.phases[0].epochs, made.phases[0].warmup) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["dropout", "ema", "clip_norm", "heatmap_sigma", "threshold"])
+def test_numbers_out_of_range_are_refused_by_name(name):
+    with pytest.raises(SchemaError, match=f"{name} is -1: expected "):
+        msgspec.structs.replace(BLAZEPOSE, **{name: -1})
+
+
+def test_the_size_and_length_of_a_run_follow_from_its_phases():
+    assert (BLAZEPOSE.input_size, BLAZEPOSE.epochs) == (96, 6)
+
+
+def test_a_stage_keeps_its_own_phases():
+    assert of_stage(BLAZEPOSE, "both") == BLAZEPOSE
+    assert of_stage(BLAZEPOSE, "heatmap").phases == BLAZEPOSE.phases[:1]
+    assert of_stage(BLAZEPOSE, "regression").phases == BLAZEPOSE.phases[1:]
+    with pytest.raises(KpdataError, match="--stage heatmap: the phases train head, all"):
+        of_stage(REGRESSION, "heatmap")
+
+
+def test_every_recipe_loads_and_an_unknown_one_lists_them():
+    assert "lsp_blazepose" in recipe_names()
+    assert all(load_recipe(name).phases for name in recipe_names())
+    for name in ("resnet", "../config", "config"):
+        with pytest.raises(KpdataError, match=r"is unknown; known: .*lsp_blazepose"):
+            load_recipe(name)

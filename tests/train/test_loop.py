@@ -1,0 +1,511 @@
+"""Whole runs of tiny models through the real loop."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import msgspec
+import numpy as np
+import pytest
+from keras import ops
+
+from kpdata.augment import AugmentConfig
+from kpdata.errors import TrainingError
+from kpdata.metrics import pck
+from kpdata.shards import Dataset
+from kpdata.train import loop
+from kpdata.train.batches import Batches
+from kpdata.train.config import Phase, TrainConfig
+from kpdata.train.learner import Learner
+from kpdata.train.loop import load_splits, train
+from kpdata.train.models import build
+from kpdata.train.models.blazepose import shared_layers
+from kpdata.train.phase import PhaseRun, Watcher
+from kpdata.train.pictures import Pictures
+from kpdata.train.predictor import Predictor
+from kpdata.train.reader import PoseReader, read_pictures
+from kpdata.train.run_folder import RunFolder, State
+from kpdata.train.scoring.predictions import Predictions, Truth
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the other backend is tried in a process of its own", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
+AUGMENT = AugmentConfig(blur=0.0)
+BLAZEPOSE = TrainConfig(
+    size="lite",
+    phases=(Phase("heatmap", 2, 32, 3e-3), Phase("regression", 1, 64, 3e-3)),
+    batch_size=4,
+    ema=0.5,
+    augment=AUGMENT,
+)
+REGRESSION = TrainConfig(
+    model="regression",
+    backbone="mobilenet",
+    head="rle",
+    dropout=0.3,
+    phases=(Phase("head", 1, 32, 3e-3), Phase("all", 2, 32, 3e-3, warmup=0.5)),
+    batch_size=4,
+    ema=0.5,
+    augment=AUGMENT,
+    seed=5,
+)
+PLAIN = msgspec.structs.replace(
+    REGRESSION, head="dense", dropout=0.0, phases=(Phase("all", 2, 32, 3e-3),)
+)
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+class Interrupts(Watcher):
+    """Presses Ctrl-C in the middle of an epoch; keeps the warnings."""
+
+    def __init__(self, epoch: int = 0, step: int = 2):
+        self.place, self.warnings = (epoch, step), []
+
+    def step(self, epoch: int, epochs: int, step: int, loss: float) -> None:
+        if (epoch, step) == self.place:
+            raise KeyboardInterrupt
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def run(path: Path, shards: Path, config: TrainConfig, watcher: Watcher | None = None) -> State:
+    dataset = Dataset.open(shards)
+    return train(RunFolder(path), dataset, config, watcher or Watcher(), check_first=False)
+
+
+def with_epochs(config: TrainConfig, epochs: int, **changes: Any) -> TrainConfig:
+    phases = (msgspec.structs.replace(config.phases[-1], epochs=epochs, warmup=0),)
+    return msgspec.structs.replace(config, phases=phases, **changes)
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+    """Let validation find these scores, one an epoch."""
+    monkeypatch.setattr(
+        PhaseRun, "_scores", lambda self, *_: {"coordinates": scores[len(self.state.rows)]}
+    )
+
+
+def stored(folder: RunFolder, file: str) -> dict[str, np.ndarray]:
+    """Every array of a weight file, by its path in it."""
+    arrays: dict[str, np.ndarray] = {}
+    with h5py.File(folder.weights(file)) as opened:
+        opened.visititems(
+            lambda name, item: (
+                arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return arrays
+
+
+def values(net: keras.Model) -> dict[str, np.ndarray]:
+    return {v.path: ops.convert_to_numpy(v) for v in net.variables}
+
+
+def load(folder: RunFolder, config: TrainConfig, size: int, file: str) -> dict[str, np.ndarray]:
+    net = build(config, len(folder.info().skeleton), size)
+    net.load_weights(folder.weights(file))
+    return values(net)
+
+
+# --- stages
+
+
+@pytest.fixture(scope="module")
+def staged(
+    tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunFolder, list[dict[str, Any]]]:
+    """A run of both stages whose first epoch scores best, and what each phase began and ended as.
+
+    Each is ``start`` and ``end`` (path → values), ``shared`` (paths) and ``best`` (a State's).
+    """
+    seen: list[dict[str, Any]] = []
+
+    class Recorded(PhaseRun):
+        def on_train_begin(self, logs: Any = None) -> None:
+            best = self.state.best
+            at_start = best and load(self.folder, self.config, self.phase.input_size, best.file)
+            shared = {v.path for layer in shared_layers(self.net) for v in layer.variables}
+            seen.append({"start": values(self.net), "shared": shared, "best": at_start})
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            seen[-1]["end"] = values(self.net)
+            super().on_epoch_end(epoch, logs)
+
+        def _scores(self, *_: Any) -> dict[str, float]:
+            return {"heatmap": [0.9, 0.1, 0.5][len(self.state.rows)]}
+
+    folder = RunFolder(tmp_path_factory.mktemp("staged") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "PhaseRun", Recorded)
+        run(folder.path, tiny_shards, BLAZEPOSE)
+    return folder, seen
+
+
+def moved(phase: dict[str, Any]) -> set[str]:
+    return {path for path, value in phase["start"].items() if np.any(value != phase["end"][path])}
+
+
+def test_the_heatmap_stage_moves_encoder_decoder_and_heatmap_output_alone(staged):
+    heatmap = staged[1][0]
+    assert moved(heatmap) == heatmap["shared"]
+    assert {"stem_conv/kernel", "heatmap/kernel"} <= heatmap["shared"]
+
+
+def test_the_regression_stage_moves_all_the_rest_and_both_of_its_outputs(staged):
+    regression = staged[1][1]
+    assert moved(regression) == regression["start"].keys() - regression["shared"]
+    outputs = ("vote_logit/kernel", "vote_offset/kernel", "visibility/kernel", "visibility/bias")
+    assert set(outputs) <= moved(regression)
+
+
+def test_the_second_stage_starts_from_the_best_of_the_first_at_another_size(staged):
+    first, second = staged[1]
+    for path, value in second["best"].items():
+        np.testing.assert_array_equal(second["start"][path], value, err_msg=path)
+    kernel = "stem_conv/kernel"
+    assert np.any(first["end"][kernel] != second["start"][kernel])  # the last was not the best
+
+
+def test_the_best_of_the_last_phase_counts_and_knows_its_heads(staged):
+    state = staged[0].state()
+    assert (state.best.phase, state.best.epoch, state.best.input_size) == (1, 3, 64)
+    assert state.best.heads == ("heatmap", "coordinates")
+    assert state.done == 2
+    found = {f"checkpoints/{path.name}" for path in staged[0].checkpoints.iterdir()}
+    assert found == {state.best.file, state.last}
+
+
+def test_a_run_leaves_its_history_its_curves_and_a_model_that_predicts(staged, tiny_shards):
+    folder, _ = staged
+    rows = list(csv.DictReader(folder.history_csv.open()))
+    assert [(row["epoch"], row["phase"], row["trains"], row["input_size"]) for row in rows] == [
+        ("1", "0", "heatmap", "32"),
+        ("2", "0", "heatmap", "32"),
+        ("3", "1", "regression", "64"),
+    ]
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert (folder.path / "curves.png").stat().st_size > 1000
+    assert any(folder.logs.iterdir())
+    info = folder.info()
+    assert info.pictures["train"] > info.pictures["val"] > 0
+    assert len(info.mean_pose) == 17
+    predictor = Predictor.open(folder.path)
+    splits = load_splits(Dataset.open(tiny_shards), BLAZEPOSE, 64, Watcher())
+    found = predictor.predict(splits.val, flip=False)
+    assert set(found.keypoints) == {"heatmap", "coordinates"}
+    assert all(np.isfinite(keypoints).all() for keypoints in found.keypoints.values())
+
+
+# --- going on
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A run that nothing interrupted: a frozen backbone, then all; dropout, a flow, an average."""
+    folder = RunFolder(tmp_path_factory.mktemp("whole") / "run")
+    run(folder.path, tiny_shards, REGRESSION)
+    return folder
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(whole, tiny_shards, tmp_path):
+    """Once where a phase begins, with a flow of its own, and once within it."""
+    folder = RunFolder(tmp_path / "run")
+    for epoch in (2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run(folder.path, tiny_shards, REGRESSION, Interrupts(epoch))
+        assert [row.epoch for row in folder.state().rows] == list(range(1, epoch))
+        keras.utils.set_random_seed(99)  # another process has drawn something else
+    run(folder.path, tiny_shards, REGRESSION)
+    state, expected = folder.state(), whole.state()
+    assert [row.epoch for row in state.rows] == [1, 2, 3]
+    for row, other in zip(state.rows, expected.rows, strict=True):
+        assert row.losses == pytest.approx(other.losses, rel=1e-3)
+        assert row.scores == pytest.approx(other.scores, abs=0.02)
+        assert row.learning_rate == pytest.approx(other.learning_rate)
+    for name in ("last", "best"):
+        files = [getattr(s, name) if name == "last" else s.best.file for s in (state, expected)]
+        ours, theirs = stored(folder, files[0]), stored(whole, files[1])
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=0.01, atol=2e-4, err_msg=key)
+
+
+def test_a_finished_run_is_left_as_it_is(whole, tiny_shards, monkeypatch):
+    monkeypatch.setattr(loop, "PhaseRun", lambda *_: pytest.fail("trains"))
+    before = whole.state()
+    assert run(whole.path, tiny_shards, REGRESSION) == before
+
+
+def test_a_second_training_on_the_same_folder_is_refused(whole, tiny_shards):
+    with (
+        whole.locked(),
+        pytest.raises(TrainingError, match="another training writes to this folder"),
+    ):
+        run(whole.path, tiny_shards, REGRESSION)
+
+
+# --- the average
+
+
+def test_the_averaged_weights_are_validated_and_kept_and_training_goes_on_without(
+    tiny_shards, tmp_path, monkeypatch
+):
+    steps: list[list[np.ndarray]] = []
+    begun: list[list[np.ndarray]] = []
+
+    class Recorded(PhaseRun):
+        def values(self) -> list[np.ndarray]:
+            return [ops.convert_to_numpy(v) for v in self.learner.trainable_variables]
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            super().on_epoch_begin(epoch, logs)
+            begun.append(self.values())
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            super().on_train_batch_end(batch, logs)
+            steps.append(self.values())
+
+    monkeypatch.setattr(loop, "PhaseRun", Recorded)
+    folder = RunFolder(tmp_path / "run")
+    state = run(folder.path, tiny_shards, PLAIN)
+    per_epoch = len(steps) // 2
+    for now, before in zip(begun[1], steps[per_epoch - 1], strict=True):
+        np.testing.assert_array_equal(now, before)
+    averages = {}
+    average = steps[0]
+    for number, seen in enumerate(steps):
+        average = [PLAIN.ema * a + (1 - PLAIN.ema) * v for a, v in zip(average, seen, strict=True)]
+        averages[number + 1] = average
+    kept = build(PLAIN, 17, 32)
+    kept.load_weights(folder.weights(state.best.file))
+    for variable, expected in zip(
+        kept.trainable_variables, averages[state.best.epoch * per_epoch], strict=True
+    ):
+        np.testing.assert_allclose(ops.convert_to_numpy(variable), expected, atol=1e-5)
+    dataset = Dataset.open(tiny_shards)
+    val = load_splits(dataset, PLAIN, 32, Watcher()).val
+    seen = read_pictures(PoseReader(kept, dataset.skeleton, ("coordinates",), flip=False), val)
+    poses = Truth.of(val).poses(dataset.skeleton, seen.keypoints["coordinates"])
+    expected = pck(poses, "torso", PLAIN.threshold).value
+    assert state.best.scores["coordinates"] == pytest.approx(expected)
+    assert max(row.score for row in state.rows) == state.rows[state.best.epoch - 1].score
+
+
+# --- stopping
+
+
+def test_a_phase_ends_early_when_its_score_no_longer_rises(tiny_shards, tmp_path, monkeypatch):
+    scripted(monkeypatch, [0.1, 0.5, 0.3, 0.5, 0.4, 0.9])
+    state = run(tmp_path / "run", tiny_shards, with_epochs(PLAIN, 6, patience=2))
+    assert [row.score for row in state.rows] == [0.1, 0.5, 0.3, 0.5]
+    assert (state.best.epoch, state.done) == (2, 1)
+
+
+def test_the_plateau_halves_the_rate_and_a_resumed_run_has_it_again(
+    tiny_shards, tmp_path, monkeypatch
+):
+    scripted(monkeypatch, [0.5, 0.4, 0.4, 0.6, 0.1])
+    config = with_epochs(PLAIN, 5, schedule="plateau", plateau_patience=1)
+    rate = config.phases[0].learning_rate
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", tiny_shards, config, Interrupts(4))
+    state = run(tmp_path / "run", tiny_shards, config)
+    assert [row.learning_rate / rate for row in state.rows] == pytest.approx(
+        [1, 1, 0.5, 0.25, 0.25]
+    )
+
+
+def test_validation_every_second_epoch_and_at_the_end(tiny_shards, tmp_path):
+    state = run(tmp_path / "run", tiny_shards, with_epochs(PLAIN, 3, validate_every=2))
+    assert [row.score is not None for row in state.rows] == [False, True, True]
+
+
+def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
+    from kpdata import formats
+    from kpdata.pipelines.convert import Request, convert
+    from kpdata.pipelines.convert import Watcher as Conversion
+    from kpdata.pipelines.job import Job
+    from kpdata.pipelines.sharding import Sharding
+    from kpdata.splits import parse_splits
+
+    source = formats.read("coco", tiny_coco / "annotations.json")
+    job = Job(source.skeleton, images_root=str(source.images_root))
+    request = Request("coco", job, parse_splits("60/0/40"), Sharding(count=2))
+    convert(source, request, tmp_path / "shards", Conversion())
+    watcher = Interrupts()
+    state = run(tmp_path / "run", tmp_path / "shards", PLAIN, watcher)
+    assert state.best.epoch == 2
+    assert [row.score for row in state.rows] == [None, None]
+    assert "no split 'val': the last epoch is kept" in watcher.warnings[0]
+
+
+# --- numbers that are none
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, iteration: int, gradient_only: bool) -> None:
+    """Let one step's visibility loss, or only its gradient, be NaN."""
+    own = Learner._visibility_loss
+
+    def loss(self: Learner, outputs: dict[str, Any], weights: Any) -> Any:
+        here = ops.equal(self.optimizer.iterations, iteration)
+        if not gradient_only:
+            return own(self, outputs, weights) * ops.where(here, float("nan"), 1.0)
+        nothing = ops.sum(outputs["visibility"]) * ops.where(here, 0.0, 1.0)
+        return own(self, outputs, weights) + 1e-9 * ops.sqrt(nothing * nothing)
+
+    monkeypatch.setattr(Learner, "_visibility_loss", loss)
+
+
+def assert_finite(folder: RunFolder) -> None:
+    files = list(folder.checkpoints.iterdir())
+    for file in files:
+        arrays = stored(folder, f"checkpoints/{file.name}")
+        assert arrays
+        assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_loss_that_is_no_number_names_step_batch_and_last_good_checkpoint(
+    tiny_shards, tmp_path, monkeypatch
+):
+    pictures = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
+    batches = Batches(pictures, AUGMENT, PLAIN.batch_size, PLAIN.seed)
+    poisoned(monkeypatch, batches.steps + 1, gradient_only=False)
+    with pytest.raises(TrainingError) as caught:
+        run(tmp_path / "run", tiny_shards, PLAIN)
+    keys = ", ".join(batches.keys(1, 1))
+    assert f"the loss is not a number after step 2 of epoch 2. The batch held: {keys}. " in str(
+        caught.value
+    )
+    assert "Last good checkpoint: checkpoints/last-00001.weights.h5" in str(caught.value)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.state().last == "checkpoints/last-00001.weights.h5"
+    assert_finite(folder)
+    monkeypatch.undo()
+    assert len(run(folder.path, tiny_shards, PLAIN).rows) == 2
+
+
+def test_an_epoch_that_spoils_the_weights_in_its_last_step_is_not_kept(
+    tiny_shards, tmp_path, monkeypatch
+):
+    pictures = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
+    steps = Batches(pictures, AUGMENT, PLAIN.batch_size, PLAIN.seed).steps
+    poisoned(monkeypatch, 2 * steps - 1, gradient_only=True)
+    with pytest.raises(TrainingError, match=rf"weights are not a number after step {steps} of epo"):
+        run(tmp_path / "run", tiny_shards, PLAIN)
+    folder = RunFolder(tmp_path / "run")
+    assert len(folder.state().rows) == 1
+    assert_finite(folder)
+
+
+def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
+    tiny_shards, tmp_path, monkeypatch
+):
+    def blind(reader: PoseReader, pictures: Pictures) -> Predictions:
+        nothing = np.full((len(pictures), 17, 3), np.nan)
+        return Predictions({"coordinates": nothing}, None, "coordinates")
+
+    monkeypatch.setattr("kpdata.train.phase.read_pictures", blind)
+    with pytest.raises(TrainingError, match=r"predictions are not a number .* none yet"):
+        run(tmp_path / "run", tiny_shards, PLAIN)
+    assert not list(RunFolder(tmp_path / "run").checkpoints.iterdir())
+
+
+# --- starting from another run
+
+
+def test_a_run_starts_from_the_best_of_another(whole, tiny_shards, tmp_path, monkeypatch):
+    starts: list[dict[str, np.ndarray]] = []
+
+    class Recorded(PhaseRun):
+        def on_train_begin(self, logs: Any = None) -> None:
+            starts.append(values(self.net))
+
+    monkeypatch.setattr(loop, "PhaseRun", Recorded)
+    config = with_epochs(REGRESSION, 1, start=str(whole.path))
+    run(tmp_path / "run", tiny_shards, config)
+    best = load(whole, REGRESSION, 32, whole.state().best.file)
+    for path, value in best.items():
+        if "seed_generator" not in path:
+            np.testing.assert_array_equal(starts[0][path], value, err_msg=path)
+
+
+def test_a_start_that_does_not_fit_or_has_no_weights_is_refused(staged, tiny_shards, tmp_path):
+    for start, says in (
+        (staged[0].path, "does not fit the model"),
+        (tmp_path, "no weights to sta"),
+    ):
+        config = with_epochs(PLAIN, 1, start=str(start))
+        with pytest.raises(TrainingError, match=says):
+            run(tmp_path / "run", tiny_shards, config)
+
+
+# --- other machines
+
+
+def on_jax(shards: Path, out: Path, config: TrainConfig, devices: list[int]) -> dict[str, Any]:
+    """What loop_run.py prints when run on JAX, where TensorFlow cannot be imported."""
+    pytest.importorskip("jax")
+    request = {"shards": str(shards), "out": str(out), "devices": devices, "block": "tensorflow"}
+    request["config"] = msgspec.json.encode(config).decode()
+    flags = f"{QUICK_COMPILATION} --xla_force_host_platform_device_count={max(devices)}"
+    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    script = Path(__file__).with_name("loop_run.py")
+    done = subprocess.run(
+        [sys.executable, str(script), json.dumps(request)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert (found["backend"], found["tensorflow"]) == ("jax", False)
+    return found
+
+
+def test_jax_trains_the_same_epoch_without_tensorflow(staged, tiny_shards, tmp_path):
+    phases = (Phase("both", 1, 32, 1e-3),)
+    config = msgspec.structs.replace(BLAZEPOSE, phases=phases, start=str(staged[0].path))
+    (expected,) = run(tmp_path / "here", tiny_shards, config).rows
+    ((row,),) = on_jax(tiny_shards, tmp_path / "there", config, [1])["rows"]
+    parts = {"loss", "heatmap", "coordinates", "visibility"}
+    assert row["losses"].keys() == expected.losses.keys() == parts
+    assert row["losses"] == pytest.approx(expected.losses, rel=0.02)
+    assert row["scores"].keys() == expected.scores.keys() == {"heatmap", "coordinates"}
+
+
+def test_two_devices_share_each_batch_of_the_same_run(tiny_shards, tmp_path):
+    one, two = on_jax(tiny_shards, tmp_path, PLAIN, [1, 2])["rows"]
+    assert len(one) == len(two) == 2
+    for row, other in zip(one, two, strict=True):
+        assert row["losses"] == pytest.approx(other["losses"], rel=1e-3)
+        assert row["scores"] == pytest.approx(other["scores"], abs=0.02)
+
+
+def test_several_devices_need_jax_enough_of_them_and_a_batch_that_divides(monkeypatch):
+    with pytest.raises(TrainingError, match="needs the JAX backend: set KERAS_BACKEND=jax"):
+        loop.spread_over(2, 4)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1"])
+    with pytest.raises(TrainingError, match="--devices 3: this machine has gpu:0, gpu:1"):
+        loop.spread_over(3, 6)
+    with pytest.raises(TrainingError, match="a batch of 5 does not divide among 2 devices"):
+        loop.spread_over(2, 5)
+
+
+def test_a_run_in_mixed_bfloat16_is_kept_in_float32(tiny_shards, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    try:
+        state = run(folder.path, tiny_shards, with_epochs(PLAIN, 1, precision="mixed_bfloat16"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {a.dtype for n, a in stored(folder, state.best.file).items()} == {np.dtype("float32")}
+    assert all(np.isfinite(list(state.rows[0].losses.values())))

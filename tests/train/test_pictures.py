@@ -1,0 +1,298 @@
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kpdata import formats, geometry, images
+from kpdata.errors import DatasetError
+from kpdata.geometry import apply_affine
+from kpdata.pipelines.convert import Request, Watcher, convert
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.sharding import Sharding
+from kpdata.schema import ImageRef, Instance, Sample
+from kpdata.shards import Dataset
+from kpdata.skeletons import COCO17
+from kpdata.splits import parse_splits
+from kpdata.train.pictures import Framing, Pictures, Views, _picture, load, shrink_for
+
+SIDE = 40
+Convert = Callable[..., Dataset]
+
+
+@pytest.fixture(scope="module")
+def annotations(make_coco, tmp_path_factory) -> Path:
+    """Twelve pictures; one has a crowd and one a person without a labelled keypoint besides."""
+    path = make_coco(tmp_path_factory.mktemp("coco"))
+    content = json.loads(path.read_text())
+    some = content["annotations"][0]
+    nobody = {"keypoints": [0] * 51, "num_keypoints": 0}
+    content["annotations"].insert(0, some | {"id": 900, "iscrowd": 1} | nobody)
+    content["annotations"].append(some | {"id": 901, "image_id": 2} | nobody)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def shards(annotations: Path, tmp_path_factory) -> Convert:
+    """``shards(crop=…, augment=…)``: all pictures as the split ``train``, converted once."""
+    made: dict[str, Dataset] = {}
+
+    def of(**options) -> Dataset:
+        name = json.dumps(options)
+        if name not in made:
+            source = formats.read("coco", annotations)
+            job = Job(source.skeleton, images_root=str(source.images_root), **options)
+            request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=2))
+            out = tmp_path_factory.mktemp("shards") / "made"
+            convert(source, request, out, Watcher())
+            made[name] = Dataset.open(out)
+        return made[name]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def people(annotations: Path) -> dict[tuple[str, int], Instance]:
+    """(key, position in its image) → each labelled person of the annotation file itself."""
+    source = formats.read("coco", annotations)
+    return {
+        (sample.key, number): instance
+        for sample in source.samples
+        for number, instance in enumerate(sample.instances)
+        if not instance.is_crowd and instance.num_labelled
+    }
+
+
+def by_name(pictures: Pictures) -> dict[tuple[str, int], int]:
+    """(key, position in its image) → position in the pictures."""
+    return {key: n for n, key in enumerate(zip(pictures.keys, pictures.instance, strict=True))}
+
+
+FRAMINGS = [Framing("bbox", 1.25), Framing("keypoints", 1.5), Framing("image", 1.0)]
+
+
+@pytest.mark.parametrize("framing", FRAMINGS, ids=lambda framing: framing.crop_from)
+def test_the_truth_is_the_annotations_own(shards, people, framing):
+    pictures = load(shards(), "train", framing, SIDE)
+    places = by_name(pictures)
+    assert places.keys() == people.keys()
+    for name, place in places.items():
+        person = people[name]
+        np.testing.assert_allclose(pictures.truth[place], person.keypoints, atol=1e-3)
+        np.testing.assert_allclose(pictures.bbox_xyxy[place], person.bbox_xyxy, atol=1e-3)
+        assert pictures.area[place] == pytest.approx(person.area, rel=1e-4)
+    assert (pictures.source_size == (64, 48)).all()
+    assert np.isnan(pictures.head_size).all()
+    assert not pictures.is_copy.any()
+
+
+@pytest.mark.parametrize("framing", FRAMINGS, ids=lambda framing: framing.crop_from)
+def test_pictures_keypoints_and_truth_are_one_affine_apart(shards, framing):
+    pictures = load(shards(), "train", framing, SIDE)
+    labelled = pictures.keypoints[..., 2] > 0
+    for affine, seen, truth, counts in zip(
+        pictures.to_source, pictures.keypoints, pictures.truth, labelled, strict=True
+    ):
+        back = apply_affine(affine, seen[counts, :2])
+        np.testing.assert_allclose(back, truth[counts, :2], atol=1e-3)
+    assert not pictures.keypoints[~labelled].any()
+    assert not pictures.truth[~labelled].any()
+
+
+@pytest.mark.parametrize("framing", FRAMINGS, ids=lambda framing: framing.crop_from)
+def test_crops_on_the_fly_and_shards_of_crops_agree(shards, framing):
+    crop = {"crop": SIDE, "crop_from": framing.crop_from, "margin": framing.margin}
+    whole = load(shards(), "train", framing, SIDE)
+    crops = load(shards(**crop), "train", Framing(), SIDE)
+    first, second = by_name(whole), by_name(crops)
+    assert first.keys() == second.keys()
+    for name, one in first.items():
+        other = second[name]
+        np.testing.assert_allclose(whole.to_source[one], crops.to_source[other], atol=1e-4)
+        kept = crops.keypoints[other, :, 2] > 0  # a crop's labels end at its frame
+        for array in ("truth", "keypoints"):
+            seen, stored = getattr(whole, array)[one], getattr(crops, array)[other]
+            np.testing.assert_allclose(seen[kept], stored[kept], atol=1e-3)
+        difference = np.abs(
+            whole.images[[one]].astype(float) - crops.images[np.array([other])].astype(float)
+        )
+        assert difference.mean() < 6  # the stored one went through JPEG
+    assert crops.crop == "as the shards were cropped"
+
+
+def test_shards_of_crops_are_resized_to_the_side_asked_for(shards, people):
+    pictures = load(shards(crop=64), "train", Framing(), 32)
+    assert pictures.images[np.arange(3)].shape == (3, 32, 32, 3)
+    for name, place in by_name(pictures).items():
+        kept = pictures.truth[place, :, 2] > 0
+        np.testing.assert_allclose(
+            pictures.truth[place][kept], people[name].keypoints[kept], atol=1e-3
+        )
+
+
+def test_a_crop_shows_what_lies_at_its_place_in_the_image(shards, annotations):
+    pictures = load(shards(), "train", Framing("image", 1.0), 64)
+    rgb = images.decode(
+        (annotations.parent / "images" / f"{pictures.keys[0]:0>6}.jpg").read_bytes()
+    )
+    seen = pictures.images[np.array([0])][0]
+    np.testing.assert_array_equal(seen[8:56], rgb)  # 64 × 48, squared around its centre
+    assert not seen[:8].any()
+    assert not seen[56:].any()
+
+
+def test_on_disk_and_in_memory_are_the_same(shards):
+    dataset = shards()
+    kept = load(dataset, "train", Framing(), SIDE)
+    read = load(dataset, "train", Framing(), SIDE, memory=0)
+    assert isinstance(kept.images, np.ndarray)
+    assert not isinstance(read.images, np.ndarray)
+    for indices in (np.arange(len(kept)), np.array([5, 0, 5])):
+        np.testing.assert_array_equal(read.images[indices], kept.images[indices])
+    np.testing.assert_array_equal(read.keypoints, kept.keypoints)
+    assert read.keys == kept.keys
+
+
+def test_pictures_are_kept_while_they_fit(shards):
+    count = len(load(shards(), "train", Framing(), SIDE))
+    enough = count * SIDE * SIDE * 3
+    fits = load(shards(), "train", Framing(), SIDE, memory=enough)
+    does_not = load(shards(), "train", Framing(), SIDE, memory=enough - 1)
+    assert isinstance(fits.images, np.ndarray)
+    assert not isinstance(does_not.images, np.ndarray)
+
+
+def test_copies_are_taken_when_asked_for_and_told_apart(shards):
+    augmented = shards(crop=SIDE, augment=2)
+    without = load(augmented, "train", Framing(), SIDE)
+    with_copies = load(augmented, "train", Framing(), SIDE, copies=True)
+    assert not without.is_copy.any()
+    assert without.keys == load(shards(crop=SIDE), "train", Framing(), SIDE).keys
+    originals = with_copies.take(np.flatnonzero(~with_copies.is_copy))
+    assert sorted(originals.keys) == sorted(without.keys)
+    assert with_copies.is_copy.sum() > len(without)
+
+
+def test_a_copys_keypoints_lie_on_its_own_source(shards, people):
+    augmented = load(shards(augment=2), "train", Framing("image"), SIDE, copies=True)
+    checked = 0
+    for place in np.flatnonzero(augmented.is_copy):
+        person = people[augmented.keys[place], augmented.instance[place]].keypoints
+        linear = augmented.to_source[place, :, :2]
+        mirrored = np.linalg.det(linear) < 0
+        expected = person[COCO17.flip_index] if mirrored else person
+        kept = augmented.truth[place, :, 2] > 0
+        seen = augmented.truth[place][kept, :2]
+        np.testing.assert_allclose(seen, expected[kept, :2], atol=2e-3)
+        checked += mirrored and kept.any()
+    assert checked
+
+
+def test_taking_some_reads_them_and_leaves_the_rest(shards):
+    pictures = load(shards(), "train", Framing(), SIDE, memory=0)
+    some = pictures.take(np.array([3, 1]))
+    assert isinstance(some.images, np.ndarray)
+    assert some.keys == (pictures.keys[3], pictures.keys[1])
+    assert len(some) == 2
+    np.testing.assert_array_equal(some.truth, pictures.truth[[3, 1]])
+    np.testing.assert_array_equal(some.images, pictures.images[np.array([3, 1])])
+
+
+def test_what_cannot_be_learnt_from_is_counted(shards):
+    assert load(shards(), "train", Framing(), SIDE).counts == {
+        "crowds": 1,
+        "instances without a labelled keypoint": 1,
+    }
+
+
+def test_reading_is_told_as_it_goes(shards):
+    told: list[int] = []
+    pictures = load(shards(), "train", Framing(), SIDE, on_read=told.append)
+    assert told == sorted(told)
+    assert told[-1] == len(pictures)
+
+
+@pytest.mark.parametrize(
+    ("framing", "crop", "says"),
+    [
+        (Framing("image", 1.0), None, "the whole image, squared around its centre, × 1"),
+        (Framing("bbox", 1.25), None, "a square around the bbox, × 1.25"),
+        (Framing("bbox", 1.25), SIDE, "as the shards were cropped"),
+    ],
+)
+def test_the_crop_is_said_in_words(shards, framing, crop, says):
+    dataset = shards(crop=crop) if crop else shards()
+    assert load(dataset, "train", framing, SIDE).crop == says
+
+
+def test_a_framing_without_a_box_says_what_else_to_crop_around():
+    sample = Sample("a.jpg", ImageRef("a.jpg", width=60, height=40), (Instance(np.ones((17, 3))),))
+    with pytest.raises(DatasetError, match=r"a.jpg: an instance has no box .*--crop-from image"):
+        Framing("bbox").box(sample, sample.instances[0])
+    box = Framing("image").box(sample, sample.instances[0])
+    np.testing.assert_array_equal(box, [0, 0, 60, 40])
+
+
+def test_a_split_that_shows_nothing_says_what_was_left_out(make_coco, tmp_path):
+    path = make_coco(tmp_path / "coco", count=3)
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation.update(keypoints=[0] * 51, num_keypoints=0)
+    path.write_text(json.dumps(content))
+    source = formats.read("coco", path)
+    job = Job(source.skeleton, images_root=str(source.images_root))
+    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    convert(source, request, tmp_path / "shards", Watcher())
+    dataset = Dataset.open(tmp_path / "shards")
+    with pytest.raises(DatasetError, match=r"train shows no instance \(5 instances without a lab"):
+        load(dataset, "train", Framing(), SIDE)
+    with pytest.raises(DatasetError, match="no split 'dev'; it has train"):
+        load(dataset, "dev", Framing(), SIDE)
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+def test_a_damaged_record_is_named(shards, tmp_path, memory):
+    folder = tmp_path / "damaged"
+    shutil.copytree(shards().folder, folder)
+    shard = next(folder.glob("*.tfrecord"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    shard.write_bytes(data)
+    with pytest.raises(DatasetError, match=rf"{shard.name}: .*record"):
+        load(Dataset.open(folder), "train", Framing(), SIDE, memory=memory)
+
+
+@pytest.mark.parametrize(
+    ("scale", "shrink"),
+    [(2, 1), (0.76, 1), (0.38, 1), (0.375, 2), (0.2, 2), (0.18, 4), (0.09, 8), (0.01, 8)],
+)
+def test_large_pictures_are_averaged_before_they_are_sampled(scale, shrink):
+    assert shrink_for(np.array([[scale, 0, 3], [0, scale, 5.0]])) == shrink
+
+
+def test_shrinking_moves_nothing():
+    """A disc in a large picture is where the affine says, whatever was averaged before."""
+    center = np.array([330.0, 250.0])
+    rgb = np.zeros((480, 640, 3), np.uint8)
+    cv2.circle(rgb, (330, 250), 24, (255, 255, 255), -1)
+    data = images.encode(rgb, "png")
+    instance = Instance(np.tile([*center, 2.0], (17, 1)))
+    sample = Sample("a.png", ImageRef("a.png", width=640, height=480, data=data), (instance,))
+    for side in (32, 64, 128, 480):
+        affine = geometry.square_crop(np.array([0.0, 0, 640, 480]), 1.0, side)
+        seen = _picture(sample, affine, side)[..., 0].astype(float)
+        y, x = np.mgrid[:side, :side] + 0.5
+        found = np.array([(x * seen).sum(), (y * seen).sum()]) / seen.sum()
+        expected = apply_affine(affine, center + 0.5)  # OpenCV draws on pixel centres
+        np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_views_count_their_affines():
+    views = Views(8, np.zeros((5, 2, 3)), np.zeros((5, 8, 8, 3), np.uint8))
+    assert len(views) == 5
+    assert len(replace(views, to_source=views.to_source[:2])) == 2

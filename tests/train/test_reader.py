@@ -1,0 +1,126 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kpdata.skeletons import Skeleton
+from kpdata.train.pictures import Views
+from kpdata.train.reader import HEADS, PoseReader, read_pictures
+
+SKELETON = Skeleton("kite", ("nose", "left_tip", "right_tip"))
+SIZE, CELLS = 32, 8
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Cells(keras.layers.Layer):
+    """Averages the picture's channels over squares of 4 × 4: a heatmap for each of 3 keypoints."""
+
+    def call(self, inputs):
+        return ops.average_pool(inputs, SIZE // CELLS, SIZE // CELLS)
+
+
+def looking_net():
+    """Its heatmaps are the picture's channels, its coordinates the brightest rows' middle."""
+    image = keras.Input((SIZE, SIZE, 3))
+    maps = Cells(dtype="float32")(image)
+    bright = keras.layers.GlobalAveragePooling2D()(image)  # (B, 3)
+    constant = keras.layers.Dense(6, kernel_initializer="zeros", name="xy")
+    xy = keras.layers.Reshape((3, 2))(constant(bright))
+    net = keras.Model(image, {"heatmap": maps, "xy_norm": xy, "visibility": bright})
+    constant.bias.assign([0.5, 0.1, 0.2, 0.3, 0.6, 0.4])
+    return net
+
+
+@pytest.fixture(scope="module")
+def net():
+    return looking_net()
+
+
+def views(spots):
+    """A picture for each of N (K, 2) cell positions (column, row), each keypoint in its channel."""
+    pictures = np.zeros((len(spots), SIZE, SIZE, 3), np.uint8)
+    step = SIZE // CELLS
+    for picture, cells in zip(pictures, spots, strict=True):
+        for channel, (column, row) in enumerate(cells):
+            picture[row * step : (row + 1) * step, column * step : (column + 1) * step, channel] = (
+                255
+            )
+    scale = np.array([[[2.0 + n, 0, 10 * n], [0, 2.0 + n, 5.0]] for n in range(len(spots))])
+    return Views(SIZE, scale, pictures)
+
+
+def spots(count):
+    return np.random.default_rng(0).integers(1, CELLS - 1, (count, 3, 2))
+
+
+def test_heatmaps_give_places_in_source_pixels(net):
+    cells = spots(5)
+    seen = read_pictures(
+        PoseReader(net, SKELETON, ("heatmap",), flip=False, decode="argmax"), views(cells)
+    )
+    assert seen.primary == "heatmap"
+    assert seen.visibility is None
+    in_picture = (cells + 0.5) * SIZE / CELLS
+    for n, found in enumerate(seen.keypoints["heatmap"]):
+        np.testing.assert_allclose(found[:, :2], in_picture[n] * (2 + n) + [10 * n, 5], atol=1e-3)
+        np.testing.assert_allclose(found[:, 2], 1, atol=1e-6)  # the channel's own brightness
+
+
+def test_coordinates_come_with_their_visibility(net):
+    seen = read_pictures(PoseReader(net, SKELETON, ("coordinates",), flip=False), views(spots(2)))
+    found = seen.keypoints["coordinates"]
+    expected = np.array([[0.5, 0.1], [0.2, 0.3], [0.6, 0.4]]) * SIZE
+    np.testing.assert_allclose(found[0, :, :2], expected * 2 + [0, 5], atol=1e-4)
+    np.testing.assert_allclose(found[1, :, :2], expected * 3 + [10, 5], atol=1e-4)
+    logits = views(spots(2)).images[0].mean((0, 1)) / 127.5 - 1
+    np.testing.assert_allclose(seen.visibility[0], 1 / (1 + np.exp(-logits)), atol=1e-5)
+    np.testing.assert_array_equal(found[..., 2], seen.visibility)
+
+
+def test_the_flip_test_averages_with_the_mirror_image_and_swaps_names(net):
+    reader = PoseReader(net, SKELETON, ("coordinates",), flip=True)
+    found = read_pictures(reader, views(spots(1))).keypoints["coordinates"][0, :, :2]
+    left, right = (0.2 + 1 - 0.6) / 2, (0.6 + 1 - 0.2) / 2
+    expected = np.array([[0.5, 0.1], [left, 0.35], [right, 0.35]]) * SIZE * 2 + [0, 5]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_flip_test_looks_at_the_mirror_image(net):
+    """Grey pictures and their mirror images agree: keypoints whose channels are alike stay."""
+    cells = np.repeat(spots(4)[:, :1], 3, axis=1)
+    flip, plain = (
+        read_pictures(
+            PoseReader(net, SKELETON, ("heatmap",), flip=flip, decode="argmax"), views(cells)
+        ).keypoints["heatmap"]
+        for flip in (True, False)
+    )
+    np.testing.assert_allclose(flip, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 9])
+def test_every_picture_is_answered_once_and_in_order_whatever_the_batch(net, count):
+    told: list[int] = []
+    reader = PoseReader(net, SKELETON, HEADS["both"], flip=False, decode="argmax")
+    cells = spots(9)[:count]
+    seen = read_pictures(reader, views(cells), told.append, batch_size=4)
+    whole = read_pictures(reader, views(cells), batch_size=9)
+    assert told == [min(count, n) for n in range(4, count + 4, 4)]
+    assert seen.keypoints.keys() == {"heatmap", "coordinates"}
+    for head in seen.keypoints:
+        assert len(seen.keypoints[head]) == count
+        np.testing.assert_allclose(seen.keypoints[head], whole.keypoints[head], atol=1e-4)
+
+
+def test_the_first_head_speaks_for_the_model(net):
+    seen = read_pictures(PoseReader(net, SKELETON, HEADS["both"], flip=False), views(spots(1)))
+    assert seen.primary == "heatmap"
+
+
+@pytest.mark.parametrize("decode", ["dark", "quadratic", "argmax"])
+def test_every_decoding_finds_the_spot(net, decode):
+    cells = spots(3)
+    reader = PoseReader(net, SKELETON, ("heatmap",), flip=False, decode=decode)
+    found = read_pictures(reader, views(cells)).keypoints["heatmap"]
+    for n in range(3):
+        expected = (cells[n] + 0.5) * SIZE / CELLS * (2 + n) + [10 * n, 5]
+        np.testing.assert_allclose(found[n, :, :2], expected, atol=0.5)
