@@ -17,12 +17,14 @@ import keras
 from keras import layers
 
 from kpdata.errors import KpdataError
-from kpdata.train.models.layers import SpatialExpectation, SpatialSoftmax, StopGradient
+from kpdata.train.models.layers import (
+    BATCH_NORM_MEMORY,
+    SpatialExpectation,
+    SpatialSoftmax,
+    StopGradient,
+)
 
 STAGES = ("heatmap", "regression", "both")
-BATCH_NORM_MEMORY = (
-    0.95  # twenty steps: a short run on few pictures is judged by what it has learnt
-)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,12 @@ import keras
 from keras import layers
 
 from kpdata.errors import KpdataError
-from kpdata.train.models.layers import ChannelAffine, SpatialExpectation, SpatialSoftmax
+from kpdata.train.models.layers import (
+    BATCH_NORM_MEMORY,
+    ChannelAffine,
+    SpatialExpectation,
+    SpatialSoftmax,
+)
 
 # The pixels a family was trained on, from [-1, 1]: its own preprocess_input after (x + 1) * 127.5.
 _IMAGENET_BGR = (103.939, 116.779, 123.68)
@@ -122,18 +127,26 @@ def _backbone(name: str, input_size: int, weights: str) -> keras.Model:
         raise KpdataError(f"{name} at input size {input_size}: {error}") from error
     if weights != "none":
         load_backbone(model, name, Path(weights))
-    return model
+    return _quick_to_forget(model)
 
 
 def _from_imagenet(build: Callable[..., keras.Model], name: str, options: Any) -> keras.Model:
     try:
-        return build(weights="imagenet", **options)
+        return _quick_to_forget(build(weights="imagenet", **options))
     except Exception as error:  # Keras raises a plain Exception where a download fails
         raise KpdataError(
             f"no ImageNet weights for {name}: {error}. Without a network, download that file (the "
             "one without the top) elsewhere and give its path instead of 'imagenet', "
             "as in --weights FILE.h5"
         ) from error
+
+
+def _quick_to_forget(model: keras.Model) -> keras.Model:
+    """The model, with batch statistics that follow a short run."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = BATCH_NORM_MEMORY
+    return model
 
 
 def load_backbone(model: keras.Model, name: str, path: Path) -> None:

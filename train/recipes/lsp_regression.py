@@ -8,7 +8,7 @@ from kpdata.train.recipes.lsp_blazepose import CONFIG as BLAZEPOSE
 CONFIG = msgspec.structs.replace(
     BLAZEPOSE,
     model="regression",
-    backbone="mobilenet_v2",
+    backbone="mobilenet_v3_small",
     head="softargmax",
     phases=(Phase("all", 80, 128, 1e-3, final_rate=0.01, warmup=3),),
 )
