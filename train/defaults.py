@@ -13,8 +13,10 @@ _INPUT_SIZES = (128, 256)
 _STEP = 32
 
 
-def default_config(dataset: Dataset, model: str) -> TrainConfig:
+def default_config(dataset: Dataset, model: str, pretrained: bool = False) -> TrainConfig:
     """``model``, blazepose or regression, for these shards on this machine.
+
+    A ``pretrained`` backbone is frozen at first; a fresh one learns from the start.
 
     Small datasets get more epochs, of about 200,000 pictures in all; a GPU computes in bfloat16.
     The input is as large as the shards' crops, from 128 to 256 px; whole images get 192 px on a
@@ -23,33 +25,43 @@ def default_config(dataset: Dataset, model: str) -> TrainConfig:
     Raises:
         TrainingError: there is no split to train on, or it is empty.
     """
-    crop_side, crop_from = _look_at(dataset)
+    crop_side, crop_from, margin = _look_at(dataset)
     size = crop_side or (256 if on_gpu() else 192)
     size = min(max(_STEP * round(size / _STEP), _INPUT_SIZES[0]), _INPUT_SIZES[1])
-    seen = dataset.manifest.splits[_TRAIN].records
-    epochs = min(max(_PICTURES_TO_SEE // max(seen, 1), _EPOCHS[0]), _EPOCHS[1])
+    split = dataset.manifest.splits[_TRAIN]
+    seen = max(split.records, split.instances, 1)  # a whole image shows each of its instances
+    epochs = min(max(_PICTURES_TO_SEE // seen, _EPOCHS[0]), _EPOCHS[1])
+    if model == "blazepose":
+        phases = _blazepose(epochs, size)
+    else:
+        phases = _transfer(epochs, size) if pretrained else _regression(epochs, size)
     return TrainConfig(
         model=model,  # type: ignore[arg-type]
-        phases=_blazepose(epochs, size) if model == "blazepose" else _regression(epochs, size),
+        phases=phases,
         crop_from=crop_from,
-        margin=1.0 if crop_from == "image" else 1.25,
+        margin=margin,
         precision="mixed_bfloat16" if on_gpu() else "float32",
     )
 
 
-def _look_at(dataset: Dataset) -> tuple[int | None, CropFrom]:
-    """The side of the shards' crops, None for whole images, and what to crop those around."""
+def _look_at(dataset: Dataset) -> tuple[int | None, CropFrom, float]:
+    """The side of the shards' crops, None for whole images; what to crop around, and the margin.
+
+    Crops have theirs from the conversion, so that ``kpdata predict`` looks at boxes alike.
+    """
     if _TRAIN not in dataset.splits:
         raise TrainingError(
             f"{dataset.folder} has no split 'train'; it has {', '.join(dataset.splits)}"
         )
-    first = next(iter(dataset[_TRAIN]), None)
+    first = next((sample for sample in dataset[_TRAIN] if sample.instances), None)
     if first is None or first.view is None:
-        raise TrainingError(f"{dataset.folder}: the split 'train' is empty")
+        raise TrainingError(f"{dataset.folder}: the split 'train' shows no instance")
     if first.view.instance != WHOLE_IMAGE:
-        return first.image.width, "bbox"
-    has_box = any(instance.bbox_xyxy is not None for instance in first.instances)
-    return None, "bbox" if has_box else "image"
+        options = dataset.manifest.options
+        return first.image.width, options.get("crop_from", "bbox"), options.get("margin", 1.25)
+    if any(instance.bbox_xyxy is not None for instance in first.instances):
+        return None, "bbox", 1.25
+    return None, "image", 1.0
 
 
 def _blazepose(epochs: int, size: int) -> tuple[Phase, ...]:
@@ -62,6 +74,10 @@ def _blazepose(epochs: int, size: int) -> tuple[Phase, ...]:
 
 
 def _regression(epochs: int, size: int) -> tuple[Phase, ...]:
+    return (Phase("all", epochs, size, 1e-3, warmup=min(3, epochs / 4)),)
+
+
+def _transfer(epochs: int, size: int) -> tuple[Phase, ...]:
     warmup = max(1, epochs // 10)
     return (
         Phase("head", warmup, size, 1e-3),

@@ -5,8 +5,9 @@ import importlib
 import keras
 
 import kpdata
-from kpdata.errors import TrainingError
+from kpdata.errors import SchemaError, TrainingError
 from kpdata.metrics import mean_pose
+from kpdata.metrics.poses import reference_lengths
 from kpdata.shards import Dataset
 from kpdata.train.checks.preflight import check, refuse_failed
 from kpdata.train.config import TrainConfig
@@ -14,6 +15,8 @@ from kpdata.train.event_log import EventLog
 from kpdata.train.phase import PhaseRun, Splits, Watcher
 from kpdata.train.pictures import Framing, Pictures, load
 from kpdata.train.run_folder import RunFolder, RunInfo, State
+from kpdata.train.scoring.predictions import Truth
+from kpdata.train.scoring.scores import chosen_reference
 
 TRAIN, VAL = "train", "val"
 
@@ -52,6 +55,8 @@ def train(
             if splits is None or splits.train.side != side:
                 splits = load_splits(dataset, config, side, watcher)
             if not state.rows:
+                if splits.val:
+                    refuse_without_reference(config, splits.val)
                 if check_first:
                     _check(config, splits.train, watcher)
                 folder.begin(config, run_info(dataset, splits))
@@ -78,6 +83,22 @@ def spread_over(devices: int, batch_size: int) -> None:
     keras.distribution.set_distribution(
         keras.distribution.DataParallel(devices=found[:devices], auto_shard_dataset=False)
     )
+
+
+def refuse_without_reference(config: TrainConfig, val: Pictures) -> None:
+    """Raise TrainingError where validation PCK has no length to divide by: not an epoch later."""
+    poses = Truth.of(val).poses(val.skeleton, val.truth)
+    try:
+        reference = config.reference or chosen_reference(poses)
+        usable = reference_lengths(poses, reference).usable.any()
+        problem = "" if usable else f"no instance of {VAL} has the reference {reference!r}"
+    except SchemaError as error:
+        problem = str(error)
+    if problem:
+        raise TrainingError(
+            f"validation PCK cannot be measured: {problem}. Name two keypoints whose distance is "
+            """to be the reference: --set 'reference=["NAME", "NAME"]'"""
+        )
 
 
 def _check(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> None:

@@ -89,8 +89,10 @@ class PhaseRun(keras.callbacks.Callback):
         self.folder, self.config, self.watcher, self.log = folder, config, watcher, log
         self.number, self.phase, self.state = number, config.phases[number], state
         self.val, skeleton = splits.val, splits.train.skeleton
+        self.taught: tuple[str, ...] = ()
         self.batches = Batches(splits.train, config.augment, config.batch_size, config.seed)
-        self.net = build(config, len(skeleton), self.phase.input_size)
+        fresh = config if not state.rows else msgspec.structs.replace(config, weights="none")
+        self.net = build(fresh, len(skeleton), self.phase.input_size)
         self.scans = can_scan(splits.train)
         learner = ScannedLearner if self.scans else Learner
         self.learner = learner(self.net, config, self.phase, skeleton)
@@ -178,7 +180,7 @@ class PhaseRun(keras.callbacks.Callback):
         elif self.state.best:
             self.folder.load_weights(self.state.best.file, self.net.load_weights)
         elif self.config.start:
-            start_from(self.net, Path(self.config.start))
+            self.taught = start_from(self.net, Path(self.config.start))
         return len(done)
 
     def _done(self) -> tuple[Row, ...]:
@@ -208,9 +210,10 @@ class PhaseRun(keras.callbacks.Callback):
         return mean(scores.values()) > mean(best.scores.values())
 
     def _keep_best(self, epoch: int, scores: dict[str, float]) -> Best:
-        trained = {h: None for p in self.config.phases[: self.number + 1] for h in HEADS[p.trains]}
+        taught = self.state.best.heads if self.state.best else self.taught
+        heads = tuple(dict.fromkeys((*taught, *HEADS[self.phase.trains])))
         file = self.folder.save_weights(f"best-{epoch:05d}", self.net.save_weights)
-        return Best(file, self.number, epoch, self.phase.input_size, tuple(trained), scores)
+        return Best(file, self.number, epoch, self.phase.input_size, heads, scores)
 
     def _checkpoint(self, epoch: int) -> None:
         last = self.folder.save_weights(f"last-{epoch:05d}", self.learner.save_weights)
@@ -239,10 +242,15 @@ class PhaseRun(keras.callbacks.Callback):
         )
 
 
-def start_from(net: keras.Model, path: Path) -> None:
-    """Load the best weights of the run at ``path``; TrainingError where they do not fit."""
+def start_from(net: keras.Model, path: Path) -> tuple[str, ...]:
+    """Load the best weights of the run at ``path``, and say which heads they were taught.
+
+    Raises:
+        TrainingError: it has none, or they do not fit.
+    """
     folder = RunFolder(path)
     best = folder.state().best
     if best is None:
-        raise TrainingError(f"{path} has no weights to start from: its first epoch is not done")
+        raise TrainingError(f"{path} has no weights to start from: no epoch is validated")
     folder.load_weights(best.file, net.load_weights)
+    return best.heads

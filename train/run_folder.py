@@ -3,15 +3,17 @@
 config.json       the TrainConfig
 dataset.json      a RunInfo: skeleton, shards and their root hash, mean pose
 state.json        a State; written last, it names the weight files that count
-history.csv       a row for every epoch
+history.csv       a row for every epoch; curves.png draws it
 checkpoints/      weights: of the best epoch, and everything needed to go on
 logs/             for TensorBoard
+evaluation-SPLIT/ what ``kpdata evaluate`` leaves
 """
 
 import contextlib
 import csv
 import fcntl
 import io
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +175,8 @@ class RunFolder:
         temporary = temporary_beside(path).with_suffix(WEIGHTS)
         try:
             save(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

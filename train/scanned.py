@@ -40,8 +40,10 @@ class ScannedLearner(Learner):
 
 
 def can_scan(pictures: Pictures) -> bool:
-    """Whether these pictures can live on the device that trains."""
+    """Whether these pictures can live on the one device that trains."""
     if keras.backend.backend() != "jax" or not isinstance(pictures.images, np.ndarray):
+        return False
+    if keras.distribution.distribution() is not None:  # it would cut the epoch up, not the batches
         return False
     import jax
 

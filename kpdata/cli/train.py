@@ -151,15 +151,21 @@ def _configuration(dataset: "Dataset", options: dict[str, Any]) -> "TrainConfig"
             raise click.UsageError("--model does not go with --recipe: a recipe names its model")
         config = load_recipe(options["recipe"])
     else:
-        config = default_config(dataset, options["model"] or "blazepose")
+        pretrained = options["weights"] not in (None, "none")
+        config = default_config(dataset, options["model"] or "blazepose", pretrained)
     for name, model in _ONLY_OF.items():
         if options[name] is not None and config.model != model:
             raise click.UsageError(f"--{name} is of {model}, and this model is {config.model}")
+    if options["stage"] == "regression" and not options["start"]:
+        raise click.UsageError(
+            "--stage regression needs --start RUN: the run whose heatmap stage it stands on"
+        )
     if options["stage"]:
         config = of_stage(config, options["stage"])
-    settings = [
-        f"{key}={json.dumps(options[key])}" for key in _SHORTHANDS if options[key] is not None
-    ]
+    given = {key: options[key] for key in _SHORTHANDS if options[key] is not None}
+    if given.get("weights", "").endswith(".h5"):  # --resume may be run from another folder
+        given["weights"] = str(Path(given["weights"]).resolve())
+    settings = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     if options["start"]:
         settings.append(f"start={json.dumps(str(options['start'].resolve()))}")
     return override(config, [*settings, *options["settings"]])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from kpdata.errors import KpdataError
 
-_NEEDED = ("keras", "matplotlib", "pycocotools")
+_NEEDED = ("keras", "matplotlib", "pycocotools", "tensorboard")
 
 
 def need_trainer() -> None:

@@ -12,7 +12,7 @@ class MeterWatcher(Watcher):
 
     def __init__(self, meter: Meter, config: TrainConfig):
         self._meter, self._config = meter, config
-        self._steps = 0
+        self._steps = self._epoch = 0
         self._split = ""
 
     def reading(self, split: str, pictures: int) -> None:
@@ -33,7 +33,7 @@ class MeterWatcher(Watcher):
 
     def phase(self, number: int, phase: Phase, parameters: tuple[int, int], steps: int) -> None:
         """Say what is trained."""
-        self._steps = steps
+        self._steps, self._split = steps, ""
         learning, count = parameters
         self._meter.say(
             f"phase {number + 1} of {len(self._config.phases)}: {phase.trains}, {phase.epochs:,} "
@@ -43,7 +43,8 @@ class MeterWatcher(Watcher):
 
     def step(self, epoch: int, epochs: int, step: int, loss: float) -> None:
         """Move the bar."""
-        if step == 1:
+        if epoch != self._epoch:
+            self._epoch = epoch
             self._meter.begin(f"epoch {epoch} of {epochs}", self._steps * self._config.batch_size)
         self._meter.reach(step * self._config.batch_size, more=f", loss {loss:.4f}")
 

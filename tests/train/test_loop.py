@@ -437,6 +437,15 @@ def test_a_run_starts_from_the_best_of_another(whole, tiny_shards, tmp_path, mon
             np.testing.assert_array_equal(starts[0][path], value, err_msg=path)
 
 
+def test_a_stage_alone_keeps_the_heads_that_its_start_was_taught(staged, tiny_shards, tmp_path):
+    assert set(staged[0].state().best.heads) == {"heatmap", "coordinates"}
+    phases = (Phase("heatmap", 1, 32, 3e-3),)
+    config = msgspec.structs.replace(BLAZEPOSE, phases=phases, start=str(staged[0].path))
+    state = run(tmp_path / "run", tiny_shards, config)
+    assert state.best
+    assert set(state.best.heads) == {"heatmap", "coordinates"}
+
+
 def test_a_start_that_does_not_fit_or_has_no_weights_is_refused(staged, tiny_shards, tmp_path):
     for start, says in (
         (staged[0].path, "does not fit the model"),
