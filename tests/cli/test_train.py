@@ -116,9 +116,16 @@ def test_a_seed_of_0_replaces_the_recipes(kpdata, tiny_shards, monkeypatch):
 
 @pytest.mark.parametrize("stage", ["heatmap", "regression", "both"])
 def test_a_stage_keeps_its_phases(kpdata, tiny_shards, stage):
-    phases = printed(kpdata, tiny_shards, "--stage", stage)["phases"]
+    start = ["--start", "runs/a"] if stage == "regression" else []
+    phases = printed(kpdata, tiny_shards, "--stage", stage, *start)["phases"]
     kept = ["heatmap", "regression"] if stage == "both" else [stage]
     assert [phase["trains"] for phase in phases] == kept
+
+
+@pytest.mark.parametrize(("weights", "trained"), [("none", ["all"]), ("imagenet", ["head", "all"])])
+def test_only_a_pretrained_backbone_is_frozen_at_first(kpdata, tiny_shards, weights, trained):
+    made = printed(kpdata, tiny_shards, "--model", "regression", "--weights", weights)
+    assert [phase["trains"] for phase in made["phases"]] == trained
 
 
 def test_the_default_suits_whole_images_and_crops(kpdata, tiny_shards, tiny_coco, tmp_path):
@@ -144,6 +151,7 @@ def test_the_default_suits_whole_images_and_crops(kpdata, tiny_shards, tiny_coco
         (["--set", "seed"], "--set seed: expected key=value"),
         (["--batch-size", 0], "batch_size is 0: expected 1 to 65536"),
         (["--model", "regression", "--stage", "heatmap"], "--stage is of blazepose"),
+        (["--stage", "regression"], "--stage regression needs --start RUN"),
         (["--weights", "imagenet"], "--weights is of regression, and this model is blazepose"),
         (["--recipe", "lsp_blazepose", "--head", "rle"], "--head is of regression"),
         (["--model", "openpose"], "'openpose' is not one of"),
