@@ -18,11 +18,21 @@ IDENTITY: Affine = np.eye(2, 3)
 """The affine that changes nothing."""
 IDENTITY.flags.writeable = False
 
+_SHRINKS = (8, 4, 2)
+_LARGEST_SHRUNK = 0.75
+"""The scale that may be left to sample at, once a picture is shrunk."""
+
 
 def apply_affine(affine: Affine, xy: FloatArray) -> FloatArray:
     """Map points (..., 2) by ``affine``, in float64."""
     matrix = np.asarray(affine, np.float64)
     return np.asarray(xy, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+
+
+def apply_affines(affines: Affine, xy: FloatArray) -> FloatArray:
+    """Map points (N, K, 2), or the same (K, 2) each time, by N affines (N, 2, 3): (N, K, 2)."""
+    matrices = np.asarray(affines, np.float64)
+    return np.asarray(xy, np.float64) @ matrices[:, :, :2].swapaxes(1, 2) + matrices[:, None, :, 2]
 
 
 def compose(second: Affine, first: Affine) -> Affine:
@@ -107,6 +117,25 @@ def square_crop(bbox_xyxy: FloatArray, margin: float, size: int) -> Affine:
     scale = size / (max(x1 - x0, y1 - y0, 1.0) * margin)
     shift_x, shift_y = size / 2 - scale * (x0 + x1) / 2, size / 2 - scale * (y0 + y1) / 2
     return np.array([[scale, 0, shift_x], [0, scale, shift_y]])
+
+
+def resize_affine(width: int, height: int, size: int) -> Affine:
+    """(2, 3): a picture of ``width`` × ``height`` pixels stretched to ``size`` × ``size``."""
+    return np.array([[size / width, 0.0, 0.0], [0.0, size / height, 0.0]])
+
+
+def shrink_for(affine: Affine) -> int:
+    """By how many whole pixels to average before ``affine``, so that sampling skips none.
+
+    A moderate enlargement on top of it still finds pixels enough.
+    """
+    scale = scale_of(affine)
+    return next((n for n in _SHRINKS if scale * n <= _LARGEST_SHRUNK), 1)
+
+
+def from_shrunk(affine: Affine, shrink: int) -> Affine:
+    """``affine`` for a picture whose every pixel is the mean of a block of side ``shrink``."""
+    return compose(affine, np.array([[shrink, 0.0, 0.0], [0.0, shrink, 0.0]]))
 
 
 def keypoint_box(instance: Instance) -> FloatArray | None:

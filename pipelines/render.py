@@ -17,9 +17,6 @@ from kpdata.schema import WHOLE_IMAGE, FloatArray, Instance, Sample, View
 from kpdata.splits import TRAIN, stable_hash
 from kpdata.views import move_instance
 
-_REDUCTIONS = (8, 4, 2)
-_LARGEST_REDUCED = 0.75
-
 
 @dataclass(frozen=True)
 class Upright:
@@ -196,7 +193,7 @@ def _picture(
 ) -> Sample:
     frame, copy, numbers, affine = plan
     reduce = _reduction(frame)
-    from_reduced = geometry.compose(affine, np.array([[reduce, 0, 0], [0, reduce, 0]]))
+    from_reduced = geometry.from_shrunk(affine, reduce)
     picture = geometry.warp(decoded[reduce], from_reduced, frame.width, frame.height)
     if copy:
         data = images.encode(paint(picture, numbers), "jpeg", numbers.jpeg_quality)
@@ -228,8 +225,7 @@ def _reduction(frame: _Frame) -> int:
 
     It rests on the frame alone, so that a picture does not depend on its siblings.
     """
-    scale = geometry.scale_of(frame.affine)
-    return next((reduce for reduce in _REDUCTIONS if scale * reduce <= _LARGEST_REDUCED), 1)
+    return geometry.shrink_for(frame.affine)
 
 
 def _decode(upright: Upright, reduce: int) -> images.Pixels:

@@ -3,10 +3,10 @@
 from kpdata.errors import TrainingError
 from kpdata.schema import WHOLE_IMAGE
 from kpdata.shards import Dataset
+from kpdata.splits import TRAIN
 from kpdata.train.config import CropFrom, Phase, TrainConfig
 from kpdata.train.learner import on_gpu
 
-_TRAIN = "train"
 _PICTURES_TO_SEE = 200_000
 _EPOCHS = (10, 300)
 _INPUT_SIZES = (128, 256)
@@ -28,7 +28,7 @@ def default_config(dataset: Dataset, model: str, pretrained: bool = False) -> Tr
     crop_side, crop_from, margin = _look_at(dataset)
     size = crop_side or (256 if on_gpu() else 192)
     size = min(max(_STEP * round(size / _STEP), _INPUT_SIZES[0]), _INPUT_SIZES[1])
-    split = dataset.manifest.splits[_TRAIN]
+    split = dataset.manifest.splits[TRAIN]
     seen = max(split.records, split.instances, 1)  # a whole image shows each of its instances
     epochs = min(max(_PICTURES_TO_SEE // seen, _EPOCHS[0]), _EPOCHS[1])
     if model == "blazepose":
@@ -49,11 +49,11 @@ def _look_at(dataset: Dataset) -> tuple[int | None, CropFrom, float]:
 
     Crops have theirs from the conversion, so that ``kpdata predict`` looks at boxes alike.
     """
-    if _TRAIN not in dataset.splits:
+    if TRAIN not in dataset.splits:
         raise TrainingError(
             f"{dataset.folder} has no split 'train'; it has {', '.join(dataset.splits)}"
         )
-    first = next((sample for sample in dataset[_TRAIN] if sample.instances), None)
+    first = next((sample for sample in dataset[TRAIN] if sample.instances), None)
     if first is None or first.view is None:
         raise TrainingError(f"{dataset.folder}: the split 'train' shows no instance")
     if first.view.instance != WHOLE_IMAGE:

@@ -29,16 +29,12 @@ from kpdata.train.targets import normalise
 Draws = dict[str, npt.NDArray[np.float32]]
 
 
-def resize_affine(width: int, height: int, size: int) -> Affine:
-    """(2, 3): a picture of ``width`` × ``height`` pixels stretched to ``size`` × ``size``."""
-    return np.array([[size / width, 0.0, 0.0], [0.0, size / height, 0.0]])
-
-
 def no_draws(crops: Sequence[Affine]) -> Draws:
     """The draws that change nothing: each picture only goes through its crop.
 
     Args:
-        crops: B affines (2, 3), picture → input; :func:`resize_affine` shows the whole picture.
+        crops: B affines (2, 3), picture → input;
+            :func:`kpdata.geometry.resize_affine` shows the whole picture.
     """
     return {"affine": np.stack(crops).astype(np.float32)}
 

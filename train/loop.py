@@ -9,6 +9,7 @@ from kpdata.errors import SchemaError, TrainingError
 from kpdata.metrics import mean_pose
 from kpdata.metrics.poses import reference_lengths
 from kpdata.shards import Dataset
+from kpdata.splits import TRAIN
 from kpdata.train.checks.preflight import check, refuse_failed
 from kpdata.train.config import TrainConfig
 from kpdata.train.event_log import EventLog
@@ -18,7 +19,7 @@ from kpdata.train.run_folder import RunFolder, RunInfo, State
 from kpdata.train.scoring.predictions import Truth
 from kpdata.train.scoring.scores import chosen_reference
 
-TRAIN, VAL = "train", "val"
+VAL = "val"
 
 
 def train(

@@ -26,8 +26,6 @@ _MEMORY_SHARE = 1 / 3
 """Of what is free; while they are put in one array, they are there twice."""
 
 _AT_A_TIME = 256
-_SIZES_TO_SHRINK = (8, 4, 2)
-_LARGEST_SHRUNK = 0.75
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ def _row(
     else:
         number = view.instance
         width, height = cast(int, sample.image.width), cast(int, sample.image.height)
-        affine = np.array([[side / width, 0.0, 0.0], [0.0, side / height, 0.0]])
+        affine = geometry.resize_affine(width, height, side)
     to_source = geometry.invert(geometry.compose(affine, view.transform))
     source_size = view.source_width, view.source_height
     return _Row(
@@ -233,7 +231,7 @@ def _picture(sample: Sample, affine: Affine, side: int) -> images.Pixels:
     data = images.stored_bytes(sample.image)
     with located(sample.key):
         probe(data)
-        shrink = shrink_for(affine)
+        shrink = geometry.shrink_for(affine)
         pixels = images.decode(data, shrink)
     if (
         shrink == 1
@@ -241,14 +239,8 @@ def _picture(sample: Sample, affine: Affine, side: int) -> images.Pixels:
         and np.array_equal(affine, geometry.IDENTITY)
     ):
         return pixels
-    whole = geometry.compose(affine, np.array([[shrink, 0, 0], [0, shrink, 0]]))
-    return geometry.warp(geometry.with_spare_channel(pixels), whole, side, side)
-
-
-def shrink_for(affine: Affine) -> int:
-    """By how many whole pixels to average before ``affine``, so that sampling skips none."""
-    scale = geometry.scale_of(affine)
-    return next((n for n in _SIZES_TO_SHRINK if scale * n <= _LARGEST_SHRUNK), 1)
+    shrunk = geometry.from_shrunk(affine, shrink)
+    return geometry.warp(geometry.with_spare_channel(pixels), shrunk, side, side)
 
 
 class _OnDisk:
@@ -298,7 +290,7 @@ def _pictures(
 
 def _moved(keypoints: FloatArray, affines: Affine) -> FloatArray:
     """(N, K, 3) through affines (N, 2, 3); (0, 0, 0) where not labelled."""
-    xy = keypoints[..., :2] @ affines[:, :, :2].swapaxes(1, 2) + affines[:, None, :, 2]
+    xy = geometry.apply_affines(affines, keypoints[..., :2])
     moved = np.concatenate([xy, keypoints[..., 2:]], axis=2)
     return np.where(keypoints[..., 2:] > 0, moved, 0.0)
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from kpdata.geometry import apply_affines
 from kpdata.schema import FloatArray
 from kpdata.skeletons import Skeleton
 from kpdata.train import targets
@@ -15,8 +16,6 @@ from kpdata.train.config import Trains
 from kpdata.train.losses import Tensor
 from kpdata.train.pictures import Views
 from kpdata.train.scoring.predictions import Decode, Predictions
-
-DECODES = ("dark", "udp", "quadratic", "argmax")
 
 HEATMAP, COORDINATES = "heatmap", "coordinates"
 
@@ -115,6 +114,5 @@ def read_pictures(
 
 
 def _in_source(keypoints: FloatArray, pictures: Views) -> FloatArray:
-    linear, shift = pictures.to_source[:, :, :2], pictures.to_source[:, None, :, 2]
-    xy = keypoints[..., :2] @ linear.swapaxes(1, 2) + shift
+    xy = apply_affines(pictures.to_source, keypoints[..., :2])
     return np.concatenate([xy, keypoints[..., 2:]], axis=2)

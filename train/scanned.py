@@ -57,9 +57,8 @@ def epochs(batches: Batches, first_epoch: int) -> Iterator[tuple[Batch]]:
     import jax
 
     pictures = batches.pictures
-    every = np.arange(len(pictures))
     resident = {
-        "image": jax.device_put(pictures.images[every]),
+        "image": jax.device_put(np.asarray(pictures.images)),
         "keypoints": jax.device_put(pictures.keypoints),
     }
     numbers = iter(range(first_epoch, 1 << 62))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kpdata.geometry import apply_affines
 from kpdata.schema import FloatArray
 
 
@@ -30,6 +31,4 @@ def place(
         inverse_affines: (N, 2, 3) crop pixels → source pixels.
         crop_size: the crop's side in pixels, or its width and height.
     """
-    inverse = np.asarray(inverse_affines, np.float64)
-    xy = np.asarray(pose_norm, np.float64) * crop_size  # (K, 2)
-    return xy @ inverse[:, :, :2].swapaxes(1, 2) + inverse[:, None, :, 2]
+    return apply_affines(inverse_affines, np.asarray(pose_norm, np.float64) * crop_size)

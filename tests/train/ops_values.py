@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kpdata import geometry
 from kpdata.augment import AugmentConfig
 from kpdata.skeletons import LSP14
 from kpdata.train import device_augment, losses, targets
@@ -111,7 +112,7 @@ def augmented(image: Any, keypoints: Any, draws: Any) -> dict[str, Any]:
 if __name__ == "__main__":
     FLOW.build((None, 2))
     FLOW.set_weights([0.4 * RNG.standard_normal(w.shape) for w in FLOW.get_weights()])
-    crops = [device_augment.resize_affine(80, 48, SIZE)] * B
+    crops = [geometry.resize_affine(80, 48, SIZE)] * B
     draws = device_augment.draw_batch(AugmentConfig(blur=0.5), 0, 0, range(B), crops, SIZE)
     values = {
         **compiled(targets_and_decoders)(keras.ops.convert_to_tensor(KEYPOINTS)),

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from kpdata import geometry
 from kpdata.augment import AugmentConfig, draw, draw_affine, occlude, paint
+from kpdata.geometry import resize_affine
 from kpdata.schema import Instance
 from kpdata.skeletons import LSP14
 from kpdata.train import device_augment
-from kpdata.train.device_augment import apply, draw_batch, no_draws, resize_affine
+from kpdata.train.device_augment import apply, draw_batch, no_draws
 from kpdata.views import move_instance
 
 WIDTH, HEIGHT, SIZE, K = 100, 80, 64, 14

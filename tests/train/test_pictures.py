@@ -18,7 +18,7 @@ from kpdata.schema import ImageRef, Instance, Sample
 from kpdata.shards import Dataset
 from kpdata.skeletons import COCO17
 from kpdata.splits import parse_splits
-from kpdata.train.pictures import Framing, Pictures, Views, _picture, load, shrink_for
+from kpdata.train.pictures import Framing, Pictures, Views, _picture, load
 
 SIDE = 40
 Convert = Callable[..., Dataset]
@@ -272,7 +272,7 @@ def test_a_damaged_record_is_named(shards, tmp_path, memory):
     [(2, 1), (0.76, 1), (0.38, 1), (0.375, 2), (0.2, 2), (0.18, 4), (0.09, 8), (0.01, 8)],
 )
 def test_large_pictures_are_averaged_before_they_are_sampled(scale, shrink):
-    assert shrink_for(np.array([[scale, 0, 3], [0, scale, 5.0]])) == shrink
+    assert geometry.shrink_for(np.array([[scale, 0, 3], [0, scale, 5.0]])) == shrink
 
 
 def test_shrinking_moves_nothing():

@@ -7,13 +7,14 @@ import msgspec
 import numpy as np
 
 from kpdata.errors import TrainingError
+from kpdata.geometry import resize_affine
 from kpdata.schema import FloatArray
 from kpdata.train import targets
 from kpdata.train.batches import Batch
 from kpdata.train.checks import gates
 from kpdata.train.checks.gates import Verdict
 from kpdata.train.config import STAGES, Phase, TrainConfig
-from kpdata.train.device_augment import no_draws, resize_affine
+from kpdata.train.device_augment import no_draws
 from kpdata.train.learner import Learner, jit
 from kpdata.train.models import build
 from kpdata.train.pictures import Indices, Pictures

@@ -12,7 +12,7 @@ from kpdata.errors import ImageError
 from kpdata.images import Pixels
 from kpdata.schema import FloatArray
 from kpdata.skeletons import Skeleton
-from kpdata.train.pictures import Views, shrink_for
+from kpdata.train.pictures import Views
 from kpdata.train.predict.boxes import Box, ByName
 from kpdata.train.predict.media import Item, read
 
@@ -176,10 +176,10 @@ def cut(pixels: Pixels, affine: geometry.Affine, side: int) -> Pixels:
 
     Bilinear sampling alone would skip over pixels, which no picture in training does.
     """
-    shrink = shrink_for(affine)
+    shrink = geometry.shrink_for(affine)
     small = images.mean_of_blocks(pixels, shrink)
-    whole = geometry.compose(affine, np.array([[shrink, 0, 0], [0, shrink, 0]]))
-    return geometry.warp(geometry.with_spare_channel(small), whole, side, side)
+    shrunk = geometry.from_shrunk(affine, shrink)
+    return geometry.warp(geometry.with_spare_channel(small), shrunk, side, side)
 
 
 def _grown(bbox_xyxy: FloatArray, margin: float) -> FloatArray:

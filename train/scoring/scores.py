@@ -141,9 +141,8 @@ def pck_curve(poses: Poses) -> FloatArray:
     Raises:
         SchemaError: no instance has a reference length.
     """
-    reference, ones = chosen_reference(poses), np.ones((1, len(poses)))
-    values = [metrics.pck(poses, reference, t).estimate(ones)[0, 0] for t in CURVE_THRESHOLDS]
-    return np.array(values)
+    reference = chosen_reference(poses)
+    return np.array([metrics.pck(poses, reference, t).value for t in CURVE_THRESHOLDS])
 
 
 def _possible(tried: Mapping[str, Callable[[], Measure]]) -> tuple[Measures, Reasons]:
@@ -155,7 +154,7 @@ def _possible(tried: Mapping[str, Callable[[], Measure]]) -> tuple[Measures, Rea
         except KpdataError as error:
             reasons[name] = str(error)
             continue
-        if np.isfinite(measure.estimate(np.ones((1, measure.units)))[0, 0]):
+        if np.isfinite(measure.value):
             measures[name] = measure
         else:
             left_out = "; ".join(f"{n} {what}" for what, n in measure.left_out.items() if n)
