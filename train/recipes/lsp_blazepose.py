@@ -12,10 +12,10 @@ percent with 95 % intervals:
     coordinates   64.2 (62.2 … 66.0)    63.2 (61.2 … 65.0)    66.3 (64.6 … 68.1)
     mean pose     17.9                  17.7                  20.9
 
-902 of the training images were trained on and 98 chose the epochs. It took 95 minutes on two CPU
-cores that had other work too. The heatmap phases ran at commit 5e67c52, the regression phase at
-8e5a4ec, which averages weights over fewer steps in short phases. All numbers and their definitions
-are in benchmarks/results/lsp_blazepose.json.
+902 of the training images were trained on and 98 chose the epochs. The numbers are those of 200 and
+60 epochs of heatmaps, at commit 5e67c52, and 40 of regression, at 8e5a4ec: 95 minutes on two CPU
+cores that had other work too. All numbers and their definitions are in
+benchmarks/results/lsp_blazepose.json.
 """
 
 from kpdata.augment import AugmentConfig
@@ -25,8 +25,8 @@ CONFIG = TrainConfig(
     model="blazepose",
     size="full",
     phases=(
-        Phase("heatmap", 200, 128, 3e-3, final_rate=0.2, warmup=3),
-        Phase("heatmap", 60, 192, 1.5e-3, final_rate=0.01, warmup=1),
+        Phase("heatmap", 260, 128, 3e-3, final_rate=0.2, warmup=3),
+        Phase("heatmap", 80, 192, 1.5e-3, final_rate=0.01, warmup=1),
         Phase("regression", 40, 192, 2e-3, final_rate=0.01, warmup=1),
     ),
     crop_from="image",
