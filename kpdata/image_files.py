@@ -61,9 +61,13 @@ def stamp(path: str, max_bytes: int = MAX_BYTES) -> Stamp:
         return _checked(path, os.stat(path), max_bytes)
 
 
-def read_file(path: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of an image file, under the same conditions as :func:`stamp`."""
-    return _read(path, max_bytes, lambda size: (0, size))
+def read_file(path: str, max_bytes: int = MAX_BYTES, expected: Stamp | None = None) -> bytes:
+    """The bytes of an image file, under the same conditions as :func:`stamp`.
+
+    With a stamp ``expected`` of it, a file that is another by now, or is being written to, is
+    refused as ``image changed``.
+    """
+    return _read(path, max_bytes, lambda size: (0, size), expected)
 
 
 def prefetch(path: str) -> None:
@@ -86,14 +90,25 @@ def read_tail(path: str, count: int, max_bytes: int = MAX_BYTES) -> bytes:
     return _read(path, max_bytes, lambda size: (max(0, size - count), min(size, count)))
 
 
-def _read(path: str, max_bytes: int, span: Callable[[int], tuple[int, int]]) -> bytes:
+def _read(
+    path: str,
+    max_bytes: int,
+    span: Callable[[int], tuple[int, int]],
+    expected: Stamp | None = None,
+) -> bytes:
     with _blaming(path):
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold the job up
         try:
             start, count = span(_checked(path, os.fstat(file), max_bytes).size)
             data = os.pread(file, count, start)
+            after = os.fstat(file)
         finally:
             os.close(file)
+    if expected and (after.st_size, after.st_mtime_ns) != expected:
+        raise ImageError(
+            "image changed",
+            f"{path} has changed since it was looked at: leave images alone until the job ends",
+        )
     if len(data) < count:
         raise ImageError("image cut short", f"{path} shrank while it was read")
     return data

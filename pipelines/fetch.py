@@ -2,20 +2,23 @@
 
 from kpdata import images, shards
 from kpdata.errors import DatasetError, ImageError, SchemaError
-from kpdata.image_files import MAX_BYTES, prefetch, read_file, read_tail
+from kpdata.image_files import MAX_BYTES, Stamp, prefetch, read_file, read_tail
 from kpdata.schema import ImageRef
 
 _TAIL_BYTES = 4096
 
 
-def fetch(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:
-    """Read the whole image; ImageError where that fails."""
+def fetch(image: ImageRef, max_bytes: int = MAX_BYTES, expected: Stamp | None = None) -> bytes:
+    """Read the whole image; ImageError where that fails, or it no longer has a stamp expected."""
     if not image.uri.startswith(shards.RECORD_SCHEME):
-        return read_file(image.uri, max_bytes)
+        return read_file(image.uri, max_bytes, expected)
     try:
-        return images.stored_bytes(shards.read_record(image.uri).image)
+        found = shards.read_record(image.uri).image
     except (DatasetError, SchemaError) as error:
         raise ImageError("damaged record", str(error)) from error
+    if expected and found.sha256 != image.sha256:
+        raise ImageError("image changed", f"{image.uri} holds another image by now")
+    return images.stored_bytes(found)
 
 
 def announce(image: ImageRef) -> None:

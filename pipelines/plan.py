@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -136,11 +137,23 @@ def make_plan(
     return Plan(folder, shards, rejected, +counts, spool.references, warnings)
 
 
-def read_plan(path: Path) -> tuple[Job, Iterator[Sample]]:
-    """The job and the samples of one plan file."""
+class Reference(NamedTuple):
+    """A sample to write, and the stamp that its image had when it was planned."""
+
+    sample: Sample
+    stamp: Stamp
+
+
+def read_plan(path: Path) -> tuple[Job, Iterator[Reference]]:
+    """The job and the references of one plan file."""
     payloads = (payload for _, payload in tfrecord.read(path))
     header = msgspec.json.decode(next(payloads), type=PlanHeader)
-    return header.job, (unpack_sample(payload[STAMP.size :]) for payload in payloads)
+    return header.job, map(_unpack, payloads)
+
+
+def _unpack(payload: bytes) -> Reference:
+    found = Stamp(*STAMP.unpack_from(payload))
+    return Reference(unpack_sample(payload[STAMP.size :]), found)
 
 
 def _receive(

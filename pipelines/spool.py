@@ -26,7 +26,7 @@ _TABLES = """
     CREATE TABLE placed (split TEXT, rank INTEGER, key TEXT, id INTEGER);
 """
 STAMP = struct.Struct("<qq")
-"""How a stamp is packed: it makes a plan differ when an image does, and is read no further."""
+"""How a stamp is packed: it makes a plan differ when an image does, and tells the writer so."""
 
 _BATCH = 1000
 _TRUST = ("test", "val", TRAIN)

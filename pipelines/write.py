@@ -17,7 +17,7 @@ from kpdata.manifest import ShardInfo, file_sha256, write_atomically
 from kpdata.pipelines.ahead import ahead, announced
 from kpdata.pipelines.fetch import announce, fetch
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import read_plan
+from kpdata.pipelines.plan import Reference, read_plan
 from kpdata.pipelines.render import render
 from kpdata.pipelines.workspace import Workspace
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, Rejected, Sample
@@ -108,19 +108,19 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     workspace.report_path(name).unlink(missing_ok=True)  # it speaks of what is replaced now
     plan_path = workspace.plan_path(name)
     plan_sha256 = file_sha256(plan_path)
-    job, samples = read_plan(plan_path)
+    job, references = read_plan(plan_path)
     split = name.split("-", 1)[0]
     tally = _Tally(len(job.skeleton))
     decodes = job.renders or job.check == "pixels"
     depth = _IMAGES_AHEAD if spare_cores and decodes else 0
-    files = announced(lambda sample: announce(sample.image), samples, _FILES_AHEAD)
+    files = announced(lambda item: announce(item.sample.image), references, _FILES_AHEAD)
     with (
         tfrecord.Writer(workspace.out / name) as writer,
         workspace.progress(name) as progress,
         closing(ahead(partial(_open, split=split, job=job), files, depth)) as opened,
     ):
-        for sample, wait in opened:
-            _write_sample(sample, wait, writer, tally)
+        for reference, wait in opened:
+            _write_sample(reference.sample, wait, writer, tally)
             progress.advance(1, writer.bytes)
     shard = ShardInfo(name, writer.records, writer.bytes, writer.sha256)
     report = tally.report(plan_sha256, shard)
@@ -143,9 +143,10 @@ class _Opened(NamedTuple):
     counts: Counter[str]
 
 
-def _open(sample: Sample, split: str, job: Job) -> _Opened:
+def _open(reference: Reference, split: str, job: Job) -> _Opened:
+    sample, stamp = reference
     counts: Counter[str] = Counter()
-    data = fetch(sample.image, job.max_bytes)
+    data = fetch(sample.image, job.max_bytes, stamp)
     return _Opened(render(sample, data, split, job, counts), counts)
 
 

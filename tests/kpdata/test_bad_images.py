@@ -236,6 +236,28 @@ def test_a_file_that_shrinks_while_it_is_read_is_cut_short(tmp_path, monkeypatch
     assert caught.value.reason == "image cut short"
 
 
+def test_a_file_with_another_stamp_than_expected_has_changed(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"first")
+    expected = stamp(str(path))
+    assert read_file(str(path), expected=expected) == b"first"
+    real = os.pread
+
+    def read_while_written_to(*place):
+        data = real(*place)
+        os.utime(path, ns=(0, expected.mtime_ns + 1))
+        return data
+
+    monkeypatch.setattr(image_files.os, "pread", read_while_written_to)
+    with pytest.raises(ImageError, match=f"{path} has changed") as caught:
+        read_file(str(path), expected=expected)
+    assert caught.value.reason == "image changed"
+    monkeypatch.undo()
+    path.write_bytes(b"longer")
+    with pytest.raises(ImageError, match=f"{path} has changed"):
+        read_file(str(path), expected=expected)
+
+
 @pytest.mark.parametrize("call", ["open", "pread"])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM])
 def test_a_failing_disk_is_not_the_images_fault(tmp_path, monkeypatch, call, code):

@@ -76,7 +76,7 @@ def samples_of(plan: Plan) -> dict[str, tuple[str, str]]:
     return {
         sample.key: (shard.split, sample.group or sample.key)
         for shard in plan.shards
-        for sample in read_plan(plan.folder / f"{shard.name}.plan")[1]
+        for sample, _ in read_plan(plan.folder / f"{shard.name}.plan")[1]
     }
 
 

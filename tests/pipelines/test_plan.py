@@ -14,6 +14,7 @@ import pytest
 
 from kpdata.errors import FormatError, JobError
 from kpdata.formats.source import Source
+from kpdata.image_files import stamp
 from kpdata.mapping import map_by_name
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import REJECTED, Plan, make_plan, read_plan
@@ -80,8 +81,8 @@ def keys_by_split(plan: Plan) -> dict[str, list[str]]:
     """Split → the keys in it, in the order in which its shards hold them."""
     keys: dict[str, list[str]] = {}
     for shard in plan.shards:
-        _, samples = read_plan(plan.folder / f"{shard.name}.plan")
-        keys.setdefault(shard.split, []).extend(sample.key for sample in samples)
+        _, found = read_plan(plan.folder / f"{shard.name}.plan")
+        keys.setdefault(shard.split, []).extend(sample.key for sample, _ in found)
     return keys
 
 
@@ -125,20 +126,21 @@ def test_a_plan_is_named_by_its_bytes(images: Path) -> None:
 def test_a_plan_file_holds_the_job_and_whole_samples(images: Path) -> None:
     sample = add(images, "a/b.jpg", group="walk")
     plan = plan_of(images, [sample], "train=100")
-    job, samples = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
-    (found,) = samples
+    job, references = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
+    ((found, found_stamp),) = references
     assert job == Job(SKELETON, images_root=str(images))
     assert (found.key, found.group) == ("a/b.jpg", "walk")
     assert found.instances == sample.instances
     assert found.image.uri == str((images / "a/b.jpg").resolve())
+    assert found_stamp == stamp(found.image.uri)
 
 
 def test_a_mapping_is_applied_while_planning(images: Path) -> None:
     target = Skeleton("mirror", ("right_dot", "left_dot", "tail"))
     job = Job(target, map_by_name(SKELETON, target), str(images))
     plan = plan_of(images, [add(images, "a.jpg")], "train=100", job=job)
-    _, samples = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
-    assert next(samples).instances[0].keypoints.tolist() == [[3, 4, 1], [1, 2, 2], [0, 0, 0]]
+    _, found = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
+    assert next(found).sample.instances[0].keypoints.tolist() == [[3, 4, 1], [1, 2, 2], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 12])
@@ -327,7 +329,7 @@ def test_joined_groups_are_named_alike_in_the_records(images: Path) -> None:
     samples = [add(images, "x.jpg", b"1", group="later"), add(images, "y.jpg", b"1", group="early")]
     plan = plan_of(images, samples, "train=100")
     _, found = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
-    assert [sample.group for sample in found] == ["early", "early"]
+    assert [sample.group for sample, _ in found] == ["early", "early"]
 
 
 # --- groups ---------------------------------------------------------------------------------------
@@ -389,7 +391,7 @@ def test_a_joined_groups_name_is_the_smallest_of_its_members(images: Path) -> No
     samples = [add(images, f"{n}.jpg", group=group) for n, group in enumerate("abc")]
     plan = plan_of(images, samples, "train=100", group=r"(jpg)")
     _, found = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
-    assert [sample.group for sample in found] == ["a"] * 3
+    assert [sample.group for sample, _ in found] == ["a"] * 3
 
 
 def test_adding_images_never_moves_an_old_one_to_another_split(images: Path) -> None:
