@@ -56,6 +56,7 @@ def train(
             if splits is None or splits.train.side != side:
                 splits = load_splits(dataset, config, side, watcher)
             if not state.rows:
+                _warn_of_shared_squares(splits, watcher)
                 if splits.val:
                     refuse_without_reference(config, splits.val)
                 if check_first:
@@ -100,6 +101,12 @@ def refuse_without_reference(config: TrainConfig, val: Pictures) -> None:
             f"validation PCK cannot be measured: {problem}. Name two keypoints whose distance is "
             """to be the reference: --set 'reference=["NAME", "NAME"]'"""
         )
+
+
+def _warn_of_shared_squares(splits: Splits, watcher: Watcher) -> None:
+    for split, pictures in ((TRAIN, splits.train), (VAL, splits.val)):
+        if pictures and (text := pictures.warning(split)):
+            watcher.warn(text)
 
 
 def _check(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> None:

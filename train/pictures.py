@@ -120,6 +120,24 @@ class Pictures(Views):
         arrays["images"] = self.images[indices]
         return replace(self, **arrays, keys=tuple(self.keys[i] for i in indices))
 
+    @property
+    def shared_squares(self) -> int:
+        """How many show a square that stands for another instance of their image, too."""
+        squares = [(k, a.tobytes()) for k, a in zip(self.keys, self.to_source, strict=True)]
+        shown = Counter(square for square, _ in set(zip(squares, self.instance, strict=True)))
+        return sum(shown[square] > 1 for square in squares)
+
+    def warning(self, split: str) -> str | None:
+        """What to say of pictures that stand for several instances; None without any."""
+        if not (count := self.shared_squares):
+            return None
+        return (
+            f"{count:,} of {len(self):,} pictures of {split} are the same as another instance's, "
+            "with other keypoints, and a model has one answer to one picture. Cut a square around "
+            "each instance: kpdata train --set crop_from=bbox, or, where the shards are crops, "
+            "kpdata convert --crop-from bbox"
+        )
+
 
 class _Place(NamedTuple):
     """One picture to be: where its record is, and what of it is seen."""

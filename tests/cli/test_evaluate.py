@@ -163,6 +163,15 @@ def test_evaluating_the_training_pictures_is_warned_of(
     assert f"split train: {instances} instances" in result.out  # and not the copies
 
 
+def test_one_picture_for_several_people_is_warned_of(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    warning = "pictures of val are the same as another instance's"
+    split = ("evaluate", tmp_path / "exact", tiny_shards, "--split", "val")
+    assert warning not in kpdata(*split).out
+    assert warning in kpdata(*split, "--crop-from", "image").out
+
+
 def test_what_cannot_be_evaluated_is_refused(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
 ) -> None:

@@ -418,6 +418,17 @@ def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
     assert not list(RunFolder(tmp_path / "run").checkpoints.iterdir())
 
 
+def test_one_picture_for_several_people_is_warned_of_once(tiny_shards, tmp_path):
+    watcher = Interrupts(epoch=2)
+    config = msgspec.structs.replace(PLAIN, crop_from="image")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", tiny_shards, config, watcher)
+    watcher.place = (0, 0)
+    run(tmp_path / "run", tiny_shards, config, watcher)
+    warned = [text for text in watcher.warnings if "crop_from=bbox" in text]
+    assert [text.split(" are ")[0].split(" of ")[-1] for text in warned] == ["train", "val"]
+
+
 # --- starting from another run
 
 

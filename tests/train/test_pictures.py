@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,20 @@ def test_a_copys_keypoints_lie_on_its_own_source(shards, people):
         np.testing.assert_allclose(seen, expected[kept, :2], atol=2e-3)
         checked += mirrored and kept.any()
     assert checked
+
+
+def test_pictures_that_stand_for_several_instances_are_counted_and_warned_of(shards, people):
+    """Every second image has two people, and a copy of an image is not another person."""
+    several = {key for key, n in Counter(key for key, _ in people).items() if n > 1}
+    for options in ({}, {"augment": 1}, {"crop": SIDE, "crop_from": "image"}):
+        pictures = load(shards(**options), "train", Framing("image"), SIDE, copies=True)
+        expected = sum(pictures.keys.count(key) for key in several)
+        assert pictures.shared_squares == expected > 0
+        says = f"{expected} of {len(pictures)} pictures of train are the same as another instance's"
+        assert pictures.warning("train").startswith(says)
+    around_boxes = load(shards(augment=1), "train", Framing("bbox"), SIDE, copies=True)
+    assert around_boxes.shared_squares == 0
+    assert around_boxes.warning("train") is None
 
 
 def test_taking_some_reads_them_and_leaves_the_rest(shards):

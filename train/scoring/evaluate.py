@@ -10,11 +10,13 @@ import numpy.typing as npt
 import kpdata
 from kpdata import draw
 from kpdata.errors import KpdataError, TrainingError
+from kpdata.manifest import Manifest
 from kpdata.metrics import place
 from kpdata.schema import FloatArray
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
 from kpdata.train.pictures import Framing, Pictures, load
+from kpdata.train.run_folder import RunInfo
 from kpdata.train.scoring import plots, predictions
 from kpdata.train.scoring.predictions import Recorded, Truth
 from kpdata.train.scoring.report import (
@@ -89,7 +91,7 @@ def evaluate(
         images=len(set(pictures.keys)),
         instances=len(pictures),
         left_out=pictures.counts,
-        notes=notes_on(settings.split, pictures.crop, manifest, info),
+        notes=_notes(settings.split, pictures, manifest, info),
         primary=answers.primary,
         heads=scores.heads,
         visibility=scores.visibility,
@@ -152,6 +154,12 @@ def _load(
     progress.begin("reading", dataset.manifest.splits[settings.split].instances)
     side = predictor.input_size
     return load(dataset, settings.split, framing, side, on_read=progress.reach)
+
+
+def _notes(split: str, pictures: Pictures, manifest: Manifest, run: RunInfo) -> tuple[str, ...]:
+    notes = notes_on(split, pictures.crop, manifest, run)
+    warning = pictures.warning(split)
+    return (*notes, f"WARNING: {warning}") if warning else notes
 
 
 def _plot_curve(evaluation: Evaluation, path: Path) -> None:
