@@ -59,7 +59,11 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LossWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What each loss counts; those that the model or the phase has no output for are left out."""
+    """What each loss counts; those that the model or the phase has no output for are left out.
+
+    ``heatmap`` is the squared error of BlazePose's heatmaps, and of head ``softargmax`` the
+    divergence of its maps from a Gaussian, without which they need not point anywhere (DSNT).
+    """
 
     heatmap: float = 1.0
     offset: float = 0.1

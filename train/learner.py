@@ -85,7 +85,7 @@ class Learner(keras.Model):
         """Loss → its weight in the sum, for those that mean something here."""
         shares = self.config.losses
         possible = {
-            "heatmap": "heatmap" in outputs and self.config.model == "blazepose",
+            "heatmap": "heatmap" in outputs,
             "offset": "offset" in outputs,
             "coordinates": "xy_norm" in outputs,
             "visibility": "visibility" in outputs,
@@ -104,7 +104,9 @@ class Learner(keras.Model):
         found = outputs["heatmap"]
         sigma = self.config.heatmap_sigma
         true = targets.heatmaps(outputs["keypoints"], self.size, found.shape[1], sigma)
-        return losses.heatmap_mse(true, found, weights)
+        is_probability = self.config.model == "regression"
+        loss = losses.heatmap_divergence if is_probability else losses.heatmap_mse
+        return loss(true, found, weights)
 
     def _offset_loss(self, outputs: dict[str, Tensor], weights: Tensor) -> Tensor:
         found, keypoints = outputs["offset"], outputs["keypoints"]

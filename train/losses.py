@@ -98,6 +98,25 @@ def heatmap_mse(true: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
     return _ratio(ops.sum(errors * weights), ops.sum(_where(weights, energies) * weights))
 
 
+def heatmap_divergence(true: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
+    """Jensen–Shannon divergence, in nats, of heatmaps read as probabilities (DSNT, Nibali 2018).
+
+    A keypoint whose target is empty, as it lies outside the picture, says nothing.
+
+    Args:
+        true: (B, h, w, K), not negative; each map is scaled to sum to 1.
+        predicted: (B, h, w, K), each map sums to 1.
+        weights: (B, K).
+    """
+    true, masses = ops.cast(true, "float32"), ops.sum(ops.cast(true, "float32"), (1, 2))  # (B, K)
+    counted = weights * ops.cast(masses > _TINY, "float32")
+    target = true / ops.maximum(masses, _TINY)[:, None, None, :]
+    found = ops.maximum(_where(counted[:, None, None, :], predicted), 0.0)
+    middle = (target + found) / 2
+    both = (ops.sum(p * ops.log((p + _TINY) / (middle + _TINY)), (1, 2)) for p in (target, found))
+    return _mean(sum(both) / 2, counted)
+
+
 def offset_l1(true: Tensor, predicted: Tensor, discs: Tensor, weights: Tensor) -> Tensor:
     """Mean absolute error of offset maps inside their discs.
 

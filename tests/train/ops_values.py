@@ -77,6 +77,7 @@ PREDICTIONS = {
     **{name: random(K, 2) for name in (*losses.COORDINATE_LOSSES, "rle", "sigma", "limb_length")},
     "bce": random(K),
     "heatmap_mse": random(SIDE, SIDE, K),
+    "heatmap_divergence": np.abs(random(SIDE, SIDE, K)) / SIDE**2,
     "offset_l1": random(SIDE, SIDE, 2 * K),
 }
 
@@ -93,6 +94,7 @@ def all_losses(p: dict[str, Any]) -> dict[str, Any]:
         "limb_length": losses.limb_length(true, p["limb_length"], weights, LSP14.edge_index),
         "bce": losses.visibility_bce(KEYPOINTS, p["bce"], weights),
         "heatmap_mse": losses.heatmap_mse(maps, p["heatmap_mse"], weights),
+        "heatmap_divergence": losses.heatmap_divergence(maps, p["heatmap_divergence"], weights),
         "offset_l1": losses.offset_l1(ways, p["offset_l1"], near, weights),
     }
 

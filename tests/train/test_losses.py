@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kpdata.train.losses import (
     COORDINATE_LOSSES,
     Flow,
+    heatmap_divergence,
     heatmap_mse,
     l1,
     labelled,
@@ -54,6 +55,9 @@ def all_losses(flow):
         "heatmap_mse": lambda k, p: heatmap_mse(
             heatmaps(k, SIZE, SIDE, 1.5), p["maps"], labelled(k)
         ),
+        "heatmap_divergence": lambda k, p: heatmap_divergence(
+            heatmaps(k, SIZE, SIDE, 1.5), p["chances"], labelled(k)
+        ),
         "offset_l1": lambda k, p: offset_l1(
             offsets(k, SIZE, SIDE), p["offsets"], discs(k, SIZE, SIDE), labelled(k)
         ),
@@ -75,6 +79,7 @@ def example(seed=0):
         "sigma": rng.uniform(0.01, 0.5, (B, K, 2)),
         "logits": rng.normal(size=(B, K)),
         "maps": rng.normal(size=(B, SIDE, SIDE, K)),
+        "chances": rng.dirichlet(np.ones(SIDE * SIDE), (B, K)).reshape(B, SIDE, SIDE, K),
         "offsets": rng.normal(size=(B, SIDE, SIDE, 2 * K)),
     }
     return keypoints.astype(np.float32), as_float32(predictions)
@@ -94,6 +99,7 @@ def put(keypoints, predictions, where, value):
         "sigma": where[..., None],
         "logits": where,
         "maps": mask,
+        "chances": mask,
         "offsets": np.concatenate([mask, mask], -1),
     }
     return keypoints, {
@@ -165,9 +171,12 @@ def test_extreme_predictions_give_finite_losses_and_gradients(flow, name, extrem
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"rle", "visibility_bce"}))
 def test_a_perfect_prediction_costs_nothing(name):
     keypoints, predictions = example()
+    maps = np.asarray(heatmaps(keypoints, SIZE, SIDE, 1.5))
+    masses = maps.sum((1, 2), keepdims=True)
     predictions |= {
         "xy": keypoints[..., :2] / SIZE,
-        "maps": np.asarray(heatmaps(keypoints, SIZE, SIDE, 1.5)),
+        "maps": maps,
+        "chances": np.divide(maps, masses, out=np.zeros_like(maps), where=masses > 0),
         "offsets": np.asarray(offsets(keypoints, SIZE, SIDE)),
     }
     value, gradients = with_gradients(all_losses(None)[name], keypoints, predictions)
@@ -225,6 +234,19 @@ def test_heatmap_loss_by_hand():
     both, importance = np.ones((1, 2), np.float32), np.array([[1, 3]], np.float32)
     assert float(heatmap_mse(true, predicted, both)) == pytest.approx(1.25 / 5)
     assert float(heatmap_mse(true, predicted, importance)) == pytest.approx(3.25 / 13)
+
+
+def test_heatmap_divergence_by_hand():
+    true = np.zeros((1, 1, 2, 3), np.float32)
+    true[0, 0, 0] = 5, 0.5, 0  # read as certain, certain, and outside of the picture
+    predicted = np.array([[[[0.0, 0.5, 0.7], [1.0, 0.5, 0.3]]]], np.float32)
+    apart = math.log(2)  # of what never overlaps
+    near = (math.log(1 / 0.75) + 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)) / 2
+    everywhere, importance = np.ones((1, 3), np.float32), np.array([[3, 1, 9]], np.float32)
+    close = pytest.approx((apart + near) / 2, rel=1e-5)
+    assert float(heatmap_divergence(true, predicted, everywhere)) == close
+    weighted = pytest.approx((3 * apart + near) / 4, rel=1e-5)
+    assert float(heatmap_divergence(true, predicted, importance)) == weighted
 
 
 def test_offsets_count_inside_their_disc_alone():
