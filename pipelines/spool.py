@@ -6,7 +6,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import groupby
+from itertools import pairwise
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -23,7 +23,17 @@ _TABLES = """
         size INTEGER, mtime INTEGER, instances INTEGER);
     CREATE TABLE packed (id INTEGER PRIMARY KEY, sample BLOB);
     CREATE TABLE rejected (key TEXT, reason TEXT, detail TEXT);
+    CREATE TABLE tails (id INTEGER PRIMARY KEY, digest BLOB);
+    CREATE TABLE wholes (id INTEGER PRIMARY KEY, digest BLOB);
     CREATE TABLE placed (split TEXT, rank INTEGER, key TEXT, id INTEGER);
+"""
+_SAME_SIZE = """
+    SELECT id, size FROM refs WHERE size IN
+    (SELECT size FROM refs GROUP BY size HAVING COUNT(*) > 1) ORDER BY id
+"""
+_SAME_TAIL = """
+    SELECT id, size FROM tails JOIN refs USING (id) WHERE digest IN
+    (SELECT digest FROM tails GROUP BY digest HAVING COUNT(*) > 1) ORDER BY id
 """
 STAMP = struct.Struct("<qq")
 """How a stamp is packed: it makes a plan differ when an image does, and tells the writer so."""
@@ -106,34 +116,28 @@ class Spool:
         Only images of equal size are looked at, and only those with an equal tail in full.
         """
         self._flush()
-        joined = 0
-        same_size = self._db.execute(
-            "SELECT size, id, grp FROM refs WHERE size IN "
-            "(SELECT size FROM refs GROUP BY size HAVING COUNT(*) > 1) ORDER BY size, id"
+        self._digest("tails", _SAME_SIZE, fetch_tail, job)
+        self._digest("wholes", _SAME_TAIL, fetch, job)
+        rows = self._db.execute(
+            "SELECT digest, grp FROM wholes JOIN refs USING (id) ORDER BY digest, id"
         )
-        for _, rows in groupby(same_size, key=lambda row: row[0]):
-            candidates = [(reference, group) for _, reference, group in rows]
-            for twins in self._identical(candidates, job):
-                for _, group in twins[1:]:
-                    self._groups.join(twins[0][1], group)
-                    joined += 1
+        joined = 0
+        for (one, group), (next_one, next_group) in pairwise(rows):
+            if one == next_one:
+                self._groups.join(group, next_group)
+                joined += 1
         return joined
 
-    def _identical(
-        self, candidates: list[tuple[int, str]], job: Job
-    ) -> Iterator[list[tuple[int, str]]]:
-        by_tail: dict[bytes, list[tuple[int, str]]] = {}
-        for reference, group in candidates:
-            tail = _digest_or_none(fetch_tail, self._image(reference), job)
-            if tail:
-                by_tail.setdefault(tail, []).append((reference, group))
-        for alike in by_tail.values():
-            by_bytes: dict[bytes, list[tuple[int, str]]] = {}
-            for reference, group in alike if len(alike) > 1 else ():
-                digest = _digest_or_none(fetch, self._image(reference), job)
-                if digest:
-                    by_bytes.setdefault(digest, []).append((reference, group))
-            yield from (twins for twins in by_bytes.values() if len(twins) > 1)
+    def _digest(
+        self, table: str, alike: str, read: Callable[[ImageRef, int], bytes], job: Job
+    ) -> None:
+        """Fill a table with digests of the sizes and bytes of the images that are alike so far."""
+        found = (
+            (reference, hashlib.sha256(b"%d " % size + data).digest())
+            for reference, size in self._db.execute(alike)
+            if (data := _bytes_or_none(read, self._image(reference), job)) is not None
+        )
+        self._db.executemany(f"INSERT INTO {table} VALUES (?, ?)", found)
 
     def _image(self, reference: int) -> ImageRef:
         row = self._db.execute("SELECT sample FROM packed WHERE id = ?", (reference,)).fetchone()
@@ -240,11 +244,11 @@ class Spool:
         return (Rejected(*row) for row in rows)
 
 
-def _digest_or_none(
+def _bytes_or_none(
     read: Callable[[ImageRef, int], bytes], image: ImageRef, job: Job
 ) -> bytes | None:
     try:
-        return hashlib.sha256(read(image, job.max_bytes)).digest()
+        return read(image, job.max_bytes)
     except ImageError:  # the writer meets it again, and quarantines it there
         return None
 
