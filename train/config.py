@@ -101,7 +101,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         augment: what is drawn for each picture, each epoch anew.
         precision: ``float32`` or ``mixed_bfloat16``.
         reference, threshold: the PCK that validation selects by; None takes the torso, or the
-            box where the skeleton names no torso.
+            box where less than half of the instances have a torso.
         validate_every: epochs.
         seed: of everything random.
         start: a run's folder, whose best weights the first phase starts from.

@@ -17,7 +17,7 @@ from kpdata.train.phase import PhaseRun, Splits, Watcher
 from kpdata.train.pictures import Framing, Pictures, load
 from kpdata.train.run_folder import RunFolder, RunInfo, State
 from kpdata.train.scoring.predictions import Truth
-from kpdata.train.scoring.scores import chosen_reference
+from kpdata.train.scoring.scores import chosen_reference, reference_note
 
 VAL = "val"
 
@@ -58,7 +58,7 @@ def train(
             if not state.rows:
                 _warn_of_shared_squares(splits, watcher)
                 if splits.val:
-                    refuse_without_reference(config, splits.val)
+                    check_reference(config, splits.val, watcher)
                 if check_first:
                     _check(config, splits.train, watcher)
                 folder.begin(config, run_info(dataset, splits))
@@ -87,7 +87,7 @@ def spread_over(devices: int, batch_size: int) -> None:
     )
 
 
-def refuse_without_reference(config: TrainConfig, val: Pictures) -> None:
+def check_reference(config: TrainConfig, val: Pictures, watcher: Watcher) -> None:
     """Raise TrainingError where validation PCK has no length to divide by: not an epoch later."""
     poses = Truth.of(val).poses(val.skeleton, val.truth)
     try:
@@ -101,6 +101,8 @@ def refuse_without_reference(config: TrainConfig, val: Pictures) -> None:
             f"validation PCK cannot be measured: {problem}. Name two keypoints whose distance is "
             """to be the reference: --set 'reference=["NAME", "NAME"]'"""
         )
+    if not config.reference and (note := reference_note(poses)):
+        watcher.warn(f"validation: {note}")
 
 
 def _warn_of_shared_squares(splits: Splits, watcher: Watcher) -> None:

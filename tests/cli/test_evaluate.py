@@ -172,6 +172,16 @@ def test_one_picture_for_several_people_is_warned_of(
     assert warning in kpdata(*split, "--crop-from", "image").out
 
 
+def test_a_torso_that_most_lack_gives_way_to_the_box_and_that_is_said(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("kpdata.train.scoring.scores._USUAL", 1.0)
+    result = kpdata("evaluate", tmp_path / "exact", tiny_shards, "--split", "train")
+    assert "PCK@0.2 (bbox)" in result.out
+    assert "note: the reference length is bbox: " in result.out
+
+
 def test_what_cannot_be_evaluated_is_refused(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
 ) -> None:

@@ -418,6 +418,18 @@ def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
     assert not list(RunFolder(tmp_path / "run").checkpoints.iterdir())
 
 
+def test_what_validation_measures_by_is_said_where_most_have_no_torso(tiny_shards, monkeypatch):
+    val = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
+    watcher = Interrupts()
+    loop.check_reference(PLAIN, val, watcher)
+    assert not watcher.warnings
+    monkeypatch.setattr("kpdata.train.scoring.scores._USUAL", 1.0)
+    loop.check_reference(msgspec.structs.replace(PLAIN, reference="torso"), val, watcher)
+    assert not watcher.warnings
+    loop.check_reference(PLAIN, val, watcher)
+    assert watcher.warnings[0].startswith("validation: the reference length is bbox: ")
+
+
 def test_one_picture_for_several_people_is_warned_of_once(tiny_shards, tmp_path):
     watcher = Interrupts(epoch=2)
     config = msgspec.structs.replace(PLAIN, crop_from="image")

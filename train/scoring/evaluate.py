@@ -32,7 +32,13 @@ from kpdata.train.scoring.report import (
     notes_on,
     split_hash,
 )
-from kpdata.train.scoring.scores import FLOOR, chosen_reference, pck_curve, score_all
+from kpdata.train.scoring.scores import (
+    FLOOR,
+    chosen_reference,
+    pck_curve,
+    reference_note,
+    score_all,
+)
 
 if TYPE_CHECKING:
     from kpdata.train.predictor import Predictor
@@ -91,7 +97,7 @@ def evaluate(
         images=len(set(pictures.keys)),
         instances=len(pictures),
         left_out=pictures.counts,
-        notes=_notes(settings.split, pictures, manifest, info),
+        notes=_notes(settings.split, pictures, floor, manifest, info),
         primary=answers.primary,
         heads=scores.heads,
         visibility=scores.visibility,
@@ -156,10 +162,15 @@ def _load(
     return load(dataset, settings.split, framing, side, on_read=progress.reach)
 
 
-def _notes(split: str, pictures: Pictures, manifest: Manifest, run: RunInfo) -> tuple[str, ...]:
+def _notes(
+    split: str, pictures: Pictures, floor: FloatArray, manifest: Manifest, run: RunInfo
+) -> tuple[str, ...]:
     notes = notes_on(split, pictures.crop, manifest, run)
-    warning = pictures.warning(split)
-    return (*notes, f"WARNING: {warning}") if warning else notes
+    if note := reference_note(Truth.of(pictures).poses(pictures.skeleton, floor)):
+        notes += (note,)
+    if warning := pictures.warning(split):
+        notes += (f"WARNING: {warning}",)
+    return notes
 
 
 def _plot_curve(evaluation: Evaluation, path: Path) -> None:

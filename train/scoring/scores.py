@@ -26,6 +26,9 @@ FLOOR = (
     "called visible"
 )
 
+_USUAL = 0.5
+"""The share of instances that a reference length must be there for, to be preferred."""
+
 Measures = dict[str, Measure]
 Reasons = dict[str, str]
 
@@ -119,20 +122,43 @@ def visibility_measures(poses: Poses, probability: FloatArray | None) -> tuple[M
 
 
 def chosen_reference(poses: Poses) -> str:
-    """``torso`` where at least one instance has one, else ``bbox``.
+    """``torso`` where at least half of the instances have one, else ``bbox`` where they do.
+
+    Where neither is had by half of them, the one that more have.
 
     Raises:
         SchemaError: no instance has either.
     """
-    if poses.skeleton.torso and reference_lengths(poses, "torso").usable.any():
-        return "torso"
-    if poses.bbox_xyxy is not None and reference_lengths(poses, "bbox").usable.any():
-        return "bbox"
+    shares = _shares(poses)
+    usual = [name for name, share in shares.items() if share >= _USUAL]
+    chosen = usual[0] if usual else max(shares, key=lambda name: shares[name])
+    if shares[chosen]:
+        return chosen
     torso = "has no instance with both of its torso" if poses.skeleton.torso else "names no torso"
     raise SchemaError(
         f"no reference length: skeleton {poses.skeleton.name} {torso} pair, and no instance has a "
         "bounding box"
     )
+
+
+def reference_note(poses: Poses) -> str | None:
+    """What to say of :func:`chosen_reference` where some instances have a torso, but not most."""
+    share = _shares(poses)["torso"]
+    if not 0 < share < _USUAL:
+        return None
+    return (
+        f"the reference length is {chosen_reference(poses)}: {share:.0%} of {len(poses):,} "
+        "instances have both of the torso pair labelled"
+    )
+
+
+def _shares(poses: Poses) -> dict[str, float]:
+    """Reference → the share of instances that have one, by preference."""
+    given = {"torso": poses.skeleton.torso, "bbox": poses.bbox_xyxy}
+    return {
+        name: 0.0 if value is None else float(reference_lengths(poses, name).usable.mean())
+        for name, value in given.items()
+    }
 
 
 def pck_curve(poses: Poses) -> FloatArray:

@@ -26,7 +26,12 @@ from kpdata.train.scoring.report import (
     read_report,
     split_hash,
 )
-from kpdata.train.scoring.scores import pck_curve, score_all
+from kpdata.train.scoring.scores import (
+    chosen_reference,
+    pck_curve,
+    reference_note,
+    score_all,
+)
 
 METRIC_NAMES = {
     "PCK@0.2", "PCKh@0.5", "pckh@0.707 (stretched)", "PCP@0.5", "AUC@0.2", "EPE", "NME", "OKS AP",
@@ -210,6 +215,27 @@ def test_without_a_torso_the_box_is_the_reference():
         )
         assert set(names) <= set(found)
     assert found["PCK@0.2 (bbox)"].value == pytest.approx(12 / 15)
+
+
+@pytest.mark.parametrize(
+    ("torsos", "boxes", "chosen", "says"),
+    [
+        (5, 5, "torso", None),
+        (3, 5, "torso", None),
+        (2, 5, "bbox", "the reference length is bbox: 40% of 5 instances have both of the torso"),
+        (2, 1, "torso", "the reference length is torso: 40% of 5 instances have both of the torso"),
+        (1, 2, "bbox", "the reference length is bbox: 20% of 5 instances have both of the torso"),
+        (0, 1, "bbox", None),
+    ],
+)
+def test_the_reference_is_one_that_most_instances_have(torsos, boxes, chosen, says):
+    truth = crosses()
+    truth.keypoints[torsos:, 0] = 0
+    truth.bbox_xyxy[boxes:] = np.nan
+    poses = truth.poses(CROSS, truth.keypoints)
+    assert chosen_reference(poses) == chosen
+    note = reference_note(poses)
+    assert note is None if says is None else note.startswith(says)
 
 
 def test_predictions_that_are_no_numbers_are_refused():
