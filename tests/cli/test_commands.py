@@ -36,6 +36,12 @@ def test_each_command_has_help_with_examples_that_begin_lines(kpdata: Kpdata, co
     assert "\\b" not in result.out
 
 
+def test_python_dash_m_is_a_command_too() -> None:
+    command = [sys.executable, "-m", "kpdata", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Usage: python -m kpdata " in result.stdout
+
+
 def test_the_groups_help_lists_every_command_with_examples(kpdata: Kpdata) -> None:
     result = kpdata("--help")
     assert result.code == 0

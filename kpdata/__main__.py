@@ -1,0 +1,5 @@
+"""``python -m kpdata``: the same as ``kpdata``, for whichever Python is at hand."""
+
+from kpdata.cli.main import main
+
+main()
