@@ -1,0 +1,72 @@
+"""Plan a conversion and no more, in a process of its own, and print what it took as JSON."""
+
+import os
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from _convert.memory import high_water
+
+from kpdata import formats
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.plan import make_plan
+from kpdata.pipelines.sharding import Sharding
+from kpdata.splits import parse_splits
+
+
+class PlanCost(NamedTuple):
+    """What planning took.
+
+    Attributes:
+        references: that were planned.
+        index: seconds to read the annotation file and join it in a temporary database.
+        receive: seconds to make references of it and to look at each image's file.
+        arrange: seconds to find identical images, split, order and write the plan files.
+        cpu: seconds of CPU time, on any number of threads.
+        peak: MiB that the process held at most.
+        plan_bytes: size of the plan files.
+    """
+
+    references: int
+    index: float
+    receive: float
+    arrange: float
+    cpu: float
+    peak: float
+    plan_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """The whole plan phase."""
+        return self.index + self.receive + self.arrange
+
+
+def plan(annotations: Path, images: Path, folder: Path) -> PlanCost:
+    """Plan into ``folder``."""
+    clock, cpu = [time.perf_counter()], time.process_time()
+    source = formats.read("coco", annotations, images=images)
+    clock += [time.perf_counter()] * 2
+    job = Job(source.skeleton, images_root=str(source.images_root))
+
+    def on_sample(_: int) -> None:
+        clock[2] = time.perf_counter()
+
+    made = make_plan(
+        source, job, parse_splits("80/10/10"), Sharding(), folder, on_sample=on_sample
+    )  # fmt: skip
+    clock.append(time.perf_counter())
+    cpu = time.process_time() - cpu
+    index, receive, arrange = (end - start for start, end in pairwise(clock))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    peak = high_water(os.getpid())
+    return PlanCost(made.samples, index, receive, arrange, cpu, peak, size)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(dir=sys.argv[3]) as folder:
+        cost = plan(Path(sys.argv[1]), Path(sys.argv[2]), Path(folder) / "plan")
+    print(msgspec.json.encode(cost).decode())
