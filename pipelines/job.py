@@ -6,12 +6,11 @@ import msgspec
 
 from kpdata.augment import AugmentConfig
 from kpdata.errors import JobError
+from kpdata.framing import CropFrom, Framing
 from kpdata.image_files import MAX_BYTES
 from kpdata.image_headers import MAX_PIXELS
 from kpdata.mapping import Mapping
 from kpdata.skeletons import Skeleton
-
-CropFrom = Literal["bbox", "keypoints", "image"]
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -57,6 +56,11 @@ class Job(msgspec.Struct, frozen=True):
         ):
             if value is not None and not low <= value <= high:
                 raise JobError(f"{option} {value}: expected {low} to {high}")
+
+    @property
+    def framing(self) -> Framing:
+        """Which square of an image becomes a record, where there is a crop."""
+        return Framing(self.crop_from, self.margin)
 
     @property
     def renders(self) -> bool:

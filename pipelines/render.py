@@ -13,7 +13,7 @@ from kpdata.augment import Draw, draw, draw_affine, occlude, paint
 from kpdata.geometry import Affine
 from kpdata.image_headers import Header, check_size, probe
 from kpdata.pipelines.job import Job
-from kpdata.schema import WHOLE_IMAGE, FloatArray, Instance, Sample, View
+from kpdata.schema import WHOLE_IMAGE, Instance, Sample, View
 from kpdata.splits import TRAIN, stable_hash
 from kpdata.views import move_instance
 
@@ -135,27 +135,14 @@ def _crops(upright: Upright, job: Job, counts: Counter[str]) -> Iterator[_Frame]
         if reason:
             counts[reason] += 1
             continue
-        affine = geometry.square_crop(_crop_box(upright, instance, job), job.margin, job.crop)
+        affine = job.framing.square(instance, upright.width, upright.height, job.crop)
         yield _Frame(geometry.as_stored(affine), job.crop, job.crop, (instance,), index)
 
 
 def why_not_cropped(instance: Instance, job: Job) -> str | None:
     """The name under which an instance that gives no crop is counted; None where it gives one."""
-    if instance.is_crowd:
-        return "instances not cropped: crowd"
-    if not instance.num_labelled:
-        return "instances not cropped: no labelled keypoint"
-    if job.crop_from == "bbox" and instance.bbox_xyxy is None:
-        return "instances not cropped: no box"
-    return None
-
-
-def _crop_box(upright: Upright, instance: Instance, job: Job) -> FloatArray:
-    if job.crop_from == "image":
-        return np.array([0, 0, upright.width, upright.height], np.float32)
-    box = instance.bbox_xyxy if job.crop_from == "bbox" else geometry.keypoint_box(instance)
-    assert box is not None, "why_not_cropped let it pass"
-    return box
+    reason = job.framing.why_not(instance)
+    return f"instances not cropped: {reason}" if reason else None
 
 
 def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:

@@ -9,11 +9,11 @@ import msgspec
 
 from kpdata.augment import AugmentConfig
 from kpdata.errors import KpdataError, SchemaError, located
+from kpdata.framing import CropFrom
 from kpdata.metrics.poses import Reference
 from kpdata.train import recipes
 
 Trains = Literal["heatmap", "regression", "both", "head", "all"]
-CropFrom = Literal["bbox", "keypoints", "image"]
 
 STAGES: dict[str, tuple[Trains, ...]] = {
     "blazepose": ("heatmap", "regression", "both"),

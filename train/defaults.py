@@ -1,10 +1,11 @@
 """A sensible configuration for a dataset and this machine, where the user names no recipe."""
 
 from kpdata.errors import TrainingError
+from kpdata.framing import CropFrom
 from kpdata.schema import WHOLE_IMAGE
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN
-from kpdata.train.config import CropFrom, Phase, TrainConfig
+from kpdata.train.config import Phase, TrainConfig
 from kpdata.train.learner import on_gpu
 
 _PICTURES_TO_SEE = 200_000

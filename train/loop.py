@@ -6,6 +6,7 @@ import keras
 
 import kpdata
 from kpdata.errors import SchemaError, TrainingError
+from kpdata.framing import Framing
 from kpdata.metrics import mean_pose
 from kpdata.metrics.poses import reference_lengths
 from kpdata.shards import Dataset
@@ -14,7 +15,7 @@ from kpdata.train.checks.preflight import check, refuse_failed
 from kpdata.train.config import TrainConfig
 from kpdata.train.event_log import EventLog
 from kpdata.train.phase import PhaseRun, Splits, Watcher
-from kpdata.train.pictures import Framing, Pictures, load
+from kpdata.train.pictures import Pictures, load
 from kpdata.train.run_folder import RunFolder, RunInfo, State
 from kpdata.train.scoring.predictions import Truth
 from kpdata.train.scoring.scores import chosen_reference, reference_note

@@ -13,12 +13,12 @@ import psutil
 
 from kpdata import geometry, images
 from kpdata.errors import DatasetError, located
+from kpdata.framing import Framing, why_not_shown
 from kpdata.geometry import Affine, apply_affine
 from kpdata.image_headers import probe
 from kpdata.schema import WHOLE_IMAGE, FloatArray, Instance, Sample
 from kpdata.shards import Dataset, read_record
 from kpdata.skeletons import Skeleton
-from kpdata.train.config import CropFrom
 
 Indices = npt.NDArray[np.integer[Any]]
 
@@ -26,33 +26,6 @@ _MEMORY_SHARE = 1 / 3
 """Of what is free; while they are put in one array, they are there twice."""
 
 _AT_A_TIME = 256
-
-
-@dataclass(frozen=True)
-class Framing:
-    """Which square is cut out of a whole image; a record that is a crop shows its own.
-
-    Attributes:
-        crop_from: around the instance's ``bbox``, its labelled ``keypoints``, or the ``image``.
-        margin: the square's side in units of that box's longer side.
-    """
-
-    crop_from: CropFrom = "bbox"
-    margin: float = 1.25
-
-    def box(self, sample: Sample, instance: Instance) -> FloatArray:
-        """(4,) xyxy: what the square is drawn around."""
-        if self.crop_from == "image":
-            return np.array([0, 0, sample.image.width, sample.image.height], np.float32)
-        keypoints = self.crop_from == "keypoints"
-        box = geometry.keypoint_box(instance) if keypoints else instance.bbox_xyxy
-        if box is None:
-            raise DatasetError(
-                f"{sample.key}: an instance has no box to crop around: choose --crop-from image "
-                "(the whole image, squared) or keypoints (which leaks the labels into the crop); "
-                "kpdata train takes it as --set crop_from=image"
-            )
-        return box
 
 
 class ImageStore(Protocol):
@@ -214,10 +187,8 @@ def _rows(
                 continue
             uri = dataset.record_uri(shard, offset)
             for number, instance in enumerate(sample.instances):
-                if instance.is_crowd:
-                    counts["crowds"] += 1
-                elif not instance.num_labelled:
-                    counts["instances without a labelled keypoint"] += 1
+                if reason := why_not_shown(instance):
+                    counts[f"instances not shown: {reason}"] += 1
                 else:
                     with located(f"{dataset.folder / shard.name}: record at byte {offset}"):
                         yield _row(sample, instance, number, uri, framing, side), sample
@@ -228,17 +199,29 @@ def _row(
 ) -> _Row:
     view = sample.view
     assert view is not None, "every record has one"
+    width, height = cast(int, sample.image.width), cast(int, sample.image.height)
     if _is_whole(sample):
-        affine = geometry.square_crop(framing.box(sample, instance), framing.margin, side)
+        affine = _square(sample.key, instance, framing, (width, height), side)
     else:
         number = view.instance
-        width, height = cast(int, sample.image.width), cast(int, sample.image.height)
         affine = geometry.resize_affine(width, height, side)
     to_source = geometry.invert(geometry.compose(affine, view.transform))
     source_size = view.source_width, view.source_height
     return _Row(
         _Place(uri, affine), sample.key, number, instance, to_source, source_size, view.copy > 0
     )
+
+
+def _square(
+    key: str, instance: Instance, framing: Framing, size: tuple[int, int], side: int
+) -> Affine:
+    if reason := framing.why_not(instance):
+        raise DatasetError(
+            f"{key}: an instance has {reason} to crop around: choose --crop-from image (the whole "
+            "image, squared) or keypoints (which leaks the labels into the crop); kpdata train "
+            "takes it as --set crop_from=image"
+        )
+    return framing.square(instance, *size, side)
 
 
 def _is_whole(sample: Sample) -> bool:
@@ -328,10 +311,7 @@ def _or_nan(value: float | None) -> float:
 
 
 def _describe(framing: Framing, whole: set[bool]) -> str:
-    cut = "the whole image, squared around its centre"
-    if framing.crop_from != "image":
-        cut = f"a square around the {framing.crop_from}"
-    cut += f", × {framing.margin:g}"
     if whole == {True}:
-        return cut
-    return "as the shards were cropped" + (f"; whole images: {cut}" if True in whole else "")
+        return framing.words
+    cropped = "as the shards were cropped"
+    return f"{cropped}; whole images: {framing.words}" if True in whole else cropped

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from kpdata.augment import AugmentConfig
+from kpdata.framing import Framing
 from kpdata.shards import Dataset
 from kpdata.train.batches import Batch, Batches
 from kpdata.train.config import Phase, TrainConfig
@@ -22,7 +23,7 @@ from kpdata.train.defaults import default_config
 from kpdata.train.learner import Learner, jit
 from kpdata.train.models import build
 from kpdata.train.optimisers import make_optimiser
-from kpdata.train.pictures import Framing, Pictures, load
+from kpdata.train.pictures import Pictures, load
 from kpdata.train.scanned import ScannedLearner, can_scan, epochs
 
 NO_AUGMENTATION = AugmentConfig(

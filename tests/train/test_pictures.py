@@ -11,6 +11,7 @@ import pytest
 
 from kpdata import formats, geometry, images
 from kpdata.errors import DatasetError
+from kpdata.framing import Framing
 from kpdata.geometry import apply_affine
 from kpdata.pipelines.convert import Request, Watcher, convert
 from kpdata.pipelines.job import Job
@@ -19,7 +20,7 @@ from kpdata.schema import ImageRef, Instance, Sample
 from kpdata.shards import Dataset
 from kpdata.skeletons import COCO17
 from kpdata.splits import parse_splits
-from kpdata.train.pictures import Framing, Pictures, Views, _picture, load
+from kpdata.train.pictures import Pictures, Views, _picture, load
 
 SIDE = 40
 Convert = Callable[..., Dataset]
@@ -220,8 +221,8 @@ def test_taking_some_reads_them_and_leaves_the_rest(shards):
 
 def test_what_cannot_be_learnt_from_is_counted(shards):
     assert load(shards(), "train", Framing(), SIDE).counts == {
-        "crowds": 1,
-        "instances without a labelled keypoint": 1,
+        "instances not shown: crowd": 1,
+        "instances not shown: no labelled keypoint": 1,
     }
 
 
@@ -245,12 +246,20 @@ def test_the_crop_is_said_in_words(shards, framing, crop, says):
     assert load(dataset, "train", framing, SIDE).crop == says
 
 
-def test_a_framing_without_a_box_says_what_else_to_crop_around():
-    sample = Sample("a.jpg", ImageRef("a.jpg", width=60, height=40), (Instance(np.ones((17, 3))),))
-    with pytest.raises(DatasetError, match=r"a.jpg: an instance has no box .*--crop-from image"):
-        Framing("bbox").box(sample, sample.instances[0])
-    box = Framing("image").box(sample, sample.instances[0])
-    np.testing.assert_array_equal(box, [0, 0, 60, 40])
+def test_whole_images_without_boxes_say_what_else_to_crop_around(make_coco, tmp_path):
+    path = make_coco(tmp_path / "coco", count=3)
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        del annotation["bbox"]
+    path.write_text(json.dumps(content))
+    source = formats.read("coco", path)
+    job = Job(source.skeleton, images_root=str(source.images_root))
+    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    convert(source, request, tmp_path / "shards", Watcher())
+    dataset = Dataset.open(tmp_path / "shards")
+    with pytest.raises(DatasetError, match=r": an instance has no box .*--crop-from image"):
+        load(dataset, "train", Framing("bbox"), SIDE)
+    assert len(load(dataset, "train", Framing("image"), SIDE)) == 5
 
 
 def test_a_split_that_shows_nothing_says_what_was_left_out(make_coco, tmp_path):
@@ -264,7 +273,7 @@ def test_a_split_that_shows_nothing_says_what_was_left_out(make_coco, tmp_path):
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
     convert(source, request, tmp_path / "shards", Watcher())
     dataset = Dataset.open(tmp_path / "shards")
-    with pytest.raises(DatasetError, match=r"train shows no instance \(5 instances without a lab"):
+    with pytest.raises(DatasetError, match=r"train shows no instance \(5 instances not shown"):
         load(dataset, "train", Framing(), SIDE)
     with pytest.raises(DatasetError, match="no split 'dev'; it has train"):
         load(dataset, "dev", Framing(), SIDE)

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import kpdata
 from kpdata import draw
 from kpdata.errors import KpdataError, TrainingError
+from kpdata.framing import Framing
 from kpdata.manifest import Manifest
 from kpdata.metrics import place
 from kpdata.schema import FloatArray
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
-from kpdata.train.pictures import Framing, Pictures, load
+from kpdata.train.pictures import Pictures, load
 from kpdata.train.run_folder import RunInfo
 from kpdata.train.scoring import plots, predictions
 from kpdata.train.scoring.predictions import Recorded, Truth

@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 
 from kpdata.errors import DatasetError, SchemaError
+from kpdata.framing import CropFrom
 from kpdata.manifest import Manifest, file_sha256
 from kpdata.metrics import Score
 from kpdata.metrics.measure import RESAMPLES
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
 from kpdata.splits import TRAIN
-from kpdata.train.config import CropFrom
 from kpdata.train.run_folder import RunInfo
 from kpdata.train.scoring.predictions import PREDICTIONS, TRUTH, Decode
 

@@ -1,0 +1,70 @@
+"""Which square of its image an instance is seen in: in shards of crops and in training alike."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kpdata import geometry
+from kpdata.errors import SchemaError
+from kpdata.geometry import Affine
+from kpdata.schema import FloatArray, Instance
+
+CropFrom = Literal["bbox", "keypoints", "image"]
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where the square lies and how large it is.
+
+    Attributes:
+        crop_from: around the instance's ``bbox``, its labelled ``keypoints``, or the ``image``.
+        margin: the square's side in units of that box's longer side.
+    """
+
+    crop_from: CropFrom = "bbox"
+    margin: float = 1.25
+
+    @property
+    def words(self) -> str:
+        """The framing for a person to read."""
+        what = f"a square around the {self.crop_from}"
+        if self.crop_from == "image":
+            what = "the whole image, squared around its centre"
+        return f"{what}, × {self.margin:g}"
+
+    def why_not(self, instance: Instance) -> str | None:
+        """Under which name an instance without a square is counted; None where it has one."""
+        if reason := why_not_shown(instance):
+            return reason
+        return "no box" if self.crop_from == "bbox" and instance.bbox_xyxy is None else None
+
+    def square(self, instance: Instance, width: int, height: int, side: int) -> Affine:
+        """Image pixels → the instance's picture of ``side`` × ``side`` pixels.
+
+        Args:
+            instance: in the image's pixels.
+            width, height: of the image.
+            side: of the picture.
+
+        Raises:
+            SchemaError: there is nothing to draw the square around.
+        """
+        return geometry.square_crop(self._box(instance, width, height), self.margin, side)
+
+    def _box(self, instance: Instance, width: int, height: int) -> FloatArray:
+        if self.crop_from == "image":
+            return np.array([0, 0, width, height], np.float32)
+        keypoints = self.crop_from == "keypoints"
+        box = geometry.keypoint_box(instance) if keypoints else instance.bbox_xyxy
+        if box is None:
+            what = "labelled keypoint" if keypoints else "box"
+            raise SchemaError(f"an instance has no {what} to draw a square around")
+        return box
+
+
+def why_not_shown(instance: Instance) -> str | None:
+    """Why no picture of an instance is of use, whatever its square; None where one is."""
+    if instance.is_crowd:
+        return "crowd"
+    return None if instance.num_labelled else "no labelled keypoint"

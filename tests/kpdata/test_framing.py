@@ -1,0 +1,45 @@
+"""One place says which square an instance is seen in."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kpdata.errors import SchemaError
+from kpdata.framing import Framing, why_not_shown
+from kpdata.geometry import apply_affine
+from kpdata.schema import Instance
+
+POSE = np.array([[10, 20, 2], [30, 60, 1], [0, 0, 0]])
+PERSON = Instance(POSE, np.array([0, 10, 40, 90]))
+
+
+@pytest.mark.parametrize(
+    ("crop_from", "center", "longer"),
+    [("bbox", (20, 50), 80), ("keypoints", (20, 40), 40), ("image", (100, 75), 200)],
+)
+def test_the_square_is_centred_on_its_box_and_as_large_as_its_margin_says(
+    crop_from, center, longer
+):
+    framing = Framing(crop_from, 1.5)
+    affine = framing.square(PERSON, 200, 150, 64)
+    np.testing.assert_allclose(apply_affine(affine, np.array(center)), [32, 32])
+    edge = np.add(center, [longer * 1.5 / 2, 0])
+    np.testing.assert_allclose(apply_affine(affine, edge), [64, 32], atol=1e-9)
+    assert framing.why_not(PERSON) is None
+
+
+def test_what_has_no_square_is_named_by_its_reason():
+    boxless = replace(PERSON, bbox_xyxy=None)
+    nobody = replace(PERSON, keypoints=np.zeros((3, 3)))
+    assert Framing("bbox").why_not(boxless) == "no box"
+    assert Framing("keypoints").why_not(boxless) is None
+    assert Framing("image").why_not(boxless) is None
+    for framing in map(Framing, ("bbox", "keypoints", "image")):
+        assert framing.why_not(nobody) == why_not_shown(nobody) == "no labelled keypoint"
+        assert framing.why_not(replace(nobody, is_crowd=True)) == "crowd"
+    assert why_not_shown(boxless) is None
+    with pytest.raises(SchemaError, match="no box to draw a square around"):
+        Framing("bbox").square(boxless, 200, 150, 64)
+    with pytest.raises(SchemaError, match="no labelled keypoint to draw"):
+        Framing("keypoints").square(nobody, 200, 150, 64)
