@@ -1,7 +1,8 @@
 """Which square of its image an instance is seen in: in shards of crops and in training alike."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -61,6 +62,15 @@ class Framing:
             what = "labelled keypoint" if keypoints else "box"
             raise SchemaError(f"an instance has no {what} to draw a square around")
         return box
+
+
+def framing_of_crops(options: Mapping[str, Any]) -> Framing | None:
+    """What a conversion cut its crops by, as its manifest's options say; None for whole images."""
+    if not options.get("crop"):
+        return None
+    usual = Framing()
+    crop_from = options.get("crop_from", usual.crop_from)
+    return Framing(crop_from, options.get("margin", usual.margin))
 
 
 def why_not_shown(instance: Instance) -> str | None:

@@ -85,7 +85,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         size, offsets: of blazepose; see :func:`kpdata.train.models.blazepose.blazepose`.
         backbone, weights, head, dropout: see :func:`kpdata.train.models.regression.regression`.
         phases: one after the other.
-        crop_from, margin: which square is cut out of whole images; shards of crops show theirs.
+        crop_from, margin: which square is cut out of whole images; crops keep that of their shards.
         batch_size: pictures a step.
         optimizer, weight_decay, clip_norm: ``clip_norm`` is of all gradients together; 0 for none.
         schedule: ``cosine`` over each phase, or ``plateau``: the rate is halved after

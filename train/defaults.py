@@ -1,7 +1,7 @@
 """A sensible configuration for a dataset and this machine, where the user names no recipe."""
 
 from kpdata.errors import TrainingError
-from kpdata.framing import CropFrom
+from kpdata.framing import Framing, framing_of_crops
 from kpdata.schema import WHOLE_IMAGE
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN
@@ -26,7 +26,7 @@ def default_config(dataset: Dataset, model: str, pretrained: bool = False) -> Tr
     Raises:
         TrainingError: there is no split to train on, or it is empty.
     """
-    crop_side, crop_from, margin = _look_at(dataset)
+    crop_side, framing = _look_at(dataset)
     size = crop_side or (256 if on_gpu() else 192)
     size = min(max(_STEP * round(size / _STEP), _INPUT_SIZES[0]), _INPUT_SIZES[1])
     split = dataset.manifest.splits[TRAIN]
@@ -39,17 +39,14 @@ def default_config(dataset: Dataset, model: str, pretrained: bool = False) -> Tr
     return TrainConfig(
         model=model,  # type: ignore[arg-type]
         phases=phases,
-        crop_from=crop_from,
-        margin=margin,
+        crop_from=framing.crop_from,
+        margin=framing.margin,
         precision="mixed_bfloat16" if on_gpu() else "float32",
     )
 
 
-def _look_at(dataset: Dataset) -> tuple[int | None, CropFrom, float]:
-    """The side of the shards' crops, None for whole images; what to crop around, and the margin.
-
-    Crops have theirs from the conversion, so that ``kpdata predict`` looks at boxes alike.
-    """
+def _look_at(dataset: Dataset) -> tuple[int | None, Framing]:
+    """The side of the shards' crops, None for whole images; and what to crop, or was cropped."""
     if TRAIN not in dataset.splits:
         raise TrainingError(
             f"{dataset.folder} has no split 'train'; it has {', '.join(dataset.splits)}"
@@ -58,11 +55,10 @@ def _look_at(dataset: Dataset) -> tuple[int | None, CropFrom, float]:
     if first is None or first.view is None:
         raise TrainingError(f"{dataset.folder}: the split 'train' shows no instance")
     if first.view.instance != WHOLE_IMAGE:
-        options = dataset.manifest.options
-        return first.image.width, options.get("crop_from", "bbox"), options.get("margin", 1.25)
+        return first.image.width, framing_of_crops(dataset.manifest.options) or Framing()
     if any(instance.bbox_xyxy is not None for instance in first.instances):
-        return None, "bbox", 1.25
-    return None, "image", 1.0
+        return None, Framing("bbox", 1.25)
+    return None, Framing("image", 1.0)
 
 
 def _blazepose(epochs: int, size: int) -> tuple[Phase, ...]:

@@ -6,7 +6,7 @@ import keras
 
 import kpdata
 from kpdata.errors import SchemaError, TrainingError
-from kpdata.framing import Framing
+from kpdata.framing import Framing, framing_of_crops
 from kpdata.metrics import mean_pose
 from kpdata.metrics.poses import reference_lengths
 from kpdata.shards import Dataset
@@ -62,7 +62,7 @@ def train(
                     check_reference(config, splits.val, watcher)
                 if check_first:
                     _check(config, splits.train, watcher)
-                folder.begin(config, run_info(dataset, splits))
+                folder.begin(config, run_info(dataset, config, splits))
             keras.utils.set_random_seed((config.seed + number) % 2**32)  # whatever came before
             state = PhaseRun(folder, config, number, splits, state, watcher, log).run()
     return state
@@ -123,7 +123,7 @@ def _check(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> None:
 
 def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watcher) -> Splits:
     """The pictures of ``train``, copies included, and of ``val``."""
-    framing = Framing(config.crop_from, config.margin)
+    framing = _framing(dataset, config)
 
     def loaded(split: str) -> Pictures:
         copies = split == TRAIN
@@ -134,7 +134,13 @@ def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watch
     return Splits(loaded(TRAIN), loaded(VAL) if VAL in dataset.splits else None)
 
 
-def run_info(dataset: Dataset, splits: Splits) -> RunInfo:
+def _framing(dataset: Dataset, config: TrainConfig) -> Framing:
+    """The squares that the model learns to see: crops have theirs from the conversion."""
+    of_crops = framing_of_crops(dataset.manifest.options)
+    return of_crops or Framing(config.crop_from, config.margin)
+
+
+def run_info(dataset: Dataset, config: TrainConfig, splits: Splits) -> RunInfo:
     """What the folder says of the data."""
     train = splits.train
     pose = mean_pose(train.keypoints[..., :2] / train.side, train.keypoints[..., 2])
@@ -151,4 +157,5 @@ def run_info(dataset: Dataset, splits: Splits) -> RunInfo:
             "keras": keras.__version__,
             backend: importlib.import_module(backend).__version__,
         },
+        framing=_framing(dataset, config),
     )

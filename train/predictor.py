@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from kpdata.errors import KpdataError, TrainingError
+from kpdata.framing import Framing
 from kpdata.skeletons import Skeleton
 from kpdata.train.config import TrainConfig
 from kpdata.train.models import build
@@ -51,6 +52,11 @@ class Predictor:
     def skeleton(self) -> Skeleton:
         """Names the keypoints that it finds."""
         return self.info.skeleton
+
+    @property
+    def framing(self) -> Framing:
+        """Which squares it was taught to see: those of its shards, where they were crops."""
+        return self.info.framing or Framing(self.config.crop_from, self.config.margin)
 
     @property
     def input_size(self) -> int:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from kpdata.errors import SchemaError, TrainingError
+from kpdata.framing import Framing
 from kpdata.manifest import write_atomically
 from kpdata.skeletons import Skeleton
 from kpdata.tfrecord import temporary_beside
@@ -42,6 +43,7 @@ class RunInfo(msgspec.Struct, frozen=True):
         mean_pose: (K, 2) of the training pictures, in parts of their side.
         pictures: how many of each split.
         software: versions and backend.
+        framing: which squares the model learnt to see; None in runs that do not say.
     """
 
     shards: str
@@ -51,6 +53,7 @@ class RunInfo(msgspec.Struct, frozen=True):
     mean_pose: tuple[tuple[float, float], ...]
     pictures: dict[str, int]
     software: dict[str, str]
+    framing: Framing | None = None
 
 
 class Row(msgspec.Struct, frozen=True):

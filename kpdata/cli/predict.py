@@ -122,11 +122,16 @@ def _predict(
     from kpdata.train.predict.frames import predict_frames, read_frames
     from kpdata.train.predict.media import count_frames
 
-    margin = options["margin"] or predictor.config.margin
+    margin = options["margin"] or predictor.framing.margin
+    if boxes is not None and predictor.framing.crop_from != "bbox":
+        meter.say(
+            f"warning: the model is shown squares around the boxes, × {margin:g}, and was taught "
+            f"to see {predictor.framing.words}"
+        )
     if boxes is None:
         meter.say(
             f"no --boxes: each picture counts as one instance that fills it, and is seen as a "
-            f"square around its centre, × {margin:g}. In training: {predictor.info.crop}"
+            f"square around its centre, × {margin:g}. In training: {predictor.framing.words}"
         )
     meter.begin("predicting", count_frames(items))
     frames = read_frames(items, boxes, tally)

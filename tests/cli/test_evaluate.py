@@ -14,6 +14,7 @@ import pytest
 import kpdata as library
 from kpdata import images
 from kpdata.cli.training import need_trainer
+from kpdata.framing import Framing
 from kpdata.skeletons import COCO17, LSP14, Skeleton
 from kpdata.train.config import Phase, TrainConfig
 from kpdata.train.pictures import Pictures
@@ -35,6 +36,10 @@ class StandIn:
         self.info, self.error = info, error
         self.best = Best("best", 0, 3, 64, ("heatmap", "coordinates"), {})
         self.asked: list[tuple[bool, str]] = []
+
+    @property
+    def framing(self) -> Framing:
+        return Framing(self.config.crop_from, self.config.margin)
 
     @property
     def skeleton(self) -> Skeleton:

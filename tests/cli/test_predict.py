@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kpdata import images
+from kpdata.framing import Framing
 from kpdata.skeletons import Skeleton, load_skeleton
 
 SKELETON = Skeleton(
@@ -28,8 +29,7 @@ class StandIn:
     """Answers every picture with PLACES."""
 
     skeleton, input_size = SKELETON, 64
-    config = SimpleNamespace(margin=1.25)
-    info = SimpleNamespace(crop="a square around the bbox, × 1.25")
+    framing = Framing("bbox", 1.25)
     scores = (0.9, 0.5, 0.1)
 
     @classmethod
@@ -135,6 +135,16 @@ def test_the_margin_is_the_runs_unless_given(kpdata, photos, boxes, tmp_path):
     assert lines(out)[0]["keypoints"][0] == [30, 17.5, 0.9]
     kpdata("predict", "runs/a", photos, "--boxes", boxes, "--out", out, "--margin", 2)
     assert lines(out)[0]["keypoints"][0] == [30, 10, 0.9]
+
+
+def test_boxes_for_a_model_that_never_saw_any_are_warned_of(
+    kpdata, photos, boxes, tmp_path, monkeypatch
+):
+    command = ("predict", "runs/a", photos, "--boxes", boxes, "--out", tmp_path / "out")
+    assert "warning" not in kpdata(*command).err
+    monkeypatch.setattr(StandIn, "framing", Framing("image", 1.0))
+    says = "squares around the boxes, × 1, and was taught to see the whole image, squared around"
+    assert says in kpdata(*command).err
 
 
 def test_keypoints_below_the_least_score_are_not_drawn_and_yet_in_the_file(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kpdata.errors import SchemaError
-from kpdata.framing import Framing, why_not_shown
+from kpdata.framing import Framing, framing_of_crops, why_not_shown
 from kpdata.geometry import apply_affine
 from kpdata.schema import Instance
 
@@ -27,6 +27,13 @@ def test_the_square_is_centred_on_its_box_and_as_large_as_its_margin_says(
     edge = np.add(center, [longer * 1.5 / 2, 0])
     np.testing.assert_allclose(apply_affine(affine, edge), [64, 32], atol=1e-9)
     assert framing.why_not(PERSON) is None
+
+
+def test_a_manifest_says_what_its_crops_were_cut_by():
+    options = {"crop": 128, "crop_from": "image", "margin": 1.0, "augment": 3}
+    assert framing_of_crops(options) == Framing("image", 1.0)
+    assert framing_of_crops(options | {"crop": None}) is None
+    assert framing_of_crops({}) is None
 
 
 def test_what_has_no_square_is_named_by_its_reason():

@@ -15,10 +15,17 @@ import numpy as np
 import pytest
 from keras import ops
 
+from kpdata import formats
 from kpdata.augment import AugmentConfig
 from kpdata.errors import TrainingError
+from kpdata.framing import Framing
 from kpdata.metrics import pck
+from kpdata.pipelines.convert import Request, convert
+from kpdata.pipelines.convert import Watcher as ConvertWatcher
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.sharding import Sharding
 from kpdata.shards import Dataset
+from kpdata.splits import parse_splits
 from kpdata.train import loop
 from kpdata.train.batches import Batches
 from kpdata.train.config import Phase, TrainConfig
@@ -30,7 +37,7 @@ from kpdata.train.phase import PhaseRun, Watcher
 from kpdata.train.pictures import Pictures
 from kpdata.train.predictor import Predictor
 from kpdata.train.reader import PoseReader, read_pictures
-from kpdata.train.run_folder import RunFolder, State
+from kpdata.train.run_folder import Best, RunFolder, State
 from kpdata.train.scoring.predictions import Predictions, Truth
 
 if keras.backend.backend() != "tensorflow":
@@ -439,6 +446,30 @@ def test_one_picture_for_several_people_is_warned_of_once(tiny_shards, tmp_path)
     run(tmp_path / "run", tiny_shards, config, watcher)
     warned = [text for text in watcher.warnings if "crop_from=bbox" in text]
     assert [text.split(" are ")[0].split(" of ")[-1] for text in warned] == ["train", "val"]
+
+
+def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
+    tiny_coco, tiny_shards, tmp_path
+):
+    source = formats.read("coco", tiny_coco / "annotations.json")
+    crop: dict[str, Any] = {"crop": 32, "crop_from": "keypoints", "margin": 1.75}
+    job = Job(source.skeleton, images_root=str(source.images_root), **crop)
+    request = Request("coco", job, parse_splits("50/25/25", seed=2), Sharding(count=1))
+    convert(source, request, tmp_path / "crops", ConvertWatcher())
+    own = msgspec.structs.replace(PLAIN, crop_from="bbox", margin=1.5)
+    for shards, framing in (
+        (tmp_path / "crops", Framing("keypoints", 1.75)),
+        (tiny_shards, Framing("bbox", 1.5)),
+    ):
+        dataset = Dataset.open(shards)
+        splits = load_splits(dataset, own, 32, Watcher())
+        folder = RunFolder(tmp_path / "run")
+        folder.begin(own, loop.run_info(dataset, own, splits))
+        folder.save_state(State(best=Best("", 0, 1, 32, ("coordinates",), {})))
+        assert Predictor.open(folder.path).framing == framing
+    older = msgspec.structs.replace(folder.info(), framing=None)
+    folder.begin(own, older)
+    assert Predictor.open(folder.path).framing == Framing("bbox", 1.5)
 
 
 # --- starting from another run

@@ -1,6 +1,6 @@
 """The scores of a trained run on one split of a dataset, and the files that prove them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,7 +10,6 @@ import numpy.typing as npt
 import kpdata
 from kpdata import draw
 from kpdata.errors import KpdataError, TrainingError
-from kpdata.framing import Framing
 from kpdata.manifest import Manifest
 from kpdata.metrics import place
 from kpdata.schema import FloatArray
@@ -156,8 +155,9 @@ def save(evaluation: Evaluation, folder: Path) -> None:
 def _load(
     predictor: "Predictor", dataset: Dataset, settings: Settings, progress: Progress
 ) -> Pictures:
-    config = predictor.config
-    framing = Framing(settings.crop_from or config.crop_from, config.margin)
+    framing = predictor.framing
+    if settings.crop_from:
+        framing = replace(framing, crop_from=settings.crop_from)
     progress.begin("reading", dataset.manifest.splits[settings.split].instances)
     side = predictor.input_size
     return load(dataset, settings.split, framing, side, on_read=progress.reach)
