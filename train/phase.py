@@ -99,7 +99,8 @@ class PhaseRun(keras.callbacks.Callback):
         self.optimiser = make_optimiser(config, self.phase, self.batches.steps)
         self.optimiser.build(self.learner.trainable_variables)
         self.learner.compile(self.optimiser, jit_compile=jit())
-        self.reader = PoseReader(self.net, skeleton, HEADS[self.phase.trains], flip=False)
+        heads, sees = HEADS[self.phase.trains], config.losses.visibility > 0
+        self.reader = PoseReader(self.net, skeleton, heads, flip=False, sees=sees)
 
     def run(self) -> State:
         """Train what is left of the phase."""

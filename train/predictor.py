@@ -14,7 +14,7 @@ from kpdata.skeletons import Skeleton
 from kpdata.train.config import TrainConfig
 from kpdata.train.models import build
 from kpdata.train.pictures import Views
-from kpdata.train.reader import PoseReader, read_pictures
+from kpdata.train.reader import COORDINATES, HEATMAP, PoseReader, read_pictures
 from kpdata.train.run_folder import Best, RunFolder, RunInfo
 from kpdata.train.scoring.predictions import Decode, Predictions
 
@@ -57,6 +57,21 @@ class Predictor:
     def framing(self) -> Framing:
         """Which squares it was taught to see: those of its shards, where they were crops."""
         return self.info.framing or Framing(self.config.crop_from, self.config.margin)
+
+    @property
+    def score_note(self) -> str | None:
+        """What to say of scores that are not what they usually are; None where they are."""
+        if self._sees or COORDINATES not in self.best.heads:
+            return None
+        score = "the heatmap's peak" if HEATMAP in self.best.heads else "always 1"
+        return (
+            "the run was not taught visibility (losses.visibility is 0): the score of its "
+            f"coordinates is {score}"
+        )
+
+    @property
+    def _sees(self) -> bool:
+        return self.config.losses.visibility > 0
 
     @property
     def input_size(self) -> int:
@@ -104,7 +119,9 @@ class Predictor:
         key = (flip, decode)
         if key not in self._readers:
             heads = self.best.heads
-            self._readers[key] = PoseReader(self.net, self.skeleton, heads, flip, decode)
+            self._readers[key] = PoseReader(
+                self.net, self.skeleton, heads, flip, decode, self._sees
+            )
         return self._readers[key]
 
     @cached_property

@@ -40,6 +40,8 @@ class PoseReader(keras.Model):
         heads: which of ``heatmap`` and ``coordinates`` to read.
         flip: average with what is seen in the mirror image.
         decode: how a heatmap gives a place.
+        sees: whether ``net`` was taught visibility. Coordinates score by it; without it, by the
+            heatmap's peak where that is read, else 1.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class PoseReader(keras.Model):
         heads: tuple[str, ...],
         flip: bool = True,
         decode: Decode = "dark",
+        sees: bool = True,
     ):
         super().__init__(name="reader", dtype="float32")
         wanted = {"heatmap", "offset"} if HEATMAP in heads else set()
-        wanted |= {"xy_norm", "visibility"} if COORDINATES in heads else set()
+        wanted |= {"xy_norm"} if COORDINATES in heads else set()
+        wanted |= {"visibility"} if COORDINATES in heads and sees else set()
         outputs = {name: value for name, value in net.output.items() if name in wanted}
         self.net = keras.Model(net.inputs, outputs)
         self.size = net.inputs[0].shape[1]
@@ -61,7 +65,7 @@ class PoseReader(keras.Model):
         self.built = True
 
     def call(self, image: Tensor) -> dict[str, Tensor]:
-        """``heatmap`` and ``coordinates`` (B, K, 3), ``visibility`` (B, K)."""
+        """``heatmap`` and ``coordinates`` (B, K, 3), ``visibility`` (B, K) where it was taught."""
         seen = targets.normalise(image)
         outputs = self.net(seen, training=False)
         if self.flip:
@@ -73,10 +77,13 @@ class PoseReader(keras.Model):
         if HEATMAP in self.heads:
             found[HEATMAP] = self._decoded(outputs)
         if COORDINATES in self.heads:
-            visible = ops.sigmoid(outputs["visibility"])
             xy = outputs["xy_norm"] * self.size
-            found[COORDINATES] = ops.concatenate([xy, visible[..., None]], axis=-1)
-            found["visibility"] = visible
+            if "visibility" in outputs:
+                found["visibility"] = ops.sigmoid(outputs["visibility"])
+                score = found["visibility"][..., None]
+            else:
+                score = found[HEATMAP][..., 2:] if HEATMAP in found else ops.ones_like(xy[..., :1])
+            found[COORDINATES] = ops.concatenate([xy, score], axis=-1)
         return found
 
     def _decoded(self, outputs: dict[str, Tensor]) -> Tensor:

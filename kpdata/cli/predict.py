@@ -133,6 +133,8 @@ def _predict(
             f"no --boxes: each picture counts as one instance that fills it, and is seen as a "
             f"square around its centre, × {margin:g}. In training: {predictor.framing.words}"
         )
+    if predictor.score_note:
+        meter.say(f"note: {predictor.score_note}")
     meter.begin("predicting", count_frames(items))
     frames = read_frames(items, boxes, tally)
     with Answers(options["out"], predictor.skeleton, options["min_score"]) as answers:

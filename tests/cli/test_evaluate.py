@@ -16,7 +16,7 @@ from kpdata import images
 from kpdata.cli.training import need_trainer
 from kpdata.framing import Framing
 from kpdata.skeletons import COCO17, LSP14, Skeleton
-from kpdata.train.config import Phase, TrainConfig
+from kpdata.train.config import LossWeights, Phase, TrainConfig
 from kpdata.train.pictures import Pictures
 from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
 from kpdata.train.scoring.predictions import Predictions, read_predictions, read_truth
@@ -30,6 +30,7 @@ class StandIn:
     """Looks like a Predictor: finds what is there, some pixels off."""
 
     input_size = 64
+    score_note = None
 
     def __init__(self, info: RunInfo, error: float):
         self.config = TrainConfig(phases=(Phase("both", 1, 64, 1e-3),))
@@ -236,6 +237,32 @@ def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_p
     # Seen from an untrained model, keypoints lie somewhere in the crops and not in their corner.
     spread = recorded.predictions.keypoints["coordinates"][..., :2].mean(axis=(0, 1))
     assert (np.abs(spread - recorded.floor[..., :2].mean(axis=(0, 1))) < 64).all()
+
+
+def test_visibility_that_was_never_taught_is_not_scored(
+    kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
+) -> None:
+    need_trainer()
+    from kpdata.train.models import build
+
+    config = TrainConfig(
+        size="lite", phases=(Phase("both", 1, 64, 1e-3),), losses=LossWeights(visibility=0)
+    )
+    info = RunInfo("x", "", COCO17, "", ((0.5, 0.5),) * 17, {}, {})
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(config, info)
+    weights = folder.save_weights("best", lambda path: build(config, 17, 64).save_weights(path))
+    folder.save_state(State(best=Best(weights, 0, 1, 64, ("heatmap", "coordinates"), {})))
+    result = kpdata("evaluate", folder.path, tiny_shards)
+    assert "note: the run was not taught visibility (losses.visibility is 0): the score" in (
+        result.out
+    )
+    report = read_report(folder.path / "evaluation-test" / "metrics.json")
+    assert report.visibility == ()
+    assert report.not_computed["visibility accuracy"] == "the model does not predict visibility"
+    recorded = read_predictions(folder.path / "evaluation-test" / "predictions.jsonl")
+    scores = {name: found[..., 2] for name, found in recorded.predictions.keypoints.items()}
+    np.testing.assert_array_equal(scores["coordinates"], scores["heatmap"])
 
 
 # --- compare --------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class StandIn:
 
     skeleton, input_size = SKELETON, 64
     framing = Framing("bbox", 1.25)
+    score_note = None
     scores = (0.9, 0.5, 0.1)
 
     @classmethod
@@ -145,6 +146,12 @@ def test_boxes_for_a_model_that_never_saw_any_are_warned_of(
     monkeypatch.setattr(StandIn, "framing", Framing("image", 1.0))
     says = "squares around the boxes, × 1, and was taught to see the whole image, squared around"
     assert says in kpdata(*command).err
+
+
+def test_scores_that_say_nothing_of_visibility_are_noted(kpdata, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(StandIn, "score_note", "always 1")
+    result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out")
+    assert "note: always 1" in result.err.splitlines()
 
 
 def test_keypoints_below_the_least_score_are_not_drawn_and_yet_in_the_file(

@@ -85,6 +85,16 @@ def test_the_flip_test_averages_with_the_mirror_image_and_swaps_names(net):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_coordinates_without_visibility_score_by_the_peak_or_one(net):
+    pictures = views(spots(2))
+    for heads, expected in ((("coordinates",), 1), (("heatmap", "coordinates"), None)):
+        reader = PoseReader(net, SKELETON, heads, flip=False, decode="argmax", sees=False)
+        seen = read_pictures(reader, pictures)
+        assert seen.visibility is None
+        peaks = seen.keypoints["heatmap"][..., 2] if expected is None else expected
+        np.testing.assert_array_equal(seen.keypoints["coordinates"][..., 2], peaks)
+
+
 def test_the_flip_test_looks_at_the_mirror_image(net):
     """Grey pictures and their mirror images agree: keypoints whose channels are alike stay."""
     cells = np.repeat(spots(4)[:, :1], 3, axis=1)

@@ -16,7 +16,6 @@ from kpdata.schema import FloatArray
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
 from kpdata.train.pictures import Pictures, load
-from kpdata.train.run_folder import RunInfo
 from kpdata.train.scoring import plots, predictions
 from kpdata.train.scoring.predictions import Recorded, Truth
 from kpdata.train.scoring.report import (
@@ -97,7 +96,7 @@ def evaluate(
         images=len(set(pictures.keys)),
         instances=len(pictures),
         left_out=pictures.counts,
-        notes=_notes(settings.split, pictures, floor, manifest, info),
+        notes=_notes(predictor, settings.split, pictures, floor, manifest),
         primary=answers.primary,
         heads=scores.heads,
         visibility=scores.visibility,
@@ -164,9 +163,11 @@ def _load(
 
 
 def _notes(
-    split: str, pictures: Pictures, floor: FloatArray, manifest: Manifest, run: RunInfo
+    predictor: "Predictor", split: str, pictures: Pictures, floor: FloatArray, manifest: Manifest
 ) -> tuple[str, ...]:
-    notes = notes_on(split, pictures.crop, manifest, run)
+    notes = notes_on(split, pictures.crop, manifest, predictor.info)
+    if note := predictor.score_note:
+        notes += (note,)
     if note := reference_note(Truth.of(pictures).poses(pictures.skeleton, floor)):
         notes += (note,)
     if warning := pictures.warning(split):

@@ -101,7 +101,8 @@ class Predictions:
 
     Attributes:
         keypoints: head → (N, K, 3) x, y, score. ``heatmap`` scores by the peak's height,
-            ``coordinates`` by the probability that the keypoint is visible.
+            ``coordinates`` by the probability that the keypoint is visible; where the model was
+            not taught that, by the heatmap's peak if there is one, else 1.
         visibility: (N, K) that probability; None where the model was not taught it.
         primary: the head that counts as the model's answer.
     """
