@@ -47,10 +47,12 @@ def train(
     spread_over(devices, config.batch_size)
     keras.utils.set_random_seed(config.seed % 2**32)
     keras.config.set_dtype_policy(config.precision)
-    if VAL not in dataset.splits:
+    if not has_val(dataset):
         watcher.warn("the shards have no split 'val': the last epoch is kept, not the best")
     with folder.locked(), EventLog(folder.logs) as log:
         state = folder.state()
+        if not state.rows:
+            refuse_unvalidated(config, dataset)
         splits = None
         for number in range(state.done, len(config.phases)):
             side = config.phases[number].input_size
@@ -86,6 +88,23 @@ def spread_over(devices: int, batch_size: int) -> None:
     keras.distribution.set_distribution(
         keras.distribution.DataParallel(devices=found[:devices], auto_shard_dataset=False)
     )
+
+
+def has_val(dataset: Dataset) -> bool:
+    """Whether there is anything to validate on."""
+    return VAL in dataset.splits and dataset.manifest.splits[VAL].records > 0
+
+
+def refuse_unvalidated(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise TrainingError where the run would follow a validation that it has no data for."""
+    followers = {"patience": config.patience > 0, "schedule=plateau": config.schedule == "plateau"}
+    named = " and ".join(name for name, is_set in followers.items() if is_set)
+    if named and not has_val(dataset):
+        raise TrainingError(
+            f"{named} without a validation score: {dataset.folder} has no split 'val', or an "
+            "empty one. Convert with one, as in --split 80/10/10 or --val 10, or train with "
+            "--set patience=0 --set schedule=cosine"
+        )
 
 
 def check_reference(config: TrainConfig, val: Pictures, watcher: Watcher) -> None:
@@ -131,7 +150,7 @@ def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watch
             dataset, split, framing, side, copies, on_read=lambda n: watcher.reading(split, n)
         )
 
-    return Splits(loaded(TRAIN), loaded(VAL) if VAL in dataset.splits else None)
+    return Splits(loaded(TRAIN), loaded(VAL) if has_val(dataset) else None)
 
 
 def _framing(dataset: Dataset, config: TrainConfig) -> Framing:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from kpdata import formats
 from kpdata.augment import AugmentConfig
 from kpdata.errors import TrainingError
 from kpdata.framing import Framing
+from kpdata.manifest import write_manifest
 from kpdata.metrics import pck
 from kpdata.pipelines.convert import Request, convert
 from kpdata.pipelines.convert import Watcher as ConvertWatcher
@@ -328,6 +330,42 @@ def test_the_plateau_halves_the_rate_and_a_resumed_run_has_it_again(
     assert [row.learning_rate / rate for row in state.rows] == pytest.approx(
         [1, 1, 0.5, 0.25, 0.25]
     )
+
+
+@pytest.fixture(scope="module", params=["no val", "empty val"])
+def without_val(request, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards without any picture to validate on."""
+    folder = Path(shutil.copytree(tiny_shards, tmp_path_factory.mktemp("shards") / "shards"))
+    manifest = Dataset.open(folder).manifest
+    splits = dict(manifest.splits)
+    val = splits.pop("val")
+    if request.param == "empty val":
+        nothing = {"samples": 0, "records": 0, "copies": 0, "instances": 0, "shards": ()}
+        splits["val"] = msgspec.structs.replace(val, **nothing)
+    write_manifest(folder, msgspec.structs.replace(manifest, splits=splits))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"patience": 3}, "patience"), ({"schedule": "plateau"}, "schedule=plateau"),
+     ({"patience": 3, "schedule": "plateau"}, "patience and schedule=plateau")],
+)  # fmt: skip
+def test_what_follows_the_validation_score_is_refused_without_one(
+    without_val, tmp_path, changes, says
+):
+    config = with_epochs(PLAIN, 1, **changes)
+    with pytest.raises(TrainingError, match=rf"^{says} without .* no split 'val', .*patience=0"):
+        run(tmp_path / "run", without_val, config)
+
+
+def test_without_a_validation_the_last_epoch_is_kept_and_that_is_said(without_val, tmp_path):
+    watcher = Interrupts()
+    state = run(tmp_path / "run", without_val, with_epochs(PLAIN, 2), watcher)
+    assert watcher.warnings == [
+        "the shards have no split 'val': the last epoch is kept, not the best"
+    ]
+    assert (state.best.epoch, state.best.scores) == (2, {})
 
 
 def test_validation_every_second_epoch_and_at_the_end(tiny_shards, tmp_path):
