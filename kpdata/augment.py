@@ -24,7 +24,7 @@ The values shown are the defaults. Everything is uniform in its range; scale is 
 
 import math
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,8 +196,10 @@ def draw_affine(draw: Draw, width: int, height: int) -> Affine:
     return geometry.compose(turned, geometry.flip(width)) if draw.flip else turned
 
 
-def occlude(instance: Instance, rectangles: Iterable[Rectangle]) -> Instance:
+def occlude(instance: Instance, rectangles: Collection[Rectangle]) -> Instance:
     """``instance`` with every visible keypoint under a rectangle marked as occluded."""
+    if not rectangles:
+        return instance
     x, y, visibility = instance.keypoints.T
     covered = np.zeros(len(x), bool)
     for x0, y0, x1, y1, _ in rectangles:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -53,6 +54,14 @@ class _Frame:
     height: int
     instances: tuple[Instance, ...]
     index: int
+
+    @cached_property
+    def reduction(self) -> int:
+        """How far to shrink while decoding, for the frame and its moderately larger copies.
+
+        It rests on the frame alone, so that a picture does not depend on its siblings.
+        """
+        return geometry.shrink_for(self.affine)
 
 
 class _Plan(NamedTuple):
@@ -170,7 +179,7 @@ def _pictures(
     ]
     decoded = {
         reduce: geometry.with_spare_channel(_decode(upright, reduce))
-        for reduce in sorted({_reduction(frame) for frame, *_ in plans})
+        for reduce in sorted({frame.reduction for frame, *_ in plans})
     }
     return (_picture(upright, decoded, plan, job, counts) for plan in plans)
 
@@ -179,9 +188,8 @@ def _picture(
     upright: Upright, decoded: dict[int, images.Pixels], plan: _Plan, job: Job, counts: Counter[str]
 ) -> Sample:
     frame, copy, numbers, affine = plan
-    reduce = _reduction(frame)
-    from_reduced = geometry.from_shrunk(affine, reduce)
-    picture = geometry.warp(decoded[reduce], from_reduced, frame.width, frame.height)
+    from_reduced = geometry.from_shrunk(affine, frame.reduction)
+    picture = geometry.warp(decoded[frame.reduction], from_reduced, frame.width, frame.height)
     if copy:
         data = images.encode(paint(picture, numbers), "jpeg", numbers.jpeg_quality)
     else:
@@ -205,14 +213,6 @@ def _draw_copy(upright: Upright, frame: _Frame, copy: int, job: Job) -> tuple[Dr
     numbers = draw(job.augment_config, np.random.default_rng(entropy), frame.width, frame.height)
     moved = draw_affine(numbers, frame.width, frame.height)
     return numbers, geometry.as_stored(geometry.compose(moved, frame.affine))
-
-
-def _reduction(frame: _Frame) -> int:
-    """How far to shrink while decoding, for a frame and its moderately larger copies.
-
-    It rests on the frame alone, so that a picture does not depend on its siblings.
-    """
-    return geometry.shrink_for(frame.affine)
 
 
 def _decode(upright: Upright, reduce: int) -> images.Pixels:
