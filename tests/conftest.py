@@ -1,7 +1,9 @@
 """Fixtures that every test may use."""
 
+import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from kpdata import records
+from kpdata.shards import Dataset
 from kpdata.skeletons import COCO17
+from kpdata.verify import verify
 
 settings.register_profile("kpdata", deadline=None)  # a busy machine is not a failure
 settings.load_profile("kpdata")
 
 MakeCoco = Callable[..., Path]
+FAULTS = ("lost", "duplicated", "wrong")
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +72,85 @@ def tiny_shards(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     request = Request("coco", job, splits, Sharding(count=4))
     convert(source, request, out, Watcher())
     return out
+
+
+@pytest.fixture(scope="session")
+def reseal() -> Callable[[Path], None]:
+    """``reseal(folder)``: forge a manifest that fits shards and manifest as they are now."""
+    return _reseal
+
+
+def _reseal(folder: Path) -> None:
+    from kpdata.manifest import MANIFEST, file_sha256, read_manifest, write_manifest
+
+    content = json.loads((folder / MANIFEST).read_text())
+    for split in content["splits"].values():
+        for shard in split["shards"]:
+            path = folder / shard["name"]
+            shard["bytes"], shard["sha256"] = path.stat().st_size, file_sha256(path)
+    (folder / MANIFEST).write_text(json.dumps(content))
+    write_manifest(folder, read_manifest(folder))
+
+
+@pytest.fixture
+def fault_trial(record_property: Callable[[str, str], None]) -> Callable[..., None]:
+    """``fault_trial(kind, moment, out, whole, missing=())``: judge what a disturbed job made.
+
+    The dataset ``out`` must pass ``verify`` and hold each record of ``whole``, once, the same,
+    except for those of the samples with the keys ``missing``. The end of pytest's output counts the
+    trials.
+    """
+
+    def judge(
+        kind: str, moment: str, out: Path, whole: Path, missing: frozenset[str] = frozenset()
+    ) -> None:
+        found, expected = _records_of(out), _records_of(whole)
+        expected = {place: seen for place, seen in expected.items() if place[1] not in missing}
+        counts = {
+            "lost": len(expected.keys() - found.keys()),
+            "duplicated": sum(seen.total() > 1 for seen in found.values()),
+            "wrong": sum(seen.keys() != expected.get(at, {}).keys() for at, seen in found.items()),
+        }
+        trial = {"kind": kind, "moment": moment, "records": len(found), **counts}
+        record_property("fault trial", json.dumps(trial))
+        print(trial)
+        assert not any(counts.values())
+        assert verify(out)[1] == []
+
+    return judge
+
+
+def _records_of(out: Path) -> dict[tuple[str, str, int, int], Counter[bytes]]:
+    """Split, source image, copy and instance → the records found there, whole."""
+    dataset = Dataset.open(out)
+    found: dict[tuple[str, str, int, int], Counter[bytes]] = {}
+    for split in dataset.splits:
+        for sample in dataset[split]:
+            view = sample.view
+            assert view is not None
+            place = (split, sample.key, view.copy, view.instance)
+            found.setdefault(place, Counter())[hashlib.sha256(records.encode(sample)).digest()] += 1
+    return found
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Count the fault trials, by kind."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    trials = [
+        json.loads(value)
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == "fault trial"
+    ]
+    if trials:
+        kinds = Counter(trial["kind"] for trial in trials)
+        told = [f"{sum(trial[fault] for trial in trials)} {fault}" for fault in FAULTS]
+        told.append(f"of {sum(trial['records'] for trial in trials):,} records")
+        terminalreporter.section("fault trials")
+        for kind, count in kinds.items():
+            terminalreporter.line(f"{count:4} × {kind}")
+        terminalreporter.line(f"{len(trials):4} in all: {', '.join(told)}")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,13 @@
-"""Conversions in a process of their own that is interrupted, or loses a worker, or is killed."""
+"""Conversions in a process of their own that is interrupted, or loses a worker, or is killed.
+
+The trials at random moments are ``KPDATA_FAULT_TRIALS`` of each kind (2), drawn from the seeds from
+``KPDATA_FAULT_SEED`` (0) on; the end of the output counts them.
+"""
 
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,10 +19,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kpdata.manifest import read_manifest
 from kpdata.verify import verify
 
 COMMAND = (sys.executable, "-c", "from kpdata.cli.main import main; main()", "convert", "coco")
-OPTIONS = ("--crop", "192", "--augment", "12", "--shards", "24", "--json")
+SHARDS = 24
+OPTIONS = ("--crop", "192", "--augment", "12", "--shards", str(SHARDS), "--json")
+FIRST_SEED = int(os.environ.get("KPDATA_FAULT_SEED", "0"))
+SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("KPDATA_FAULT_TRIALS", "2")))
+
+FaultTrial = Callable[..., None]
+trials = pytest.mark.parametrize("seed", SEEDS)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +39,17 @@ def source(make_coco: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def root_hash(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of an undisturbed conversion in one process."""
-    return finish(source, tmp_path_factory.mktemp("whole") / "out", workers=1)
+    out = tmp_path_factory.mktemp("whole") / "out"
+    finish(source, out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def root_hash(whole: Path) -> str:
+    """What it is known by."""
+    return read_manifest(whole).root_hash
 
 
 @dataclass
@@ -56,6 +76,24 @@ class Running:
         reports = self.out / ".kpdata/reports"
         self.wait_until(lambda: any(reports.glob("*.json")) and any(self.out.glob(".*.tmp")))
         assert not (self.out / "kpdata.json").exists()
+
+    def wait_for_a_moment(self, draw: random.Random, latest: float = 0.8) -> str:
+        """Until a random number of shards is whole, and for a moment more; says which it was."""
+        shards, pause = draw.randrange(int(latest * SHARDS)), draw.uniform(0, 0.1)
+        reports = self.out / ".kpdata/reports"
+        self.wait_until(lambda: len(list(reports.glob("*.json"))) >= shards)
+        self.wait_until(lambda: bool(shards) or any(self.out.glob(".*.tmp")))
+        time.sleep(pause)
+        return f"{pause * 1000:.0f} ms after {shards} of {SHARDS} shards"
+
+    def session(self) -> list[psutil.Process]:
+        """All processes that came of this one, also once it is gone."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(process.pid) == self.process.pid:
+                    found.append(process)
+        return found
 
     def end(self, seconds: float = 30) -> tuple[int, str]:
         """Exit code and all that was printed; fails where the process hangs."""
@@ -242,3 +280,113 @@ def test_a_second_conversion_into_the_folder_is_refused_while_the_first_goes_on(
     code, printed = first.end(120)
     assert code == 0
     assert json.loads(printed)["root_hash"] == root_hash
+
+
+# --- trials at random moments ---------------------------------------------------------------------
+
+
+@trials
+def test_a_trial_of_killing_a_worker(
+    start: Callable[..., Running], source: Path, whole: Path, fault_trial: FaultTrial, seed: int
+) -> None:
+    draw = random.Random(seed)
+    running = start()
+    moment = running.wait_for_a_moment(draw)
+    workers = running.descendants()
+    draw.choice(workers).kill()
+    code, printed = running.end()
+    assert code == 1
+    assert "kpdata: a worker process was killed" in printed
+    assert_gone(workers, 5)
+    assert not (running.out / "kpdata.json").exists()
+    assert finish(source, running.out) == read_manifest(whole).root_hash
+    fault_trial("worker killed", f"seed {seed}: {moment}", running.out, whole)
+
+
+@trials
+def test_a_trial_of_killing_the_driver(
+    start: Callable[..., Running], source: Path, whole: Path, fault_trial: FaultTrial, seed: int
+) -> None:
+    draw = random.Random(seed)
+    running = start()
+    if draw.random() < 0.25:
+        pause = draw.uniform(0, 1.5)
+        moment = f"{pause * 1000:.0f} ms after it was started"
+        time.sleep(pause)
+    else:
+        moment = running.wait_for_a_moment(draw)
+    running.process.kill()
+    orphans = running.session()
+    rerun_at_once = draw.random() < 0.5
+    if not rerun_at_once:
+        assert_gone(orphans)
+    assert not (running.out / "kpdata.json").exists()
+    assert finish(source, running.out) == read_manifest(whole).root_hash
+    assert_gone(orphans)
+    assert not list(running.out.glob(".*"))
+    when = f"{moment}, run again {'at once' if rerun_at_once else 'when the workers had ended'}"
+    fault_trial("driver killed", f"seed {seed}: {when}", running.out, whole)
+
+
+@trials
+def test_a_trial_of_a_second_job_and_of_the_lock_that_a_killed_one_leaves(
+    start: Callable[..., Running], source: Path, whole: Path, fault_trial: FaultTrial, seed: int
+) -> None:
+    draw = random.Random(seed)
+    first = start(draw.choice([1, 2]))
+    moment = first.wait_for_a_moment(draw)
+    os.killpg(first.process.pid, signal.SIGSTOP)  # the lock is held, however slow the second is
+    code, printed = start().end(60)
+    assert code == 1
+    assert f"kpdata: {first.out}: another conversion is writing to this folder" in printed
+    first.process.kill()
+    first.process.wait()
+    orphans = first.session()
+    assert finish(source, first.out) == read_manifest(whole).root_hash  # the orphans stand still
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(first.process.pid, signal.SIGCONT)
+    assert_gone(orphans)
+    assert not list(first.out.glob(".*"))
+    fault_trial("second job, first killed", f"seed {seed}: {moment}", first.out, whole)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """``disk(bytes)``: a file system of that size, in pages; called again, it is resized."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size: int) -> Path:
+        again = ",remount" if os.path.ismount(folder) else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}{again}", "tmpfs", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"a small file system cannot be mounted here: {error}")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@trials
+def test_a_trial_of_a_full_disk(
+    disk: Callable[[int], Path], source: Path, whole: Path, fault_trial: FaultTrial, seed: int
+) -> None:
+    draw = random.Random(seed)
+    needed = sum(path.stat().st_size for path in whole.iterdir())
+    size, workers = draw.randrange(4096, needed), draw.choice([1, 2])
+    out = disk(size) / "out"
+    stopped = subprocess.run(
+        command(source, out, workers), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert stopped.returncode == 1
+    assert "No space left on device" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert not (out / "kpdata.json").exists()
+    assert not list(out.glob(".*.tmp"))
+    disk(4 * needed)
+    assert finish(source, out, workers) == read_manifest(whole).root_hash
+    moment = f"seed {seed}: a disk of {size:,} of {needed:,} bytes, workers: {workers}"
+    fault_trial("disk full", moment, out, whole)
