@@ -17,7 +17,7 @@ from kpdata.errors import FormatError
 N = TypeVar("N", str, int)
 
 DEFAULT_NAMES = ("train", "val", "test")
-TRAIN = "train"
+TRAIN, VAL = "train", "val"
 SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 

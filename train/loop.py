@@ -5,22 +5,24 @@ import importlib
 import keras
 
 import kpdata
-from kpdata.errors import SchemaError, TrainingError
+from kpdata.errors import TrainingError
 from kpdata.framing import Framing, framing_of_crops
 from kpdata.metrics import mean_pose
-from kpdata.metrics.poses import reference_lengths
 from kpdata.shards import Dataset
-from kpdata.splits import TRAIN
+from kpdata.splits import TRAIN, VAL
+from kpdata.train.checks.early import (
+    check_reference,
+    has_val,
+    refuse_unknown_names,
+    refuse_unvalidated,
+    warn_of_shared_squares,
+)
 from kpdata.train.checks.preflight import check, refuse_failed
 from kpdata.train.config import TrainConfig
 from kpdata.train.event_log import EventLog
 from kpdata.train.phase import PhaseRun, Splits, Watcher
 from kpdata.train.pictures import Pictures, load
 from kpdata.train.run_folder import RunFolder, RunInfo, State
-from kpdata.train.scoring.predictions import Truth
-from kpdata.train.scoring.scores import chosen_reference, reference_note
-
-VAL = "val"
 
 
 def train(
@@ -52,6 +54,7 @@ def train(
     with folder.locked(), EventLog(folder.logs) as log:
         state = folder.state()
         if not state.rows:
+            refuse_unknown_names(config, dataset.skeleton)
             refuse_unvalidated(config, dataset)
         splits = None
         for number in range(state.done, len(config.phases)):
@@ -59,11 +62,11 @@ def train(
             if splits is None or splits.train.side != side:
                 splits = load_splits(dataset, config, side, watcher)
             if not state.rows:
-                _warn_of_shared_squares(splits, watcher)
+                warn_of_shared_squares(splits, watcher)
                 if splits.val:
                     check_reference(config, splits.val, watcher)
                 if check_first:
-                    _check(config, splits.train, watcher)
+                    _run_gates(config, splits.train, watcher)
                 folder.begin(config, run_info(dataset, config, splits))
             keras.utils.set_random_seed((config.seed + number) % 2**32)  # whatever came before
             state = PhaseRun(folder, config, number, splits, state, watcher, log).run()
@@ -90,48 +93,7 @@ def spread_over(devices: int, batch_size: int) -> None:
     )
 
 
-def has_val(dataset: Dataset) -> bool:
-    """Whether there is anything to validate on."""
-    return VAL in dataset.splits and dataset.manifest.splits[VAL].records > 0
-
-
-def refuse_unvalidated(config: TrainConfig, dataset: Dataset) -> None:
-    """Raise TrainingError where the run would follow a validation that it has no data for."""
-    followers = {"patience": config.patience > 0, "schedule=plateau": config.schedule == "plateau"}
-    named = " and ".join(name for name, is_set in followers.items() if is_set)
-    if named and not has_val(dataset):
-        raise TrainingError(
-            f"{named} without a validation score: {dataset.folder} has no split 'val', or an "
-            "empty one. Convert with one, as in --split 80/10/10 or --val 10, or train with "
-            "--set patience=0 --set schedule=cosine"
-        )
-
-
-def check_reference(config: TrainConfig, val: Pictures, watcher: Watcher) -> None:
-    """Raise TrainingError where validation PCK has no length to divide by: not an epoch later."""
-    poses = Truth.of(val).poses(val.skeleton, val.truth)
-    try:
-        reference = config.reference or chosen_reference(poses)
-        usable = reference_lengths(poses, reference).usable.any()
-        problem = "" if usable else f"no instance of {VAL} has the reference {reference!r}"
-    except SchemaError as error:
-        problem = str(error)
-    if problem:
-        raise TrainingError(
-            f"validation PCK cannot be measured: {problem}. Name two keypoints whose distance is "
-            """to be the reference: --set 'reference=["NAME", "NAME"]'"""
-        )
-    if not config.reference and (note := reference_note(poses)):
-        watcher.warn(f"validation: {note}")
-
-
-def _warn_of_shared_squares(splits: Splits, watcher: Watcher) -> None:
-    for split, pictures in ((TRAIN, splits.train), (VAL, splits.val)):
-        if pictures and (text := pictures.warning(split)):
-            watcher.warn(text)
-
-
-def _check(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> None:
+def _run_gates(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> None:
     watcher.checking()
     verdicts = []
     for verdict in check(config, pictures):

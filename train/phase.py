@@ -249,9 +249,14 @@ def start_from(net: keras.Model, path: Path) -> tuple[str, ...]:
     Raises:
         TrainingError: it has none, or they do not fit.
     """
-    folder = RunFolder(path)
-    best = folder.state().best
+    best = best_of(path)
+    RunFolder(path).load_weights(best.file, net.load_weights)
+    return best.heads
+
+
+def best_of(path: Path) -> Best:
+    """The best weights of the run at ``path``; TrainingError where it has none."""
+    best = RunFolder(path).state().best
     if best is None:
         raise TrainingError(f"{path} has no weights to start from: no epoch is validated")
-    folder.load_weights(best.file, net.load_weights)
-    return best.heads
+    return best

@@ -18,7 +18,7 @@ from keras import ops
 
 from kpdata import formats
 from kpdata.augment import AugmentConfig
-from kpdata.errors import TrainingError
+from kpdata.errors import KpdataError, TrainingError
 from kpdata.framing import Framing
 from kpdata.manifest import write_manifest
 from kpdata.metrics import pck
@@ -27,9 +27,11 @@ from kpdata.pipelines.convert import Watcher as ConvertWatcher
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards import Dataset
+from kpdata.skeletons import COCO17
 from kpdata.splits import parse_splits
 from kpdata.train import loop
 from kpdata.train.batches import Batches
+from kpdata.train.checks.early import check_reference, refuse_unknown_names
 from kpdata.train.config import Phase, TrainConfig
 from kpdata.train.learner import Learner
 from kpdata.train.loop import load_splits, train
@@ -466,12 +468,12 @@ def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
 def test_what_validation_measures_by_is_said_where_most_have_no_torso(tiny_shards, monkeypatch):
     val = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
     watcher = Interrupts()
-    loop.check_reference(PLAIN, val, watcher)
+    check_reference(PLAIN, val, watcher)
     assert not watcher.warnings
     monkeypatch.setattr("kpdata.train.scoring.scores._USUAL", 1.0)
-    loop.check_reference(msgspec.structs.replace(PLAIN, reference="torso"), val, watcher)
+    check_reference(msgspec.structs.replace(PLAIN, reference="torso"), val, watcher)
     assert not watcher.warnings
-    loop.check_reference(PLAIN, val, watcher)
+    check_reference(PLAIN, val, watcher)
     assert watcher.warnings[0].startswith("validation: the reference length is bbox: ")
 
 
@@ -508,6 +510,33 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
     older = msgspec.structs.replace(folder.info(), framing=None)
     folder.begin(own, older)
     assert Predictor.open(folder.path).framing == Framing("bbox", 1.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"backbone": "alexnet"},
+            "backbone 'alexnet' is unknown; known: mobilenet, .*mobilenet_v3,",
+        ),
+        ({"weights": "none.h5"}, "weights none.h5: no such file"),
+        ({"weights": "best"}, "weights 'best': neither 'none', nor 'imagenet', nor a .h5"),
+        ({"keypoint_weights": {"noze": 2.0}}, "no keypoint 'noze'"),
+        ({"reference": ("nose", "tale")}, "no keypoint 'tale'"),
+        ({"start": "nowhere"}, "nowhere has no weights to start from"),
+    ],
+)
+def test_what_is_not_there_is_named_before_a_picture_is_read(
+    tiny_shards, tmp_path, monkeypatch, changes, says
+):
+    monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads pictures"))
+    with pytest.raises(KpdataError, match=says):
+        run(tmp_path / "run", tiny_shards, msgspec.structs.replace(PLAIN, **changes))
+
+
+def test_blazepose_does_not_look_at_a_backbone():
+    blazepose = msgspec.structs.replace(BLAZEPOSE, backbone="alexnet", weights="best")
+    refuse_unknown_names(blazepose, COCO17)
 
 
 # --- starting from another run

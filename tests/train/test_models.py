@@ -258,6 +258,25 @@ def test_pixels_reach_a_backbone_as_its_own_preprocessing_makes_them(pixels, mod
     np.testing.assert_allclose(ours, own, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("family", "member"),
+    [("mobilenet_v3", "mobilenet_v3_large"), ("efficientnet_v2", "efficientnet_v2_b0")],
+)
+def test_a_familys_name_stands_for_one_of_it(family, member, monkeypatch):
+    built = []
+
+    def stop(name: str, *_: object) -> None:
+        built.append(name)
+        raise InterruptedError
+
+    module = importlib.import_module("kpdata.train.models.regression")
+    monkeypatch.setattr(module, "_backbone", stop)
+    for name in (family, member):
+        with pytest.raises(InterruptedError):
+            regression(3, 64, name)
+    assert built == [member, member]
+
+
 def test_every_backbone_is_a_keras_application():
     assert all(callable(getattr(keras.applications, name)) for name, _ in BACKBONES.values())
 

@@ -58,6 +58,9 @@ BACKBONES: dict[str, tuple[str, str]] = {
     "vgg19": ("VGG19", "bgr"),
 }
 
+FAMILIES = {"mobilenet_v3": "mobilenet_v3_large", "efficientnet_v2": "efficientnet_v2_b0"}
+"""Which backbone the name of a family stands for."""
+
 
 def regression(
     num_keypoints: int,
@@ -77,7 +80,7 @@ def regression(
     Args:
         num_keypoints: K.
         input_size: S.
-        backbone: a name in BACKBONES; what it wants of its pixels is done inside.
+        backbone: a name in BACKBONES or FAMILIES; what it wants of its pixels is done inside.
         weights: ``none``, ``imagenet``, or the path of a file of weights without the top:
             ``.weights.h5``, or ``.h5`` as Keras distributes them.
         head: a name in HEADS.
@@ -87,10 +90,8 @@ def regression(
         KpdataError: an unknown name, an input too small for the backbone, or weights that are not
             there or do not fit.
     """
-    if backbone not in BACKBONES:
-        raise KpdataError(f"backbone {backbone!r} is unknown; known: {', '.join(BACKBONES)}")
-    if head not in HEADS:
-        raise KpdataError(f"regression head {head!r} is unknown; known: {', '.join(HEADS)}")
+    check_names(backbone, weights, head)
+    backbone = FAMILIES.get(backbone, backbone)
     image = keras.Input((input_size, input_size, 3), name="image")
     pixels = ChannelAffine(**_PIXELS[BACKBONES[backbone][1]], name="pixels", dtype="float32")
     features = _backbone(backbone, input_size, weights)(pixels(image))
@@ -99,6 +100,17 @@ def regression(
     outputs = HEADS[head](features, pooled, input_size, num_keypoints)
     outputs["visibility"] = _dense(pooled, num_keypoints, "visibility")
     return keras.Model(image, outputs, name=f"regression_{backbone}_{head}")
+
+
+def check_names(backbone: str, weights: str, head: str) -> None:
+    """Raise KpdataError, before anything is built, for an unknown name or a missing file."""
+    known = [*BACKBONES, *FAMILIES]
+    if backbone not in known:
+        raise KpdataError(f"backbone {backbone!r} is unknown; known: {', '.join(known)}")
+    if head not in HEADS:
+        raise KpdataError(f"regression head {head!r} is unknown; known: {', '.join(HEADS)}")
+    if weights not in ("none", "imagenet"):
+        _check_file(Path(weights))
 
 
 def backbone_of(model: keras.Model) -> keras.Model:
@@ -155,12 +167,7 @@ def load_backbone(model: keras.Model, name: str, path: Path) -> None:
     Raises:
         KpdataError: no such file, not HDF5, or it does not fit; the message names the layer.
     """
-    if path.suffix != ".h5":
-        raise KpdataError(
-            f"weights {str(path)!r}: neither 'none', nor 'imagenet', nor a .h5 or .weights.h5 file"
-        )
-    if not path.is_file():
-        raise KpdataError(f"weights {path}: no such file")
+    _check_file(path)
     for variable in model.variables:  # what is still NaN afterwards, the file does not hold
         variable.assign(keras.ops.full_like(variable, math.nan))
     try:
@@ -173,6 +180,15 @@ def load_backbone(model: keras.Model, name: str, path: Path) -> None:
             f"weights {path} do not fit {name} without its top: {error}. "
             "Give the file of the same backbone, 'notop'"
         ) from error
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix != ".h5":
+        raise KpdataError(
+            f"weights {str(path)!r}: neither 'none', nor 'imagenet', nor a .h5 or .weights.h5 file"
+        )
+    if not path.is_file():
+        raise KpdataError(f"weights {path}: no such file")
 
 
 def _dense_head(features: Any, pooled: Any, input_size: int, count: int) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""What is looked at before anything slow: settings, and what the pictures allow."""
+
+from pathlib import Path
+
+from kpdata.errors import SchemaError, TrainingError
+from kpdata.metrics.poses import reference_lengths
+from kpdata.shards import Dataset
+from kpdata.skeletons import Skeleton
+from kpdata.splits import TRAIN, VAL
+from kpdata.train.config import TrainConfig
+from kpdata.train.models.regression import check_names
+from kpdata.train.phase import Splits, Watcher, best_of
+from kpdata.train.pictures import Pictures
+from kpdata.train.scoring.predictions import Truth
+from kpdata.train.scoring.scores import chosen_reference, reference_note
+
+
+def has_val(dataset: Dataset) -> bool:
+    """Whether there is anything to validate on."""
+    return VAL in dataset.splits and dataset.manifest.splits[VAL].records > 0
+
+
+def refuse_unknown_names(config: TrainConfig, skeleton: Skeleton) -> None:
+    """Raise KpdataError where a setting names a keypoint, backbone, file or run that is not there.
+
+    All of it is found without a picture or a model.
+    """
+    if config.model == "regression":
+        check_names(config.backbone, config.weights, config.head)
+    pair = config.reference if isinstance(config.reference, tuple) else ()
+    for name in (*config.keypoint_weights, *pair):
+        skeleton.index(name)
+    if config.start:
+        best_of(Path(config.start))
+
+
+def refuse_unvalidated(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise TrainingError where the run would follow a validation that it has no data for."""
+    followers = {"patience": config.patience > 0, "schedule=plateau": config.schedule == "plateau"}
+    named = " and ".join(name for name, is_set in followers.items() if is_set)
+    if named and not has_val(dataset):
+        raise TrainingError(
+            f"{named} without a validation score: {dataset.folder} has no split 'val', or an "
+            "empty one. Convert with one, as in --split 80/10/10 or --val 10, or train with "
+            "--set patience=0 --set schedule=cosine"
+        )
+
+
+def check_reference(config: TrainConfig, val: Pictures, watcher: Watcher) -> None:
+    """Raise TrainingError where validation PCK has no length to divide by: not an epoch later."""
+    poses = Truth.of(val).poses(val.skeleton, val.truth)
+    try:
+        reference = config.reference or chosen_reference(poses)
+        usable = reference_lengths(poses, reference).usable.any()
+        problem = "" if usable else f"no instance of {VAL} has the reference {reference!r}"
+    except SchemaError as error:
+        problem = str(error)
+    if problem:
+        raise TrainingError(
+            f"validation PCK cannot be measured: {problem}. Name two keypoints whose distance is "
+            """to be the reference: --set 'reference=["NAME", "NAME"]'"""
+        )
+    if not config.reference and (note := reference_note(poses)):
+        watcher.warn(f"validation: {note}")
+
+
+def warn_of_shared_squares(splits: Splits, watcher: Watcher) -> None:
+    """Warn of pictures that stand for several instances with contradicting keypoints."""
+    for split, pictures in ((TRAIN, splits.train), (VAL, splits.val)):
+        if pictures and (text := pictures.warning(split)):
+            watcher.warn(text)
