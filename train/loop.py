@@ -1,6 +1,8 @@
 """A training run: phase after phase of ``model.fit``, resumable after any epoch."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import keras
 
@@ -46,12 +48,11 @@ def train(
     Raises:
         TrainingError: a gate failed, there is nothing to train on, or a loss is not a number.
     """
-    spread_over(devices, config.batch_size)
+    distribution = spread_over(devices, config.batch_size)
     keras.utils.set_random_seed(config.seed % 2**32)
-    keras.config.set_dtype_policy(config.precision)
     if not has_val(dataset):
         watcher.warn("the shards have no split 'val': the last epoch is kept, not the best")
-    with folder.locked(), EventLog(folder.logs) as log:
+    with folder.locked(), EventLog(folder.logs) as log, computing_in(config.precision):
         state = folder.state()
         if not state.rows:
             refuse_unknown_names(config, dataset.skeleton)
@@ -69,18 +70,30 @@ def train(
                     _run_gates(config, splits.train, watcher)
                 folder.begin(config, run_info(dataset, config, splits))
             keras.utils.set_random_seed((config.seed + number) % 2**32)  # whatever came before
-            state = PhaseRun(folder, config, number, splits, state, watcher, log).run()
+            with distribution.scope() if distribution else nullcontext():
+                state = PhaseRun(folder, config, number, splits, state, watcher, log).run()
     return state
 
 
-def spread_over(devices: int, batch_size: int) -> None:
-    """Let the models built from now on train data-parallel on the first ``devices`` devices.
+@contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """Build models with this dtype policy, and afterwards with the one that was there before."""
+    own = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(own)
+
+
+def spread_over(devices: int, batch_size: int) -> keras.distribution.DataParallel | None:
+    """What lets models train data-parallel on the first ``devices`` devices; None for one.
 
     Raises:
         TrainingError: there are fewer, the batch does not divide, or the backend cannot.
     """
     if devices == 1:
-        return
+        return None
     if keras.backend.backend() != "jax":
         raise TrainingError("more than one device needs the JAX backend: set KERAS_BACKEND=jax")
     found = keras.distribution.list_devices()
@@ -88,9 +101,7 @@ def spread_over(devices: int, batch_size: int) -> None:
         raise TrainingError(f"--devices {devices}: this machine has {', '.join(found)}")
     if batch_size % devices:
         raise TrainingError(f"a batch of {batch_size} does not divide among {devices} devices")
-    keras.distribution.set_distribution(
-        keras.distribution.DataParallel(devices=found[:devices], auto_shard_dataset=False)
-    )
+    return keras.distribution.DataParallel(devices=found[:devices], auto_shard_dataset=False)
 
 
 def _run_gates(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> None:

@@ -106,7 +106,7 @@ def read_pictures(
 ) -> Predictions:
     """Every picture's keypoints; ``on_done`` is told how many pictures are done."""
     found: dict[str, list[npt.NDArray[Any]]] = {}
-    count = len(pictures)
+    count, batch_size = len(pictures), _shared_evenly(batch_size)
     for start in range(0, count, batch_size):
         chosen = np.arange(start, start + batch_size)
         images = pictures.images[np.minimum(chosen, count - 1)]  # full, so that nothing recompiles
@@ -118,6 +118,13 @@ def read_pictures(
     visibility = arrays.pop("visibility", None)
     keypoints = {name: _in_source(value, pictures) for name, value in arrays.items()}
     return Predictions(keypoints, visibility, reader.heads[0])
+
+
+def _shared_evenly(count: int) -> int:
+    """``count``, or a few more where several devices share them."""
+    distribution = keras.distribution.distribution()
+    devices = distribution.device_mesh.devices.size if distribution else 1
+    return -(-count // devices) * devices
 
 
 def _in_source(keypoints: FloatArray, pictures: Views) -> FloatArray:

@@ -1,7 +1,7 @@
 """Run in a process of its own, whose KERAS_BACKEND it tests: trains, and prints the epochs.
 
-Takes one JSON object: shards, out, config, block: a module that cannot be imported, and devices: a
-list of numbers, for each of which it trains once.
+Takes one JSON object: shards, out, config, block: a module that cannot be imported, devices: a list
+of numbers, for each of which it trains once, and check: whether the gates run, whatever they say.
 """
 
 import json
@@ -20,8 +20,9 @@ def main() -> None:
     import msgspec
 
     from kpdata.shards import Dataset
+    from kpdata.train import loop
+    from kpdata.train.checks import preflight
     from kpdata.train.config import TrainConfig
-    from kpdata.train.loop import train
     from kpdata.train.models.blazepose import SIZES, Size
     from kpdata.train.models.regression import BACKBONES
     from kpdata.train.phase import Watcher
@@ -31,11 +32,14 @@ def main() -> None:
     SIZES["lite"] = Size(*TINY)
     BACKBONES["mobilenet"] = ("TinyBackbone", "unit")
     keras.applications.TinyBackbone = tiny_backbone
+    preflight._MOST_STEPS = preflight._STEPS
+    loop.refuse_failed = lambda verdicts: None
     config = msgspec.json.decode(request["config"], type=TrainConfig)
     dataset, rows = Dataset.open(request["shards"]), []
     for devices in request["devices"]:
         folder = RunFolder(Path(request["out"]) / str(devices))
-        state = train(folder, dataset, config, Watcher(), check_first=False, devices=devices)
+        state = loop.train(folder, dataset, config, Watcher(), request["check"], devices)
+        assert keras.distribution.distribution() is None
         kept = Predictor.open(folder.path).net.get_weights()
         assert all(bool((abs(weight) < 1e6).all()) for weight in kept)
         rows.append(msgspec.to_builtins(state.rows))

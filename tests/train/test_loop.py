@@ -580,10 +580,13 @@ def test_a_start_that_does_not_fit_or_has_no_weights_is_refused(staged, tiny_sha
 # --- other machines
 
 
-def on_jax(shards: Path, out: Path, config: TrainConfig, devices: list[int]) -> dict[str, Any]:
+def on_jax(
+    shards: Path, out: Path, config: TrainConfig, devices: list[int], check: bool = False
+) -> dict[str, Any]:
     """What loop_run.py prints when run on JAX, where TensorFlow cannot be imported."""
     pytest.importorskip("jax")
-    request = {"shards": str(shards), "out": str(out), "devices": devices, "block": "tensorflow"}
+    request: dict[str, Any] = {"shards": str(shards), "out": str(out), "devices": devices}
+    request |= {"check": check, "block": "tensorflow"}
     request["config"] = msgspec.json.encode(config).decode()
     flags = f"{QUICK_COMPILATION} --xla_force_host_platform_device_count={max(devices)}"
     environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
@@ -612,10 +615,12 @@ def test_jax_trains_the_same_epoch_without_tensorflow(staged, tiny_shards, tmp_p
     assert row["scores"].keys() == expected.scores.keys() == {"heatmap", "coordinates"}
 
 
-def test_two_devices_share_each_batch_of_the_same_run(tiny_shards, tmp_path):
-    one, two = on_jax(tiny_shards, tmp_path, PLAIN, [1, 2])["rows"]
-    assert len(one) == len(two) == 2
-    for row, other in zip(one, two, strict=True):
+def test_three_devices_share_each_batch_of_the_same_run(tiny_shards, tmp_path):
+    """By three, neither the gates' 8 pictures nor the 32 read at a time can be divided."""
+    config = msgspec.structs.replace(PLAIN, batch_size=6)
+    one, three = on_jax(tiny_shards, tmp_path, config, [1, 3], check=True)["rows"]
+    assert len(one) == len(three) == 2
+    for row, other in zip(one, three, strict=True):
         assert row["losses"] == pytest.approx(other["losses"], rel=1e-3)
         assert row["scores"] == pytest.approx(other["scores"], abs=0.02)
 
@@ -633,9 +638,7 @@ def test_several_devices_need_jax_enough_of_them_and_a_batch_that_divides(monkey
 
 def test_a_run_in_mixed_bfloat16_is_kept_in_float32(tiny_shards, tmp_path):
     folder = RunFolder(tmp_path / "run")
-    try:
-        state = run(folder.path, tiny_shards, with_epochs(PLAIN, 1, precision="mixed_bfloat16"))
-    finally:
-        keras.config.set_dtype_policy("float32")
+    state = run(folder.path, tiny_shards, with_epochs(PLAIN, 1, precision="mixed_bfloat16"))
+    assert keras.config.dtype_policy().name == "float32"  # as it was before
     assert {a.dtype for n, a in stored(folder, state.best.file).items()} == {np.dtype("float32")}
     assert all(np.isfinite(list(state.rows[0].losses.values())))
