@@ -18,12 +18,18 @@ TRAIN = [
     "tensorboard>=2.19",
 ]
 
+S3 = ["boto3>=1.35"]
+GCS = ["apache-beam[gcp]>=2.70,<3"]
+HDFS = ["apache-beam[hadoop]>=2.70,<3"]
+
 TEST = [
+    *S3,
     "build>=1.2",
     "hypothesis>=6.100",
     "jax>=0.4.35",
     "keras>=3.12",
     "matplotlib>=3.9",
+    "moto[s3,server]>=5",
     "mypy>=1.15",
     "pycocotools>=2.0.8",
     "pytest>=8.2",
@@ -75,7 +81,7 @@ setup(
         "rich>=13.7",
         "scipy>=1.13",
     ],
-    extras_require={"train": TRAIN, "test": TEST},
+    extras_require={"train": TRAIN, "s3": S3, "gcs": GCS, "hdfs": HDFS, "test": TEST},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

@@ -16,7 +16,7 @@ if not (_root / "pipelines").is_dir():  # a checkout that is not installed: the 
 
 
 def open(path: str | pathlib.Path) -> Dataset:  # noqa: A001 - reads as kpdata.open("shards/")
-    """Open a shard folder for reading, without TensorFlow or Beam.
+    """Open a shard folder for reading, here or on a store, without TensorFlow or Beam.
 
     >>> dataset = kpdata.open("shards/")                                     # doctest: +SKIP
     >>> dataset.skeleton.keypoints, dataset.splits                           # doctest: +SKIP
@@ -25,7 +25,14 @@ def open(path: str | pathlib.Path) -> Dataset:  # noqa: A001 - reads as kpdata.o
 
     Raises:
         DatasetError: no dataset is there, or its manifest is damaged.
+        StoreError: the store refuses, or cannot be reached.
     """
     from kpdata.shards import Dataset
+    from kpdata.stores import Url, place
 
-    return Dataset.open(path)
+    where = place(path)
+    if isinstance(where, Url):
+        from kpdata.mirror import open_mirror
+
+        return open_mirror(where)
+    return Dataset.open(where)

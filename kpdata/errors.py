@@ -28,6 +28,10 @@ class DatasetError(KpdataError):
     """A shard folder that is missing, damaged, foreign or in use."""
 
 
+class StoreError(KpdataError):
+    """An object store that cannot be reached, or refuses what is asked of it."""
+
+
 class JobError(KpdataError):
     """A conversion that stopped: what it left behind is safe to resume."""
 

@@ -24,8 +24,7 @@ def safe_path(root: str, name: str) -> str:
     Raises:
         ImageError: ``unsafe path``: absolute, through ``..``, or through a symlink that leaves.
     """
-    if os.path.isabs(name) or "\0" in name or ".." in name.replace("\\", "/").split("/"):
-        raise ImageError("unsafe path", f"{name!r} leads out of the images folder {root}")
+    refuse_unsafe(root, name)
     folder, base = os.path.split(os.path.join(root, name))
     path = os.path.join(_real_folder(folder), base)
     if os.path.islink(path):
@@ -38,13 +37,22 @@ def safe_path(root: str, name: str) -> str:
     return path
 
 
+def refuse_unsafe(root: str, name: str) -> None:
+    """Raise ImageError where ``name`` alone says that it leads out of ``root``."""
+    if os.path.isabs(name) or "\0" in name or ".." in name.replace("\\", "/").split("/"):
+        raise ImageError("unsafe path", f"{name!r} leads out of the images folder {root}")
+
+
 @lru_cache(maxsize=4096)
 def _real_folder(path: str) -> str:
     return os.path.realpath(path)
 
 
 class Stamp(NamedTuple):
-    """What tells an image file from the same file changed: its bytes' number and its age."""
+    """What tells an image from the same image changed: its bytes' number and its age.
+
+    On a store, its version stands for the age.
+    """
 
     size: int
     mtime_ns: int
@@ -129,10 +137,15 @@ def _checked(path: str, status: os.stat_result, max_bytes: int) -> Stamp:
     size = status.st_size
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("image missing", f"{path} is not a file")
+    check_size(path, size, max_bytes)
+    return Stamp(size, status.st_mtime_ns)
+
+
+def check_size(path: str, size: int, max_bytes: int) -> None:
+    """Raise ImageError unless an image may have so many bytes."""
     if size == 0:
         raise ImageError("image empty", f"{path} has no bytes")
     if size > max_bytes:
         raise ImageError(
             "image too large", f"{path} has {size:,} bytes, over the limit {max_bytes:,}"
         )
-    return Stamp(size, status.st_mtime_ns)

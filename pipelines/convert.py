@@ -13,14 +13,16 @@ from typing import Any
 
 import msgspec
 
-from kpdata.errors import DatasetError, JobError
+from kpdata.errors import DatasetError, JobError, StoreError
 from kpdata.formats import FORMATS
 from kpdata.formats.json_folder import annotation_files
 from kpdata.formats.source import Source
 from kpdata.manifest import MANIFEST, Manifest, SourceInfo, file_sha256, read_manifest
 from kpdata.pipelines import runners
+from kpdata.pipelines.fetch import on_store
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.near import join_near_duplicates
+from kpdata.pipelines.outbox import open_outbox
 from kpdata.pipelines.plan import JoinNear, Plan, ShardPlan, make_plan
 from kpdata.pipelines.seal import rejected_counts, seal
 from kpdata.pipelines.sharding import Sharding
@@ -28,12 +30,16 @@ from kpdata.pipelines.workspace import Workspace, open_workspace
 from kpdata.pipelines.write import ShardReport, write_shard
 from kpdata.quarantine import check_bad
 from kpdata.splits import Splits, group_finder
+from kpdata.stores import Place, Url
 
 _SECONDS_WORTH_WORKERS = 3.0
 """What workers must save, since they take half of it to start and to end."""
 
 _SECONDS_PER_IMAGE, _SECONDS_PER_PICTURE = 0.0003, 0.002
 """Rough costs of storing an image as it is and of drawing a picture, on one core."""
+
+_SECONDS_PER_OBJECT = 0.003
+"""What a request to a store costs on top, where 32 are under way at once."""
 
 _POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
 """Refusals that the user asked for: they are listed, but do not count as bad samples."""
@@ -110,8 +116,8 @@ class Outcome:
     warnings: tuple[str, ...] = field(default=())
 
 
-def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Outcome:
-    """Convert ``source`` into the shard folder ``out``.
+def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> Outcome:
+    """Convert ``source`` into the shard folder ``out``, here or on a store.
 
     Killed at any moment, the same call made again finishes the work; the result is the same to the
     byte for any number of workers and on any runner.
@@ -123,7 +129,7 @@ def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Ou
     origin = _source_info(source, request)
     options = _options(request)
     group_of = group_finder(request.group) if request.group else None
-    with open_workspace(out.absolute()) as workspace:
+    with open_outbox(out) if isinstance(out, Url) else open_workspace(out.absolute()) as workspace:
         watcher.planning()
         plan = make_plan(
             source, request.job, request.splits, request.sharding, workspace.plan_folder,
@@ -137,6 +143,7 @@ def convert(source: Source, request: Request, out: Path, watcher: Watcher) -> Ou
         _check_bad(plan, {}, request)
         write_started = time.monotonic()
         pending = _pending(workspace, plan)
+        workspace.publish_plans(shard.name for shard in pending)
         _write(pending, workspace, request, watcher)
         reports = _reports(workspace, plan)
         _check_bad(plan, reports, request)
@@ -168,16 +175,16 @@ def _pending(workspace: Workspace, plan: Plan) -> list[ShardPlan]:
 
 def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
     """The reports of shards that are whole and were made from this very plan."""
+    sizes = workspace.sizes()
+    planned = {shard.name: shard.sha256 for shard in plan.shards}
     reports = {}
-    for shard in plan.shards:
+    for name, data in workspace.reports(planned):
         try:
-            data = workspace.report_path(shard.name).read_bytes()
-            size = (workspace.out / shard.name).stat().st_size
             report = msgspec.json.decode(data, type=ShardReport)
-        except (FileNotFoundError, msgspec.MsgspecError):  # the machine may have gone down
+        except msgspec.MsgspecError:  # the machine may have gone down
             continue
-        if (report.plan_sha256, report.shard.bytes) == (shard.sha256, size):
-            reports[shard.name] = report
+        if (report.plan_sha256, report.shard.bytes) == (planned[name], sizes.get(name)):
+            reports[name] = report
     return reports
 
 
@@ -196,13 +203,14 @@ def _write(
             execution,
             on_tick=lambda: watcher.written(*workspace.progress_so_far()),
         )
-    except (JobError, RuntimeError, OSError) as error:
+    except (JobError, StoreError, RuntimeError, OSError) as error:
         raise JobError(_why(workspace, error)) from error
 
 
 def _execution(request: Request, samples: int, workspace: Workspace) -> runners.Execution:
     job = request.job
     each = _SECONDS_PER_PICTURE * (1 + job.augment) if job.renders else _SECONDS_PER_IMAGE
+    each += _SECONDS_PER_OBJECT if on_store(job) else 0
     saved = samples * each * (1 - 1 / request.workers)
     alone = request.workers == 1 or saved < _SECONDS_WORTH_WORKERS
     return runners.Execution(
@@ -213,20 +221,24 @@ def _execution(request: Request, samples: int, workspace: Workspace) -> runners.
 def write_or_tell(workspace: Workspace, shard: str, spare_cores: bool) -> None:
     """Write a shard; leave a note for the driver where the machine refuses."""
     try:
-        write_shard(workspace, shard, spare_cores)
+        with workspace.staged(shard) as here:
+            write_shard(here, shard, spare_cores)
     except OSError as error:
-        workspace.tell_failure(shard, f"{error.strerror}: {error.filename or workspace.out}")
+        workspace.tell_failure(shard, f"{error.strerror}: {error.filename or workspace.place}")
+        raise
+    except (StoreError, JobError) as error:
+        workspace.tell_failure(shard, str(error))
         raise
 
 
-def _why(workspace: Workspace, error: JobError | RuntimeError | OSError) -> str:
+def _why(workspace: Workspace, error: Exception) -> str:
     told = workspace.failures()
     if told:
         return (
             f"writing stopped: {told[0]}. Finished shards are kept: "
             "put this right and run the same command again."
         )
-    if isinstance(error, JobError):
+    if isinstance(error, JobError | StoreError):
         return str(error)
     last_line = (str(error).strip() or repr(error)).splitlines()[-1]
     return f"the Beam job failed: {last_line} (set KPDATA_BEAM_LOGS=1 to see the runner's log)"
@@ -244,21 +256,21 @@ def _same_dataset(
     workspace: Workspace, plan: Plan, origin: SourceInfo, options: dict[str, Any], job: Job
 ) -> Manifest:
     """The manifest of the dataset that is there, if it is what this conversion would make."""
-    found = read_manifest(workspace.out)
+    found = read_manifest(workspace.place)
     mapping = job.mapping.keypoints if job.mapping else ()
     there = (found.source, found.skeleton, found.mapping, found.references, _text(found.options))
     asked = (origin, job.skeleton, mapping, plan.references, _text(options))
     if there != asked:
         raise DatasetError(
-            f"{workspace.out} already holds another dataset, made of other annotations, images or "
-            "options: choose another --out, or remove that folder first"
+            f"{workspace.place} already holds another dataset, made of other annotations, images "
+            "or options: choose another --out, or remove that folder first"
         )
+    sizes = workspace.sizes()
     for shard in (shard for split in found.splits.values() for shard in split.shards):
-        path = workspace.out / shard.name
-        if not path.is_file() or path.stat().st_size != shard.bytes:
+        if sizes.get(shard.name) != shard.bytes:
             raise DatasetError(
-                f"{path} is missing or damaged, though {MANIFEST} lists it: remove the folder "
-                "and convert again"
+                f"{workspace.place / shard.name} is missing or damaged, though {MANIFEST} lists "
+                "it: remove the folder and convert again"
             )
     return found
 

@@ -8,10 +8,12 @@ import numpy as np
 
 from kpdata.errors import ImageError
 from kpdata.perceptual import HASH_BYTES, Hashes, near_pairs, perceptual_hash
-from kpdata.pipelines.fetch import fetch
+from kpdata.pipelines.fetch import fetch, on_store
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.spool import Spool
+from kpdata.schema import ImageRef
 from kpdata.splits import Groups
+from kpdata.stores import in_parallel
 
 
 class Listener(Protocol):
@@ -52,12 +54,18 @@ def join_near_duplicates(spool: Spool, job: Job, distance: int, listener: Listen
 def _hash(spool: Spool, job: Job, listener: Listener) -> tuple["array[int]", Hashes]:
     """The numbers, among the spool's images, of those that decode, and their hashes (N, 32)."""
     numbers, bits = array("q"), bytearray()
-    for number, (_, image) in enumerate(spool.images()):
+
+    def hash_one(item: tuple[str, ImageRef]) -> bytes | None:
         try:
-            bits += perceptual_hash(fetch(image, job.max_bytes), job.max_pixels).tobytes()
-            numbers.append(number)
+            return perceptual_hash(fetch(item[1], job.max_bytes), job.max_pixels).tobytes()
         except ImageError:
-            pass
+            return None
+
+    hashes = (in_parallel if on_store(job) else map)(hash_one, spool.images())
+    for number, found in enumerate(hashes):
+        if found:
+            bits += found
+            numbers.append(number)
         listener.grouped(1)
     return numbers, np.frombuffer(bits, np.uint8).reshape(-1, HASH_BYTES)
 

@@ -6,18 +6,20 @@ shard's bytes.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from kpdata import tfrecord
+from kpdata import image_files, image_objects, tfrecord
 from kpdata.errors import FormatError, ImageError
 from kpdata.formats.source import Source
-from kpdata.image_files import Stamp, safe_path, stamp
+from kpdata.image_files import Stamp
 from kpdata.manifest import shard_name, software
 from kpdata.mapping import map_sample
+from kpdata.pipelines.fetch import on_store
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.render import why_not_cropped
 from kpdata.pipelines.sharding import Sharding, SplitSize
@@ -32,6 +34,7 @@ BYTES_PER_PIXEL = 0.4
 REJECTED = "rejected.jsonl"
 
 JoinNear = Callable[[Spool], int]
+Look = Callable[[str, int], Stamp]
 
 _UNGROUPED = "images whose name --group does not match"
 
@@ -112,9 +115,10 @@ def make_plan(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with Spool() as spool:
-        for sample in source.samples:
-            on_sample(1)
-            _receive(sample, job, group_of, spool, source.counts)
+        with _looking(job) as look:
+            for sample in source.samples:
+                on_sample(1)
+                _receive(sample, job, look, group_of, spool, source.counts)
         joined = spool.join_identical_images(job)
         joined_near = join_near(spool)
         leaks = spool.place(splits)
@@ -159,6 +163,7 @@ def _unpack(payload: bytes) -> Reference:
 def _receive(
     sample: Sample | Rejected,
     job: Job,
+    look: Look,
     group_of: Callable[[str], str | None] | None,
     spool: Spool,
     counts: Counter[str],
@@ -171,7 +176,7 @@ def _receive(
     if job.crop and _nothing_to_crop(sample, job, counts):
         return
     try:
-        sample, found = locate(sample, job)
+        sample, found = locate(sample, job, look)
     except ImageError as error:
         spool.reject(Rejected(sample.key, error.reason, str(error)))
         return
@@ -194,19 +199,40 @@ def _nothing_to_crop(sample: Sample, job: Job, counts: Counter[str]) -> bool:
     return True
 
 
-def locate(sample: Sample, job: Job) -> tuple[Sample, Stamp]:
-    """The sample with its image's real path in place of any bytes, and the image's stamp.
+@contextmanager
+def _looking(job: Job) -> Iterator[Look]:
+    """How to get images' stamps: of files one by one, of objects from one listing of them all."""
+    if not on_store(job):
+        yield image_files.stamp
+        return
+    assert job.images_root is not None
+    with image_objects.Listing(job.images_root) as listing:
+        yield listing.stamp
+
+
+def locate(sample: Sample, job: Job, look: Look | None = None) -> tuple[Sample, Stamp]:
+    """The sample with its image's real path or URL in place of any bytes, and the image's stamp.
+
+    Args:
+        sample: what a reader gave.
+        job: says where images are.
+        look: URI and largest size → stamp; where it is not given, the file or object is asked.
 
     Raises:
         ImageError: there is no such image, or its name leads out of the images folder.
     """
-    image = sample.image
+    image, root = sample.image, job.images_root
     if image.data is not None:
         return replace(sample, image=replace(image, data=None)), Stamp(len(image.data), 0)
-    if job.images_root is None:
+    if root is None:
         raise ImageError("image missing", f"{image.name}: the source names no images folder")
-    path = safe_path(job.images_root, image.name)
-    return replace(sample, image=replace(image, uri=path)), stamp(path, job.max_bytes)
+    if on_store(job):
+        uri = image_objects.safe_url(root, image.name)
+        look = look or image_objects.stamp
+    else:
+        uri = image_files.safe_path(root, image.name)
+        look = look or image_files.stamp
+    return replace(sample, image=replace(image, uri=uri)), look(uri, job.max_bytes)
 
 
 def _write_plans(

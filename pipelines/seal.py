@@ -9,6 +9,7 @@ import numpy as np
 from kpdata import tfds
 from kpdata.errors import JobError
 from kpdata.manifest import (
+    MANIFEST,
     QUARANTINE,
     Manifest,
     ShardInfo,
@@ -67,9 +68,12 @@ def seal(
         sizes=_sizes(reports.values()),
         software=software(),
     )
-    for name, content in tfds.metadata(manifest).items():
+    described = tfds.metadata(manifest)
+    for name, content in described.items():
         write_atomically(workspace.out / name, content)
-    return write_manifest(workspace.out, manifest)
+    sealed = write_manifest(workspace.out, manifest)
+    workspace.publish([QUARANTINE, *described, MANIFEST])
+    return sealed
 
 
 def rejected_counts(plan: Plan, reports: Iterable[ShardReport]) -> Counter[str]:
@@ -84,9 +88,7 @@ def _counts(plan: Plan, reports: Iterable[ShardReport]) -> dict[str, int]:
 
 
 def _remove_foreign_shards(workspace: Workspace, reports: dict[str, ShardReport]) -> None:
-    for path in workspace.out.glob("*.tfrecord"):
-        if path.name not in reports:
-            path.unlink()
+    workspace.remove(name for name in workspace.sizes() if name not in reports)
 
 
 def _write_quarantine(workspace: Workspace, plan: Plan, reports: Iterable[ShardReport]) -> str:

@@ -12,10 +12,11 @@ from typing import NamedTuple, Self
 
 from kpdata.errors import FormatError, ImageError, JobError
 from kpdata.image_files import Stamp
-from kpdata.pipelines.fetch import fetch, fetch_tail
+from kpdata.pipelines.fetch import fetch, fetch_tail, on_store
 from kpdata.pipelines.job import Job
 from kpdata.schema import ImageRef, Rejected, Sample, pack, unpack_sample
 from kpdata.splits import TRAIN, Groups, Splits, display_order, stable_hash
+from kpdata.stores import in_parallel
 
 _TABLES = """
     CREATE TABLE refs (
@@ -132,12 +133,17 @@ class Spool:
         self, table: str, alike: str, read: Callable[[ImageRef, int], bytes], job: Job
     ) -> None:
         """Fill a table with digests of the sizes and bytes of the images that are alike so far."""
-        found = (
-            (reference, hashlib.sha256(b"%d " % size + data).digest())
-            for reference, size in self._db.execute(alike)
-            if (data := _bytes_or_none(read, self._image(reference), job)) is not None
-        )
-        self._db.executemany(f"INSERT INTO {table} VALUES (?, ?)", found)
+
+        def digest(item: tuple[int, int, ImageRef]) -> tuple[int, bytes] | None:
+            reference, size, image = item
+            data = _bytes_or_none(read, image, job)
+            if data is None:
+                return None
+            return reference, hashlib.sha256(b"%d " % size + data).digest()
+
+        images = ((i, size, self._image(i)) for i, size in self._db.execute(alike))
+        found = (in_parallel if on_store(job) else map)(digest, images)
+        self._db.executemany(f"INSERT INTO {table} VALUES (?, ?)", filter(None, found))
 
     def _image(self, reference: int) -> ImageRef:
         row = self._db.execute("SELECT sample FROM packed WHERE id = ?", (reference,)).fetchone()

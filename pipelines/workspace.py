@@ -1,6 +1,7 @@
 """The output folder while a conversion works in it: plans, reports, progress, the lock.
 
-Everything lives in ``.kpdata/`` and is swept when the manifest is written.
+Everything lives in ``.kpdata/`` and is swept when the manifest is written. An output on a store is
+such a folder too, but for what is brought there and back: :mod:`kpdata.pipelines.outbox`.
 """
 
 import contextlib
@@ -10,24 +11,31 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from kpdata.errors import DatasetError, JobError
 from kpdata.manifest import MANIFEST
+from kpdata.stores import Place
 
 _COUNTS = struct.Struct("<QQ")
 _SECONDS_BETWEEN_NOTES = 0.2
 
 
 class Progress:
-    """A worker's side of the progress bar: appends (samples, bytes) to a small file."""
+    """A worker's side of the progress bar: keeps (samples, bytes) in a small file.
 
-    def __init__(self, path: Path):
-        self._path = path
+    Args:
+        put: replaces the file's content.
+        seconds: between two notes, at least.
+    """
+
+    def __init__(self, put: Callable[[bytes], object], seconds: float = _SECONDS_BETWEEN_NOTES):
+        self._put, self._seconds = put, seconds
         self._samples = self._bytes = 0
         self._noted = 0.0
 
@@ -35,12 +43,12 @@ class Progress:
         """Count ``samples`` more; the file is written a few times a second at most."""
         self._samples += samples
         self._bytes = bytes_so_far
-        if time.monotonic() - self._noted > _SECONDS_BETWEEN_NOTES:
+        if time.monotonic() - self._noted > self._seconds:
             self._note()
 
     def _note(self) -> None:
         self._noted = time.monotonic()
-        self._path.write_bytes(_COUNTS.pack(self._samples, self._bytes))
+        self._put(_COUNTS.pack(self._samples, self._bytes))
 
     def __enter__(self) -> Self:
         self._note()
@@ -56,15 +64,32 @@ class Progress:
             self._note()
 
 
+def add_notes(notes: Iterable[bytes]) -> tuple[int, int]:
+    """Samples and bytes of several :class:`Progress` notes; one half written counts for nothing."""
+    samples = size = 0
+    for note in notes:
+        with contextlib.suppress(struct.error):
+            one = _COUNTS.unpack(note)
+            samples, size = samples + one[0], size + one[1]
+    return samples, size
+
+
 @dataclass(frozen=True)
 class Workspace:
-    """Paths below an output folder.
+    """An output folder.
 
     Attributes:
         out: the dataset's folder.
+        durable: whether a shard is to be on disk before it counts as whole.
     """
 
     out: Path
+    durable: ClassVar[bool] = True
+
+    @property
+    def place(self) -> Place:
+        """What the user calls the output."""
+        return self.out
 
     @property
     def folder(self) -> Path:
@@ -89,6 +114,31 @@ class Workspace:
         """What the embedded runner's worker processes print."""
         return self.folder / "workers.log"
 
+    def staged(self, shard: str) -> AbstractContextManager["Workspace"]:
+        """Where a worker finds a shard's plan, and writes the shard and its report."""
+        return contextlib.nullcontext(self)
+
+    def publish_plans(self, shards: Iterable[str]) -> None:
+        """Bring these shards' plans to where workers find them."""
+
+    def publish(self, names: Iterable[str]) -> None:
+        """Bring files of ``out`` to where they belong, one after the other."""
+
+    def sizes(self) -> dict[str, int]:
+        """Shard → bytes, of all that are there under their names."""
+        return {path.name: path.stat().st_size for path in self.out.glob("*.tfrecord")}
+
+    def reports(self, shards: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Each of these shards' reports that is there."""
+        for shard in shards:
+            with contextlib.suppress(FileNotFoundError):
+                yield shard, self.report_path(shard).read_bytes()
+
+    def remove(self, shards: Iterable[str]) -> None:
+        """Take shards away."""
+        for shard in shards:
+            (self.out / shard).unlink()
+
     def tell_failure(self, shard: str, why: str) -> None:
         """Leave a note on why a worker gave a shard up, an empty one where the disk is full."""
         with contextlib.suppress(OSError):
@@ -102,16 +152,15 @@ class Workspace:
 
     def progress(self, shard: str) -> Progress:
         """The worker's progress note for a shard."""
-        return Progress(self.folder / "progress" / shard)
+        return Progress((self.folder / "progress" / shard).write_bytes)
 
     def progress_so_far(self) -> tuple[int, int]:
         """Samples and bytes that all workers have written in this run."""
-        samples = size = 0
+        notes = []
         for path in (self.folder / "progress").iterdir():
-            with contextlib.suppress(struct.error, FileNotFoundError):
-                note = _COUNTS.unpack(path.read_bytes())
-                samples, size = samples + note[0], size + note[1]
-        return samples, size
+            with contextlib.suppress(FileNotFoundError):
+                notes.append(path.read_bytes())
+        return add_notes(notes)
 
     def start(self) -> None:
         """Make the folders, empty of the last run's plans, notes and half files."""
@@ -169,10 +218,15 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
             _forget_empty_work(workspace, created)
             if not isinstance(error, OSError):
                 raise
-            raise JobError(
-                f"{error.strerror or error}: {error.filename or out}. "
-                "Put this right and run the same command again."
-            ) from error
+            raise refused(error, out) from error
+
+
+def refused(error: OSError, out: Place) -> JobError:
+    """What to tell the user of a full disk and the like."""
+    return JobError(
+        f"{error.strerror or error}: {error.filename or out}. "
+        "Put this right and run the same command again."
+    )
 
 
 def _check_claimable(workspace: Workspace) -> None:

@@ -2,9 +2,8 @@
 
 import ctypes
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -15,14 +14,13 @@ from kpdata import records, tfrecord
 from kpdata.errors import ImageError, KpdataError, SchemaError
 from kpdata.manifest import ShardInfo, file_sha256, write_atomically
 from kpdata.pipelines.ahead import ahead, announced
-from kpdata.pipelines.fetch import announce, fetch
+from kpdata.pipelines.fetch import Fetcher
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import Reference, read_plan
 from kpdata.pipelines.render import render
 from kpdata.pipelines.workspace import Workspace
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, Rejected, Sample
 
-_FILES_AHEAD = 8
 _IMAGES_AHEAD = 2
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """What glibc's ``mallopt`` calls them in malloc.h."""
@@ -113,11 +111,11 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     tally = _Tally(len(job.skeleton))
     decodes = job.renders or job.check == "pixels"
     depth = _IMAGES_AHEAD if spare_cores and decodes else 0
-    files = announced(lambda item: announce(item.sample.image), references, _FILES_AHEAD)
     with (
-        tfrecord.Writer(workspace.out / name) as writer,
+        tfrecord.Writer(workspace.out / name, workspace.durable) as writer,
         workspace.progress(name) as progress,
-        closing(ahead(partial(_open, split=split, job=job), files, depth)) as opened,
+        Fetcher(job) as fetcher,
+        closing(_open_ahead(references, fetcher, split, job, depth)) as opened,
     ):
         for reference, wait in opened:
             _write_sample(reference.sample, wait, writer, tally)
@@ -143,11 +141,20 @@ class _Opened(NamedTuple):
     counts: Counter[str]
 
 
-def _open(reference: Reference, split: str, job: Job) -> _Opened:
-    sample, stamp = reference
-    counts: Counter[str] = Counter()
-    data = fetch(sample.image, job.max_bytes, stamp)
-    return _Opened(render(sample, data, split, job, counts), counts)
+def _open_ahead(
+    references: Iterator[Reference], fetcher: Fetcher, split: str, job: Job, depth: int
+) -> Generator[tuple[Reference, Callable[[], _Opened]], None, None]:
+    """Every reference with what waits for its records; the next ones' images are on their way."""
+
+    def announce(reference: Reference) -> None:
+        fetcher.announce(reference.sample.image, reference.stamp)
+
+    def open_one(reference: Reference) -> _Opened:
+        counts: Counter[str] = Counter()
+        data = fetcher.fetch(reference.sample.image, reference.stamp)
+        return _Opened(render(reference.sample, data, split, job, counts), counts)
+
+    return ahead(open_one, announced(announce, references, fetcher.depth), depth)
 
 
 def _write_sample(

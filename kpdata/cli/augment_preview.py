@@ -58,9 +58,9 @@ def command(out: Path, rows: int, **options: Any) -> None:
     if out.suffix.lower() != ".png":
         raise FormatError(f"--out {out}: the contact sheet is a PNG: give a name that ends in .png")
     options["augment"] = options["augment"] or 5
-    source = source_from(options)
-    job = job_from(source, options)
-    pictures = list(islice(_pictures(source, job), rows * (job.augment + 1)))
+    with source_from(options) as source:
+        job = job_from(source, options)
+        pictures = list(islice(_pictures(source, job), rows * (job.augment + 1)))
     if not pictures:
         raise FormatError(f"{options['annotations']}: no sample could be drawn")
     tiles = [

@@ -15,6 +15,7 @@ from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import (
     BITS_APART,
     PERCENT,
+    PLACE,
     SIZE,
     as_json,
     augment_options,
@@ -31,6 +32,7 @@ from kpdata.cli.options import (
 from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, writer
 from kpdata.perceptual import DEFAULT_DISTANCE
+from kpdata.stores import Place, Url
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
@@ -44,7 +46,7 @@ _SHARDS_ONLY = (
 
 @click.command("convert", short_help=COMMANDS["convert"])
 @source_arguments
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--out", required=True, type=PLACE, help="Folder to write.")
 @click.option(
     "--to", default="shards", show_default=True,
     type=click.Choice([f.name for f in FORMATS.values() if f.writable]), help="Target format.",
@@ -97,8 +99,10 @@ _SHARDS_ONLY = (
 @as_json
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM OPTIONS]")
 @click.pass_context
-def command(ctx: click.Context, /, to: str, out: Path, **options: Any) -> None:
+def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
     """Convert ANNOTATIONS of some FORMAT into the folder --out.
+
+    ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, hdfs://.
 
     FORMAT is one of those that `kpdata formats` lists. The result is the same to the byte for any
     number of workers and on any runner; stopped anywhere, the same command goes on.
@@ -111,19 +115,26 @@ def command(ctx: click.Context, /, to: str, out: Path, **options: Any) -> None:
           --out shards/ --crop 256 --augment 4
       kpdata convert json annotations/ --images images/ --skeleton boat.json --out shards/
       kpdata convert shards shards/ --to coco --out back/
+      kpdata convert coco s3://bucket/train2017.json --images s3://bucket/train2017/ \\
+          --out s3://bucket/shards/ --crop 256
       kpdata convert coco big.json --images big/ --out shards/ \\
           --runner FlinkRunner -- --flink_master=host:8081 --environment_type=EXTERNAL
     """
     given = {n for n in options if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE}
     if to == "shards":
         refuse_idle_options(given)
-        _to_shards(source_from(options), out, options)
+        _refuse_far_shards(options)
+        _tell_beam(options, out)
+        with source_from(options) as source:
+            _to_shards(source, out, options)
     else:
         _refuse_shard_options(given, to)
-        _to_annotations(source_from(options), to, out, options)
+        _refuse_stores(to, out, options["images"])
+        with source_from(options) as source:
+            _to_annotations(source, to, Path(out), options)
 
 
-def _to_shards(source: Source, out: Path, options: dict[str, Any]) -> None:
+def _to_shards(source: Source, out: Place, options: dict[str, Any]) -> None:
     with Meter(options["quiet"] or options["as_json"]) as meter:
         outcome = run_conversion(source, out, options, meter)
     if options["as_json"]:
@@ -132,7 +143,7 @@ def _to_shards(source: Source, out: Path, options: dict[str, Any]) -> None:
         show_outcome(outcome, out)
 
 
-def run_conversion(source: Source, out: Path, options: dict[str, Any], meter: Meter) -> "Outcome":
+def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: Meter) -> "Outcome":
     """Convert ``source`` into shards as the command line's options say."""
     meter.begin("starting")
     from kpdata.cli.watcher import MeterWatcher
@@ -188,7 +199,32 @@ def _refuse_shard_options(given: set[str], to: str) -> None:
             )
 
 
-def show_outcome(outcome: "Outcome", out: Path) -> None:
+def _refuse_far_shards(options: dict[str, Any]) -> None:
+    shards = options["annotations"]
+    embedded = options["runner"] == "embedded" and not options["beam_options"]
+    if options["format_name"] == "shards" and isinstance(shards, Url) and not embedded:
+        raise FormatError(
+            f"{shards}: shards on a store are copied to this machine, where the workers of another "
+            "runner cannot read them: copy them to a folder that all workers share"
+        )
+
+
+def _tell_beam(options: dict[str, Any], out: Place) -> None:
+    """Have the Beam options hold for the stores that this process reaches through Beam."""
+    places = (options["annotations"], options["images"], out)
+    if any(isinstance(where, Url) and where.scheme != "s3" for where in places):
+        from kpdata.pipelines.beam_store import use_options
+
+        use_options(options["beam_options"])
+
+
+def _refuse_stores(to: str, *places: Place | None) -> None:
+    for where in places:
+        if isinstance(where, Url):
+            raise FormatError(f"{where}: --to {to} copies images from folder to folder, on disks")
+
+
+def show_outcome(outcome: "Outcome", out: Place) -> None:
     """Print the closing tables."""
     console = screen()
     manifest = outcome.manifest

@@ -1,7 +1,8 @@
 """Options that several commands share, and what they amount to."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,9 +12,14 @@ from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, read
 from kpdata.perceptual import MAX_DISTANCE
 from kpdata.skeletons import Skeleton, get_skeleton
+from kpdata.stores import Place, Url, at_hand, place
 
 if TYPE_CHECKING:
     from kpdata.pipelines.job import Job
+
+_COPIED = frozenset({".json"})
+_COPIED_SHARDS = frozenset({".json", ".tfrecord"})
+"""What is copied of a folder on a store."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,7 +65,17 @@ class _FormatName(click.Choice):  # type: ignore[type-arg]
             self.fail(f"{error.message} The format comes first: {order}", param, ctx)
 
 
+class _Place(click.ParamType):  # type: ignore[type-arg]
+    name = "PATH|URL"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Place:
+        return value if isinstance(value, Path) else place(value)
+
+
 SIZE = _Size()
+PLACE = _Place()
 PERCENT = _Percent(0, 100)
 BITS_APART = click.IntRange(0, MAX_DISTANCE)
 
@@ -72,7 +88,7 @@ workers_option = click.option(
 
 def source_arguments(function: F) -> F:
     """The annotations to read, and their format before them."""
-    path = click.argument("annotations", type=click.Path(path_type=Path))
+    path = click.argument("annotations", type=PLACE, metavar="ANNOTATIONS")
     name = click.argument("format_name", metavar="FORMAT", type=_FormatName(list(FORMATS)))
     return name(path(function))
 
@@ -82,7 +98,7 @@ def reader_options(function: F) -> F:
     for option in reversed(
         (
             click.option(
-                "--images", type=click.Path(path_type=Path),
+                "--images", type=PLACE,
                 help="The images' folder; found beside the annotations where it can be.",
             ),
             click.option("--category", metavar="NAME", help="coco: the category to read."),
@@ -159,17 +175,22 @@ def refuse_idle_options(given: set[str]) -> None:
             raise FormatError(f"--{name.replace('_', '-')} changes nothing without --{partner}")
 
 
-def source_from(options: dict[str, Any]) -> Source:
-    """Open the source that the options name."""
+@contextmanager
+def source_from(options: dict[str, Any]) -> Iterator[Source]:
+    """Open the source that the options name; annotations on a store are copied here meanwhile."""
+    name, annotations = options["format_name"], options["annotations"]
     skeleton = options["skeleton"] and get_skeleton(options["skeleton"])
-    return read(
-        options["format_name"],
-        options["annotations"],
-        images=options["images"],
-        category=options["category"],
-        skeleton=skeleton,
-        style=options["style"],
-    )
+    if isinstance(annotations, Url) and options["images"] is None and name != "shards":
+        raise FormatError(f"{annotations}: give --images too, the folder or URL of the images")
+    with at_hand(annotations, _COPIED_SHARDS if name == "shards" else _COPIED) as path:
+        yield read(
+            name,
+            path,
+            images=options["images"],
+            category=options["category"],
+            skeleton=skeleton,
+            style=options["style"],
+        )
 
 
 def skeleton_of(source: Source, options: dict[str, Any]) -> Skeleton:

@@ -20,11 +20,12 @@ from kpdata.formats.coco_index import Category, Index, Row
 from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref, require_file
 from kpdata.schema import FloatArray, Instance, Rejected, Sample
 from kpdata.skeletons import BUILT_IN, Skeleton
+from kpdata.stores import Place
 
 OTHER_CATEGORIES = "annotations of other categories"
 
 
-def read(annotations: Path, images: Path | None = None, category: str | None = None) -> Source:
+def read(annotations: Path, images: Place | None = None, category: str | None = None) -> Source:
     """Read COCO keypoints: crowds, instances without keypoints and empty images included.
 
     Args:
@@ -105,7 +106,7 @@ def _skeleton(place: str, category: Category) -> Skeleton:
 
 
 def _samples(
-    path: Path, root: Path, index: Index, category: Category, count: int, counts: Counter[str]
+    path: Path, root: Place, index: Index, category: Category, count: int, counts: Counter[str]
 ) -> Iterator[Sample | Rejected]:
     with closing(index):
         instances = _instances(path, index, category, count, counts)

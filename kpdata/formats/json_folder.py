@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from kpdata.errors import FormatError
 from kpdata.formats.json_styles import Unusable
+from kpdata.stores import Place, Url, store_of
 
 ANNOTATION_SUFFIXES = frozenset({".json"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -43,7 +44,7 @@ class Pair(NamedTuple):
 class Listing:
     """All pairs of two folders; its memory does not grow with them."""
 
-    def __init__(self, annotations: Path, images: Path):
+    def __init__(self, annotations: Path, images: Place):
         """List both folders once. Symlinked folders are not entered.
 
         Raises:
@@ -118,10 +119,19 @@ def _open_database() -> sqlite3.Connection:
     return db
 
 
-def _list(db: sqlite3.Connection, table: str, folder: Path, suffixes: frozenset[str]) -> None:
-    rows = (tuple(map(os.fsencode, names)) for names in _walk(folder, suffixes))
+def _list(db: sqlite3.Connection, table: str, folder: Place, suffixes: frozenset[str]) -> None:
+    found = _objects(folder, suffixes) if isinstance(folder, Url) else _walk(folder, suffixes)
+    rows = (tuple(map(os.fsencode, names)) for names in found)
     db.executemany(f"INSERT INTO {table} (stem, name) VALUES (?, ?)", rows)
     db.commit()
+
+
+def _objects(folder: Url, suffixes: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """What :func:`_walk` gives, of a folder on a store."""
+    for found in store_of(folder).list(folder):
+        stem, suffix = os.path.splitext(found.name)
+        if suffix.lower() in suffixes:
+            yield stem, found.name
 
 
 def _walk(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, str]]:

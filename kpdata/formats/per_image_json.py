@@ -28,6 +28,7 @@ from kpdata.formats.json_styles import STYLES, AnnotatedObject, Label, Unusable,
 from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref
 from kpdata.schema import Instance, Rejected, Sample
 from kpdata.skeletons import BUILT_IN, Skeleton, get_skeleton
+from kpdata.stores import Place
 
 ABSENT = "named keypoints absent from their file, v = 0"
 UNANNOTATED = "images without an annotation file"
@@ -35,7 +36,7 @@ UNANNOTATED = "images without an annotation file"
 
 def read(
     annotations: Path,
-    images: Path | None = None,
+    images: Place | None = None,
     skeleton: Skeleton | str | None = None,
     style: str | None = None,
 ) -> Source:
@@ -186,7 +187,7 @@ class _Reader:
     """Everything that turns a file into a Sample."""
 
     annotations: Path
-    root: Path
+    root: Place
     style: str
     skeleton: Skeleton
     derived: bool

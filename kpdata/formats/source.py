@@ -9,6 +9,7 @@ from pathlib import Path
 from kpdata.errors import FormatError
 from kpdata.schema import ImageRef, Rejected, Sample
 from kpdata.skeletons import Skeleton
+from kpdata.stores import Place, Url, any_of, store_of
 
 LARGEST = 1e7
 """No coordinate of a picture comes near it, in pixels; what does is refused."""
@@ -25,8 +26,8 @@ class Source:
     Attributes:
         skeleton: what the K keypoints of every sample are.
         samples: streamed once, in a deterministic order; a sample at fault comes as Rejected.
-        images_root: the folder below which image names resolve; None where samples carry their
-            own bytes or URI.
+        images_root: the folder, here or on a store, below which image names resolve; None where
+            samples carry their own bytes or URI.
         annotation_files: what the manifest hashes as the source; a folder stands for its files.
         counts: named counters, filled while the samples stream.
         has_boxes: at least one instance carries a box.
@@ -34,7 +35,7 @@ class Source:
 
     skeleton: Skeleton
     samples: Iterator[Sample | Rejected]
-    images_root: Path | None
+    images_root: Place | None
     annotation_files: tuple[Path, ...]
     counts: Counter[str]
     has_boxes: bool
@@ -48,12 +49,16 @@ def require_file(path: Path) -> None:
         raise FormatError(f"{path}: no such file")
 
 
-def find_images(annotations: Path, images: Path | None, candidates: Sequence[Path]) -> Path:
+def find_images(annotations: Path, images: Place | None, candidates: Sequence[Path]) -> Place:
     """The images' folder: ``images`` where given, else the first candidate that exists.
 
     Raises:
         FormatError: there is none; the message says where it was looked for.
     """
+    if isinstance(images, Url):
+        if any_of(store_of(images), images) is None:
+            raise FormatError(f"{images}: holds nothing: give --images the folder of the images")
+        return images
     if images is not None:
         if not images.is_dir():
             raise FormatError(f"{images}: no such folder: give --images the folder of the images")
@@ -66,7 +71,7 @@ def find_images(annotations: Path, images: Path | None, candidates: Sequence[Pat
 
 
 def image_ref(
-    root: Path, name: str, width: int | None = None, height: int | None = None
+    root: Place, name: str, width: int | None = None, height: int | None = None
 ) -> ImageRef:
     """The image called ``name``, a relative POSIX path, below ``root``; nothing is opened."""
     return ImageRef(name=name, uri=os.path.join(root, name), width=width, height=height)
