@@ -28,7 +28,7 @@ from kpdata.certificate import (
 )
 from kpdata.errors import DatasetError, located
 from kpdata.geometry import map_box
-from kpdata.manifest import ShardInfo, compute_root_hash, file_sha256
+from kpdata.manifest import ShardInfo, file_sha256
 from kpdata.perceptual import (
     DEFAULT_DISTANCE,
     HASH_BYTES,
@@ -84,7 +84,7 @@ def audit(
         ImageError: a picture does not decode; the message names its record.
     """
     listener = listener or Listener()
-    datasets = [_open(folder) for folder in folders]
+    datasets = [Dataset.open(folder) for folder in folders]
     found = _Pictures(datasets, _name_spaces(datasets, same_names))
     found.read(listener)
     pairs: dict[tuple[int, int], str] = {}
@@ -110,13 +110,6 @@ def audit(
         complete=complete,
         leaks=found.leaks(pairs),
     )
-
-
-def _open(folder: str | Path) -> Dataset:
-    dataset = Dataset.open(folder)
-    if compute_root_hash(dataset.manifest) != dataset.manifest.root_hash:
-        raise DatasetError(f"{folder}: the manifest was changed: see `kpdata verify {folder}`")
-    return dataset
 
 
 def _name_spaces(datasets: Sequence[Dataset], same_names: bool) -> list[str]:

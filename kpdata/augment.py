@@ -33,6 +33,7 @@ import msgspec
 import numpy as np
 
 from kpdata import geometry
+from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, SchemaError, located
 from kpdata.geometry import Affine
 from kpdata.photometric import Pixels, Rectangle, blur, colour_matrix, cover, recolour
@@ -109,10 +110,10 @@ def load_config(path: str | Path) -> AugmentConfig:
     """
     with located(str(path)):
         try:
-            data = tomllib.loads(Path(path).read_bytes().decode())
+            data = tomllib.loads(read_bounded(Path(path)).decode())
         except OSError as error:
             raise FormatError(f"cannot read the augmentation: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(f"not a TOML file: {error}") from error
         return _config_of(data)
 

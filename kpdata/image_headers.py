@@ -15,6 +15,13 @@ from kpdata.errors import ImageError
 from kpdata.schema import ImageRef
 
 MAX_PIXELS = 100_000_000
+"""Of a JPEG or PNG; decoding takes up to 8 bytes a pixel."""
+
+_DEAR = {"WEBP": 2}
+"""Formats whose decoding takes so many times as much: their limit is that much lower."""
+
+_MAX_SEGMENTS = 250_000
+"""Of one file: a PNG of 256 MiB in pieces of 1 KiB."""
 
 PILLOW_FORMATS = ("WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is read beyond JPEG and PNG."""
@@ -75,7 +82,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         elif data.startswith(_PNG_START):
             header = _probe_png(data)
         else:
-            header = _probe_other(data)
+            header, max_pixels = _probe_other(data, max_pixels)
     except (struct.error, IndexError):
         raise ImageError("image cut short", _NO_END) from None
     if header.width < 1 or header.height < 1:
@@ -117,9 +124,9 @@ def check_size(image: ImageRef, header: Header, *seen: tuple[int, int]) -> None:
 
 
 def _probe_jpeg(data: bytes) -> Header:
-    position, orientation, common = 2, 1, False
+    position, orientation, common = 2, 0, False
     size: tuple[int, int, int, int] | None = None
-    while True:
+    for _ in range(_MAX_SEGMENTS):
         if data[position] != 0xFF:
             raise ImageError("not an image", f"a broken JPEG: no marker at byte {position}")
         marker = data[position + 1]
@@ -133,53 +140,63 @@ def _probe_jpeg(data: bytes) -> Header:
         if marker in _JPEG_SIZES:
             size = struct.unpack_from(">BHHB", data, position + 4)
             common = marker in _JPEG_COMMON
-        elif marker == _JPEG_APP1 and orientation == 1:
+        elif marker == _JPEG_APP1 and not orientation:
             orientation = _exif_orientation(data[position + 4 : position + 2 + length])
         elif marker == _JPEG_SCAN:
             break
         if length < 2:
             raise ImageError("not an image", f"a broken JPEG: empty segment at byte {position}")
         position += 2 + length
+    else:
+        raise ImageError("not an image", f"a broken JPEG: over {_MAX_SEGMENTS:,} segments")
     if size is None:
         raise ImageError("not an image", "a broken JPEG: it has no size before its pixels")
     precision, height, width, components = size
     rgb8 = common and (precision, components) == (8, 3)
-    return Header("jpeg", width, height, orientation, rgb8, position)
+    return Header("jpeg", width, height, orientation or 1, rgb8, position)
 
 
 def _probe_png(data: bytes) -> Header:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    orientation, transparent, position = 1, False, 8
-    while True:
+    orientation, transparent, position = 0, False, 8
+    for _ in range(_MAX_SEGMENTS):
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"IEND":
             break
-        if kind == b"eXIf":
+        if kind == b"eXIf" and not orientation:
             orientation = _exif_orientation(
                 _EXIF_START + data[position + 8 : position + 8 + length]
             )
         transparent |= kind == b"tRNS"
         position += 12 + length
+    else:
+        raise ImageError("not an image", f"a broken PNG: over {_MAX_SEGMENTS:,} chunks")
     rgb8 = (depth, colour) == (8, _PNG_RGB) and not transparent
-    return Header("png", width, height, orientation, rgb8, position)
+    return Header("png", width, height, orientation or 1, rgb8, position)
 
 
-def _probe_other(data: bytes) -> Header:
+def _probe_other(data: bytes, max_pixels: int) -> tuple[Header, int]:
+    """The header, and how many pixels this format may have."""
     with open_with_pillow(data) as image:
         orientation = _orientation_of(image.getexif)
         width, height = image.size
         if isinstance(image, TiffImageFile):  # whose ``size`` may be the upright one
             width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
-        return Header("other", width, height, orientation, rgb8=False)
+        if not (isinstance(width, int) and isinstance(height, int)):
+            raise ImageError("not an image", f"its header says {width} × {height} pixels")
+        header = Header("other", width, height, orientation, rgb8=False)
+        return header, max_pixels // _DEAR.get(image.format or "", 1)
 
 
 def _exif_orientation(block: bytes) -> int:
+    """Of an EXIF block; 0 where it is none."""
+
     def read() -> Image.Exif:
         exif = Image.Exif()
         exif.load(block)
         return exif
 
-    return _orientation_of(read) if block.startswith(_EXIF_START) else 1
+    return _orientation_of(read) if block.startswith(_EXIF_START) else 0
 
 
 def _orientation_of(read: Callable[[], Image.Exif]) -> int:

@@ -1,5 +1,7 @@
 """Encoded images ⇄ upright RGB pixels, whatever their orientation and colour mode."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -8,22 +10,26 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from kpdata import geometry
 from kpdata.errors import ImageError
-from kpdata.image_headers import PILLOW_FORMATS, Header, open_with_pillow
+from kpdata.image_headers import PILLOW_FORMATS, Header, open_with_pillow, probe
 from kpdata.schema import ImageRef
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 
-_JPEG = b"\xff\xd8\xff"
-_TURN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_TURN: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
-"""EXIF orientation → what makes the picture upright."""
+"""EXIF orientation → what makes the picture upright. Pillow's own way also asks XMP, which other
+readers ignore."""
+
+_BAND_PIXELS = 1 << 20
 
 
 def stored_bytes(image: ImageRef) -> bytes:
@@ -31,6 +37,28 @@ def stored_bytes(image: ImageRef) -> bytes:
     if image.data is None:
         raise ImageError("image missing", f"{image.name}: this sample carries no image bytes")
     return image.data
+
+
+def decode_stored(image: ImageRef, reduce: int = 1) -> Pixels:
+    """Decode the picture of a sample read from shards, which nobody vouches for.
+
+    Args:
+        image: carries its bytes.
+        reduce: as :func:`decode` takes it.
+
+    Raises:
+        ImageError: there are no bytes, they are no JPEG or PNG of the size that the record states,
+            they hold more than MAX_PIXELS, or do not decode.
+    """
+    data = stored_bytes(image)
+    header = probe(data)
+    if (header.width, header.height) != (image.width, image.height):
+        raise ImageError(
+            "size mismatch",
+            f"{image.name} is {header.width} × {header.height} pixels, but its record says "
+            f"{image.width} × {image.height}",
+        )
+    return decode(data, reduce)
 
 
 def decode(data: bytes, reduce: int = 1) -> Pixels:
@@ -44,6 +72,8 @@ def decode(data: bytes, reduce: int = 1) -> Pixels:
     Raises:
         ImageError: the bytes do not decode.
     """
+    if not data.startswith((_JPEG, _PNG)):  # OpenCV would try its hand at a dozen more formats
+        raise ImageError("image does not decode", "it is neither a JPEG nor a PNG")
     by_codec = reduce > 1 and data.startswith(_JPEG)
     flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduce}") if by_codec else cv2.IMREAD_COLOR_RGB
     try:
@@ -74,22 +104,36 @@ def decode_upright(data: bytes, header: Header) -> Pixels:
     Raises:
         ImageError: the bytes do not decode.
     """
+    try:
+        turn, pixels = _turn_and_pixels(data, header)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
+        raise ImageError("image does not decode", f"{error}") from error
+    return np.ascontiguousarray(_TURN[turn](pixels))
+
+
+def _turn_and_pixels(data: bytes, header: Header) -> tuple[int, Pixels]:
+    """How to turn it, and raw RGB (H, W, 3); nothing of Pillow's is left in memory."""
     formats = PILLOW_FORMATS if header.format == "other" else (header.format.upper(),)
     with open_with_pillow(data, formats) as image:
-        try:
-            return np.ascontiguousarray(_to_rgb8(_upright(image, header)))
-        except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
-            raise ImageError("image does not decode", f"{error}") from error
-
-
-def _upright(image: Image.Image, header: Header) -> Image.Image:
-    """Turned as the header says: Pillow's own way also asks XMP, which other readers ignore."""
-    image.load()
-    turned = isinstance(image, TiffImageFile) or header.orientation == 1  # TIFF turns on loading
-    return image if turned else image.transpose(_TURN[header.orientation])
+        image.load()
+        turned = isinstance(image, TiffImageFile)  # TIFF turns on loading
+        return 1 if turned else header.orientation, _to_rgb8(image)
 
 
 def _to_rgb8(image: Image.Image) -> Pixels:
+    """A band at a time: Pillow's own copies of a large picture would take much memory."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BAND_PIXELS // max(1, width))
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        pixels[top:bottom] = _band_to_rgb8(image.crop((0, top, width, bottom)))
+    return pixels
+
+
+def _band_to_rgb8(image: Image.Image) -> Pixels:
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
         grey = np.clip(np.asarray(image.convert("I")), 0, 0xFFFF) >> 8
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)

@@ -7,7 +7,7 @@ import hashlib
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,12 +24,15 @@ QUARANTINE = "quarantine.jsonl"
 MAX_MANIFEST_BYTES = 64 << 20
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class ShardInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One shard file: what it must hold, to the byte."""
 
     name: str
-    records: int
-    bytes: int
+    records: Count
+    bytes: Count
     sha256: str
 
 
@@ -45,11 +48,11 @@ class SplitInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shards: its files, in order.
     """
 
-    samples: int
-    records: int
-    copies: int
-    instances: int
-    visibility: tuple[tuple[int, int, int], ...]
+    samples: Count
+    records: Count
+    copies: Count
+    instances: Count
+    visibility: tuple[tuple[Count, Count, Count], ...]
     shards: tuple[ShardInfo, ...]
 
 
@@ -92,11 +95,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: SourceInfo
     options: dict[str, Any]
     splits: dict[str, SplitInfo]
-    counts: dict[str, int]
-    quarantine: dict[str, int]
+    counts: dict[str, Count]
+    quarantine: dict[str, Count]
     quarantine_sha256: str
     references: str
-    sizes: dict[str, int]
+    sizes: dict[str, Count]
     software: dict[str, str]
     root_hash: str = ""
 

@@ -5,17 +5,27 @@ on the wire, as an unlabelled keypoint is.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from kpdata.errors import DatasetError, located
-from kpdata.schema import FloatArray, ImageRef, Instance, Sample, View
+from kpdata.schema import MAX_SIDE, FloatArray, ImageRef, Instance, Sample, View
 from kpdata.wire.example_pb2 import Example, Features  # type: ignore[attr-defined]
 
 SCHEMA_VERSION = 1
+
+MAX_INSTANCES = 10_000
+"""In one record; a crowd that large is labelled as one."""
+
+MAX_BESIDE_IMAGE = 16 << 20
+"""Bytes of a record that are not its image's: the labels of MAX_INSTANCES, and more."""
+
+_MAX_FIELDS = 1000
+"""Of one message in a record too large to be parsed on trust."""
 
 
 class Feature(NamedTuple):
@@ -90,17 +100,30 @@ def encode_parts(sample: Sample) -> tuple[bytes, bytes, bytes]:
     Sorted order puts ``image/encoded`` first, so its map entry is spelled out around the bytes and
     protobuf writes the rest behind it.
     """
+    with located(sample.key):
+        _check_extent(len(sample.instances), 0)
     values = _flatten(sample)
     features = Features()
     for name, kind, _ in FEATURES[1:]:
         getattr(features.feature[name], _LISTS[kind]).value.extend(values[name])
     rest = features.SerializeToString(deterministic=True)
+    with located(sample.key):
+        _check_extent(0, len(rest))
     image = sample.image.data or b""
     head = b""
     for opening in (_FIELD_1, _FIELD_1, _IMAGE_KEY + _FIELD_2, _FIELD_1):
         head = opening + _varint(len(head) + len(image)) + head
     head = _FIELD_1 + _varint(len(head) + len(image) + len(rest)) + head
     return head, image, rest
+
+
+def _check_extent(instances: int, beside_image: int) -> None:
+    if instances > MAX_INSTANCES:
+        raise DatasetError(f"{instances:,} instances: at most {MAX_INSTANCES:,} fit one record")
+    if beside_image > MAX_BESIDE_IMAGE:
+        raise DatasetError(
+            f"{beside_image:,} bytes beside the image: at most {MAX_BESIDE_IMAGE:,} fit one record"
+        )
 
 
 def _varint(value: int) -> bytes:
@@ -176,8 +199,10 @@ def decode(data: bytes, num_keypoints: int) -> Sample:
         return _text(name, one(name))
 
     width, height = one("image/width"), one("image/height")
-    if width < 1 or height < 1:
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise DatasetError(f"image/width × image/height is {width} × {height}")
+    if text("image/format") not in ("jpeg", "png"):
+        raise DatasetError(f"image/format is {text('image/format')[:20]!r}: expected jpeg or png")
     return Sample(
         key=text("image/source_id"),
         image=ImageRef(
@@ -202,6 +227,8 @@ def decode(data: bytes, num_keypoints: int) -> Sample:
 
 
 def _parse(data: bytes, num_keypoints: int) -> dict[str, Sequence[Any]]:
+    if len(data) > MAX_BESIDE_IMAGE:
+        _check_extent(0, _beside_longest(data))
     example = Example()
     try:
         example.ParseFromString(data)
@@ -218,6 +245,7 @@ def _parse(data: bytes, num_keypoints: int) -> dict[str, Sequence[Any]]:
             raise DatasetError(f"feature {name} is a {found}, expected a {_LISTS[kind]}")
         values[name] = getattr(feature, _LISTS[kind]).value
     count = len(values["image/object/class/label"])
+    _check_extent(count, 0)
     lengths = {"1": 1, "6": 6, "N": count, "NK": count * num_keypoints}
     for name, _, length in FEATURES:
         expected = lengths[length]
@@ -229,19 +257,58 @@ def _parse(data: bytes, num_keypoints: int) -> dict[str, Sequence[Any]]:
     return values
 
 
+def _beside_longest(data: bytes) -> int:
+    """Bytes of a serialised Example outside its longest value, which an image must be.
+
+    Parsing takes many times the memory of small values, and little more than that of a long one.
+    """
+    start, end = 0, len(data)
+    for _ in ("features", "feature", "map entry's value", "bytes_list", "value"):
+        fields = islice(_fields(data, start, end), _MAX_FIELDS + 1)
+        spans = sorted((b - a, a, b) for a, b in fields)
+        if not spans or len(spans) > _MAX_FIELDS:
+            raise DatasetError("not a tf.train.Example with an image")
+        _, start, end = spans[-1]
+    return len(data) - (end - start)
+
+
+def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of each length-delimited field of the message between two places."""
+    while start < end:
+        _, start = _read_varint(data, start, end)  # all tags that tf.train.Example has on this way
+        length, start = _read_varint(data, start, end)
+        if length > end - start:
+            raise DatasetError("not a tf.train.Example: a field is longer than its message")
+        yield start, start + length
+        start += length
+
+
+def _read_varint(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """The inverse of :func:`_varint`: the value, and where it ends."""
+    value = 0
+    for place in range(start, min(start + 10, end)):
+        value |= (data[place] & 0x7F) << 7 * (place - start)
+        if data[place] < 0x80:
+            return value, place + 1
+    raise DatasetError("not a tf.train.Example: a number without an end")
+
+
 def _instances(
     values: dict[str, Sequence[Any]], num_keypoints: int, width: int, height: int
 ) -> tuple[Instance, ...]:
     size = np.array([width, height], np.float32)
     sides = [values[f"image/object/bbox/{side}"] for side in _BOX_SIDES]
-    boxes = np.array(sides, np.float32).T.reshape(-1, 4) * np.tile(size, 2)  # (N, 4)
     columns = [values[f"image/object/keypoint/{axis}"] for axis in ("x", "y", "visibility")]
     keypoints = np.array(columns, np.float32).T.reshape(-1, num_keypoints, 3)  # (N, K, 3)
-    keypoints[..., :2] *= size
+    with np.errstate(over="ignore", invalid="ignore"):  # Instance refuses what is not finite
+        boxes = np.array(sides, np.float32).T.reshape(-1, 4) * np.tile(size, 2)  # (N, 4)
+        keypoints[..., :2] *= size
 
     def instance(i: int) -> Instance:
         with located(f"instance {i}"):
-            return Instance(
+            if values["image/object/is_crowd"][i] not in (0, 1):
+                raise DatasetError(f"is_crowd is {values['image/object/is_crowd'][i]}")
+            found = Instance(
                 keypoints=keypoints[i],
                 bbox_xyxy=boxes[i] if boxes[i].any() else None,
                 area=values["image/object/area"][i] or None,
@@ -251,6 +318,9 @@ def _instances(
                 id=values["image/object/id"][i],
                 head_size=values["kpdata/object/head_size"][i] or None,
             )
+            if found.num_labelled != (stated := values["image/object/keypoint/num"][i]):
+                raise DatasetError(f"{found.num_labelled} keypoints are labelled, not {stated}")
+            return found
 
     return tuple(map(instance, range(len(keypoints))))
 

@@ -21,6 +21,9 @@ NOT_LABELLED, OCCLUDED, VISIBLE = 0, 1, 2
 WHOLE_IMAGE = -1
 """``View.instance`` of a picture that shows the whole image rather than one instance."""
 
+MAX_SIDE = 2**31 - 1
+"""Pixels: no format's picture is wider or higher."""
+
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -126,12 +129,23 @@ class View:
             raise SchemaError(f"transform must be 6 finite numbers, got {matrix.tolist()}")
         if matrix[0] * matrix[4] == matrix[1] * matrix[3]:
             raise SchemaError(f"transform cannot be inverted: {matrix.tolist()}")
+        for name, low, high in _VIEW_LIMITS:
+            if not low <= getattr(self, name) <= high:
+                raise SchemaError(f"{name} is {getattr(self, name)}: expected {low} to {high}")
         object.__setattr__(self, "transform", matrix.reshape(2, 3))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, View) and pack(self) == pack(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+_VIEW_LIMITS = (
+    ("source_width", 1, 2**63 - 1),
+    ("source_height", 1, 2**63 - 1),
+    ("copy", 0, MAX_SIDE),
+    ("instance", WHOLE_IMAGE, MAX_SIDE),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,11 +177,11 @@ class Sample:
         """Decode the picture: (H, W, 3) uint8 RGB.
 
         Raises:
-            ImageError: the sample carries no bytes, or they do not decode.
+            ImageError: the sample carries no bytes, they do not decode, or are of another size.
         """
         from kpdata import images
 
-        return images.decode(images.stored_bytes(self.image))
+        return images.decode_stored(self.image)
 
 
 class Rejected(NamedTuple):

@@ -1,5 +1,6 @@
 """Reading a shard folder, without TensorFlow or Beam."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Self
 
 from kpdata import records, tfrecord
 from kpdata.errors import DatasetError, located
-from kpdata.manifest import Manifest, ShardInfo, read_manifest
+from kpdata.manifest import Manifest, ShardInfo, compute_root_hash, read_manifest
 from kpdata.schema import Sample
 from kpdata.skeletons import Skeleton
 
@@ -50,9 +51,15 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Open a folder that holds ``kpdata.json``; DatasetError where it does not."""
-        folder = Path(folder)
-        return cls(folder, read_manifest(folder))
+        """Open a folder that holds ``kpdata.json``; the shards are not looked at yet.
+
+        Raises:
+            DatasetError: there is no manifest, or it does not match its own root hash.
+        """
+        dataset = cls(Path(folder), read_manifest(Path(folder)))
+        if compute_root_hash(dataset.manifest) != dataset.manifest.root_hash:
+            raise DatasetError(f"{folder}: the manifest was changed: see `kpdata verify {folder}`")
+        return dataset
 
     @property
     def skeleton(self) -> Skeleton:
@@ -72,12 +79,26 @@ class Dataset:
         return Split(self, split)
 
     def read_shard(self, shard: ShardInfo) -> Iterator[tuple[int, Sample]]:
-        """Yield (offset, sample) for every record of one shard, checking each CRC."""
+        """Yield (offset, sample) for every record of one shard.
+
+        Raises:
+            DatasetError, SchemaError: a damaged record, before it is yielded; or, behind the last
+                one, the file is not the one that the manifest describes.
+        """
         path = self.shard_path(shard)
-        for number, (offset, payload) in enumerate(tfrecord.read(path)):
-            with located(f"{path}: record {number} at byte {offset}"):
+        digest, found = hashlib.sha256(), 0
+        for offset, payload in tfrecord.read(path, digest=digest):
+            with located(f"{path}: record {found} at byte {offset}"):
                 sample = records.decode(payload, len(self.skeleton))
             yield offset, sample
+            found += 1
+        if found != shard.records:
+            raise DatasetError(f"{path} holds {found} records, the manifest says {shard.records}")
+        if digest.hexdigest() != shard.sha256:
+            raise DatasetError(
+                f"{path}: its {found} records are whole, but its sha256 differs from the "
+                "manifest's: it is another file"
+            )
 
     def shard_path(self, shard: ShardInfo) -> Path:
         """Where a shard is; DatasetError when its file is missing."""
@@ -91,9 +112,16 @@ class Dataset:
         return f"{RECORD_SCHEME}{offset}:{len(self.skeleton)}:{self.shard_path(shard)}"
 
 
+def name_of(uri: str) -> str:
+    """What a message calls the record that ``uri`` names."""
+    offset, _, path = uri.removeprefix(RECORD_SCHEME).split(":", 2)
+    return f"{path}: record at byte {offset}"
+
+
 def read_record(uri: str) -> Sample:
     """The sample of the one record that ``uri`` names; DatasetError where it is damaged."""
     offset, num_keypoints, path = uri.removeprefix(RECORD_SCHEME).split(":", 2)
     for _, payload in tfrecord.read(path, int(offset)):
-        return records.decode(payload, int(num_keypoints))
+        with located(name_of(uri)):
+            return records.decode(payload, int(num_keypoints))
     raise DatasetError(f"{path}: no record at byte {offset}: the file is cut short")

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, SchemaError, located
 
 Pair = tuple[str, str]
@@ -165,7 +166,7 @@ def load_skeleton(path: str | Path) -> Skeleton:
     """
     with located(str(path)):
         try:
-            data = Path(path).read_bytes()
+            data = read_bounded(Path(path))
         except OSError as error:
             raise FormatError(f"cannot read the skeleton: {error.strerror}") from error
         try:
@@ -173,7 +174,7 @@ def load_skeleton(path: str | Path) -> Skeleton:
         except msgspec.ValidationError as error:
             known = ", ".join(Skeleton.__struct_fields__)
             raise SchemaError(f"{error}; a skeleton's keys are {known}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FormatError(f"not a JSON file: {error}") from error
 
 

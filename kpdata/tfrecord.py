@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Protocol, Self
 
 import google_crc32c
 
 from kpdata.errors import DatasetError
 
-MAX_RECORD_BYTES = 1 << 30
+MAX_RECORD_BYTES = 320 << 20
+"""No record is longer: a picture of a hundred million pixels fits, however badly it compresses."""
+
 _MASK = 0xA282EAD8
 _FRAME_BYTES = 16
 _FLUSH_BYTES = 1 << 20
@@ -63,8 +65,17 @@ class Writer:
         self._flushing: Future[None] | None = None
 
     def write(self, *parts: bytes) -> None:
-        """Append one record, whose payload is the parts joined."""
+        """Append one record, whose payload is the parts joined.
+
+        Raises:
+            DatasetError: it is longer than any reader would take it.
+        """
         length = sum(map(len, parts))
+        if length > MAX_RECORD_BYTES:
+            raise DatasetError(
+                f"{self.path}: record {self.records} of {length:,} bytes: at most "
+                f"{MAX_RECORD_BYTES:,} can be read back: give smaller images"
+            )
         header = struct.pack("<Q", length)
         header += struct.pack("<I", _masked_crc(header))
         self._waiting += (header, *parts, struct.pack("<I", _masked_crc(*parts)))
@@ -134,8 +145,22 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
-def read(path: str | Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+class Digest(Protocol):
+    """What hashlib gives."""
+
+    def update(self, data: bytes, /) -> None:
+        """Hash more."""
+
+
+def read(
+    path: str | Path, start: int = 0, digest: Digest | None = None
+) -> Iterator[tuple[int, bytes]]:
     """Yield (offset, payload) of every record from byte ``start`` on, checking each CRC.
+
+    Args:
+        path: the file.
+        start: where a record begins.
+        digest: is given all bytes that were read by the time a record is yielded.
 
     Raises:
         DatasetError: a record is cut, damaged or claims an impossible length; the message names
@@ -146,25 +171,31 @@ def read(path: str | Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
         offset, number = start, 0
         file.seek(start)
         while offset < size:
-            payload = _read_one(file, size - offset, f"{path}: record {number} at byte {offset}")
+            place = f"{path}: record {number} at byte {offset}"
+            header, payload, footer = _read_one(file, size - offset, place)
+            if digest:
+                for part in (header, payload, footer):
+                    digest.update(part)
             yield offset, payload
             offset += len(payload) + _FRAME_BYTES
             number += 1
 
 
-def _read_one(file: BinaryIO, available: int, place: str) -> bytes:
+def _read_one(file: BinaryIO, available: int, place: str) -> tuple[bytes, bytes, bytes]:
     header = file.read(12)
     if len(header) < 12:
         raise DatasetError(f"{place}: the file is cut short")
     length, length_crc = struct.unpack("<QI", header)
     if _masked_crc(header[:8]) != length_crc:
         raise DatasetError(f"{place}: the length's CRC does not match: the file is damaged")
-    if length > min(available - _FRAME_BYTES, MAX_RECORD_BYTES):
+    if length > available - _FRAME_BYTES:
         raise DatasetError(f"{place}: claims {length:,} bytes, more than the file holds")
+    if length > MAX_RECORD_BYTES:
+        raise DatasetError(f"{place}: claims {length:,} bytes: at most {MAX_RECORD_BYTES:,}")
     payload = file.read(length)
     footer = file.read(4)
     if len(payload) < length or len(footer) < 4:
         raise DatasetError(f"{place}: the file is cut short")
     if struct.unpack("<I", footer)[0] != _masked_crc(payload):
         raise DatasetError(f"{place}: the payload's CRC does not match: the file is damaged")
-    return payload
+    return header, payload, footer

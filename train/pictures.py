@@ -1,10 +1,11 @@
 """A square picture for each instance: what the trainer learns from and the evaluation looks at."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
-from itertools import islice
+from threading import Lock
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -13,11 +14,11 @@ import psutil
 
 from kpdata import geometry, images
 from kpdata.errors import DatasetError, located
+from kpdata.formats.source import LARGEST
 from kpdata.framing import Framing, why_not_shown
 from kpdata.geometry import Affine, apply_affine
-from kpdata.image_headers import probe
 from kpdata.schema import WHOLE_IMAGE, FloatArray, Instance, Sample
-from kpdata.shards import Dataset, read_record
+from kpdata.shards import Dataset, name_of, read_record
 from kpdata.skeletons import Skeleton
 
 Indices = npt.NDArray[np.integer[Any]]
@@ -25,7 +26,10 @@ Indices = npt.NDArray[np.integer[Any]]
 _MEMORY_SHARE = 1 / 3
 """Of what is free; while they are put in one array, they are there twice."""
 
-_AT_A_TIME = 256
+_AT_A_TIME, _BYTES_AT_A_TIME = 256, 256 << 20
+_LARGE = 16_000_000
+_one_large = Lock()
+"""Pictures of more pixels are decoded one by one, not one by each thread."""
 
 
 class ImageStore(Protocol):
@@ -160,12 +164,11 @@ def load(
     rows: list[_Row] = []
     cut: set[bool] = set()
     with ThreadPoolExecutor() as pool:
-        pairs = _rows(dataset, split, framing, side, copies, counts)
-        while some := list(islice(pairs, _AT_A_TIME)):
+        for some in _in_batches(_rows(dataset, split, framing, side, copies, counts)):
             rows += [row for row, _ in some]
             cut |= {_is_whole(sample) for _, sample in some}
             if kept is not None and len(rows) * side * side * 3 <= budget:
-                kept += pool.map(lambda pair: _picture(pair[1], pair[0].place.affine, side), some)
+                kept += pool.map(lambda pair: _placed(pair[1], pair[0].place, side), some)
             else:
                 kept = None
             if on_read:
@@ -176,6 +179,20 @@ def load(
     places = [row.place for row in rows]
     store = _OnDisk(places, side) if kept is None else np.stack(kept)
     return _pictures(dataset, rows, side, _describe(framing, cut), store, counts)
+
+
+def _in_batches(pairs: Iterable[tuple[_Row, Sample]]) -> Iterator[list[tuple[_Row, Sample]]]:
+    """As many at a time as threads can be busy with, but no more bytes than memory has to spare."""
+    some: list[tuple[_Row, Sample]] = []
+    size = 0
+    for pair in pairs:
+        some.append(pair)
+        size += len(images.stored_bytes(pair[1].image))
+        if len(some) == _AT_A_TIME or size >= _BYTES_AT_A_TIME:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _rows(
@@ -190,7 +207,7 @@ def _rows(
                 if reason := why_not_shown(instance):
                     counts[f"instances not shown: {reason}"] += 1
                 else:
-                    with located(f"{dataset.folder / shard.name}: record at byte {offset}"):
+                    with located(name_of(uri)):
                         yield _row(sample, instance, number, uri, framing, side), sample
 
 
@@ -205,6 +222,9 @@ def _row(
     else:
         number = view.instance
         affine = geometry.resize_affine(width, height, side)
+    in_source = apply_affine(geometry.invert(view.transform), instance.xy)
+    if not (np.abs(np.concatenate([instance.xy, in_source])) <= LARGEST).all():
+        raise DatasetError(f"instance {number}: a keypoint beyond {LARGEST:g} pixels")
     to_source = geometry.invert(geometry.compose(affine, view.transform))
     source_size = view.source_width, view.source_height
     return _Row(
@@ -228,12 +248,15 @@ def _is_whole(sample: Sample) -> bool:
     return sample.view is None or sample.view.instance == WHOLE_IMAGE
 
 
+def _placed(sample: Sample, place: _Place, side: int) -> images.Pixels:
+    with located(name_of(place.uri)):
+        return _picture(sample, place.affine, side)
+
+
 def _picture(sample: Sample, affine: Affine, side: int) -> images.Pixels:
-    data = images.stored_bytes(sample.image)
-    with located(sample.key):
-        probe(data)
-        shrink = geometry.shrink_for(affine)
-        pixels = images.decode(data, shrink)
+    shrink = geometry.shrink_for(affine)
+    with located(sample.key), _room_for(sample):
+        pixels = images.decode_stored(sample.image, shrink)
     if (
         shrink == 1
         and pixels.shape == (side, side, 3)
@@ -244,6 +267,11 @@ def _picture(sample: Sample, affine: Affine, side: int) -> images.Pixels:
     return geometry.warp(geometry.with_spare_channel(pixels), shrunk, side, side)
 
 
+def _room_for(sample: Sample) -> AbstractContextManager[object]:
+    large = cast(int, sample.image.width) * cast(int, sample.image.height) > _LARGE
+    return _one_large if large else nullcontext()
+
+
 class _OnDisk:
     """Pictures that do not fit in memory, decoded when asked for."""
 
@@ -252,7 +280,7 @@ class _OnDisk:
 
     def __getitem__(self, indices: Indices) -> images.Pixels:
         places = [self._places[i] for i in indices]
-        return np.stack([_picture(read_record(p.uri), p.affine, self._side) for p in places])
+        return np.stack([_placed(read_record(p.uri), p, self._side) for p in places])
 
 
 def _pictures(

@@ -44,7 +44,7 @@ class Predictor:
         """
         folder = RunFolder(path)
         config, info, best = folder.config(), folder.info(), folder.state().best
-        if best is None:
+        if best is None or not best.heads:
             raise TrainingError(f"{path} has no weights yet: no epoch is validated")
         return cls(path, config, info, best)
 

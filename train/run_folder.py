@@ -21,16 +21,19 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kpdata.errors import SchemaError, TrainingError
+from kpdata.bounded import read_bounded
+from kpdata.errors import KpdataError, SchemaError, TrainingError
 from kpdata.framing import Framing
 from kpdata.manifest import write_atomically
 from kpdata.skeletons import Skeleton
 from kpdata.tfrecord import temporary_beside
-from kpdata.train.config import TrainConfig
+from kpdata.train.config import LARGEST_INPUT, SMALLEST_INPUT, TrainConfig
 
 T = TypeVar("T")
 
 WEIGHTS = ".weights.h5"
+_MOST_BYTES = 64 << 20
+_HEADS = ("heatmap", "coordinates")
 
 
 class RunInfo(msgspec.Struct, frozen=True):
@@ -100,6 +103,13 @@ class Best(msgspec.Struct, frozen=True):
     input_size: int
     heads: tuple[str, ...]
     scores: dict[str, float]
+
+    def __post_init__(self) -> None:
+        """Raise SchemaError where no model can be built of it."""
+        if not SMALLEST_INPUT <= self.input_size <= LARGEST_INPUT:
+            raise SchemaError(f"best.input_size is {self.input_size}")
+        if not set(self.heads) <= set(_HEADS):
+            raise SchemaError(f"best.heads is {self.heads}: expected some of {', '.join(_HEADS)}")
 
 
 class State(msgspec.Struct, frozen=True):
@@ -216,13 +226,15 @@ class RunFolder:
     def _read(self, name: str, kind: type[T]) -> T:
         path = self.path / name
         try:
-            return msgspec.json.decode(path.read_bytes(), type=kind)
+            return msgspec.json.decode(read_bounded(path, _MOST_BYTES), type=kind)
         except FileNotFoundError:
             raise TrainingError(
                 f"{self.path} is no training run: {name} is missing. Start one with "
                 "kpdata train SHARDS --out FOLDER"
             ) from None
-        except (msgspec.MsgspecError, UnicodeDecodeError, SchemaError) as error:
+        except OSError as error:
+            raise TrainingError(f"{path}: cannot be read: {error.strerror}") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KpdataError) as error:
             raise TrainingError(f"{path} is damaged: {error}") from error
 
     def _write(self, name: str, value: Any) -> None:

@@ -8,9 +8,11 @@ import msgspec
 from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json
-from kpdata.manifest import Manifest, read_manifest
+from kpdata.manifest import Manifest
 from kpdata.mapping import MappedKeypoint
+from kpdata.shards import Dataset
 
+_DEEPEST = 10
 _SIZES = ("min_width", "max_width", "min_height", "max_height")
 
 
@@ -25,7 +27,7 @@ def command(shards: Path, as_json: bool) -> None:
       kpdata inspect shards/
       kpdata inspect shards/ --json
     """
-    manifest = read_manifest(shards)
+    manifest = Dataset.open(shards).manifest
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode())
     else:
@@ -115,7 +117,7 @@ def _provenance(manifest: Manifest) -> list[tuple[str, str]]:
     return rows
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+def _plain(value: object, level: int = 0) -> str:
+    if isinstance(value, dict) and level < _DEEPEST:
+        return ", ".join(f"{key} {_plain(item, level + 1)}" for key, item in value.items())
     return "-" if value is None else str(value)

@@ -14,7 +14,7 @@ from kpdata.formats import json_stream
 from kpdata.formats.source import LARGEST, LARGEST_AREA
 
 _BATCH = 1000
-_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 _TABLES = """
@@ -37,23 +37,23 @@ _ROWS = """
 class Category(msgspec.Struct):
     """An element of ``categories``."""
 
-    id: _Int64
+    id: Int64
     name: str
     keypoints: tuple[str, ...] = ()
     skeleton: list[tuple[int, int]] | None = None
 
 
 class _Image(msgspec.Struct):
-    id: _Int64
+    id: Int64
     file_name: str
     width: _Size | None = None
     height: _Size | None = None
 
 
 class _Annotation(msgspec.Struct):
-    id: _Int64
-    image_id: _Int64
-    category_id: _Int64
+    id: Int64
+    image_id: Int64
+    category_id: Int64
     keypoints: list[float] | None = None
     bbox: list[float] | None = None
     area: float | None = None
@@ -159,12 +159,13 @@ class Index:
                 f"{self._path}: $.annotations[{lost[0]}].image_id: no image has the id {lost[1]}: "
                 "add the image or remove the annotation"
             )
-        known = [category.id for category in self.categories]
-        for position, number in enumerate(known):
-            if number in known[:position]:
+        known: set[int] = set()
+        for position, category in enumerate(self.categories):
+            if category.id in known:
                 raise FormatError(
-                    f"{self._path}: $.categories[{position}].id: {number} stands twice"
+                    f"{self._path}: $.categories[{position}].id: {category.id} stands twice"
                 )
+            known.add(category.id)
 
     def _first(self, query: str) -> Any:
         return self._db.execute(query).fetchone()

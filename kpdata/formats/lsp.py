@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.errors import FormatError
+from kpdata.errors import FormatError, located
+from kpdata.formats import matlab
 from kpdata.formats.source import LARGEST, Source, find_images, image_ref, require_file
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray, Instance, Rejected, Sample
 from kpdata.skeletons import LSP14
 
-MAX_BYTES = 256 << 20
-"""Larger files are refused: the real ones hold under 4 MiB."""
+MAX_BYTES = 64 << 20
+"""Larger files are refused, inflated or not: the real ones hold under 4 MiB."""
 
 _SHAPES = {"lsp": (3, 14), "lspet": (14, 3)}
 _OTHER = {"lsp": "lspet", "lspet": "lsp"}
-_NUMERIC = {"double", "single"} | {f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)}
 _OFFICIAL_COUNT, _OFFICIAL_TRAIN = 2000, 1000
 
 
@@ -99,66 +99,29 @@ def _samples(
 
 
 def _load(path: Path, name: str) -> FloatArray:
-    """``joints`` as float64, (3, 14, N) or (14, 3, N) as the format ``name`` has it.
-
-    The header is checked before anything is loaded: scipy.io is not made for hostile files.
-    """
+    """``joints`` as float64, (3, 14, N) or (14, 3, N) as the format ``name`` has it."""
     require_file(path)
     try:
-        with path.open("rb") as file:
-            _check_size_and_version(path, file.read(8))
-            file.seek(0)
-            shape = _declared_shape(path, file, name)
-            file.seek(0)
-            joints = _scipy_io().loadmat(file, variable_names=["joints"])["joints"]
-    except FormatError:
-        raise
-    except NotImplementedError as error:
-        raise FormatError(_too_new(path)) from error
-    except Exception as error:  # scipy lets through whatever it stumbles over in a damaged file
-        if isinstance(error, OSError) and error.strerror:  # the system's own, not scipy's
-            raise FormatError(f"{path}: cannot read: {error.strerror}") from error
-        raise FormatError(
-            f"{path}: not a MATLAB file, or a damaged one ({error}): download it again"
-        ) from error
-    if joints.dtype.kind not in "fiu" or joints.size != np.prod(shape):
-        raise FormatError(f"{path}: joints is not the array of numbers that its header declares")
-    points: FloatArray = joints.reshape(shape).astype(np.float64)
-    return points
-
-
-def _check_size_and_version(path: Path, magic: bytes) -> None:
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise FormatError(f"{path}: {size} bytes: expected at most {MAX_BYTES} for a joints.mat")
-    if not magic:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise FormatError(
+                f"{path}: {size} bytes: expected at most {MAX_BYTES} for a joints.mat"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path}: cannot read: {error.strerror}") from error
+    if not data:
         raise FormatError(f"{path}: is empty: download it again")
-    if magic == b"\x89HDF\r\n\x1a\n":
-        raise FormatError(_too_new(path))
+    with located(str(path)):
+        joints = matlab.read_array(data, "joints", MAX_BYTES)
+        return joints.reshape(_full_shape(joints.shape, name))
 
 
-def _declared_shape(path: Path, file: object, name: str) -> tuple[int, ...]:
-    declared = {key: (shape, kind) for key, shape, kind in _scipy_io().whosmat(file)}
-    if "joints" not in declared:
-        found = ", ".join(declared) or "nothing"
-        raise FormatError(f"{path}: has no variable 'joints', it holds {found}")
-    shape, kind = declared["joints"]
-    if kind not in _NUMERIC:
-        raise FormatError(f"{path}: joints is a MATLAB {kind}: expected an array of numbers")
-    full = (*shape, 1) if len(shape) == 2 else tuple(shape)  # MATLAB drops a last axis of 1
-    if len(full) == 3 and full[:2] == _SHAPES[name] and 0 < np.prod(full) * 8 <= MAX_BYTES:
+def _full_shape(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    full = (*shape, 1) if len(shape) == 2 else shape  # MATLAB drops a last axis of 1
+    if len(full) == 3 and full[:2] == _SHAPES[name] and full[2]:
         return full
     wanted = str(_SHAPES[name]).replace(")", ", N)")
     other = _OTHER[name]
     hint = f": this is {other}'s, read it as {other}" if full[:2] == _SHAPES[other] else ""
-    raise FormatError(f"{path}: joints has shape {tuple(shape)}, {name}'s is {wanted}{hint}")
-
-
-def _too_new(path: Path) -> str:
-    return f"{path}: a MATLAB v7.3 (HDF5) file: resave it in MATLAB with save(..., '-v7')"
-
-
-def _scipy_io() -> Any:
-    import scipy.io
-
-    return scipy.io
+    raise FormatError(f"joints has shape {shape}, {name}'s is {wanted}{hint}")

@@ -16,6 +16,7 @@ import kpdata as library
 from kpdata.cli.inspect import show
 from kpdata.cli.main import COMMANDS
 from kpdata.formats import FORMATS
+from kpdata.manifest import read_manifest, write_manifest
 from kpdata.mapping import map_by_name
 from kpdata.skeletons import COCO17, MPII16
 
@@ -151,11 +152,12 @@ def test_inspect_shows_where_each_mapped_keypoint_comes_from(
 
 
 def manifest_of(shards: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """A folder that holds the changed manifest of ``shards`` and nothing else."""
+    """A folder that holds the changed manifest of ``shards``, sealed anew, and nothing else."""
     content = json.loads((shards / "kpdata.json").read_text())
     change(content)
     folder.mkdir()
     (folder / "kpdata.json").write_text(json.dumps(content))
+    write_manifest(folder, read_manifest(folder))
     return folder
 
 

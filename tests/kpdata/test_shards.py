@@ -95,12 +95,13 @@ def test_a_damaged_record_is_named_with_shard_number_and_offset(shards):
         list(dataset["train"])
 
 
-def test_a_record_of_another_skeleton_is_named_with_shard_number_and_offset(shards):
+def test_a_record_of_another_skeleton_is_named_with_shard_number_and_offset(shards, reseal):
     content = json.loads((shards / "kpdata.json").read_text())
     content["skeleton"] = {"name": "two", "keypoints": ["a", "b"]}
     for split in content["splits"].values():
         split["visibility"] = split["visibility"][:2]
     (shards / "kpdata.json").write_text(json.dumps(content))
+    reseal(shards)
     with pytest.raises(
         DatasetError, match=r"tfrecord: record 0 at byte 0: feature \S+ has \d+ values, expected"
     ):

@@ -9,12 +9,16 @@ from typing import Generic, TypeVar
 import msgspec
 import numpy as np
 
+from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError
 from kpdata.formats import json_stream
+from kpdata.formats.coco_index import Int64
 from kpdata.formats.source import LARGEST
 from kpdata.schema import FloatArray
 
 T = TypeVar("T")
+
+_MOST_BYTES = 256 << 20
 
 _FORMS = (
     'a COCO file ({"images": [...], "annotations": [...]}), COCO detections ([{"image_id": 1, '
@@ -61,15 +65,15 @@ class ByName(Generic[T]):
 
 
 class _Image(msgspec.Struct):
-    id: int
+    id: Int64
     file_name: str
 
 
 class _Annotation(msgspec.Struct):
-    image_id: int
+    image_id: Int64
     bbox: tuple[float, float, float, float] | None = None
     score: float = 1.0
-    category_id: int = 1
+    category_id: Int64 = 1
     iscrowd: bool | int = 0
 
 
@@ -99,7 +103,7 @@ def read_boxes(path: Path, image_ids: Mapping[str, int] | None = None) -> ByName
         FormatError: the file is none of these, or a box is not one; the message says where.
     """
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, _MOST_BYTES)
     except OSError as error:
         raise FormatError(f"{path}: cannot read: {error.strerror}") from error
     start = data.lstrip()[:1]
@@ -112,7 +116,7 @@ def read_boxes(path: Path, image_ids: Mapping[str, int] | None = None) -> ByName
         raise FormatError(f"{path}: holds no boxes: expected {_FORMS}")
     try:
         plain = msgspec.json.decode(data, type=dict[str, list[tuple[float, float, float, float]]])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _by_image(path, _annotations(path), read_image_ids(path))
     return ByName(
         {

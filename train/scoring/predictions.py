@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kpdata.errors import DatasetError
+from kpdata.manifest import Count
 from kpdata.metrics import Poses
 from kpdata.schema import FloatArray
 from kpdata.skeletons import Skeleton
@@ -129,7 +130,7 @@ class Recorded:
 
 class _Prediction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     source_id: str
-    instance: int
+    instance: Count
     keypoints: list[Triple]
     head: str
     floor: list[Triple]
@@ -145,7 +146,7 @@ class _Prediction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
 
 class _Truth(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     source_id: str
-    instance: int
+    instance: Count
     keypoints: list[Triple]
     image_size: tuple[float, float]
     area: float | None = None
@@ -261,7 +262,7 @@ def _read(path: Path, kind: type[T]) -> list[T]:
                 lines.append(decoder.decode(line))
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing: `kpdata evaluate` writes it") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{path}: line {len(lines) + 1}: {error}") from error
     if not lines:
         raise DatasetError(f"{path} is empty")

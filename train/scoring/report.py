@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from kpdata.errors import DatasetError, SchemaError
+from kpdata.bounded import read_bounded
+from kpdata.errors import DatasetError, FormatError, SchemaError
 from kpdata.framing import CropFrom
 from kpdata.manifest import Manifest, file_sha256
 from kpdata.metrics import Score
@@ -22,6 +23,7 @@ from kpdata.train.run_folder import RunInfo
 from kpdata.train.scoring.predictions import PREDICTIONS, TRUTH, Decode
 
 METRICS = "metrics.json"
+_MOST_BYTES = 64 << 20
 CURVE, BARS, SHEETS = "pck_curve.png", "keypoints.png", ("best", "median", "worst")
 FILES = (PREDICTIONS, TRUTH, CURVE, BARS, *(f"sheet-{which}.png" for which in SHEETS), METRICS)
 """What an evaluation leaves, in the order of appearance: metrics.json vouches for the others."""
@@ -97,13 +99,16 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def by_keypoint(self) -> dict[str, Score]:
         """Head, or ``mean pose`` for the floor → its first score that is told by keypoint.
 
-        That is PCK@0.2 wherever there is a reference length.
+        That is PCK@0.2 wherever there is a reference length. DatasetError where there is none.
         """
         named = {**self.heads, MEAN_POSE: self.floor}
-        return {
-            name: next(s for s in scores if tuple(s.parts) == self.skeleton.keypoints)
-            for name, scores in named.items()
-        }
+        return {name: self._told_by_keypoint(name, scores) for name, scores in named.items()}
+
+    def _told_by_keypoint(self, name: str, scores: tuple[Score, ...]) -> Score:
+        for score in scores:
+            if tuple(score.parts) == self.skeleton.keypoints:
+                return score
+        raise DatasetError(f"{METRICS}: no score of {name!r} is told by keypoint")
 
     def json(self) -> bytes:
         """As ``metrics.json`` holds it."""
@@ -113,11 +118,16 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_report(path: Path) -> Report:
     """Read ``metrics.json``; DatasetError where it is missing or none."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
+        report = msgspec.json.decode(read_bounded(path, _MOST_BYTES), type=Report)
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing: `kpdata evaluate` writes it") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SchemaError) as error:
+    except (
+        msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError, SchemaError
+    ) as error:  # fmt: skip
         raise DatasetError(f"{path}: not scores of this version: {error}") from error
+    if report.primary not in report.heads:
+        raise DatasetError(f"{path}: holds no scores of its primary head {report.primary!r}")
+    return report
 
 
 def evaluation_folder(run: Path, split: str) -> Path:

@@ -28,7 +28,7 @@ def far_box(instance):
     ],
 )
 def test_numbers_that_no_picture_has_reject_their_record_alone(
-    tiny_shards, tmp_path, spoil, reason, detail
+    tiny_shards, tmp_path, spoil, reason, detail, reseal
 ):
     shutil.copytree(tiny_shards, tmp_path / "shards")
     dataset = Dataset.open(tmp_path / "shards")
@@ -38,6 +38,7 @@ def test_numbers_that_no_picture_has_reject_their_record_alone(
     with tfrecord.Writer(dataset.shard_path(shard)) as writer:
         for sample in samples:
             writer.write(records.encode(sample))
+    reseal(tmp_path / "shards")
     found = list(formats.read("shards", tmp_path / "shards").samples)
     (bad,) = [item for item in found if isinstance(item, Rejected)]
     assert (bad.key, bad.reason) == (samples[0].key, reason)

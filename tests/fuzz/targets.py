@@ -1,0 +1,348 @@
+"""Everything that reads what somebody else may have written, each with its seeds and mutator.
+
+A target's ``check`` returns when the input is accepted, and raises KpdataError when it is refused;
+whatever else it does is a finding.
+"""
+
+import os
+import re
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import msgspec
+import mutate
+import seeds
+from mutate import Mutator
+
+from kpdata import formats, images, manifest, records, shards, skeletons, tfds, tfrecord, verify
+from kpdata.errors import KpdataError
+from kpdata.formats.source import Source
+from kpdata.image_headers import probe
+from kpdata.schema import Sample
+
+Check = Callable[[bytes], object]
+
+_MOST_PICTURES = 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader under attack.
+
+    Attributes:
+        seeds: makes the valid inputs.
+        mutate: makes hostile ones of them.
+        prepare: takes an empty folder and gives the check.
+        share: how many inputs it gets, of all targets' together.
+    """
+
+    seeds: Callable[[], Sequence[bytes]]
+    mutate: Mutator
+    prepare: Callable[[Path], Check]
+    share: float
+
+
+def _drain(source: Source) -> None:
+    for _ in source.samples:
+        pass
+
+
+def _lsp(name: str, folder: Path) -> Check:
+    (folder / "images").mkdir()
+    path = folder / "joints.mat"
+
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        _drain(formats.read(name, path))
+
+    return check
+
+
+def _coco(folder: Path) -> Check:
+    (folder / "images").mkdir()
+    path = folder / "annotations.json"
+
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        category = "person" if len(data) % 2 else None
+        _drain(formats.read("coco", path, images=folder / "images", category=category))
+
+    return check
+
+
+def _per_image(style: str, folder: Path) -> Check:
+    """The input is the first of two files, so that it decides the style and the skeleton."""
+    for name in ("a", "b"):
+        (folder / f"{name}.jpg").write_bytes(b"")
+    (folder / "b.json").write_bytes(seeds.per_image(style)[0])
+    known = None if style == "named" else seeds.SKELETON
+
+    def check(data: bytes) -> None:
+        (folder / "a.json").write_bytes(data)
+        given = style if len(data) % 2 else None
+        _drain(formats.read("json", folder, skeleton=known, style=given))
+
+    return check
+
+
+def _file(name: str, read: Callable[[Path], object], folder: Path) -> Check:
+    path = folder / name
+
+    def check(data: bytes) -> object:
+        path.write_bytes(data)
+        return read(path)
+
+    return check
+
+
+def _skeleton(path: Path) -> None:
+    skeleton = skeletons.load_skeleton(path)
+    assert len(skeleton.flip_index) == len(skeleton)
+    assert skeleton.edge_index.shape == (len(skeleton.edges), 2)
+
+
+def _augmentation(path: Path) -> None:
+    from kpdata.augment import load_config
+
+    load_config(path)
+
+
+def _record(folder: Path) -> Check:
+    return lambda data: records.decode(data, len(seeds.SKELETON))
+
+
+def _tfrecord(path: Path) -> None:
+    for _ in tfrecord.read(path):
+        pass
+
+
+def _manifest(path: Path) -> None:
+    found = manifest.read_manifest(path.parent)
+    tfds.metadata(found)
+    for split in found.splits:
+        len(shards.Dataset(path.parent, found)[split])
+
+
+def _inspect(path: Path) -> None:
+    from kpdata.cli.inspect import show
+
+    dataset = shards.Dataset.open(path.parent)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        show(dataset.manifest, path.parent)
+
+
+_ROOT = re.compile(rb'("root_hash":\s*)"[^"]*"')
+
+
+def _resealed(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    """A changed manifest, mostly with the root hash that fits."""
+    changed = mutate.json_text(rng, data, others)
+    if rng.random() < 0.8:
+        try:
+            found = msgspec.json.decode(changed, type=manifest.Manifest)
+            root = manifest.compute_root_hash(found)
+        except (msgspec.MsgspecError, ValueError, KpdataError, RecursionError):
+            return changed
+        changed = _ROOT.sub(rb'\1"' + root.encode() + b'"', changed)
+    return changed
+
+
+def _forged(folder: Path) -> Check:
+    """A shard, in a folder whose manifest fits it in length, sha256 and root hash; or not.
+
+    Then everything that reads shard folders has a go.
+    """
+    sound = seeds.shards()[0]
+
+    def check(data: bytes) -> None:
+        (folder / seeds.SHARD).write_bytes(data)
+        described = data if len(data) % 4 else sound
+        try:
+            count = len(mutate.unframe(data))
+        except struct.error:  # an odd end
+            count = 4
+        sealed = seeds.manifest_of(described, count)
+        manifest.write_atomically(folder / "kpdata.json", msgspec.json.encode(sealed), False)
+        refused = [each for each in (_iterate, _convert, _learn) if not _accepts(each, folder)]
+        verify.verify(folder)
+        if refused:
+            raise KpdataError(f"refused by {refused}")
+
+    return check
+
+
+def _accepts(read: Callable[[Path], object], folder: Path) -> bool:
+    try:
+        read(folder)
+    except KpdataError:
+        return False
+    return True
+
+
+def _iterate(folder: Path) -> None:
+    dataset = shards.Dataset.open(folder)
+    for number, sample in enumerate(dataset["train"]):
+        if number < _MOST_PICTURES:
+            _shown(sample)
+
+
+def _shown(sample: Sample) -> None:
+    seen = sample.pixels()
+    assert seen.shape == (sample.image.height, sample.image.width, 3), "not what the record states"
+
+
+def _convert(folder: Path) -> None:
+    _drain(formats.read("shards", folder))
+
+
+def _learn(folder: Path) -> None:
+    from kpdata.train.pictures import Framing, load
+
+    load(shards.Dataset.open(folder), "train", Framing("keypoints"), 16, memory=1 << 20)
+
+
+def _header(folder: Path) -> Check:
+    return probe
+
+
+def _picture(folder: Path) -> Check:
+    def check(data: bytes) -> None:
+        header = probe(data)
+        if header.storable:
+            seen = images.decode(data)
+            assert seen.shape == (header.height, header.width, 3), "not what the header states"
+        seen = images.decode_upright(data, header)
+        assert seen.shape[1::-1] == header.upright_size, "not what the header states"
+
+    return check
+
+
+def _boxes(path: Path) -> None:
+    from kpdata.train.predict.boxes import read_boxes
+
+    read_boxes(path, {"1.jpg": 1, "sub/2.jpg": 2})
+
+
+def _predictions(path: Path) -> None:
+    from kpdata.train.scoring.predictions import read_predictions
+
+    read_predictions(path)
+
+
+def _truth(path: Path) -> None:
+    from kpdata.train.scoring.predictions import read_truth
+
+    truth = read_truth(path)
+    truth.poses(
+        skeletons.LSP14 if len(truth.keypoints[0]) == 14 else seeds.SKELETON, truth.keypoints
+    )
+
+
+def _evaluation(path: Path) -> None:
+    from kpdata.train.scoring.report import read_report
+
+    assert read_report(path).by_keypoint
+
+
+def _run(part: str, path: Path) -> None:
+    from kpdata.train.run_folder import RunFolder
+
+    getattr(RunFolder(path.parent), part)()
+
+
+def _plan(path: Path) -> None:
+    from kpdata.pipelines.plan import read_plan
+
+    _, samples = read_plan(path)
+    for _ in samples:
+        pass
+
+
+def _shard_report(folder: Path) -> Check:
+    """As a conversion finds it that takes up a stopped one."""
+    from collections import Counter
+
+    from kpdata.pipelines.convert import _reports
+    from kpdata.pipelines.plan import Plan, ShardPlan
+    from kpdata.pipelines.seal import _sizes, _splits
+    from kpdata.pipelines.workspace import Workspace
+
+    (folder / seeds.SHARD).write_bytes(seeds.shards()[0])
+    workspace = Workspace(folder)
+    workspace.start()
+    plan = ShardPlan(seeds.SHARD, "train", 4, "0" * 64)
+    whole = Plan(workspace.plan_folder, (plan,), Counter(), Counter(), "", ())
+
+    def check(data: bytes) -> None:
+        workspace.report_path(seeds.SHARD).write_bytes(data)
+        found = _reports(workspace, whole)
+        if not found:
+            raise KpdataError("left out: the shard is written anew")
+        _splits(whole, found)
+        _sizes(found.values())
+
+    return check
+
+
+def _quarantine(path: Path) -> None:
+    if verify._quarantine_digest(path) is None:
+        raise KpdataError("verify reports it as changed")
+
+
+TARGETS: dict[str, Target] = {
+    "lsp-mat": Target(partial(seeds.matlab, "lsp"), mutate.matlab, partial(_lsp, "lsp"), 5),
+    "lspet-mat": Target(partial(seeds.matlab, "lspet"), mutate.matlab, partial(_lsp, "lspet"), 5),
+    "coco-json": Target(seeds.coco, mutate.json_text, _coco, 8),
+    **{
+        f"json-{style}": Target(
+            partial(seeds.per_image, style), mutate.json_text, partial(_per_image, style), 4
+        )
+        for style in ("list", "torchvision", "named")
+    },
+    "skeleton-json": Target(
+        seeds.skeletons, mutate.json_text, partial(_file, "skeleton.json", _skeleton), 8
+    ),
+    "augment-toml": Target(
+        seeds.augmentations, mutate.plain, partial(_file, "augment.toml", _augmentation), 4
+    ),
+    "record": Target(seeds.payloads, mutate.record, _record, 14),
+    "tfrecord": Target(
+        seeds.shards, mutate.framed(mutate.plain), partial(_file, "a.tfrecord", _tfrecord), 12
+    ),
+    "manifest": Target(
+        seeds.manifests, _resealed, partial(_file, manifest.MANIFEST, _manifest), 10
+    ),
+    "inspect": Target(seeds.manifests, _resealed, partial(_file, manifest.MANIFEST, _inspect), 1),
+    "shards": Target(seeds.shards, mutate.framed(mutate.record), _forged, 3),
+    "quarantine": Target(
+        seeds.quarantines, mutate.json_lines, partial(_file, "quarantine.jsonl", _quarantine), 3
+    ),
+    "image-header": Target(seeds.pictures, mutate.picture, _header, 14),
+    "image": Target(seeds.pictures, mutate.picture, _picture, 6),
+    "boxes": Target(seeds.boxes, mutate.json_text, partial(_file, "boxes.json", _boxes), 4),
+    "predictions": Target(
+        seeds.predictions, mutate.json_lines, partial(_file, "predictions.jsonl", _predictions), 4
+    ),
+    "truth": Target(seeds.truths, mutate.json_lines, partial(_file, "truth.jsonl", _truth), 4),
+    "evaluation": Target(
+        seeds.evaluations, mutate.json_text, partial(_file, "metrics.json", _evaluation), 3
+    ),
+    **{
+        f"run-{part}": Target(
+            lambda part=part: (seeds.runs()[part],),
+            mutate.json_text,
+            partial(_file, f"{part}.json", partial(_run, method)),
+            2,
+        )
+        for part, method in (("config", "config"), ("dataset", "info"), ("state", "state"))
+    },
+    "plan": Target(
+        seeds.plans, mutate.framed(mutate.json_or_plain), partial(_file, "a.plan", _plan), 3
+    ),
+    "shard-report": Target(seeds.shard_reports, mutate.json_text, _shard_report, 3),
+}
