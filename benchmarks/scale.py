@@ -87,11 +87,14 @@ def job_section(workers: int, costs: Costs[JobCost]) -> Section:
         for count, found in costs.items()
     ]
     note = f"`kpdata convert coco --workers {workers}`, images untouched."
-    ratios = [*growth(costs, "cpu"), *flatness(costs, "driver")]
-    if workers > 1:
-        note += " Below 20,000 images it starts no workers, since they would not pay."
+    ratios: list[Ratio] = []
+    if workers == 1:
+        ratios = [*growth(costs, "seconds"), *growth(costs, "cpu"), *flatness(costs, "driver")]
     else:
-        ratios = [*growth(costs, "seconds"), *ratios]
+        note += (
+            " Below 20,000 images it starts no workers, since they would not pay, nor does it load "
+            "Beam: sizes do not compare. `convert.md` compares memory with workers at 1× and 10×."
+        )
     return Section(f"Whole job, workers: {workers}", note, columns, rows, ratios, raw(costs))
 
 

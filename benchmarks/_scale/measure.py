@@ -1,22 +1,18 @@
 """Time and memory of the plan phase and of whole jobs, each in a process of its own."""
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 from _convert.contenders import convert_command
 from _convert.dataset import Dataset
 from _convert.memory import peak_memory
 from _convert.race import cpu_of_children
 
-from .plan_phase import PlanCost
-
-BENCHMARKS = Path(__file__).resolve().parents[1]
+from .plan_phase import PlanCost, plan
 
 
 class JobCost(NamedTuple):
@@ -32,10 +28,11 @@ class JobCost(NamedTuple):
 
 def plan_cost(dataset: Dataset, work: Path) -> PlanCost:
     """Plan a conversion of ``dataset`` in a fresh process."""
-    command = [sys.executable, "-m", "_scale.plan_phase", *map(str, dataset), str(work)]
-    environment = os.environ | {"PYTHONPATH": str(BENCHMARKS)}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    return msgspec.json.decode(done.stdout, type=PlanCost)
+    with (
+        tempfile.TemporaryDirectory(dir=work) as folder,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
+    ):
+        return process.submit(plan, dataset, Path(folder) / "plan").result()
 
 
 def job_cost(dataset: Dataset, references: int, workers: int, work: Path) -> JobCost:

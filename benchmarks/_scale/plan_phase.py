@@ -1,14 +1,12 @@
-"""Plan a conversion and no more, in a process of its own, and print what it took as JSON."""
+"""Plan a conversion and no more, and say what it took."""
 
 import os
-import sys
-import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
+from _convert.dataset import Dataset
 from _convert.memory import high_water
 
 from kpdata import formats
@@ -45,10 +43,10 @@ class PlanCost(NamedTuple):
         return self.index + self.receive + self.arrange
 
 
-def plan(annotations: Path, images: Path, folder: Path) -> PlanCost:
-    """Plan into ``folder``."""
+def plan(dataset: Dataset, folder: Path) -> PlanCost:
+    """Plan into ``folder``, in a process that has done nothing else: the peak is the process's."""
     clock, cpu = [time.perf_counter()], time.process_time()
-    source = formats.read("coco", annotations, images=images)
+    source = formats.read("coco", dataset.annotations, images=dataset.images)
     clock += [time.perf_counter()] * 2
     job = Job(source.skeleton, images_root=str(source.images_root))
 
@@ -64,9 +62,3 @@ def plan(annotations: Path, images: Path, folder: Path) -> PlanCost:
     size = sum(path.stat().st_size for path in folder.iterdir())
     peak = high_water(os.getpid())
     return PlanCost(made.samples, index, receive, arrange, cpu, peak, size)
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir=sys.argv[3]) as folder:
-        cost = plan(Path(sys.argv[1]), Path(sys.argv[2]), Path(folder) / "plan")
-    print(msgspec.json.encode(cost).decode())

@@ -67,7 +67,9 @@ def write(
     parts = [f"# {title}", ran_on, explanation]
     for section in sections:
         parts += [f"## {section.title}", section.note]
-        parts += [table(section.columns, section.rows), ratio_table(section.ratios)]
+        parts.append(table(section.columns, section.rows))
+        if section.ratios:
+            parts.append(ratio_table(section.ratios))
     text = "\n\n".join(part for part in parts if part) + "\n"
     out.write_text(text)
     raw = {"facts": facts, "sections": [asdict(section) for section in sections]}
