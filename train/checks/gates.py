@@ -220,6 +220,8 @@ def judge_overfit(
             f"After {given}, predictions are not finite numbers. Likely cause: a learning rate too "
             "high, or a loss that overflows. Fix: lower learning_rate, or keep clip_norm on.",
         )
+    if not labelled.any():
+        return Verdict(OVERFIT, True, f"not judged: nothing that counts is labelled in {given}")
     error = np.linalg.norm(predicted[..., :2] - truth[..., :2], axis=2)[labelled]
     found = float(np.mean(error <= within * side))
     seen = (

@@ -78,7 +78,8 @@ def _check_learning(config: TrainConfig, pictures: Pictures) -> Iterator[Verdict
 def _answers(learner: Learner, batch: Batch) -> tuple[FloatArray, FloatArray]:
     """Truth and predictions (B, K, 3) and (B, K, 2+) in input pixels.
 
-    Seen as in training: the moving statistics of batch normalisation lag behind a few steps.
+    Keypoints that weigh nothing count as not labelled: nothing makes the model learn them. Seen as
+    in training: the moving statistics of batch normalisation lag behind a few steps.
     """
     outputs = learner(batch, training=True)
     if learner.config.model == "blazepose":
@@ -86,7 +87,7 @@ def _answers(learner: Learner, batch: Batch) -> tuple[FloatArray, FloatArray]:
     else:
         found = outputs["xy_norm"] * learner.size
     truth, found = (keras.ops.convert_to_numpy(a) for a in (outputs["keypoints"], found))
-    return truth, found
+    return np.where(learner.importance[:, None] > 0, truth, 0), found
 
 
 def _originals(pictures: Pictures) -> Indices:

@@ -317,6 +317,13 @@ def test_unlabelled_keypoints_need_not_be_learnt():
     assert gates.judge_overfit(truth, wrong, side=128, steps=1).passed
 
 
+def test_nothing_that_counts_is_nothing_to_judge():
+    nobody = np.zeros((8, 14, 3))
+    verdict = gates.judge_overfit(nobody, nobody, side=128, steps=10)
+    assert verdict.passed
+    assert "not judged" in verdict.explanation
+
+
 def test_predictions_that_are_not_finite_fail_with_their_own_cause():
     truth = people(0, count=8)[0]
     verdict = gates.judge_overfit(truth, np.full_like(truth, np.nan), side=128, steps=10)

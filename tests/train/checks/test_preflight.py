@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from kpdata import geometry, synth
 from kpdata.errors import TrainingError
@@ -83,6 +84,17 @@ def test_a_model_that_does_not_move_fails(people, monkeypatch):
     verdicts = {verdict.gate: verdict for verdict in preflight.check(REGRESSION, people)}
     assert not verdicts[OVERFIT].passed
     assert "seen 40 times" in verdicts[OVERFIT].explanation
+
+
+def test_keypoints_that_weigh_nothing_need_not_be_learnt(people, monkeypatch):
+    monkeypatch.setattr(preflight, "_MOST_STEPS", 40)
+    spoilt = np.arange(len(COCO17)) % 2 == 0
+    weightless = dict.fromkeys(np.array(COCO17.keypoints)[spoilt].tolist(), 0.0)
+    labelled = people.keypoints[preflight._some(np.arange(len(people))), :, 2] > 0
+    for weights, counted in (({}, labelled), (weightless, labelled[:, ~spoilt])):
+        config = structs.replace(REGRESSION, keypoint_weights=weights)
+        verdicts = {verdict.gate: verdict for verdict in preflight.check(config, people)}
+        assert f" of {counted.sum()} keypoints" in verdicts[OVERFIT].explanation
 
 
 def test_only_originals_are_judged_and_learnt(people, monkeypatch):
