@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -14,7 +13,6 @@ import numpy as np
 
 from kpdata.errors import TrainingError
 from kpdata.metrics import pck
-from kpdata.schema import FloatArray
 from kpdata.train.batches import Batches
 from kpdata.train.checks.gates import Verdict
 from kpdata.train.config import Phase, TrainConfig
@@ -37,6 +35,7 @@ from kpdata.train.scoring.scores import chosen_reference
 
 _EPOCHS_BETWEEN_PICTURES = 10
 _PICTURES_SHOWN = 6
+_KEYS_NAMED = 8
 
 
 class Watcher:
@@ -135,20 +134,20 @@ class PhaseRun(keras.callbacks.Callback):
         """Stop at a loss that is not a number; it stays one for the rest of the epoch's mean."""
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise TrainingError(self._blown_up("the loss is", batch))
+            raise self._blown_up(f"the loss is not a number {self._after(batch)}", batch)
         done = self.batches.steps if self.scans else batch + 1
         self.watcher.step(self._epoch + 1, self.config.epochs, done, loss)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Validate the averaged weights, keep the best and the last, write the history."""
         trained = time.monotonic() - self._started
-        self._refuse_unless_finite("weights are", map(np.asarray, self.learner.get_weights()))
+        self._refuse_bad_weights()
         last = epoch + 1 == sum(p.epochs for p in self.config.phases[: self.number + 1])
         scores, best = {}, self.state.best
         with averaged_weights(self.learner, self.optimiser):
             if self.val and (last or (epoch + 1) % self.config.validate_every == 0):
                 found = read_pictures(self.reader, self.val)
-                self._refuse_unless_finite("predictions are", found.keypoints.values())
+                self._refuse_bad_predictions(self.val, found)
                 scores = self._scores(self.val, found)
                 self._show(epoch + 1, self.val, found)
             if self._is_best(scores):
@@ -226,19 +225,36 @@ class PhaseRun(keras.callbacks.Callback):
         patience = self.config.patience
         return bool(patience) and epochs_since_best(scores) >= patience
 
-    def _refuse_unless_finite(self, what: str, arrays: Iterable[FloatArray]) -> None:
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise TrainingError(self._blown_up(what, self.batches.steps - 1))
+    def _refuse_bad_weights(self) -> None:
+        """Raise TrainingError for weights that are no numbers, after losses that were."""
+        if not all(np.isfinite(weight).all() for weight in self.learner.get_weights()):
+            last = self.batches.steps - 1
+            raise self._blown_up(
+                f"weights are not a number {self._after(last)}, its last; all losses were", last
+            )
 
-    def _blown_up(self, what: str, batch: int) -> str:
-        where = f"in epoch {self._epoch + 1}"
-        if not self.scans:
-            keys = ", ".join(self.batches.keys(self._epoch, batch))
-            where = f"after step {batch + 1} of epoch {self._epoch + 1}. The batch held: {keys}"
-        good = self.state.last or "none yet"
-        return (
-            f"{what} not a number {where}. Last good checkpoint: {good}. Look at those images and "
-            "labels, or begin another run with a smaller learning rate: --set "
+    def _refuse_bad_predictions(self, val: Pictures, found: Predictions) -> None:
+        """Raise TrainingError for predictions that are no numbers, naming their pictures."""
+        finite = [np.isfinite(keypoints).all(axis=(1, 2)) for keypoints in found.keypoints.values()]
+        bad = np.flatnonzero(~np.all(finite, axis=0))
+        if len(bad):
+            keys = ", ".join(val.keys[i] for i in bad[:_KEYS_NAMED])
+            raise self._blown_up(
+                f"predictions are not a number for {len(bad):,} of {len(val):,} pictures of val "
+                f"after epoch {self._epoch + 1}, though its losses and weights are: {keys}"
+            )
+
+    def _after(self, batch: int) -> str:
+        """When something was found: scanned epochs are known by their end alone."""
+        return ("in" if self.scans else f"after step {batch + 1} of") + f" epoch {self._epoch + 1}"
+
+    def _blown_up(self, what: str, batch: int | None = None) -> TrainingError:
+        """The error that says ``what`` went wrong, and what ``batch`` held if one is known."""
+        if batch is not None and not self.scans:
+            what += f". The batch held: {', '.join(self.batches.keys(self._epoch, batch))}"
+        return TrainingError(
+            f"{what}. Last good checkpoint: {self.state.last or 'none yet'}. Look at those images "
+            "and labels, or begin another run with a smaller learning rate: --set "
             f"phases.{self.number}.learning_rate=…"
         )
 

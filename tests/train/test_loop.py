@@ -445,7 +445,8 @@ def test_an_epoch_that_spoils_the_weights_in_its_last_step_is_not_kept(
     pictures = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
     steps = Batches(pictures, AUGMENT, PLAIN.batch_size, PLAIN.seed).steps
     poisoned(monkeypatch, 2 * steps - 1, gradient_only=True)
-    with pytest.raises(TrainingError, match=rf"weights are not a number after step {steps} of epo"):
+    says = f"weights are not a number after step {steps} of epoch 2, its last; all losses were. The"
+    with pytest.raises(TrainingError, match=says):
         run(tmp_path / "run", tiny_shards, PLAIN)
     folder = RunFolder(tmp_path / "run")
     assert len(folder.state().rows) == 1
@@ -456,12 +457,18 @@ def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
     tiny_shards, tmp_path, monkeypatch
 ):
     def blind(reader: PoseReader, pictures: Pictures) -> Predictions:
-        nothing = np.full((len(pictures), 17, 3), np.nan)
-        return Predictions({"coordinates": nothing}, None, "coordinates")
+        found = np.zeros((len(pictures), 17, 3))
+        found[1, 3, 0] = np.nan
+        return Predictions({"coordinates": found}, None, "coordinates")
 
     monkeypatch.setattr("kpdata.train.phase.read_pictures", blind)
-    with pytest.raises(TrainingError, match=r"predictions are not a number .* none yet"):
+    val = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).val
+    with pytest.raises(TrainingError, match=r"predictions are not a number .* none yet") as caught:
         run(tmp_path / "run", tiny_shards, PLAIN)
+    said = str(caught.value)
+    where = "after epoch 1, though its losses and weights are"
+    assert f"for 1 of {len(val)} pictures of val {where}: {val.keys[1]}. Last" in said
+    assert "batch" not in said  # none of them is to blame
     assert not list(RunFolder(tmp_path / "run").checkpoints.iterdir())
 
 
