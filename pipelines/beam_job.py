@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kpdata.errors import JobError, KpdataError
+from kpdata.pipelines import remote
 from kpdata.pipelines.runners import EMBEDDED, Execution
 from kpdata.pipelines.watchdog import Watchdog
 
@@ -26,6 +27,9 @@ _SELF_EXPLAINING = (KpdataError, OSError, RuntimeError)
 _UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Runners that Beam has, but knows by their full name only."""
 
+_JOB_SERVERS = "apache_beam.utils.subprocess_server"
+"""The logger that tells of job servers, when they end at exit too."""
+
 
 def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execution) -> None:
     """Call ``write`` on every shard's name on Beam's workers; see :func:`runners.run`."""
@@ -33,13 +37,14 @@ def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execut
         raise JobError("worker processes need the main thread, which alone can hear of their death")
     with _quiet_logs(), Watchdog() as watchdog:
         try:
-            with _pipeline(plan) as pipeline:
-                (
-                    pipeline
-                    | "shards to write" >> beam.Create(list(shards))
-                    | "spread over workers" >> beam.Reshuffle()
-                    | "write" >> beam.Map(write)
-                )
+            pipeline = _pipeline(plan)
+            (
+                pipeline
+                | "shards to write" >> beam.Create(list(shards))
+                | "spread over workers" >> beam.Reshuffle()
+                | "write" >> beam.Map(write)
+            )
+            _run(pipeline, watchdog)
         except BaseException as error:
             watchdog.stop_workers()
             if watchdog.interrupted:
@@ -50,27 +55,35 @@ def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execut
                     "Run the same command again: finished shards are kept. "
                     f"Fewer --workers need less memory (this run had {plan.workers})."
                 ) from error
+            if plan.runner != EMBEDDED and isinstance(error, Exception):
+                raise JobError(remote.explain(plan.runner, error)) from error
             if not isinstance(error, Exception) or isinstance(error, _SELF_EXPLAINING):
                 raise
             raise JobError(f"--runner {plan.runner}: {error}") from error
 
 
+def _run(pipeline: beam.Pipeline, watchdog: Watchdog) -> None:
+    """Run to the end; interrupted, a job that runs elsewhere is cancelled there."""
+    result = pipeline.run()
+    watchdog.hear_interrupts()  # Beam's job servers do so by now, and would end before their job
+    try:
+        result.wait_until_finish()
+    except KeyboardInterrupt:
+        with contextlib.suppress(Exception):
+            result.cancel()
+        raise
+
+
 def _pipeline(plan: Execution) -> beam.Pipeline:
     if plan.runner != EMBEDDED:
-        return _pipeline_on(plan.runner, plan.beam_options)
+        remote.check_reachable(plan.beam_options)
+        name = _UNLISTED.get(plan.runner, plan.runner)
+        return beam.Pipeline(options=PipelineOptions([*plan.beam_options, f"--runner={name}"]))
     options = PipelineOptions([*plan.beam_options, f"--direct_num_workers={max(1, plan.workers)}"])
     python, log = shlex.quote(sys.executable), shlex.quote(str(plan.log))
     command = f"trap '' INT TERM; exec {python} -m {_WORKER} 2>>{log}"  # for the driver to hear
     workers = SubprocessSDKEnvironment.from_command_string(command)
     return beam.Pipeline(FnApiRunner(workers if plan.workers else None), options=options)
-
-
-def _pipeline_on(runner: str, beam_options: Sequence[str]) -> beam.Pipeline:
-    name = _UNLISTED.get(runner, runner)
-    try:
-        return beam.Pipeline(options=PipelineOptions([*beam_options, f"--runner={name}"]))
-    except (ValueError, ImportError, AttributeError) as error:
-        raise JobError(f"--runner {runner}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -79,6 +92,7 @@ def _quiet_logs() -> Iterator[None]:
     if os.environ.get("KPDATA_BEAM_LOGS"):
         yield
         return
+    logging.getLogger(_JOB_SERVERS).setLevel(logging.CRITICAL)
     root, beams = logging.getLogger(), logging.getLogger("apache_beam")
     levels = root.level, beams.level
     root.setLevel(logging.CRITICAL)

@@ -35,6 +35,12 @@ class Watchdog:
             }
         return self
 
+    def hear_interrupts(self) -> None:
+        """Take the signals back from whoever has come to handle them instead."""
+        if self._in_main:
+            for number in self._old_handlers:
+                signal.signal(number, self._interrupt)
+
     def __exit__(self, *_: object) -> None:
         threading.excepthook = self._old_hook
         if self._in_main:

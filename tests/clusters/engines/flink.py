@@ -40,6 +40,9 @@ taskmanager.memory.jvm-metaspace.size: 192m
 taskmanager.memory.jvm-overhead.min: 64m
 taskmanager.memory.jvm-overhead.max: 64m
 taskmanager.load-balance.mode: SLOTS
+restart-strategy.type: fixed-delay
+restart-strategy.fixed-delay.attempts: 5
+restart-strategy.fixed-delay.delay: 1 s
 heartbeat.interval: 1000
 heartbeat.timeout: 10000
 io.tmp.dirs: {folder}/tmp
@@ -89,7 +92,6 @@ def flink_cluster(folder: Path) -> Iterator[Cluster]:
             "--environment_type=EXTERNAL",
             f"--environment_config={POOL}:{port}",
             f"--parallelism={len(HOSTS)}",
-            "--number_of_execution_retries=3",
         )
 
         def taskmanager(host: int) -> Part:

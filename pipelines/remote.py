@@ -1,0 +1,70 @@
+"""What a user is told when a cluster cannot be used, or gave a job up."""
+
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from kpdata.errors import JobError, KpdataError
+
+_SECONDS_TO_ANSWER = 10.0
+_MASTERS = ("--flink_master", "--spark_master_url")
+_ADDRESS = re.compile(r"(?:https?://|spark://)?(?P<host>[^:/,\[\]]+):(?P<port>\d+)/?")
+"""Of one host: not ``[local]``, ``yarn`` or a list of masters."""
+
+_PYTHON_ERROR = re.compile(r"^(?:\w+\.)*(?P<kind>\w+(?:Error|Exception|Interrupt)): (?P<text>.+)")
+_LOGS = "(set KPDATA_BEAM_LOGS=1 to see the runner's log)"
+
+
+def check_reachable(beam_options: Sequence[str]) -> None:
+    """Make sure that somebody listens where a job is to be sent: Beam would wait for minutes.
+
+    Args:
+        beam_options: as they are passed to Beam.
+
+    Raises:
+        JobError: nobody does, or the host is unknown; it names the option.
+    """
+    for option, host, port in _addresses(beam_options):
+        try:
+            socket.create_connection((host, port), _SECONDS_TO_ANSWER).close()
+        except OSError as error:
+            raise JobError(
+                f"{option}={host}:{port}: nobody answers there ({error.strerror or error}): "
+                "is the cluster running, and reachable from here?"
+            ) from error
+
+
+def _addresses(beam_options: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    """(option, host, port) that this machine will connect to: a job server's, or else masters'."""
+    words = [word for option in beam_options for word in option.split("=", 1)]
+    given = dict(pairwise(words))
+    for option in ("--job_endpoint",) if "--job_endpoint" in given else _MASTERS:
+        found = _ADDRESS.fullmatch(given.get(option, ""))
+        if found:
+            yield option, found["host"], int(found["port"])
+
+
+def explain(runner: str, error: Exception) -> str:
+    """One line on why a job on ``runner`` ended in ``error``."""
+    if isinstance(error, KpdataError):
+        return str(error)
+    if isinstance(error, ImportError) and runner == "DaskRunner":
+        return f"--runner {runner} needs Dask: pip install 'apache-beam[dask]' ({error})"
+    if isinstance(error, FileNotFoundError) and str(error.filename).endswith("java"):
+        return (
+            f"--runner {runner} starts Beam's job server with Java, and there is no "
+            f"{error.filename}: install Java 17, or name a running job server with --job_endpoint"
+        )
+    if isinstance(error, ValueError | ImportError | AttributeError):
+        return f"--runner {runner}: {error}"
+    return f"--runner {runner}: the job failed: {_essence(error)} {_LOGS}"
+
+
+def _essence(error: Exception) -> str:
+    """The line of a traceback, from workers through several languages, that tells the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    pythons = [found for found in map(_PYTHON_ERROR.match, lines) if found]
+    if pythons:
+        return f"{pythons[-1]['kind']}: {pythons[-1]['text']}"
+    return lines[0] if lines else repr(error)

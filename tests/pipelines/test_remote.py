@@ -1,0 +1,127 @@
+"""What a user is told when a cluster cannot be used, or gave a job up."""
+
+import socket
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kpdata.errors import JobError
+from kpdata.pipelines import beam_job
+from kpdata.pipelines.remote import check_reachable, explain
+from kpdata.pipelines.watchdog import Watchdog
+
+
+@pytest.fixture
+def nobody() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def somebody() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--job_endpoint", "127.0.0.1:{}"),
+        ("--flink_master", "127.0.0.1:{}"),
+        ("--flink_master", "http://127.0.0.1:{}/"),
+        ("--spark_master_url", "spark://127.0.0.1:{}"),
+    ],
+)
+@pytest.mark.parametrize("words", ["{}={}", "{} {}"])
+def test_an_address_where_nobody_listens_is_named_at_once(
+    option: str, value: str, words: str, nobody: int, somebody: int
+) -> None:
+    def options(port: int) -> list[str]:
+        return ["--parallelism=2", *words.format(option, value.format(port)).split(" ")]
+
+    check_reachable(options(somebody))
+    started = time.monotonic()
+    with pytest.raises(JobError, match=f"^{option}=127.0.0.1:{nobody}: nobody answers there"):
+        check_reachable(options(nobody))
+    assert time.monotonic() - started < 5
+
+
+def test_a_host_that_does_not_exist_is_named() -> None:
+    with pytest.raises(JobError, match=r"--flink_master=no-such-host\.invalid:8081: nobody"):
+        check_reachable(["--flink_master=no-such-host.invalid:8081"])
+
+
+def test_behind_a_job_server_masters_need_not_be_reachable_from_here(
+    nobody: int, somebody: int
+) -> None:
+    check_reachable([f"--job_endpoint=127.0.0.1:{somebody}", f"--flink_master=127.0.0.1:{nobody}"])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--flink_master=[local]",
+        "--flink_master=[auto]",
+        "--spark_master_url=local[4]",
+        "--spark_master_url=yarn",
+        "--spark_master_url=spark://a:7077,b:7077",
+        "--job_endpoint=embed",
+        "--job_name=some:1",
+        "--flink_master",
+    ],
+)
+def test_what_is_no_single_address_is_left_to_the_runner(option: str) -> None:
+    check_reachable([option])
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ImportError("No module named 'dask.bag'"), "pip install 'apache-beam[dask]'"),
+        (FileNotFoundError(2, "No such file or directory", "java"), "install Java 17"),
+        (ValueError("no such option"), "--runner DaskRunner: no such option"),
+        (JobError("as it is"), "as it is"),
+        (TimeoutError("Timed out trying to connect"), "the job failed: Timed out trying to"),
+        (RuntimeError(), "the job failed: RuntimeError()"),
+    ],
+)
+def test_every_error_becomes_one_line_with_what_to_do(error: Exception, says: str) -> None:
+    line = explain("DaskRunner", error)
+    assert says in line
+    assert "\n" not in line
+
+
+def test_of_a_traceback_through_two_languages_the_pythons_last_error_is_told() -> None:
+    text = (
+        "Pipeline BeamApp-1 failed in state FAILED: java.util.concurrent.ExecutionException: "
+        "java.lang.RuntimeError: Error received from SDK harness: Traceback (most recent call "
+        'last):\n  File "sdk_worker.py", line 1, in f\n    g()\nOSError: [Errno 28] No space left\n'
+        "\n\tat org.apache.beam.Some.method(Some.java:1)\n\t... 3 more\n"
+    )
+    assert "the job failed: OSError: [Errno 28] No space left (" in explain(
+        "FlinkRunner", RuntimeError(text)
+    )
+
+
+def test_an_interrupt_cancels_the_job_where_it_runs() -> None:
+    done: list[str] = []
+
+    def wait() -> None:
+        raise KeyboardInterrupt
+
+    def cancel() -> None:
+        done.append("cancelled")
+        raise RuntimeError("the job server is gone: nobody is told")
+
+    result = SimpleNamespace(wait_until_finish=wait, cancel=cancel)
+    pipeline: Any = SimpleNamespace(run=lambda: result)
+    with Watchdog() as watchdog, pytest.raises(KeyboardInterrupt):
+        beam_job._run(pipeline, watchdog)
+    assert done == ["cancelled"]
