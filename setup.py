@@ -40,6 +40,15 @@ TEST = [
     "twine>=6",
 ]
 
+CLUSTER = [
+    "apache-beam[dask]>=2.70,<3",
+    "apache-flink-libraries==1.19.3",
+    "hypothesis>=6.100",
+    "pyspark==3.5.0",
+    "pytest>=8.2",
+]
+"""For the tests on clusters; pyspark is the release that Beam's Spark job server has in it."""
+
 setup(
     name="kpdata",
     version=VERSION,
@@ -81,7 +90,14 @@ setup(
         "rich>=13.7",
         "scipy>=1.13",
     ],
-    extras_require={"train": TRAIN, "s3": S3, "gcs": GCS, "hdfs": HDFS, "test": TEST},
+    extras_require={
+        "train": TRAIN,
+        "s3": S3,
+        "gcs": GCS,
+        "hdfs": HDFS,
+        "test": TEST,
+        "cluster": CLUSTER,
+    },
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

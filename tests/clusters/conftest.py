@@ -115,6 +115,7 @@ def start(source: Path) -> Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=out.parent,
             env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},  # of Spark's driver
             start_new_session=True,
         )
