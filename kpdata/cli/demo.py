@@ -7,6 +7,8 @@ import click
 
 from kpdata.cli.main import COMMANDS, cli
 from kpdata.errors import KpdataError
+from kpdata.shards import Dataset
+from kpdata.splits import TRAIN, VAL
 
 _SPLIT = "test"
 
@@ -32,6 +34,7 @@ def command(out: Path, count: int, no_train: bool) -> None:
     """
     pictures = _make_shards(out, count)
     if not no_train and _can_train():
+        _refuse_empty_splits(out / "shards")
         pictures |= _train_and_score(out / "shards", out / "run")
     click.echo("\nLook at:")
     for path, what in pictures.items():
@@ -63,6 +66,18 @@ def _can_train() -> bool:
         click.echo(f"\nNothing is trained: {error}")
         return False
     return True
+
+
+def _refuse_empty_splits(shards: Path) -> None:
+    """Raise KpdataError where there is nothing to train on, to choose the epoch by or to score."""
+    splits = Dataset.open(shards).manifest.splits
+    some = [name for name, split in splits.items() if split.instances]
+    empty = [name for name in (TRAIN, VAL, _SPLIT) if name not in some]
+    if empty:
+        raise KpdataError(
+            f"{shards} shows nobody in {', '.join(empty)}: too few pictures to train and score on. "
+            "Choose another --out and a larger --count, or add --no-train"
+        )
 
 
 def _train_and_score(shards: Path, run: Path) -> dict[Path, str]:

@@ -1,12 +1,17 @@
 """``kpdata demo``: from rendered pictures to scores, and what it does where it cannot train."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from kpdata.cli import demo, training
+from kpdata.errors import KpdataError
+from kpdata.manifest import write_manifest
+from kpdata.shards import Dataset
 from kpdata.skeletons import COCO17
 from kpdata.train.config import load_recipe
 from kpdata.train.run_folder import Row, RunFolder, RunInfo, State
@@ -57,6 +62,24 @@ def test_no_train_ends_with_the_shards(kpdata: Kpdata, tmp_path: Path) -> None:
         "keypoints\n"
     )
     assert not (tmp_path / "demo/run").exists()
+
+
+def test_the_fewest_pictures_that_the_demo_takes_fill_every_split(
+    kpdata: Kpdata, tmp_path: Path
+) -> None:
+    fewest = kpdata("demo", "--count", 9, "--out", tmp_path / "demo")
+    assert (fewest.code, "is not in the range x>=10" in fewest.err) == (2, True)
+    assert kpdata("demo", "--no-train", "--count", 10, "--out", tmp_path / "demo").code == 0
+    demo._refuse_empty_splits(tmp_path / "demo" / "shards")
+
+
+def test_empty_splits_are_refused_before_training(tiny_shards: Path, tmp_path: Path) -> None:
+    shards = Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
+    manifest = Dataset.open(shards).manifest
+    splits = {"train": manifest.splits["train"]}
+    write_manifest(shards, structs.replace(manifest, splits=splits))
+    with pytest.raises(KpdataError, match=r"shows nobody in val, test: .* larger --count"):
+        demo._refuse_empty_splits(shards)
 
 
 @pytest.mark.parametrize(
