@@ -13,7 +13,7 @@ from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, quiet
 
 if TYPE_CHECKING:
-    from kpdata.train.predict.boxes import Box, ByName
+    from kpdata.train.predict.boxes import Boxes
     from kpdata.train.predict.files import CocoResults
     from kpdata.train.predict.frames import Tally
     from kpdata.train.predictor import Predictor
@@ -64,7 +64,8 @@ def command(**options: Any) -> None:
     pixels of the upright picture: (0, 0) is its left upper corner.
 
     --boxes takes a COCO file, a list of COCO detections (with --coco-images), or
-    {"photo.jpg": [[x0, y0, x1, y1], ...]}. Files that cannot be used are skipped and listed.
+    {"photo.jpg": [[x0, y0, x1, y1], ...]}. Files and boxes that cannot be used are skipped and
+    listed.
 
     \b
     Examples:
@@ -75,13 +76,15 @@ def command(**options: Any) -> None:
     from kpdata.cli.training import need_trainer
 
     need_trainer()
-    from kpdata.train.predict.frames import Tally
+    from kpdata.train.predict.frames import Skipped, Tally
     from kpdata.train.predict.media import find
     from kpdata.train.predictor import Predictor
 
     items = find(options["inputs"], besides=options["out"])
     boxes, results = _boxes_and_results(options)
     tally = Tally()
+    for fault in boxes.unusable if boxes else ():
+        tally.skipped.append(Skipped(options["boxes"], "not a box", f"{options['boxes']}: {fault}"))
     with Meter(options["quiet"] or options["as_json"]) as meter:
         predictor = Predictor.open(options["run"])
         _predict(predictor, items, boxes, results, tally, meter, options)
@@ -94,7 +97,7 @@ def command(**options: Any) -> None:
 
 def _boxes_and_results(
     options: dict[str, Any],
-) -> "tuple[ByName[tuple[Box, ...]] | None, CocoResults]":
+) -> "tuple[Boxes | None, CocoResults]":
     from kpdata.errors import FormatError
     from kpdata.train.predict.boxes import ByName, read_boxes, read_image_ids
     from kpdata.train.predict.files import CocoResults
@@ -112,7 +115,7 @@ def _boxes_and_results(
 def _predict(
     predictor: "Predictor",
     items: list[Any],
-    boxes: "ByName[tuple[Box, ...]] | None",
+    boxes: "Boxes | None",
     results: "CocoResults",
     tally: "Tally",
     meter: Meter,

@@ -148,6 +148,20 @@ def test_boxes_for_a_model_that_never_saw_any_are_warned_of(
     assert says in kpdata(*command).err
 
 
+def test_a_box_without_extent_is_skipped_and_named(kpdata, photos, boxes, tmp_path):
+    marked = json.loads(boxes.read_text())
+    marked["annotations"].append(annotation(9, 31, [1, 1, 0, 0]))
+    boxes.write_text(json.dumps(marked))
+    command = ("predict", "runs/a", photos, "--boxes", boxes, "--out", tmp_path / "out")
+    result = kpdata(*command)
+    assert result.code == 0
+    assert (
+        f"SKIPPED {boxes}: annotation 3: bbox reaches from [1.0, 1.0] to [1.0, 1.0]" in result.err
+    )
+    assert result.out.endswith("3 instances; 1 skipped: not a box\n")
+    assert [line["reason"] for line in kpdata(*command, "--json").json["skipped"]] == ["not a box"]
+
+
 def test_scores_that_say_nothing_of_visibility_are_noted(kpdata, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(StandIn, "score_note", "always 1")
     result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out")

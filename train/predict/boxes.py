@@ -1,7 +1,7 @@
 """Boxes to look into, and the numbers that a COCO file gives its images."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Generic, TypeVar
@@ -17,6 +17,7 @@ from kpdata.formats.source import LARGEST
 from kpdata.schema import FloatArray
 
 T = TypeVar("T")
+_XYXY = tuple[float, float, float, float]
 
 _MOST_BYTES = 256 << 20
 
@@ -64,6 +65,18 @@ class ByName(Generic[T]):
         return alike[0] if len(alike) == 1 else None
 
 
+class Boxes(ByName[tuple[Box, ...]]):
+    """The boxes of files by name, and those that were left out as they are none.
+
+    Attributes:
+        unusable: where each lies in the file, and what is wrong with it.
+    """
+
+    def __init__(self, values: Mapping[str, tuple[Box, ...]], unusable: Sequence[str] = ()):
+        super().__init__(values)
+        self.unusable = tuple(unusable)
+
+
 class _Image(msgspec.Struct):
     id: Int64
     file_name: str
@@ -90,17 +103,18 @@ def read_image_ids(path: Path) -> dict[str, int]:
     }
 
 
-def read_boxes(path: Path, image_ids: Mapping[str, int] | None = None) -> ByName[tuple[Box, ...]]:
+def read_boxes(path: Path, image_ids: Mapping[str, int] | None = None) -> Boxes:
     """The boxes of each file: of a COCO file, of COCO detections, or a plain list by file name.
 
-    Crowds are left out.
+    Crowds are left out, and boxes without width or height.
 
     Args:
         path: the JSON file.
         image_ids: file name → id, which detections need.
 
     Raises:
-        FormatError: the file is none of these, or a box is not one; the message says where.
+        FormatError: the file is none of these, an entry is no box, or no box is of use; the
+            message says where.
     """
     try:
         data = read_bounded(path, _MOST_BYTES)
@@ -114,16 +128,39 @@ def read_boxes(path: Path, image_ids: Mapping[str, int] | None = None) -> ByName
         return _by_image(path, found, image_ids)
     if start != b"{":
         raise FormatError(f"{path}: holds no boxes: expected {_FORMS}")
-    try:
-        plain = msgspec.json.decode(data, type=dict[str, list[tuple[float, float, float, float]]])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    plain = _plain(path, data)
+    if plain is None:
         return _by_image(path, _annotations(path), read_image_ids(path))
-    return ByName(
+    return _usable(
+        path,
         {
-            name: tuple(Box(_checked(path, f"$.{name}[{i}]", box)) for i, box in enumerate(boxes))
+            name: [(f"$.{name}[{i}]", Box(np.array(box))) for i, box in enumerate(boxes)]
             for name, boxes in plain.items()
-        }
+        },
     )
+
+
+def _plain(path: Path, data: bytes) -> dict[str, list[_XYXY]] | None:
+    """A plain list by file name; None where the file is not meant as one.
+
+    Raises:
+        FormatError: an entry is no list of boxes.
+    """
+    try:
+        entries = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not all(bytes(entry)[:1] == b"[" for entry in entries.values()) or "images" in entries:
+        return None
+    boxes = {}
+    for name, entry in entries.items():
+        try:
+            boxes[name] = msgspec.json.decode(entry, type=list[_XYXY])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise FormatError(
+                f"{path}: {name}: {error}: expected a list of boxes, [[x0, y0, x1, y1], ...]"
+            ) from error
+    return boxes
 
 
 def _annotations(path: Path) -> list[_Annotation]:
@@ -136,23 +173,42 @@ def _annotations(path: Path) -> list[_Annotation]:
 
 def _by_image(
     path: Path, annotations: Iterable[_Annotation], image_ids: Mapping[str, int]
-) -> ByName[tuple[Box, ...]]:
+) -> Boxes:
     names = {number: name for name, number in image_ids.items()}
-    boxes: dict[str, list[Box]] = defaultdict(list)
+    boxes: dict[str, list[tuple[str, Box]]] = defaultdict(list)
     for place, entry in enumerate(annotations):
         if entry.bbox is None or entry.iscrowd or entry.image_id not in names:
             continue
         x, y, width, height = entry.bbox
-        box = _checked(path, f"annotation {place}: bbox", (x, y, x + width, y + height))
-        boxes[names[entry.image_id]].append(Box(box, entry.score, entry.category_id))
-    return ByName({name: tuple(found) for name, found in boxes.items()})
+        box = Box(np.array([x, y, x + width, y + height]), entry.score, entry.category_id)
+        boxes[names[entry.image_id]].append((f"annotation {place}: bbox", box))
+    return _usable(path, boxes)
 
 
-def _checked(path: Path, place: str, xyxy: tuple[float, float, float, float]) -> FloatArray:
-    box = np.array(xyxy)
-    if not (np.abs(box) <= LARGEST).all() or not (box[2:] > box[:2]).all():
-        raise FormatError(
-            f"{path}: {place} reaches from {list(xyxy[:2])} to {list(xyxy[2:])}: expected finite "
-            "pixels, and a right lower corner to the right of and below the left upper one"
-        )
-    return box
+def _usable(path: Path, placed: Mapping[str, Iterable[tuple[str, Box]]]) -> Boxes:
+    """Those that show something, each of which came with its place in the file.
+
+    Raises:
+        FormatError: there are some, and none of them does.
+    """
+    usable: dict[str, list[Box]] = {name: [] for name in placed}
+    faults = []
+    for name, boxes in placed.items():
+        for place, box in boxes:
+            if fault := _fault(box.bbox_xyxy):
+                faults.append(f"{place} {fault}")
+            else:
+                usable[name].append(box)
+    if faults and not any(usable.values()):
+        raise FormatError(f"{path}: {faults[0]}, and no other box is of use")
+    return Boxes({name: tuple(boxes) for name, boxes in usable.items()}, faults)
+
+
+def _fault(bbox_xyxy: FloatArray) -> str | None:
+    if (np.abs(bbox_xyxy) <= LARGEST).all() and (bbox_xyxy[2:] > bbox_xyxy[:2]).all():
+        return None
+    low, high = bbox_xyxy[:2].tolist(), bbox_xyxy[2:].tolist()
+    return (
+        f"reaches from {low} to {high}: expected finite pixels, and a right lower corner to the "
+        "right of and below the left upper one"
+    )

@@ -75,7 +75,7 @@ class Found:
 
 
 class Skipped(NamedTuple):
-    """A file that could not be used: ``reason`` is a short name, ``detail`` says more."""
+    """What of a file could not be used: ``reason`` is a short name, ``detail`` says more."""
 
     path: Path
     reason: str
@@ -90,7 +90,7 @@ class Tally:
         images, videos, frames: used; a picture counts as a frame, too.
         instances: squares shown to the model.
         without_box: files that the boxes' file says nothing of, left out.
-        skipped: files that could not be used, or not to their end.
+        skipped: files that could not be used, or not to their end, and boxes.
     """
 
     images: int = 0
