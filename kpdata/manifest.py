@@ -17,6 +17,7 @@ from kpdata.mapping import MappedKeypoint
 from kpdata.records import SCHEMA_VERSION
 from kpdata.skeletons import Skeleton
 from kpdata.splits import SPLIT_NAME
+from kpdata.stores import MissingObject, Place, Url, store_of
 from kpdata.tfrecord import temporary_beside
 
 MANIFEST = "kpdata.json"
@@ -145,26 +146,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """Read and check ``folder``'s manifest, trusting nothing in it.
 
     Raises:
         DatasetError: there is none, it is damaged, or it was written by a later kpdata.
+        StoreError: the folder's store refuses, or cannot be reached.
     """
     path = folder / MANIFEST
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise DatasetError(f"{path}: larger than any manifest: not written by kpdata")
-        data = path.read_bytes()
-    except NotADirectoryError:
-        raise DatasetError(f"{folder} is a file: give the folder that holds {MANIFEST}") from None
-    except FileNotFoundError:
-        raise DatasetError(
-            f"{folder} is not a dataset: it has no {MANIFEST}. "
-            "If a conversion into it was stopped, run the same command again to finish it."
-        ) from None
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from error
+    data = _stored_manifest(folder) if isinstance(folder, Url) else _manifest_file(folder)
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SchemaError) as error:
@@ -178,7 +168,35 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _check_split(path: Path, name: str, split: SplitInfo, num_keypoints: int) -> None:
+def _stored_manifest(folder: Url) -> bytes:
+    try:
+        return store_of(folder).read(folder / MANIFEST, MAX_MANIFEST_BYTES)[1]
+    except MissingObject:
+        raise _no_dataset(folder) from None
+
+
+def _manifest_file(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise DatasetError(f"{path}: larger than any manifest: not written by kpdata")
+        return path.read_bytes()
+    except NotADirectoryError:
+        raise DatasetError(f"{folder} is a file: give the folder that holds {MANIFEST}") from None
+    except FileNotFoundError:
+        raise _no_dataset(folder) from None
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+
+
+def _no_dataset(folder: Place) -> DatasetError:
+    return DatasetError(
+        f"{folder} is not a dataset: it has no {MANIFEST}. "
+        "If a conversion into it was stopped, run the same command again to finish it."
+    )
+
+
+def _check_split(path: Place, name: str, split: SplitInfo, num_keypoints: int) -> None:
     if not SPLIT_NAME.fullmatch(name):
         raise DatasetError(f"{path}: {name!r} is not a split's name")
     for k, shard in enumerate(split.shards):

@@ -41,7 +41,7 @@ class S3Store:
     def __init__(self) -> None:
         config = Config(
             retries={"mode": "standard", "max_attempts": _ATTEMPTS},
-            max_pool_connections=THREADS,
+            max_pool_connections=2 * THREADS,
             connect_timeout=10,
         )
         with _explained("s3://"):

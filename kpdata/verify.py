@@ -21,10 +21,12 @@ from kpdata.manifest import (
     file_sha256,
     read_manifest,
 )
+from kpdata.mirror import Mirror
 from kpdata.quarantine import digest
 from kpdata.schema import MAX_SIDE, Sample
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN, stable_hash
+from kpdata.stores import Place, place, speaking_of
 
 _LEAKS_LISTED = 1000
 _LONGEST_LINE = 1 << 20
@@ -32,7 +34,7 @@ _LONGEST_LINE = 1 << 20
 
 
 def verify(
-    folder: str | Path, on_bytes: Callable[[int], None] = lambda count: None
+    folder: str | Place, on_bytes: Callable[[int], None] = lambda count: None
 ) -> tuple[Manifest, list[str]]:
     """Check a dataset whole.
 
@@ -41,7 +43,7 @@ def verify(
     splits. A fault in one shard does not hide those in others.
 
     Args:
-        folder: the dataset.
+        folder: the dataset; of one on a store, no more than a shard at a time is copied here.
         on_bytes: called with the size of each shard once it is checked.
 
     Returns:
@@ -50,7 +52,17 @@ def verify(
     Raises:
         DatasetError: there is no readable manifest.
     """
-    dataset = Dataset(Path(folder), read_manifest(Path(folder)))
+    where = place(folder)
+    if isinstance(where, Path):
+        dataset = Dataset(where, read_manifest(where))
+        return dataset.manifest, _faults(dataset, on_bytes)
+    mirror = Mirror.of(where)
+    with speaking_of(mirror.folder, where):
+        faults = _faults(mirror, on_bytes)
+    return mirror.manifest, [fault.replace(str(mirror.folder), where) for fault in faults]
+
+
+def _faults(dataset: Dataset, on_bytes: Callable[[int], None]) -> list[str]:
     faults = list(_folder_faults(dataset))
     leaks = _Leaks()
     for split, info in dataset.manifest.splits.items():
@@ -60,9 +72,11 @@ def verify(
                 _check_shard(dataset, split, shard, leaks, tally)
             except (KpdataError, OSError) as error:
                 faults.append(str(error))
+            if isinstance(dataset, Mirror):
+                dataset.let_go(shard)
             on_bytes(shard.bytes)
         faults += tally.faults(split, info)
-    return dataset.manifest, faults + leaks.faults
+    return faults + leaks.faults
 
 
 def _folder_faults(dataset: Dataset) -> Iterator[str]:

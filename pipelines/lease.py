@@ -23,7 +23,6 @@ import uuid
 from collections.abc import Iterator
 
 import msgspec
-import psutil
 
 from kpdata.errors import DatasetError, JobError, StoreError
 from kpdata.stores import MissingObject, Store, Url, store_of
@@ -41,23 +40,21 @@ class Claim(msgspec.Struct, frozen=True):
     Attributes:
         host, pid, since: for a person to read.
         machine: names this boot of this machine and its space of process ids; empty if unknown.
-        began: when the process did, which tells it from a later one with its id.
+        began: when the process did, in the kernel's own time, which tells it from a later one with
+            its id.
     """
 
     host: str
     pid: int
     since: str
     machine: str
-    began: float
+    began: str
 
     @property
     def seen_dead(self) -> bool:
         """Whether its process was on this machine, and is gone."""
-        if not self.machine or self.machine != _machine():
-            return False
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.pid).create_time() != self.began
-        return True
+        here = bool(self.machine) and self.machine == _machine()
+        return here and _beginning(self.pid) != self.began
 
 
 class Lease:
@@ -75,6 +72,7 @@ class Lease:
         self._content = msgspec.json.encode(_this_process())
         self._renewed = 0.0
         self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def take(self) -> None:
         """Claim the folder.
@@ -120,11 +118,12 @@ class Lease:
         except MissingObject:  # its holder has just ended
             return None
         except msgspec.MsgspecError:
-            return Claim("an unknown host", 0, "an unknown time", "", 0.0)
+            return Claim("an unknown host", 0, "an unknown time", "", "")
 
     def keep(self) -> None:
         """Renew the claim from a thread, until it is released, lost, or too old to be sure of."""
-        threading.Thread(target=self._keep, daemon=True).start()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
 
     def _keep(self) -> None:
         while not self._ended.wait(RENEWED_EVERY):
@@ -141,6 +140,8 @@ class Lease:
     def release(self) -> None:
         """Give the folder up."""
         self._ended.set()
+        if self._thread:
+            self._thread.join()  # it might bring the claim back
         self._store.delete([self.url])
 
 
@@ -154,8 +155,8 @@ def require_claim(url: Url) -> None:
 
 def _this_process() -> Claim:
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    began = psutil.Process().create_time()
-    return Claim(socket.gethostname(), os.getpid(), since, _machine(), began)
+    pid = os.getpid()
+    return Claim(socket.gethostname(), pid, since, _machine(), _beginning(pid))
 
 
 def _who(claim: Claim, age: float) -> str:
@@ -168,5 +169,14 @@ def _machine() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _beginning(pid: int) -> str:
+    """When a process began, in ticks since the machine did; empty where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[19]
     except OSError:
         return ""

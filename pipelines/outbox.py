@@ -191,8 +191,8 @@ def open_outbox(url: Url) -> Iterator[Outbox]:
     """
     _check_claimable(url)
     lease = Lease(url)
-    lease.take()
     try:
+        lease.take()
         lease.keep()
         with tempfile.TemporaryDirectory(prefix="kpdata-") as folder:
             outbox = Outbox(Path(folder), url, lease.url)

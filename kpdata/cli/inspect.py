@@ -1,25 +1,24 @@
 """``kpdata inspect``."""
 
-from pathlib import Path
-
 import click
 import msgspec
 
+import kpdata
 from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json
+from kpdata.cli.options import PLACE, as_json
 from kpdata.manifest import Manifest
 from kpdata.mapping import MappedKeypoint
-from kpdata.shards import Dataset
+from kpdata.stores import Place
 
 _DEEPEST = 10
 _SIZES = ("min_width", "max_width", "min_height", "max_height")
 
 
 @click.command("inspect", short_help=COMMANDS["inspect"])
-@click.argument("shards", type=click.Path(path_type=Path))
+@click.argument("shards", type=PLACE, metavar="SHARDS")
 @as_json
-def command(shards: Path, as_json: bool) -> None:
+def command(shards: Place, as_json: bool) -> None:
     """Show what the dataset SHARDS holds: splits, skeleton, visibility, sizes, provenance.
 
     \b
@@ -27,14 +26,14 @@ def command(shards: Path, as_json: bool) -> None:
       kpdata inspect shards/
       kpdata inspect shards/ --json
     """
-    manifest = Dataset.open(shards).manifest
+    manifest = kpdata.open(shards).manifest
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode())
     else:
         show(manifest, shards)
 
 
-def show(manifest: Manifest, shards: Path) -> None:
+def show(manifest: Manifest, shards: Place) -> None:
     """Print the manifest for a person."""
     console = screen()
     splits = [

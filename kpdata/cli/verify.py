@@ -2,24 +2,24 @@
 
 import json
 import sys
-from pathlib import Path
 
 import click
 
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, quiet
+from kpdata.cli.options import PLACE, as_json, quiet
 from kpdata.manifest import read_manifest
+from kpdata.stores import Place
 from kpdata.verify import verify
 
 _SHOWN = 50
 
 
 @click.command("verify", short_help=COMMANDS["verify"])
-@click.argument("shards", type=click.Path(path_type=Path))
+@click.argument("shards", type=PLACE, metavar="SHARDS")
 @quiet
 @as_json
-def command(shards: Path, quiet: bool, as_json: bool) -> None:
+def command(shards: Place, quiet: bool, as_json: bool) -> None:
     """Check every byte of the dataset SHARDS, and that nothing leaks across splits.
 
     Every CRC and sha256, every record parsed and its image hashed, all counts, the root hash; no

@@ -17,6 +17,7 @@ from kpdata.formats import matlab
 from kpdata.formats.source import LARGEST, Source, find_images, image_ref, require_file
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray, Instance, Rejected, Sample
 from kpdata.skeletons import LSP14
+from kpdata.stores import Place
 
 MAX_BYTES = 64 << 20
 """Larger files are refused, inflated or not: the real ones hold under 4 MiB."""
@@ -26,7 +27,7 @@ _OTHER = {"lsp": "lspet", "lspet": "lsp"}
 _OFFICIAL_COUNT, _OFFICIAL_TRAIN = 2000, 1000
 
 
-def read(annotations: Path, images: Path | None = None) -> Source:
+def read(annotations: Path, images: Place | None = None) -> Source:
     """LSP: ``joints`` (3, 14, N). Flag 1 is occluded; with N = 2000, the first 1000 are train.
 
     Raises:
@@ -38,7 +39,7 @@ def read(annotations: Path, images: Path | None = None) -> Source:
     return _source(annotations, images, points, visibility, "im{:04}.jpg", official)
 
 
-def read_lspet(annotations: Path, images: Path | None = None) -> Source:
+def read_lspet(annotations: Path, images: Place | None = None) -> Source:
     """LSP extended: ``joints`` (14, 3, N). Flag 0 is missing; there is no official split.
 
     Raises:
@@ -51,7 +52,7 @@ def read_lspet(annotations: Path, images: Path | None = None) -> Source:
 
 def _source(
     annotations: Path,
-    images: Path | None,
+    images: Place | None,
     points: FloatArray,
     visibility: npt.NDArray[Any],
     file_name: str,
@@ -70,7 +71,7 @@ def _source(
 
 def _samples(
     annotations: Path,
-    root: Path,
+    root: Place,
     points: FloatArray,
     visibility: npt.NDArray[Any],
     file_name: str,
