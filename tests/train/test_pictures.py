@@ -20,7 +20,8 @@ from kpdata.schema import ImageRef, Instance, Sample
 from kpdata.shards import Dataset
 from kpdata.skeletons import COCO17
 from kpdata.splits import parse_splits
-from kpdata.train.pictures import Pictures, Views, _picture, load
+from kpdata.train.decoding import picture
+from kpdata.train.pictures import Pictures, Views, load
 
 SIDE = 40
 Convert = Callable[..., Dataset]
@@ -309,7 +310,7 @@ def test_shrinking_moves_nothing():
     sample = Sample("a.png", ImageRef("a.png", width=640, height=480, data=data), (instance,))
     for side in (32, 64, 128, 480):
         affine = geometry.square_crop(np.array([0.0, 0, 640, 480]), 1.0, side)
-        seen = _picture(sample, affine, side)[..., 0].astype(float)
+        seen = picture(sample, affine, side)[..., 0].astype(float)
         y, x = np.mgrid[:side, :side] + 0.5
         found = np.array([(x * seen).sum(), (y * seen).sum()]) / seen.sum()
         expected = apply_affine(affine, center + 0.5)  # OpenCV draws on pixel centres

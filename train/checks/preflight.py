@@ -14,10 +14,11 @@ from kpdata.train.batches import Batch
 from kpdata.train.checks import gates
 from kpdata.train.checks.gates import Verdict
 from kpdata.train.config import STAGES, Phase, TrainConfig
+from kpdata.train.decoding import Indices
 from kpdata.train.device_augment import no_draws
 from kpdata.train.learner import Learner, jit
 from kpdata.train.models import build
-from kpdata.train.pictures import Indices, Pictures
+from kpdata.train.pictures import Pictures
 
 SAMPLES = 8
 

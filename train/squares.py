@@ -1,0 +1,119 @@
+"""Which square of which record each picture shows: found without decoding one."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from kpdata import geometry
+from kpdata.errors import DatasetError, located
+from kpdata.formats.source import LARGEST
+from kpdata.framing import Framing, why_not_shown
+from kpdata.geometry import Affine, apply_affine
+from kpdata.schema import WHOLE_IMAGE, Instance, Sample
+from kpdata.shards import Dataset, name_of
+
+
+class Place(NamedTuple):
+    """Where a picture's record is, and the affine from record pixels to picture pixels."""
+
+    uri: str
+    affine: Affine
+
+
+class Square(NamedTuple):
+    """A picture to be, and whom it shows.
+
+    Attributes:
+        place: what of which record it shows.
+        key: the source image's.
+        number: of the instance in its source image.
+        instance: in record pixels.
+        to_source: picture pixels → source pixels.
+        source_size: width and height.
+        is_copy: whether the record is an augmented copy.
+        is_cut: whether the square was cut out of a whole image, rather than being its record.
+    """
+
+    place: Place
+    key: str
+    number: int
+    instance: Instance
+    to_source: Affine
+    source_size: tuple[int, int]
+    is_copy: bool
+    is_cut: bool
+
+    @property
+    def record_to_source(self) -> Affine:
+        """Record pixels → source pixels."""
+        return geometry.compose(self.to_source, self.place.affine)
+
+
+def squares(
+    dataset: Dataset, split: str, framing: Framing, side: int, copies: bool, counts: Counter[str]
+) -> Iterator[tuple[Square, Sample]]:
+    """A square for each instance that can be learnt from, with its record.
+
+    Args:
+        dataset: a shard folder.
+        split: its split.
+        framing: what is cut out of whole images; a record that is a crop shows its own square.
+        side: of the pictures, in pixels.
+        copies: take augmented copies too.
+        counts: of what has no square, added to.
+
+    Raises:
+        DatasetError: no such split, a damaged record, or nothing to cut a square around.
+    """
+    for shard in dataset[split].shards:
+        for offset, sample in dataset.read_shard(shard):
+            if sample.view and sample.view.copy and not copies:
+                continue
+            uri = dataset.record_uri(shard, offset)
+            for number, instance in enumerate(sample.instances):
+                if reason := why_not_shown(instance):
+                    counts[f"instances not shown: {reason}"] += 1
+                else:
+                    with located(name_of(uri)):
+                        yield _square(sample, instance, number, uri, framing, side), sample
+
+
+def _square(
+    sample: Sample, instance: Instance, number: int, uri: str, framing: Framing, side: int
+) -> Square:
+    view = sample.view
+    assert view is not None, "every record has one"
+    width, height = cast(int, sample.image.width), cast(int, sample.image.height)
+    is_whole = view.instance == WHOLE_IMAGE
+    if is_whole:
+        affine = _cut(sample.key, instance, framing, (width, height), side)
+    else:
+        number = view.instance
+        affine = geometry.resize_affine(width, height, side)
+    in_source = apply_affine(geometry.invert(view.transform), instance.xy)
+    if not (np.abs(np.concatenate([instance.xy, in_source])) <= LARGEST).all():
+        raise DatasetError(f"instance {number}: a keypoint beyond {LARGEST:g} pixels")
+    return Square(
+        place=Place(uri, affine),
+        key=sample.key,
+        number=number,
+        instance=instance,
+        to_source=geometry.invert(geometry.compose(affine, view.transform)),
+        source_size=(view.source_width, view.source_height),
+        is_copy=view.copy > 0,
+        is_cut=is_whole,
+    )
+
+
+def _cut(
+    key: str, instance: Instance, framing: Framing, size: tuple[int, int], side: int
+) -> Affine:
+    if reason := framing.why_not(instance):
+        raise DatasetError(
+            f"{key}: an instance has {reason} to crop around: choose --crop-from image (the whole "
+            "image, squared) or keypoints (which leaks the labels into the crop); kpdata train "
+            "takes it as --set crop_from=image"
+        )
+    return framing.square(instance, *size, side)
