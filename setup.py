@@ -95,6 +95,7 @@ setup(
         "s3": S3,
         "gcs": GCS,
         "hdfs": HDFS,
+        "fuzz": ["atheris>=3"],
         "test": TEST,
         "cluster": CLUSTER,
     },

@@ -30,6 +30,10 @@ _EXIF_START, _EXIF_ORIENTATION = b"Exif\0\0", 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_JPEG_SCAN_START = b"\xff\xda"
+_MAX_SCANS = 16
+"""Of the largest JPEG, a smaller one may have more; encoders make ten."""
+
 _NO_END = "the end marker is missing: the file was cut short"
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_COMMON = frozenset({0xC0, 0xC1, 0xC2})
@@ -92,10 +96,20 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
             "image too large",
             f"{header.width} × {header.height} pixels, over the limit of {max_pixels:,}",
         )
+    if header.format == "jpeg":
+        _check_scans(data, header, max_pixels)
     end = {"jpeg": _JPEG_END, "png": _PNG_END}.get(header.format)
     if end and data.rfind(end, header.body) < 0:
         raise ImageError("image cut short", _NO_END)
     return header
+
+
+def _check_scans(data: bytes, header: Header, max_pixels: int) -> None:
+    """A progressive JPEG is decoded scan by scan, each of which may cover all of the picture."""
+    scans = data.count(_JPEG_SCAN_START, header.body)
+    if scans * header.width * header.height > _MAX_SCANS * max_pixels:
+        size = f"{header.width} × {header.height}"
+        raise ImageError("image too large", f"{scans} scans of {size} pixels: too much to decode")
 
 
 def check_size(image: ImageRef, header: Header, *seen: tuple[int, int]) -> None:

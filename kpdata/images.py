@@ -52,6 +52,10 @@ def decode_stored(image: ImageRef, reduce: int = 1) -> Pixels:
     """
     data = stored_bytes(image)
     header = probe(data)
+    if image.format not in (None, header.format):
+        raise ImageError(
+            "image does not decode", f"{image.name} is no {image.format}, as its record says"
+        )
     if (header.width, header.height) != (image.width, image.height):
         raise ImageError(
             "size mismatch",

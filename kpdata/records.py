@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from kpdata.errors import DatasetError, located
 from kpdata.schema import MAX_SIDE, FloatArray, ImageRef, Instance, Sample, View
+from kpdata.tfrecord import MAX_RECORD_BYTES
 from kpdata.wire.example_pb2 import Example, Features  # type: ignore[attr-defined]
 
 SCHEMA_VERSION = 1
@@ -114,6 +115,10 @@ def encode_parts(sample: Sample) -> tuple[bytes, bytes, bytes]:
     for opening in (_FIELD_1, _FIELD_1, _IMAGE_KEY + _FIELD_2, _FIELD_1):
         head = opening + _varint(len(head) + len(image)) + head
     head = _FIELD_1 + _varint(len(head) + len(image) + len(rest)) + head
+    if (size := len(head) + len(image) + len(rest)) > MAX_RECORD_BYTES:
+        raise DatasetError(
+            f"{sample.key}: a record of {size:,} bytes: at most {MAX_RECORD_BYTES:,} are read back"
+        )
     return head, image, rest
 
 

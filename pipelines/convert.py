@@ -181,7 +181,8 @@ def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
     for name, data in workspace.reports(planned):
         try:
             report = msgspec.json.decode(data, type=ShardReport)
-        except msgspec.MsgspecError:  # the machine may have gone down
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            # the machine may have gone down
             continue
         if (report.plan_sha256, report.shard.bytes) == (planned[name], sizes.get(name)):
             reports[name] = report

@@ -4,6 +4,7 @@ The result is one plan file per shard, a TFRecord of packed samples; a plan's by
 shard's bytes.
 """
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from kpdata import image_files, image_objects, tfrecord
-from kpdata.errors import FormatError, ImageError
+from kpdata.errors import FormatError, ImageError, JobError
 from kpdata.formats.source import Source
 from kpdata.image_files import Stamp
 from kpdata.manifest import shard_name, software
@@ -149,15 +150,31 @@ class Reference(NamedTuple):
 
 
 def read_plan(path: Path) -> tuple[Job, Iterator[Reference]]:
-    """The job and the references of one plan file."""
+    """The job and the references of one plan file.
+
+    Raises:
+        DatasetError, JobError: it is damaged, which may be found while the references stream.
+    """
     payloads = (payload for _, payload in tfrecord.read(path))
-    header = msgspec.json.decode(next(payloads), type=PlanHeader)
-    return header.job, map(_unpack, payloads)
+    with _sound(path):
+        header = msgspec.json.decode(next(payloads, b""), type=PlanHeader)
+    return header.job, (_unpack(path, payload) for payload in payloads)
 
 
-def _unpack(payload: bytes) -> Reference:
-    found = Stamp(*STAMP.unpack_from(payload))
-    return Reference(unpack_sample(payload[STAMP.size :]), found)
+def _unpack(path: Path, payload: bytes) -> Reference:
+    with _sound(path):
+        found = Stamp(*STAMP.unpack_from(payload))
+        return Reference(unpack_sample(payload[STAMP.size :]), found)
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (msgspec.MsgspecError, UnicodeDecodeError, struct.error, RecursionError) as error:
+        raise JobError(
+            f"{path}: the plan is damaged ({error}): run the same command again"
+        ) from error
 
 
 def _receive(

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from kpdata import records, tfrecord
-from kpdata.errors import ImageError, KpdataError, SchemaError
-from kpdata.manifest import ShardInfo, file_sha256, write_atomically
+from kpdata.errors import DatasetError, ImageError, KpdataError, SchemaError
+from kpdata.manifest import Count, ShardInfo, file_sha256, write_atomically
 from kpdata.pipelines.ahead import ahead, announced
 from kpdata.pipelines.fetch import Fetcher
 from kpdata.pipelines.job import Job
@@ -44,12 +44,12 @@ class ShardReport(msgspec.Struct, frozen=True):
 
     plan_sha256: str
     shard: ShardInfo
-    samples: int
-    copies: int
-    instances: int
-    visibility: list[list[int]]
-    sizes: dict[str, int]
-    counts: dict[str, int]
+    samples: Count
+    copies: Count
+    instances: Count
+    visibility: list[list[Count]]
+    sizes: dict[str, Count]
+    counts: dict[str, Count]
     rejected: list[Rejected]
 
 
@@ -162,13 +162,13 @@ def _write_sample(
 ) -> None:
     try:
         opened = wait()
-        made = list(opened.records)
-    except (ImageError, SchemaError) as error:
+        made = [(record, records.encode_parts(record)) for record in opened.records]
+    except (ImageError, SchemaError, DatasetError) as error:
         reason = error.reason if isinstance(error, ImageError) else "bad values"
         tally.rejected.append(Rejected(sample.key, reason, _at(sample.image.uri, error)))
         return
-    for record in made:
-        writer.write(*records.encode_parts(record))
+    for record, parts in made:
+        writer.write(*parts)
         tally.add(record)
     tally.samples += bool(made)
     tally.counts += opened.counts

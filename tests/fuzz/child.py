@@ -38,7 +38,7 @@ class Task:
     Attributes:
         target: a name in TARGETS, or of a module and its attribute, as ``module:name``.
         seed, first, stop: inputs number ``first`` to ``stop`` of this seed.
-        seconds, mebibytes: what one input may take.
+        seconds, mebibytes: what one input may take: of processor time, and all the process.
         folder: where the status and the findings go.
         scratch: where the target's files lie.
         guided: whether atheris guides it by coverage.
@@ -124,6 +124,7 @@ class Trial:
         status.number, status.size, status.started = number, len(data), time.monotonic()
         self._board.put_input(data)
         self._board.write(status)
+        before = time.process_time()
         try:
             self._check(data)
             status.accepted += 1
@@ -132,13 +133,13 @@ class Trial:
         except Exception as error:
             status.failed += 1
             self._save("exception", _signature(error), data, traceback.format_exc())
-        seconds = time.monotonic() - status.started
+        seconds = time.process_time() - before
         status.worst_seconds = max(status.worst_seconds, seconds)
-        status.peak_kib = peak_kib()
+        status.peak_kib = max(status.peak_kib, peak_kib())
         if seconds > self._task.seconds:
             self._save("slow", f"{number}", data, f"{seconds:.1f} s")
             status.failed += 1
-        too_much = status.peak_kib > self._task.mebibytes << 10
+        too_much = peak_kib() > self._task.mebibytes << 10
         if too_much:
             self._save("memory", f"{number}", data, f"{status.peak_kib >> 10} MiB")
             status.failed += 1

@@ -166,9 +166,10 @@ def augmentations() -> tuple[bytes, ...]:
 
 def sample(number: int, picture: bytes, instances: int = 2, instance: int = -1) -> Sample:
     """A record's sample."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
     return Sample(
         key=f"{number}.jpg",
-        image=ImageRef(f"{number}.jpg", width=WIDTH, height=HEIGHT, data=picture, format="jpeg"),
+        image=ImageRef(f"{number}.jpg", width=WIDTH, height=HEIGHT, data=picture, format=kind),
         instances=tuple(
             Instance(
                 np.array([[3, 4, 2], [5.5 + i, 6, 1], [0, 0, 0]], np.float32),

@@ -158,6 +158,7 @@ def _forged(folder: Path) -> Check:
     Then everything that reads shard folders has a go.
     """
     sound = seeds.shards()[0]
+    (folder / manifest.QUARANTINE).touch()
 
     def check(data: bytes) -> None:
         (folder / seeds.SHARD).write_bytes(data)
@@ -167,11 +168,16 @@ def _forged(folder: Path) -> Check:
         except struct.error:  # an odd end
             count = 4
         sealed = seeds.manifest_of(described, count)
-        manifest.write_atomically(folder / "kpdata.json", msgspec.json.encode(sealed), False)
+        (folder / manifest.MANIFEST).write_bytes(msgspec.json.encode(sealed))
+        for name, content in tfds.metadata(sealed).items():
+            (folder / name).write_bytes(content)
         refused = [each for each in (_iterate, _convert, _learn) if not _accepts(each, folder)]
-        verify.verify(folder)
-        if refused:
-            raise KpdataError(f"refused by {refused}")
+        faults = verify.verify(folder)[1]
+        if data != described:
+            assert len(refused) == 3, "wrong data in silence"
+            assert any(seeds.SHARD in fault for fault in faults), "verify says nothing"
+        if refused or faults:
+            raise KpdataError(f"refused by {refused}, {faults}")
 
     return check
 
