@@ -12,7 +12,10 @@ _MASTERS = ("--flink_master", "--spark_master_url")
 _ADDRESS = re.compile(r"(?:https?://|spark://)?(?P<host>[^:/,\[\]]+):(?P<port>\d+)/?")
 """Of one host: not ``[local]``, ``yarn`` or a list of masters."""
 
+_PREFIX = re.compile(r"^Pipeline \S+ failed in state \w+: ")
 _PYTHON_ERROR = re.compile(r"^(?:\w+\.)*(?P<kind>\w+(?:Error|Exception|Interrupt)): (?P<text>.+)")
+_JAVA_REFUSED = "java.net.ConnectException"
+_NO_POOL = ": does a pool of Beam's workers listen at --environment_config on every worker's host?"
 _LOGS = "(set KPDATA_BEAM_LOGS=1 to see the runner's log)"
 
 
@@ -58,7 +61,8 @@ def explain(runner: str, error: Exception) -> str:
         )
     if isinstance(error, ValueError | ImportError | AttributeError):
         return f"--runner {runner}: {error}"
-    return f"--runner {runner}: the job failed: {_essence(error)} {_LOGS}"
+    hint = _NO_POOL if _JAVA_REFUSED in str(error) else ""
+    return f"--runner {runner}: the job failed: {_essence(error)}{hint} {_LOGS}"
 
 
 def _essence(error: Exception) -> str:
@@ -67,4 +71,4 @@ def _essence(error: Exception) -> str:
     pythons = [found for found in map(_PYTHON_ERROR.match, lines) if found]
     if pythons:
         return f"{pythons[-1]['kind']}: {pythons[-1]['text']}"
-    return lines[0] if lines else repr(error)
+    return _PREFIX.sub("", lines[0]) if lines else repr(error)

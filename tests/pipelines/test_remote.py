@@ -110,6 +110,16 @@ def test_of_a_traceback_through_two_languages_the_pythons_last_error_is_told() -
     )
 
 
+def test_workers_without_a_pool_are_what_a_refused_connection_means() -> None:
+    error = RuntimeError(
+        "Pipeline BeamApp-1_2-3 failed in state FAILED: java.net.ConnectException: finishConnect"
+        "(..) failed: Connection refused"
+    )
+    line = explain("FlinkRunner", error)
+    assert "the job failed: java.net.ConnectException: finishConnect(..) failed" in line
+    assert "does a pool of Beam's workers listen at --environment_config" in line
+
+
 def test_an_interrupt_cancels_the_job_where_it_runs() -> None:
     done: list[str] = []
 
