@@ -22,10 +22,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
+from _convert.against_peers import measure_peers
 from _convert.contenders import (
     CROP,
     KPDATA,
+    ONE,
     QUALITY,
+    TENSORFLOW,
     alone,
     cat,
     convert_command,
@@ -49,14 +52,14 @@ PACKAGES = (
     "opencv-python-headless",
     "protobuf",
     "tensorflow-cpu",
+    "tensorflow-datasets",
 )
-PARTS = ("untouched", "crops", "memory", "start")
+PARTS = ("untouched", "crops", "peers", "memory", "start")
 PART_OF_COPIES = 4
 STARTS = 15
 
 CACHE = {False: "warm page cache", True: "cold page cache"}
-CAT, TENSORFLOW, BARE = "cat", "TensorFlow loop", "OpenCV loop"
-ONE, TWO = "kpdata, 1 worker", "kpdata, 2 workers"
+CAT, BARE, TWO = "cat", "OpenCV loop", "kpdata, 2 workers"
 
 
 def measure_untouched(sizes: Sizes, rounds: int, work: Path, cold: bool) -> Section:
@@ -167,10 +170,15 @@ def measure_start() -> Section:
 
 
 def measure(
-    parts: Iterable[str], source: Dataset, copies: int, rounds: int, work: Path
+    parts: Iterable[str],
+    source: Dataset,
+    copies: int,
+    rounds: int,
+    work: Path,
+    environments: Path,
 ) -> Iterator[Section]:
     """The sections of the parts asked for, in their order."""
-    if {"untouched", "crops"} & set(parts):
+    if {"untouched", "crops", "peers"} & set(parts):
         with tempfile.TemporaryDirectory(dir=work) as folder:
             images = Path(folder) / "images"
             copy_images(source, images, copies)
@@ -179,6 +187,8 @@ def measure(
             for part, measure_part in (("untouched", measure_untouched), ("crops", measure_crops)):
                 for cold in (False, True) if part in parts else ():
                     yield measure_part(sizes, rounds, work, cold)
+            if "peers" in parts:
+                yield from measure_peers(sizes, rounds, work, environments)
     if "memory" in parts:
         with tempfile.TemporaryDirectory(dir=work) as folder:
             images = Path(folder) / "images"
@@ -200,14 +210,19 @@ def measure(
 @click.option("--part", "parts", multiple=True, default=PARTS, type=click.Choice(PARTS))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Markdown; and .json.")
 @click.option("--work", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--environments", type=click.Path(path_type=Path),
+    help="Where the peers' environments are, or are made and stay. [default: peers/ below --work]",
+)  # fmt: skip
 def main(
     images: Path, annotations: Path, copies: int, rounds: int, parts: Iterable[str], out: Path,
-    work: Path,
+    work: Path, environments: Path | None,
 ) -> None:  # fmt: skip
     """Measure, and write the report."""
     ran_on = facts(PACKAGES, SOURCES) | {"disk": disk_kind(work)}
     source = Dataset(annotations, images)
-    sections = list(measure(parts, source, copies, rounds, work.resolve()))
+    environments = (environments or work / "peers").resolve()
+    sections = list(measure(parts, source, copies, rounds, work.resolve(), environments))
     click.echo(write(out, "kpdata convert: what it costs", EXPLANATION, sections, ran_on))
 
 
