@@ -17,7 +17,7 @@ from kpdata.mapping import MappedKeypoint
 from kpdata.records import SCHEMA_VERSION
 from kpdata.skeletons import Skeleton
 from kpdata.splits import SPLIT_NAME
-from kpdata.stores import MissingObject, Place, Url, store_of
+from kpdata.stores import MissingObject, Place, Url, store_of, was_url
 from kpdata.tfrecord import temporary_beside
 
 MANIFEST = "kpdata.json"
@@ -190,6 +190,11 @@ def _manifest_file(folder: Path) -> bytes:
 
 
 def _no_dataset(folder: Place) -> DatasetError:
+    if isinstance(folder, Path) and was_url(folder):
+        return DatasetError(
+            f"{folder} is on a store, where only convert, inspect and verify read shards: "
+            "copy them to a local folder first"
+        )
     return DatasetError(
         f"{folder} is not a dataset: it has no {MANIFEST}. "
         "If a conversion into it was stopped, run the same command again to finish it."

@@ -90,6 +90,11 @@ def place(text: str | os.PathLike[str]) -> Place:
     return Url(text)
 
 
+def was_url(path: Path) -> bool:
+    """Whether a URL was taken for a local path, which makes one slash of two."""
+    return is_url(str(path).replace(":/", "://", 1))
+
+
 class Object(NamedTuple):
     """What a store says of an object, without its bytes.
 

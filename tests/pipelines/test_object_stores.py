@@ -29,6 +29,7 @@ from kpdata.cli.main import cli
 from kpdata.errors import DatasetError, JobError, KpdataError, StoreError
 from kpdata.image_files import Stamp
 from kpdata.image_objects import Listing
+from kpdata.manifest import read_manifest
 from kpdata.pipelines import convert as conversion
 from kpdata.pipelines import lease
 from kpdata.pipelines.outbox import Outbox
@@ -133,9 +134,17 @@ def source(make_coco: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def root_hash(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a conversion from disk to disk gives."""
-    return convert(source, source.parent / "images", tmp_path_factory.mktemp("local") / "out")
+    out = tmp_path_factory.mktemp("local") / "out"
+    convert(source, source.parent / "images", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def root_hash(whole: Path) -> str:
+    """Of ``whole``."""
+    return read_manifest(whole).root_hash
 
 
 def put(client: Any, folder: Path, url: Url) -> Url:
@@ -145,6 +154,14 @@ def put(client: Any, folder: Path, url: Url) -> Url:
             key = (url / path.relative_to(folder).as_posix()).key
             client.put_object(Bucket=url.bucket, Key=key, Body=path.read_bytes())
     return url
+
+
+def get(url: Url, folder: Path) -> Path:
+    """Copy a folder from a store."""
+    folder.mkdir()
+    for found in store_of(url).list(url):
+        store_of(url).download(url / found.name, folder / found.name)
+    return folder
 
 
 def names(client: Any, url: Url) -> list[str]:
@@ -247,19 +264,25 @@ def test_json_files_on_a_store_pair_with_images_on_it(
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_one_request_in_ten_may_fail(
-    client: Any, server: Server, bucket: Url, source: Path, root_hash: str
-) -> None:
+    client: Any, server: Server, bucket: Url, source: Path, root_hash: str, whole: Path,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault_trial: Callable[..., None], workers: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(conversion, "_SECONDS_WORTH_WORKERS", 0.0)
     put(client, source.parent, bucket / "in")
+    annotations, images, out = bucket / "in" / source.name, bucket / "in/images", bucket / "out"
     server.reset()
     server.failing = 0.1
-    assert convert(bucket / "in" / source.name, bucket / "in/images", bucket / "out") == root_hash
-    _, faults = verify(bucket / "out")
+    assert convert(annotations, images, out, "--workers", workers) == root_hash
+    _, faults = verify(out)
     assert faults == []
-    print(f"{server.requests} requests, {server.errors} of them answered with 503")
-    assert server.errors > 0.05 * server.requests > 5
+    requests, errors = server.requests, server.errors
     server.reset()
-    assert_finished(client, bucket / "out", root_hash)
+    assert errors > 0.05 * requests > 5
+    assert_finished(client, out, root_hash)
+    moment = f"{errors} of {requests} requests, {workers} workers"
+    fault_trial("503 from a store", moment, get(out, tmp_path / "copy"), whole)
 
 
 def test_names_that_lead_out_and_images_that_are_not_there_are_quarantined_as_on_a_disk(
@@ -322,7 +345,7 @@ def test_images_cost_one_listing_and_one_request_each(
 
 
 def test_a_killed_driver_leaves_what_the_next_run_can_finish(
-    client: Any, bucket: Url, source: Path, tmp_path: Path
+    client: Any, bucket: Url, source: Path, tmp_path: Path, fault_trial: Callable[..., None]
 ) -> None:
     images = put(client, source.parent / "images", bucket / "images")
     options = ("--crop", 128, "--augment", 40, "--shards", 12, "--workers", 1, "--json")
@@ -349,6 +372,9 @@ def test_a_killed_driver_leaves_what_the_next_run_can_finish(
     assert done["written_samples"] < 30
     assert done["root_hash"] == run(*command, tmp_path / "out", *options)["root_hash"]
     assert_finished(client, bucket / "out", done["root_hash"])
+    moment = f"{len(kept)} of 12 shards whole"
+    copy = get(bucket / "out", tmp_path / "copy")
+    fault_trial("kill -9 of the driver, output on a store", moment, copy, tmp_path / "out")
 
 
 def _wait_for(holds: Callable[[], bool], seconds: float = 60) -> None:
@@ -557,6 +583,7 @@ def test_what_a_user_gets_wrong_is_said_in_one_line(
     client.put_object(Bucket=bucket.bucket, Key="bad.json", Body=b"{")
     assert f"{bucket}/bad.json: " in said(bucket / "bad.json", images, out)
     assert f"{bucket}/none is not a dataset" in error("verify", bucket / "none")
+    assert "copy them to a local folder first" in error("audit", bucket / "none")
     server.forbidden = frozenset({"PUT"})
     assert "permission denied: these credentials may not PutObject" in said(
         source, images, bucket / "out"
