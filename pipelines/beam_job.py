@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,9 +36,10 @@ def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execut
     """Call ``write`` on every shard's name on Beam's workers; see :func:`runners.run`."""
     if plan.workers and threading.current_thread() is not threading.main_thread():
         raise JobError("worker processes need the main thread, which alone can hear of their death")
+    job_name = f"kpdata-{uuid.uuid4().hex}"
     with _quiet_logs(), Watchdog() as watchdog:
         try:
-            pipeline = _pipeline(plan)
+            pipeline = _pipeline(plan, job_name)
             (
                 pipeline
                 | "shards to write" >> beam.Create(list(shards))
@@ -48,6 +50,7 @@ def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execut
         except BaseException as error:
             watchdog.stop_workers()
             if watchdog.interrupted:
+                remote.cancel_on_flink(plan.beam_options, job_name)
                 raise KeyboardInterrupt from error
             if watchdog.saw_death:
                 raise JobError(
@@ -74,11 +77,13 @@ def _run(pipeline: beam.Pipeline, watchdog: Watchdog) -> None:
         raise
 
 
-def _pipeline(plan: Execution) -> beam.Pipeline:
+def _pipeline(plan: Execution, job_name: str) -> beam.Pipeline:
     if plan.runner != EMBEDDED:
         remote.check_reachable(plan.beam_options)
-        name = _UNLISTED.get(plan.runner, plan.runner)
-        return beam.Pipeline(options=PipelineOptions([*plan.beam_options, f"--runner={name}"]))
+        runner = _UNLISTED.get(plan.runner, plan.runner)
+        named = [f"--job_name={job_name}"] if runner == "FlinkRunner" else []
+        options = PipelineOptions([*named, *plan.beam_options, f"--runner={runner}"])
+        return beam.Pipeline(options=options)
     options = PipelineOptions([*plan.beam_options, f"--direct_num_workers={max(1, plan.workers)}"])
     python, log = shlex.quote(sys.executable), shlex.quote(str(plan.log))
     command = f"trap '' INT TERM; exec {python} -m {_WORKER} 2>>{log}"  # for the driver to hear

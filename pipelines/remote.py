@@ -1,7 +1,10 @@
-"""What a user is told when a cluster cannot be used, or gave a job up."""
+"""Clusters from the user's side: are they there, why did a job end, and how to end one."""
 
+import contextlib
+import json
 import re
 import socket
+import urllib.request
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -40,12 +43,38 @@ def check_reachable(beam_options: Sequence[str]) -> None:
 
 def _addresses(beam_options: Sequence[str]) -> Iterator[tuple[str, str, int]]:
     """(option, host, port) that this machine will connect to: a job server's, or else masters'."""
-    words = [word for option in beam_options for word in option.split("=", 1)]
-    given = dict(pairwise(words))
+    given = _given(beam_options)
     for option in ("--job_endpoint",) if "--job_endpoint" in given else _MASTERS:
         found = _ADDRESS.fullmatch(given.get(option, ""))
         if found:
             yield option, found["host"], int(found["port"])
+
+
+def _given(beam_options: Sequence[str]) -> dict[str, str]:
+    """Option → value, whether they are joined by ``=`` or two words."""
+    return dict(pairwise(word for option in beam_options for word in option.split("=", 1)))
+
+
+def cancel_on_flink(beam_options: Sequence[str], job_name: str) -> None:
+    """Ask Flink itself to cancel the jobs of this name: Beam's job server only forgets them.
+
+    Nobody is told when this is not possible: whoever calls is on the way out.
+    """
+    address = _ADDRESS.fullmatch(_given(beam_options).get("--flink_master", ""))
+    if address is None:
+        return
+    jobs_url = f"http://{address['host']}:{address['port']}/jobs"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        for job in json.loads(_ask(f"{jobs_url}/overview"))["jobs"]:
+            if job["name"] == job_name:
+                _ask(f"{jobs_url}/{job['jid']}", "PATCH")
+
+
+def _ask(url: str, method: str = "GET") -> bytes:
+    request = urllib.request.Request(url, method=method)
+    with urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:
+        content: bytes = answer.read()
+    return content
 
 
 def explain(runner: str, error: Exception) -> str:

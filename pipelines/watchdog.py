@@ -11,6 +11,9 @@ import psutil
 _WORKER_DIED = "Worker subprocess exited"
 _BEAM_THREADS = frozenset({"run_worker", "beam_control_read", "read_grpc_client_inputs"})
 """They serve one worker each, and end in an exception when it is gone."""
+_BEAM_MESSAGES = "wait_until_finish_read"
+"""A thread that hears from a job server, and ends in an exception when that is gone, at exit."""
+
 _SECONDS_TO_END = 5.0
 
 
@@ -42,7 +45,8 @@ class Watchdog:
                 signal.signal(number, self._interrupt)
 
     def __exit__(self, *_: object) -> None:
-        threading.excepthook = self._old_hook
+        if not any(thread.name == _BEAM_MESSAGES for thread in threading.enumerate()):
+            threading.excepthook = self._old_hook
         if self._in_main:
             for number, handler in self._old_handlers.items():
                 signal.signal(number, handler)
@@ -52,7 +56,7 @@ class Watchdog:
             if self._in_main and not (self.saw_death or self._stopping):
                 self.saw_death = True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        elif args.thread is None or args.thread.name not in _BEAM_THREADS:
+        elif args.thread is None or args.thread.name not in _BEAM_THREADS | {_BEAM_MESSAGES}:
             self._old_hook(args)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

@@ -1,5 +1,7 @@
-"""The same ``kpdata convert`` on every engine: one root hash."""
+"""The same ``kpdata convert`` on every engine: one root hash, and an end when it is asked for."""
 
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,12 @@ import pytest
 from engines import Cluster
 
 pytestmark = pytest.mark.cluster
+on_every_cluster = pytest.mark.parametrize(
+    "cluster", ["dask", "flink", "spark"], indirect=True, scope="session"
+)
+SECONDS_TO_CANCEL = 8
+MORE = ("--augment", "200")
+"""Work for longer than that."""
 
 
 @pytest.mark.parametrize("workers", [2, 5])
@@ -17,7 +25,7 @@ def test_any_number_of_workers_gives_the_same_root_hash(
     assert convert(tmp_path / "out", "--workers", str(workers)) == embedded
 
 
-@pytest.mark.parametrize("cluster", ["dask", "flink", "spark"], indirect=True, scope="session")
+@on_every_cluster
 def test_a_cluster_gives_the_same_root_hash(
     cluster: Cluster,
     embedded: Any,
@@ -28,3 +36,28 @@ def test_a_cluster_gives_the_same_root_hash(
     found = convert(tmp_path / "out", "--runner", cluster.runner, "--", *cluster.options)
     assert found == embedded
     note(f"{cluster.runner}: root hash {found.root_hash}, {found.records.total()} records")
+
+
+@on_every_cluster
+def test_ctrl_c_ends_the_job_on_the_cluster_too(
+    cluster: Cluster, start: Callable[..., Any], note: Callable[[str], None], tmp_path: Path
+) -> None:
+    cluster.mend()
+    options = (*MORE, "--runner", cluster.runner, "--", *cluster.options)
+    with start(tmp_path / "out", *options) as running:
+        running.wait_for_shards(1)
+        running.process.send_signal(signal.SIGINT)
+        code, _, err = running.end()
+        assert code == 130
+        assert err == "kpdata: interrupted. Run the same command again to go on where it stopped.\n"
+        time.sleep(SECONDS_TO_CANCEL)
+        then, wrote = running.shards, written(running.out)
+        time.sleep(SECONDS_TO_CANCEL / 2)
+        assert running.shards == then < 24
+        assert written(running.out) == wrote
+    note(f"{cluster.runner}, Ctrl-C: {then} of 24 shards were whole, and no work went on")
+
+
+def written(out: Path) -> int:
+    """Bytes of shards, whole and half."""
+    return sum(path.stat().st_size for path in out.rglob("*.tfrecord*"))

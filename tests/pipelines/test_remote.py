@@ -1,8 +1,11 @@
-"""What a user is told when a cluster cannot be used, or gave a job up."""
+"""Clusters from the user's side: are they there, why did a job end, and how to end one."""
 
+import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from kpdata.errors import JobError
 from kpdata.pipelines import beam_job
-from kpdata.pipelines.remote import check_reachable, explain
+from kpdata.pipelines.remote import cancel_on_flink, check_reachable, explain
 from kpdata.pipelines.watchdog import Watchdog
 
 
@@ -135,3 +138,39 @@ def test_an_interrupt_cancels_the_job_where_it_runs() -> None:
     with Watchdog() as watchdog, pytest.raises(KeyboardInterrupt):
         beam_job._run(pipeline, watchdog)
     assert done == ["cancelled"]
+
+
+@pytest.fixture
+def flink() -> Iterator[tuple[int, list[str]]]:
+    """The port of a Flink that runs two jobs, and what it was asked."""
+    asked: list[str] = []
+
+    class Rest(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            asked.append(f"{self.command} {self.path}")
+            jobs = [{"jid": "a1", "name": "ours"}, {"jid": "b2", "name": "theirs"}]
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"jobs": jobs}).encode())
+
+        do_GET = do_PATCH = answer
+
+        def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the base's name
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Rest) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server.server_port, asked
+        server.shutdown()
+
+
+def test_flink_is_asked_to_cancel_the_job_of_this_run_alone(flink: tuple[int, list[str]]) -> None:
+    port, asked = flink
+    cancel_on_flink([f"--flink_master=http://127.0.0.1:{port}"], "ours")
+    assert asked == ["GET /jobs/overview", "PATCH /jobs/a1"]
+
+
+def test_a_flink_that_is_gone_is_no_reason_to_complain(nobody: int) -> None:
+    cancel_on_flink([f"--flink_master=127.0.0.1:{nobody}"], "ours")
+    cancel_on_flink(["--flink_master=[local]"], "ours")
+    cancel_on_flink([], "ours")
