@@ -49,7 +49,9 @@ def test_ctrl_c_ends_the_job_on_the_cluster_too(
         running.process.send_signal(signal.SIGINT)
         code, _, err = running.end()
         assert code == 130
-        assert err == "kpdata: interrupted. Run the same command again to go on where it stopped.\n"
+        assert err.strip() == (
+            "kpdata: interrupted. Run the same command again to go on where it stopped."
+        )
         time.sleep(SECONDS_TO_CANCEL)
         then, wrote = running.shards, written(running.out)
         time.sleep(SECONDS_TO_CANCEL / 2)
