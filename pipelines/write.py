@@ -47,7 +47,7 @@ class ShardReport(msgspec.Struct, frozen=True):
     samples: Count
     copies: Count
     instances: Count
-    visibility: list[list[Count]]
+    visibility: list[tuple[Count, Count, Count]]
     sizes: dict[str, Count]
     counts: dict[str, Count]
     rejected: list[Rejected]
@@ -80,9 +80,10 @@ class _Tally:
         if self._widths:
             names = ("min_width", "max_width", "min_height", "max_height")
             sizes = dict(zip(names, [*self._widths, *self._heights], strict=True))
+        visibility = [(absent, hidden, seen) for absent, hidden, seen in self.visibility.tolist()]
         return ShardReport(
-            plan_sha256, shard, self.samples, self.copies, self.instances,
-            self.visibility.tolist(), sizes, dict(+self.counts), self.rejected,
+            plan_sha256, shard, self.samples, self.copies, self.instances, visibility, sizes,
+            dict(+self.counts), self.rejected,
         )  # fmt: skip
 
 

@@ -214,8 +214,8 @@ def _guided(task: Task, target: Target, trial: Trial) -> None:
             trial(number, data)
 
     options = (
-        f"-runs={task.stop - task.first}", f"-seed={task.seed + 1}", f"-max_len={LARGEST}",
-        "-timeout=0", "-rss_limit_mb=0", "-malloc_limit_mb=0", "-verbosity=0", "-len_control=0",
+        f"-runs={task.stop - task.first}", f"-seed={task.seed + 1}", f"-max_len={1 << 16}",
+        "-timeout=3600", "-rss_limit_mb=0", "-malloc_limit_mb=0", "-verbosity=0", "-len_control=0",
     )  # fmt: skip
     atheris.Setup([sys.argv[0], str(corpus), *options], one, custom_mutator=mutated)
     atheris.Fuzz()

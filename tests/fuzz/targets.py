@@ -301,34 +301,34 @@ def _quarantine(path: Path) -> None:
 
 
 TARGETS: dict[str, Target] = {
-    "lsp-mat": Target(partial(seeds.matlab, "lsp"), mutate.matlab, partial(_lsp, "lsp"), 5),
-    "lspet-mat": Target(partial(seeds.matlab, "lspet"), mutate.matlab, partial(_lsp, "lspet"), 5),
-    "coco-json": Target(seeds.coco, mutate.json_text, _coco, 8),
+    "lsp-mat": Target(partial(seeds.matlab, "lsp"), mutate.matlab, partial(_lsp, "lsp"), 4),
+    "lspet-mat": Target(partial(seeds.matlab, "lspet"), mutate.matlab, partial(_lsp, "lspet"), 4),
+    "coco-json": Target(seeds.coco, mutate.json_text, _coco, 4),
     **{
         f"json-{style}": Target(
-            partial(seeds.per_image, style), mutate.json_text, partial(_per_image, style), 4
+            partial(seeds.per_image, style), mutate.json_text, partial(_per_image, style), 2
         )
         for style in ("list", "torchvision", "named")
     },
     "skeleton-json": Target(
-        seeds.skeletons, mutate.json_text, partial(_file, "skeleton.json", _skeleton), 8
+        seeds.skeletons, mutate.json_text, partial(_file, "skeleton.json", _skeleton), 14
     ),
     "augment-toml": Target(
-        seeds.augmentations, mutate.plain, partial(_file, "augment.toml", _augmentation), 4
+        seeds.augmentations, mutate.plain, partial(_file, "augment.toml", _augmentation), 8
     ),
     "record": Target(seeds.payloads, mutate.record, _record, 14),
     "tfrecord": Target(
-        seeds.shards, mutate.framed(mutate.plain), partial(_file, "a.tfrecord", _tfrecord), 12
+        seeds.shards, mutate.framed(mutate.plain), partial(_file, "a.tfrecord", _tfrecord), 20
     ),
     "manifest": Target(
         seeds.manifests, _resealed, partial(_file, manifest.MANIFEST, _manifest), 10
     ),
-    "inspect": Target(seeds.manifests, _resealed, partial(_file, manifest.MANIFEST, _inspect), 1),
-    "shards": Target(seeds.shards, mutate.framed(mutate.record), _forged, 3),
+    "inspect": Target(seeds.manifests, _resealed, partial(_file, manifest.MANIFEST, _inspect), 0.5),
+    "shards": Target(seeds.shards, mutate.framed(mutate.record), _forged, 1.5),
     "quarantine": Target(
-        seeds.quarantines, mutate.json_lines, partial(_file, "quarantine.jsonl", _quarantine), 3
+        seeds.quarantines, mutate.json_lines, partial(_file, "quarantine.jsonl", _quarantine), 6
     ),
-    "image-header": Target(seeds.pictures, mutate.picture, _header, 14),
+    "image-header": Target(seeds.pictures, mutate.picture, _header, 16),
     "image": Target(seeds.pictures, mutate.picture, _picture, 6),
     "boxes": Target(seeds.boxes, mutate.json_text, partial(_file, "boxes.json", _boxes), 4),
     "predictions": Target(
