@@ -40,7 +40,7 @@ class S3Store:
 
     def __init__(self) -> None:
         config = Config(
-            retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
             max_pool_connections=2 * THREADS,
             connect_timeout=10,
         )
