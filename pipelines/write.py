@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from kpdata import records, tfrecord
+from kpdata.ahead import ahead, announced
 from kpdata.errors import DatasetError, ImageError, KpdataError, SchemaError
 from kpdata.manifest import Count, ShardInfo, file_sha256, write_atomically
-from kpdata.pipelines.ahead import ahead, announced
 from kpdata.pipelines.fetch import Fetcher
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import Reference, read_plan

@@ -5,9 +5,7 @@ pixels, and the draws of :mod:`kpdata.train.device_augment`, which are applied o
 same batches feed every backend; on TensorFlow they go through ``tf.data``.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kpdata import geometry
+from kpdata.ahead import ahead
 from kpdata.augment import AugmentConfig
 from kpdata.train.device_augment import Draws, draw_batch
 from kpdata.train.pictures import Pictures
@@ -93,7 +92,7 @@ class Batches:
                 yield from ((epoch, step) for step in range(self.steps))
                 epoch += 1
 
-        return ((batch,) for batch in ahead(places(), lambda place: self.batch(*place)))
+        return ((batch,) for batch in made_ahead(lambda place: self.batch(*place), places()))
 
     def dataset(self, first_epoch: int = 0) -> Any:
         """:meth:`forever` as the backend likes it: on TensorFlow a ``tf.data.Dataset``."""
@@ -117,17 +116,6 @@ def _order(seed: int, epoch: int, count: int, wanted: int) -> npt.NDArray[np.int
     return np.concatenate([order, fill])
 
 
-def ahead(items: Iterable[Any], make: Callable[[Any], Batch]) -> Iterator[Batch]:
+def made_ahead(make: Callable[[Any], Batch], items: Iterable[Any]) -> Iterator[Batch]:
     """``map(make, items)``, in order, a few of them ahead in threads."""
-    waiting: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(_WORKERS, "batches") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(make, item))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for one in waiting:
-                one.cancel()
+    return (result() for _, result in ahead(make, items, _AHEAD, _WORKERS))

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kpdata.train.batches import Batch, Batches, ahead
+from kpdata.train.batches import Batch, Batches, made_ahead
 from kpdata.train.learner import Learner
 from kpdata.train.pictures import Pictures
 
@@ -62,4 +62,4 @@ def epochs(batches: Batches, first_epoch: int) -> Iterator[tuple[Batch]]:
         "keypoints": jax.device_put(pictures.keypoints),
     }
     numbers = iter(range(first_epoch, 1 << 62))
-    return ((resident | drawn,) for drawn in ahead(numbers, batches.epoch))
+    return ((resident | drawn,) for drawn in made_ahead(batches.epoch, numbers))

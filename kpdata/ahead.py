@@ -11,30 +11,30 @@ R = TypeVar("R")
 
 
 def ahead(
-    function: Callable[[T], R], items: Iterable[T], depth: int
+    function: Callable[[T], R], items: Iterable[T], depth: int, threads: int = 1
 ) -> Generator[tuple[T, Callable[[], R]], None, None]:
     """Yield every item, in order, with what waits for the function's result on it.
 
-    A thread calls the function for up to ``depth`` further items while the caller is busy with one;
+    Threads call the function for up to ``depth`` further items while the caller is busy with one;
     an exception is kept for whoever asks for that item's result. Closing the generator ends the
-    thread, and no further item is begun. With a depth of 0 there is no thread: the function is
+    threads, and no further item is begun. With a depth of 0 there is no thread: the function is
     called when its result is asked for.
     """
     if not depth:
         yield from ((item, partial(function, item)) for item in items)
         return
     waiting: deque[tuple[T, Future[R]]] = deque()
-    thread = ThreadPoolExecutor(1)
+    pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
-            waiting.append((item, thread.submit(function, item)))
+            waiting.append((item, pool.submit(function, item)))
             if len(waiting) > depth:
                 first, future = waiting.popleft()
                 yield first, future.result
         for first, future in waiting:
             yield first, future.result
     finally:
-        thread.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def announced(announce: Callable[[T], object], items: Iterable[T], depth: int) -> Iterator[T]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.pipelines.ahead import ahead, announced
+from kpdata.ahead import ahead, announced
 
 DEPTHS = st.integers(0, 4)
 
@@ -40,6 +40,12 @@ def test_an_exception_waits_for_its_items_turn_and_spares_the_others(items, dept
                 result()
         else:
             assert result() == item**0.5
+
+
+def test_several_threads_work_at_once():
+    both = threading.Barrier(2, timeout=5)
+    found = [result() for _, result in ahead(lambda _: both.wait() >= 0, range(6), 3, threads=2)]
+    assert found == [True] * 6
 
 
 def test_the_thread_works_while_the_caller_is_busy_and_no_further_than_the_depth():
