@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kpdata.errors import FormatError
 
-SMALL = 1 << 20
+SMALL = 16 << 20
 """Bytes of a file that somebody writes by hand."""
 
 

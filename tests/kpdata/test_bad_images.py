@@ -5,6 +5,7 @@ import io
 import os
 import re
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -393,3 +394,54 @@ def test_prefetching_needs_no_advice(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(WHOLE["jpeg"])
     monkeypatch.delattr(image_files.os, "posix_fadvise", raising=False)
     prefetch(str(tmp_path / "a.jpg"))
+
+
+# --- headers that cost more than they are worth -------------------------------------------------
+
+
+def processor_seconds(data: bytes) -> float:
+    before = time.process_time()
+    with pytest.raises(ImageError):
+        probe(data)
+    return time.process_time() - before
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved("JPEG")[:2] + b"\xff" * (8 << 20),
+        saved("JPEG")[:2] + b"\xff\xd0" * (4 << 20),
+        saved("JPEG")[:2] + b"\xff\xfe\0\2" * (2 << 20),
+        saved("PNG")[:33] + (bytes(4) + b"tEXt" + bytes(4)) * (1 << 20),
+    ],
+    ids=["fill bytes", "bare markers", "empty segments", "empty chunks"],
+)
+def test_a_header_without_an_end_is_given_up(data):
+    with pytest.raises(ImageError, match="over 250,000"):
+        probe(data)
+    assert processor_seconds(data) < 2
+
+
+def test_only_the_first_exif_block_is_read():
+    block = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", 5400) + bytes(5400 * 12)
+    segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+    data = saved("JPEG")[:2] + segment * 200
+    assert processor_seconds(data) < 2
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_undecoded():
+    """Each scan may cover the whole picture: a small file could keep a decoder busy for hours."""
+    data = saved("JPEG", progressive=True)
+    header = probe(data)
+    scan = b"\xff\xda\0\x08\1\1\0\0\0\0"
+    many = data[: header.body] + scan * 1000 + data[header.body :]
+    assert probe(many).width == 24
+    with pytest.raises(ImageError, match=r"1\d\d\d scans of 24 × 20 pixels: too much to decode"):
+        probe(many, max_pixels=24 * 20)
+
+
+def test_a_webp_may_have_half_as_many_pixels():
+    """Its decoder keeps two whole frames."""
+    assert probe(saved("WEBP"), max_pixels=2 * 24 * 20).width == 24
+    with pytest.raises(ImageError, match="over the limit of 479"):
+        probe(saved("WEBP"), max_pixels=2 * 24 * 20 - 1)

@@ -224,3 +224,21 @@ def test_names_that_differ_in_case_alone_do_not_break_the_derivation():
     skeleton = Skeleton("odd", ("left_a", "LEFT_A", "right_a"))
     index = skeleton.flip_index
     np.testing.assert_array_equal(index[index], np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"name": "a", "keypoints": ' + b"[" * 100_000, "not a JSON file"),
+        (b" " * (16 << 20) + b"{}", "larger than 16,777,216 bytes: this is another file"),
+    ],
+)
+def test_a_file_that_only_costs_time_or_memory_is_refused(tmp_path, content, says):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(FormatError, match=f"{tmp_path / 'a.json'}: {says}"):
+        load_skeleton(tmp_path / "a.json")
+
+
+def test_a_device_without_an_end_is_not_read_to_it():
+    with pytest.raises(FormatError, match="larger than"):
+        load_skeleton("/dev/zero")

@@ -2,6 +2,7 @@ import copy
 import json
 import random
 import re
+import time
 import warnings
 
 import numpy as np
@@ -349,3 +350,13 @@ def test_the_real_file(real_data):
         assert instance.area == entry["area"]
         assert instance.is_crowd == bool(entry["iscrowd"])
         assert instance.num_labelled == entry["num_keypoints"]
+
+
+def test_many_categories_take_no_quadratic_time(tmp_path):
+    categories = [{"id": number, "name": "x"} for number in range(60_000)]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    before = time.process_time()
+    with pytest.raises(FormatError, match="no category has keypoints"):
+        coco.read(path, images=tmp_path)
+    assert time.process_time() - before < 3

@@ -1,0 +1,83 @@
+"""Our reader of MATLAB files agrees with SciPy's on sound ones, and survives the others."""
+
+import io
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import scipy.io
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpdata.errors import FormatError
+from kpdata.formats.matlab import read_array
+
+BUDGET = 1 << 20
+
+
+def saved(compress: bool, **variables: object) -> bytes:
+    out = io.BytesIO()
+    scipy.io.savemat(out, variables, do_compression=compress)
+    return out.getvalue()
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=2, max_size=4),
+    st.sampled_from(["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_arrays_of_all_numbers_and_shapes_are_those_that_scipy_reads(shape, dtype, compress, seed):
+    array = np.random.default_rng(seed).integers(0, 100, shape).astype(dtype)
+    others = {"before": "text", "cells": np.array([1, "x"], object), "s": {"a": np.eye(2)}}
+    data = saved(compress, **others, joints=array, z=np.eye(3))
+    expected = scipy.io.loadmat(io.BytesIO(data))["joints"]
+    found = read_array(data, "joints", BUDGET)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_big_endian_file_is_read():
+    little = saved(False, joints=np.arange(12.0).reshape(3, 4))
+    assert little[126:128] == b"IM"
+    numbers = np.arange(12.0).reshape(3, 4)
+    body = struct.pack(">IIII", 6, 8, 6, 0) + struct.pack(">IIii", 5, 8, 3, 4)
+    body += struct.pack(">II", 1, 6) + b"joints\0\0" + struct.pack(">II", 9, 96)
+    body += numbers.astype(">f8").tobytes(order="F")
+    data = little[:124] + b"\x01\x00MI" + struct.pack(">II", 14, len(body)) + body
+    np.testing.assert_array_equal(read_array(data, "joints", BUDGET), numbers)
+
+
+def test_a_bomb_is_inflated_no_further_than_the_budget():
+    body = saved(False, joints=np.zeros((3, 14, 2)))[128:]
+    packed = zlib.compress(body + bytes(100 << 20), 9)
+    data = saved(False, a=1.0)[:128] + struct.pack("<II", 15, len(packed)) + packed
+    tracemalloc.start()
+    with pytest.raises(FormatError, match=r"inflates to more than 1,048,576 bytes"):
+        read_array(data, "joints", BUDGET)
+    assert tracemalloc.get_traced_memory()[1] < 4 * BUDGET
+    tracemalloc.stop()
+
+
+def test_many_bombs_share_one_budget():
+    packed = zlib.compress(saved(False, a=np.zeros((100, 1000)))[128:], 9)
+    one = struct.pack("<II", 15, len(packed)) + packed
+    with pytest.raises(FormatError, match="inflates to more than"):
+        read_array(saved(False, a=1.0)[:128] + one * 2, "joints", BUDGET)
+
+
+@pytest.mark.parametrize("claim", [2**31, 2**32 - 8, 400_000])
+def test_a_claimed_length_allocates_nothing(claim):
+    data = bytearray(saved(False, joints=np.zeros((3, 14, 2))))
+    place = data.index(struct.pack("<II", 9, 3 * 14 * 2 * 8)) + 4
+    struct.pack_into("<I", data, place, claim)
+    with pytest.raises(FormatError, match=f"claims {claim:,} bytes, more than there are"):
+        read_array(bytes(data), "joints", BUDGET)
+
+
+def test_small_numbers_that_would_grow_too_large_are_refused():
+    data = saved(False, joints=np.zeros((3, 14, 4000), np.uint8))
+    with pytest.raises(FormatError, match="is larger than 1,048,576 bytes"):
+        read_array(data, "joints", BUDGET)
