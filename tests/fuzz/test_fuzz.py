@@ -43,11 +43,11 @@ def said(found: Path) -> str:
 
 
 def test_some_thousand_inputs_are_accepted_or_refused(tmp_path):
-    code, rows = fuzz(tmp_path, "--inputs", 25_000, "--seed", 20260101)
+    code, rows = fuzz(tmp_path, "--inputs", 20_000, "--seed", 20260101)
     tried = sum(row["inputs"] for row in rows)
     print(f"{tried:,} inputs over {len(rows)} targets")
     assert {row["target"] for row in rows} == set(TARGETS)
-    assert tried >= 24_000
+    assert tried >= 19_000
     assert (code, said(tmp_path)) == (0, "")
     for row in rows:
         assert row["accepted"] > 0, f"{row['target']}: nothing sound is among its inputs"

@@ -226,17 +226,11 @@ def test_names_that_differ_in_case_alone_do_not_break_the_derivation():
     np.testing.assert_array_equal(index[index], np.arange(3))
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b'{"name": "a", "keypoints": ' + b"[" * 100_000, "not a JSON file"),
-        (b" " * (16 << 20) + b"{}", "larger than 16,777,216 bytes: this is another file"),
-    ],
-)
-def test_a_file_that_only_costs_time_or_memory_is_refused(tmp_path, content, says):
-    (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(FormatError, match=f"{tmp_path / 'a.json'}: {says}"):
-        load_skeleton(tmp_path / "a.json")
+def test_a_file_that_only_costs_memory_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b" " * (16 << 20) + b"{}")
+    with pytest.raises(FormatError, match=f"{path}: larger than 16,777,216 bytes"):
+        load_skeleton(path)
 
 
 def test_a_device_without_an_end_is_not_read_to_it():
