@@ -21,7 +21,7 @@ from kpdata.verify import verify
 MARK = "cluster"
 NOTES = pytest.StashKey[list[str]]()
 COMMAND = (sys.executable, "-c", "from kpdata.cli.main import main; main()", "convert", "coco")
-OPTIONS = ("--crop", "192", "--augment", "16", "--shards", "24", "--json")
+OPTIONS = ("--crop", "192", "--augment", "24", "--shards", "24", "--json")
 SECONDS = 300
 
 
