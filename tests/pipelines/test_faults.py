@@ -289,7 +289,7 @@ def test_a_second_conversion_into_the_folder_is_refused_while_the_first_goes_on(
 def test_a_trial_of_killing_a_worker(
     start: Callable[..., Running], source: Path, whole: Path, fault_trial: FaultTrial, seed: int
 ) -> None:
-    draw = random.Random(seed)
+    draw = random.Random(f"worker {seed}")
     running = start()
     moment = running.wait_for_a_moment(draw)
     workers = running.descendants()
@@ -307,7 +307,7 @@ def test_a_trial_of_killing_a_worker(
 def test_a_trial_of_killing_the_driver(
     start: Callable[..., Running], source: Path, whole: Path, fault_trial: FaultTrial, seed: int
 ) -> None:
-    draw = random.Random(seed)
+    draw = random.Random(f"driver {seed}")
     running = start()
     if draw.random() < 0.25:
         pause = draw.uniform(0, 1.5)
@@ -332,7 +332,7 @@ def test_a_trial_of_killing_the_driver(
 def test_a_trial_of_a_second_job_and_of_the_lock_that_a_killed_one_leaves(
     start: Callable[..., Running], source: Path, whole: Path, fault_trial: FaultTrial, seed: int
 ) -> None:
-    draw = random.Random(seed)
+    draw = random.Random(f"lock {seed}")
     first = start(draw.choice([1, 2]))
     moment = first.wait_for_a_moment(draw)
     os.killpg(first.process.pid, signal.SIGSTOP)  # the lock is held, however slow the second is
@@ -342,7 +342,7 @@ def test_a_trial_of_a_second_job_and_of_the_lock_that_a_killed_one_leaves(
     first.process.kill()
     first.process.wait()
     orphans = first.session()
-    assert finish(source, first.out) == read_manifest(whole).root_hash  # the orphans stand still
+    assert finish(source, first.out) == read_manifest(whole).root_hash  # whatever the orphans do
     with contextlib.suppress(ProcessLookupError):
         os.killpg(first.process.pid, signal.SIGCONT)
     assert_gone(orphans)
@@ -374,7 +374,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 def test_a_trial_of_a_full_disk(
     disk: Callable[[int], Path], source: Path, whole: Path, fault_trial: FaultTrial, seed: int
 ) -> None:
-    draw = random.Random(seed)
+    draw = random.Random(f"disk {seed}")
     needed = sum(path.stat().st_size for path in whole.iterdir())
     size, workers = draw.randrange(4096, needed), draw.choice([1, 2])
     out = disk(size) / "out"
