@@ -354,6 +354,7 @@ def test_a_killed_driver_leaves_what_the_next_run_can_finish(
         [sys.executable, "-c", "from kpdata.cli.main import main; main()"]
         + [str(word) for word in (*command, bucket / "out", *options)],
         stdout=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     _wait_for(lambda: len([k for k in names(client, bucket / "out") if "reports/" in k]) > 1)
     second = CliRunner().invoke(cli, [str(w) for w in (*command, bucket / "out", *options)])
