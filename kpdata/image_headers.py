@@ -4,6 +4,7 @@ A format is told by its bytes, never by its name, and sizes are checked before a
 """
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,13 +31,16 @@ _EXIF_START, _EXIF_ORIENTATION = b"Exif\0\0", 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_JPEG_SCAN_START = b"\xff\xda"
+_JPEG_SCAN_START = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+"""With a length that fits the number of its components; others are noise behind the picture."""
+
 _MAX_SCANS = 16
 """Of the largest JPEG, a smaller one may have more; encoders make ten."""
 
 _NO_END = "the end marker is missing: the file was cut short"
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_COMMON = frozenset({0xC0, 0xC1, 0xC2})
+_JPEG_SEQUENTIAL = frozenset({0xC0, 0xC1})
+_JPEG_COMMON = _JPEG_SEQUENTIAL | {0xC2}
 """Baseline, extended and progressive: what every decoder reads. Others are rare."""
 _JPEG_SCAN, _JPEG_APP1 = 0xDA, 0xE1
 _JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
@@ -53,6 +57,7 @@ class Header:
         orientation: EXIF's, 1 to 8; 1 is upright.
         rgb8: three channels of eight bits, coded as every decoder reads it: what records hold.
         body: offset behind the header, from where the end marker is looked for.
+        one_scan: whether a decoder is sure to go over the pixels only once.
     """
 
     format: str
@@ -61,6 +66,7 @@ class Header:
     orientation: int
     rgb8: bool
     body: int = 0
+    one_scan: bool = True
 
     @property
     def storable(self) -> bool:
@@ -96,7 +102,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
             "image too large",
             f"{header.width} × {header.height} pixels, over the limit of {max_pixels:,}",
         )
-    if header.format == "jpeg":
+    if not header.one_scan:
         _check_scans(data, header, max_pixels)
     end = {"jpeg": _JPEG_END, "png": _PNG_END}.get(header.format)
     if end and data.rfind(end, header.body) < 0:
@@ -106,7 +112,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 
 def _check_scans(data: bytes, header: Header, max_pixels: int) -> None:
     """A progressive JPEG is decoded scan by scan, each of which may cover all of the picture."""
-    scans = data.count(_JPEG_SCAN_START, header.body)
+    scans = sum(1 for _ in _JPEG_SCAN_START.finditer(data, header.body))
     if scans * header.width * header.height > _MAX_SCANS * max_pixels:
         size = f"{header.width} × {header.height}"
         raise ImageError("image too large", f"{scans} scans of {size} pixels: too much to decode")
@@ -138,7 +144,7 @@ def check_size(image: ImageRef, header: Header, *seen: tuple[int, int]) -> None:
 
 
 def _probe_jpeg(data: bytes) -> Header:
-    position, orientation, common = 2, 0, False
+    position, orientation, coding = 2, 0, 0
     size: tuple[int, int, int, int] | None = None
     for _ in range(_MAX_SEGMENTS):
         if data[position] != 0xFF:
@@ -153,7 +159,7 @@ def _probe_jpeg(data: bytes) -> Header:
         (length,) = struct.unpack_from(">H", data, position + 2)
         if marker in _JPEG_SIZES:
             size = struct.unpack_from(">BHHB", data, position + 4)
-            common = marker in _JPEG_COMMON
+            coding = marker
         elif marker == _JPEG_APP1 and not orientation:
             orientation = _exif_orientation(data[position + 4 : position + 2 + length])
         elif marker == _JPEG_SCAN:
@@ -166,8 +172,9 @@ def _probe_jpeg(data: bytes) -> Header:
     if size is None:
         raise ImageError("not an image", "a broken JPEG: it has no size before its pixels")
     precision, height, width, components = size
-    rgb8 = common and (precision, components) == (8, 3)
-    return Header("jpeg", width, height, orientation or 1, rgb8, position)
+    rgb8 = coding in _JPEG_COMMON and (precision, components) == (8, 3)
+    one_scan = coding in _JPEG_SEQUENTIAL and data[position + 4] == components
+    return Header("jpeg", width, height, orientation or 1, rgb8, position, one_scan)
 
 
 def _probe_png(data: bytes) -> Header:

@@ -440,6 +440,22 @@ def test_a_jpeg_of_too_many_scans_is_refused_undecoded():
         probe(many, max_pixels=24 * 20)
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_film_behind_a_photo_is_not_taken_for_scans(progressive):
+    """As phones append one, in whose bytes a scan's marker stands every 64 KiB."""
+    film = b"\xff\xda" * 1000 + b"\xff\xda\0\x08\3" * 1000
+    assert probe(saved("JPEG", progressive=progressive) + film, max_pixels=24 * 20).width == 24
+
+
+def test_a_baseline_jpeg_of_many_scans_is_refused_too():
+    """It may have a scan for each component, and then as many again as it likes."""
+    data = saved("JPEG")
+    body = probe(data).body
+    scan = b"\xff\xda\0\x08\1\1\0\0\0\0"
+    with pytest.raises(ImageError, match=r"100\d scans"):
+        probe(data[:body] + scan * 1000 + data[body:], max_pixels=24 * 20)
+
+
 def test_a_webp_may_have_half_as_many_pixels():
     """Its decoder keeps two whole frames."""
     assert probe(saved("WEBP"), max_pixels=2 * 24 * 20).width == 24
