@@ -22,7 +22,7 @@ from kpdata.train.checks.early import (
 from kpdata.train.checks.preflight import check, refuse_failed
 from kpdata.train.config import TrainConfig
 from kpdata.train.event_log import EventLog
-from kpdata.train.phase import PhaseRun, Splits, Watcher
+from kpdata.train.phase import PhaseRun, TrainVal, Watcher
 from kpdata.train.pictures import Pictures, load
 from kpdata.train.run_folder import RunFolder, RunInfo, State
 
@@ -113,7 +113,7 @@ def _run_gates(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> Non
     refuse_failed(verdicts)
 
 
-def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watcher) -> Splits:
+def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watcher) -> TrainVal:
     """The pictures of ``train``, copies included, and of ``val``."""
     framing = _framing(dataset, config)
 
@@ -123,7 +123,7 @@ def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watch
             dataset, split, framing, side, copies, on_read=lambda n: watcher.reading(split, n)
         )
 
-    return Splits(loaded(TRAIN), loaded(VAL) if has_val(dataset) else None)
+    return TrainVal(loaded(TRAIN), loaded(VAL) if has_val(dataset) else None)
 
 
 def _framing(dataset: Dataset, config: TrainConfig) -> Framing:
@@ -132,7 +132,7 @@ def _framing(dataset: Dataset, config: TrainConfig) -> Framing:
     return of_crops or Framing(config.crop_from, config.margin)
 
 
-def run_info(dataset: Dataset, config: TrainConfig, splits: Splits) -> RunInfo:
+def run_info(dataset: Dataset, config: TrainConfig, splits: TrainVal) -> RunInfo:
     """What the folder says of the data."""
     train = splits.train
     pose = mean_pose(train.keypoints[..., :2] / train.side, train.keypoints[..., 2])

@@ -64,7 +64,7 @@ class Watcher:
 
 
 @dataclass(frozen=True, eq=False)
-class Splits:
+class TrainVal:
     """The pictures that a phase trains on and validates on."""
 
     train: Pictures
@@ -79,7 +79,7 @@ class PhaseRun(keras.callbacks.Callback):
         folder: RunFolder,
         config: TrainConfig,
         number: int,
-        splits: Splits,
+        splits: TrainVal,
         state: State,
         watcher: Watcher,
         log: EventLog,

@@ -9,7 +9,7 @@ from kpdata.skeletons import Skeleton
 from kpdata.splits import TRAIN, VAL
 from kpdata.train.config import TrainConfig
 from kpdata.train.models.regression import check_names
-from kpdata.train.phase import Splits, Watcher, best_of
+from kpdata.train.phase import TrainVal, Watcher, best_of
 from kpdata.train.pictures import Pictures
 from kpdata.train.scoring.predictions import Truth
 from kpdata.train.scoring.scores import chosen_reference, reference_note
@@ -64,7 +64,7 @@ def check_reference(config: TrainConfig, val: Pictures, watcher: Watcher) -> Non
         watcher.warn(f"validation: {note}")
 
 
-def warn_of_shared_squares(splits: Splits, watcher: Watcher) -> None:
+def warn_of_shared_squares(splits: TrainVal, watcher: Watcher) -> None:
     """Warn of pictures that stand for several instances with contradicting keypoints."""
     for split, pictures in ((TRAIN, splits.train), (VAL, splits.val)):
         if pictures and (text := pictures.warning(split)):
