@@ -64,7 +64,7 @@ def cancel_on_flink(beam_options: Sequence[str], job_name: str) -> None:
     if address is None:
         return
     jobs_url = f"http://{address['host']}:{address['port']}/jobs"
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(Exception):
         for job in json.loads(_ask(f"{jobs_url}/overview"))["jobs"]:
             if job["name"] == job_name:
                 _ask(f"{jobs_url}/{job['jid']}", "PATCH")

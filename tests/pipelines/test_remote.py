@@ -174,3 +174,17 @@ def test_a_flink_that_is_gone_is_no_reason_to_complain(nobody: int) -> None:
     cancel_on_flink([f"--flink_master=127.0.0.1:{nobody}"], "ours")
     cancel_on_flink(["--flink_master=[local]"], "ours")
     cancel_on_flink([], "ours")
+
+
+def test_an_answer_that_is_not_flinks_is_no_reason_to_complain() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        cancel_on_flink([f"--flink_master=127.0.0.1:{server.getsockname()[1]}"], "ours")
+        thread.join()
