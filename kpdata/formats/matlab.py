@@ -43,6 +43,7 @@ _NUMBERS = frozenset(range(6, 16))
 _OPAQUE = 17
 _COMPLEX = 0x800
 _MOST_AXES = 32
+_NAMED = 20
 
 
 class _Variable(NamedTuple):
@@ -71,7 +72,7 @@ def read_array(data: bytes, name: str, budget: int) -> FloatArray:
         if variable.name == name:
             return _numbers(variable, order, budget)
         found.append(variable.name)
-    held = ", ".join(found) or "nothing"
+    held = ", ".join(found[:_NAMED]) or "nothing"
     raise FormatError(f"has no variable {name!r}, it holds {held}")
 
 
