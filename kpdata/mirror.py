@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from kpdata.manifest import (
     compute_root_hash,
     read_manifest,
 )
-from kpdata.shards import Dataset
+from kpdata.schema import Sample
+from kpdata.shards import Dataset, Split
 from kpdata.stores import MissingObject, Url, speaking_of, store_of
 
 _SHARD_LIKE = re.compile(r"\w[\w.-]*\.tfrecord[\w.-]*")
@@ -68,6 +70,15 @@ class Mirror(Dataset):
                     f"{self.url / shard.name} is missing: the manifest lists it"
                 ) from None
         return path
+
+    def __getitem__(self, split: str) -> Split:
+        with speaking_of(self.folder, self.url):
+            return super().__getitem__(split)
+
+    def read_shard(self, shard: ShardInfo) -> Iterator[tuple[int, Sample]]:
+        """What :meth:`Dataset.read_shard` yields or raises, which speaks of the store's shard."""
+        with speaking_of(self.folder, self.url):
+            yield from super().read_shard(shard)
 
     def let_go(self, shard: ShardInfo) -> None:
         """Give the room of a shard's copy back."""

@@ -13,7 +13,8 @@ from shutil import copyfileobj
 from typing import Any
 
 from kpdata.errors import StoreError
-from kpdata.stores import MissingObject, Object, ObjectTooLarge, Url
+from kpdata.stores import MissingObject, Object, ObjectTooLarge, Url, in_parallel
+from kpdata.tfrecord import temporary_beside
 
 logging.disable(logging.WARNING)  # Beam warns of optional cloud packages while it is imported
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes  # noqa: E402
@@ -79,8 +80,17 @@ class BeamStore:
     def download(self, url: Url, path: Path) -> None:
         """Copy an object to a file."""
         self._there(url)
-        with _explained(url), FileSystems.open(url, **_PLAIN) as stream, path.open("wb") as file:
-            copyfileobj(stream, file, _BLOCK)
+        half = temporary_beside(path)
+        try:
+            with (
+                _explained(url),
+                FileSystems.open(url, **_PLAIN) as stream,
+                half.open("wb") as file,
+            ):
+                copyfileobj(stream, file, _BLOCK)
+            half.replace(path)
+        finally:
+            half.unlink(missing_ok=True)
 
     def put(self, url: Url, data: bytes) -> None:
         """Write an object."""
@@ -94,7 +104,8 @@ class BeamStore:
 
     def delete(self, urls: Iterable[Url]) -> None:
         """Remove objects."""
-        there = [str(url) for url in urls if self.find(url)]
+        found = in_parallel(lambda url: str(url) if self.find(url) else None, urls)
+        there = list(filter(None, found))
         if there:
             with _explained(there[0]):
                 FileSystems.delete(there)

@@ -27,7 +27,7 @@ from kpdata.pipelines.plan import JoinNear, Plan, ShardPlan, make_plan
 from kpdata.pipelines.seal import rejected_counts, seal
 from kpdata.pipelines.sharding import Sharding
 from kpdata.pipelines.workspace import Workspace, open_workspace
-from kpdata.pipelines.write import ShardReport, write_shard
+from kpdata.pipelines.write import ShardReport, whole_report, write_shard
 from kpdata.quarantine import check_bad
 from kpdata.splits import Splits, group_finder
 from kpdata.stores import Place, Url
@@ -143,7 +143,7 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
         _check_bad(plan, {}, request)
         write_started = time.monotonic()
         pending = _pending(workspace, plan)
-        workspace.publish_plans(shard.name for shard in pending)
+        workspace.ask_for([shard.name for shard in pending])
         _write(pending, workspace, request, watcher)
         reports = _reports(workspace, plan)
         _check_bad(plan, reports, request)
@@ -179,12 +179,7 @@ def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
     planned = {shard.name: shard.sha256 for shard in plan.shards}
     reports = {}
     for name, data in workspace.reports(planned):
-        try:
-            report = msgspec.json.decode(data, type=ShardReport)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            # the machine may have gone down
-            continue
-        if (report.plan_sha256, report.shard.bytes) == (planned[name], sizes.get(name)):
+        if report := whole_report(data, planned[name], sizes.get(name)):
             reports[name] = report
     return reports
 
@@ -225,7 +220,8 @@ def write_or_tell(workspace: Workspace, shard: str, spare_cores: bool) -> None:
         with workspace.staged(shard) as here:
             write_shard(here, shard, spare_cores)
     except OSError as error:
-        workspace.tell_failure(shard, f"{error.strerror}: {error.filename or workspace.place}")
+        where = error.filename or workspace.place
+        workspace.tell_failure(shard, f"{error.strerror or error}: {where}")
         raise
     except (StoreError, JobError) as error:
         workspace.tell_failure(shard, str(error))

@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Iterator
 
 import msgspec
+import psutil
 
 from kpdata.errors import DatasetError, JobError, StoreError
 from kpdata.stores import MissingObject, Store, Url, store_of
@@ -53,8 +54,9 @@ class Claim(msgspec.Struct, frozen=True):
     @property
     def seen_dead(self) -> bool:
         """Whether its process was on this machine, and is gone."""
-        here = bool(self.machine) and self.machine == _machine()
-        return here and _beginning(self.pid) != self.began
+        if not self.machine or self.machine != _machine():
+            return False
+        return not psutil.pid_exists(self.pid) or _beginning(self.pid) not in ("", self.began)
 
 
 class Lease:
@@ -131,6 +133,9 @@ class Lease:
                 if self._store.find(self.url) is None or self._overdue:
                     return
                 self._renew()
+                if self._overdue and any(self._others()):
+                    self._store.delete([self.url])  # it was taken away, and brought back by this
+                    return
 
     @property
     def _overdue(self) -> bool:
@@ -174,7 +179,7 @@ def _machine() -> str:
 
 
 def _beginning(pid: int) -> str:
-    """When a process began, in ticks since the machine did; empty where there is none."""
+    """When a process began, in ticks since the machine did; empty where that is not to be seen."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[19]

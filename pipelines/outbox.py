@@ -17,7 +17,7 @@ from kpdata.errors import DatasetError, KpdataError, StoreError
 from kpdata.manifest import MANIFEST
 from kpdata.pipelines.lease import Lease, require_claim
 from kpdata.pipelines.workspace import Progress, Workspace, add_notes, refused
-from kpdata.stores import Place, Store, Url, any_of, in_parallel, store_of
+from kpdata.stores import MissingObject, Place, Store, Url, any_of, in_parallel, store_of
 
 _SECONDS_BETWEEN_NOTES = 2.0
 _MAX_NOTE_BYTES = 1 << 16
@@ -28,12 +28,17 @@ _MAX_REPORT_BYTES = 256 << 20
 class _Staging(Workspace):
     """A worker's temporary folder, which becomes objects once its shard is whole."""
 
-    work: Url
+    outbox: "Outbox"
     durable: ClassVar[bool] = False
+
+    def size_of(self, shard: str) -> int | None:
+        """As it is on the store."""
+        found = store_of(self.outbox.url).find(self.outbox.url / shard)
+        return found and found.size
 
     def progress(self, shard: str) -> Progress:
         """The worker's progress note, on the store at once."""
-        url = self.work / "progress" / shard
+        url = self.outbox.work / "progress" / shard
         return Progress(lambda note: store_of(url).put(url, note), _SECONDS_BETWEEN_NOTES)
 
 
@@ -62,6 +67,10 @@ class Outbox(Workspace):
         return self.url / ".kpdata"
 
     @property
+    def _mark(self) -> Url:
+        return self.work / "begun"
+
+    @property
     def _store(self) -> Store:
         return store_of(self.url)
 
@@ -72,20 +81,30 @@ class Outbox(Workspace):
 
     @contextlib.contextmanager
     def staged(self, shard: str) -> Iterator[Workspace]:
-        """A worker's folder with the shard's plan; what is written there goes up at the end."""
+        """A worker's folder with the shard's plan, and a report if another worker was quicker.
+
+        A shard that is written there goes up at the end.
+        """
         report = self.work / "reports" / f"{shard}.json"
         with tempfile.TemporaryDirectory(prefix="kpdata-") as folder:
-            here = _Staging(Path(folder), self.work)
+            here = _Staging(Path(folder), self)
             here.start()
-            self._store.delete([report])  # it speaks of what is replaced now
             self._store.download(self.work / "plan" / f"{shard}.plan", here.plan_path(shard))
+            with contextlib.suppress(MissingObject):
+                found = self._store.read(report, _MAX_REPORT_BYTES)[1]
+                here.report_path(shard).write_bytes(found)
             yield here
+            if not (here.out / shard).exists():
+                return
             require_claim(self.claim)
             self._store.upload(here.out / shard, self.url / shard)
             self._store.upload(here.report_path(shard), report)
 
-    def publish_plans(self, shards: Iterable[str]) -> None:
-        """Upload these shards' plans."""
+    def ask_for(self, shards: Iterable[str]) -> None:
+        """Drop these shards' reports, and upload their plans."""
+        shards = list(shards)
+        require_claim(self.claim)
+        self._store.delete(self._reports_there(shards).values())
 
         def upload(shard: str) -> None:
             self._store.upload(self.plan_path(shard), self.work / "plan" / f"{shard}.plan")
@@ -106,17 +125,22 @@ class Outbox(Workspace):
 
     def reports(self, shards: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Each of these shards' reports that is there."""
-        wanted = {f"{shard}.json": shard for shard in shards}
+
+        def read(item: tuple[str, Url]) -> tuple[str, bytes]:
+            return item[0], self._store.read(item[1], _MAX_REPORT_BYTES)[1]
+
+        return in_parallel(read, self._reports_there(shards).items())
+
+    def _reports_there(self, shards: Iterable[str]) -> dict[str, Url]:
+        """Shard → its report, of those that have one: no request each where there are none."""
         folder = self.work / "reports"
-        there = [one.name for one in self._store.list(folder) if one.name in wanted]
-
-        def read(name: str) -> tuple[str, bytes]:
-            return wanted[name], self._store.read(folder / name, _MAX_REPORT_BYTES)[1]
-
-        return in_parallel(read, there)
+        there = {one.name for one in self._store.list(folder)}
+        named = ((shard, f"{shard}.json") for shard in shards)
+        return {shard: folder / name for shard, name in named if name in there}
 
     def remove(self, shards: Iterable[str]) -> None:
         """Take shards away."""
+        require_claim(self.claim)
         self._store.delete(self.url / shard for shard in shards)
 
     def tell_failure(self, shard: str, why: str) -> None:
@@ -137,8 +161,12 @@ class Outbox(Workspace):
         return add_notes(self._seen.notes.values())
 
     def start(self) -> None:
-        """Make the local folders, and remove the last run's plans and notes from the store."""
+        """Make the local folders, and remove the last run's plans and notes from the store.
+
+        A mark says that the folder is a conversion's, though it may hold but a shard.
+        """
         super().start()
+        self._store.put(self._mark, b"kpdata")
         for name in ("plan", "progress", "failures"):
             self._sweep(self.work / name)
 
@@ -146,10 +174,17 @@ class Outbox(Workspace):
         """Remove all traces of the work but the claim."""
         for name in ("plan", "progress", "failures", "reports"):
             self._sweep(self.work / name)
+        self._store.delete([self._mark])
 
     def forget_empty_work(self) -> None:
-        """Remove them where nothing was written that the next run could keep."""
-        if not any_of(self._store, self.work / "reports"):
+        """Remove them where nothing was written that the next run could keep.
+
+        Raises:
+            JobError: they are another conversion's by now.
+        """
+        require_claim(self.claim)
+        begun = any_of(self._store, self.work / "reports") or self.sizes()
+        if not begun or self.sealed:
             self.finish()
 
     def _sweep(self, folder: Url) -> None:

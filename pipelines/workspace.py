@@ -118,8 +118,10 @@ class Workspace:
         """Where a worker finds a shard's plan, and writes the shard and its report."""
         return contextlib.nullcontext(self)
 
-    def publish_plans(self, shards: Iterable[str]) -> None:
-        """Bring these shards' plans to where workers find them."""
+    def ask_for(self, shards: Iterable[str]) -> None:
+        """Have workers write these shards: drop their reports, and show their plans."""
+        for shard in shards:
+            self.report_path(shard).unlink(missing_ok=True)
 
     def publish(self, names: Iterable[str]) -> None:
         """Bring files of ``out`` to where they belong, one after the other."""
@@ -127,6 +129,12 @@ class Workspace:
     def sizes(self) -> dict[str, int]:
         """Shard → bytes, of all that are there under their names."""
         return {path.name: path.stat().st_size for path in self.out.glob("*.tfrecord")}
+
+    def size_of(self, shard: str) -> int | None:
+        """A shard's bytes, None where it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.out / shard).stat().st_size
+        return None
 
     def reports(self, shards: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Each of these shards' reports that is there."""

@@ -91,8 +91,25 @@ def _extremes(known: list[int], value: int) -> list[int]:
     return [min([value, *known]), max([value, *known])]
 
 
+def whole_report(data: bytes, plan_sha256: str, size: int | None) -> ShardReport | None:
+    """The report in ``data``, if its shard is whole and was made from this very plan.
+
+    Args:
+        data: a report file's content, damaged perhaps, as when the machine goes down.
+        plan_sha256: of the plan.
+        size: the shard's bytes as they are now; None where there is none.
+    """
+    try:
+        report = msgspec.json.decode(data, type=ShardReport)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return report if (report.plan_sha256, report.shard.bytes) == (plan_sha256, size) else None
+
+
 def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardReport:
     """Write the shard ``name`` from its plan file, and its report when it is whole.
+
+    One that is whole already, since a runner may ask for a shard twice, is left as it is.
 
     Args:
         workspace: where the plan is, and the shard goes.
@@ -104,9 +121,11 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     """
     cv2.setNumThreads(1)
     _keep_freed_memory()
-    workspace.report_path(name).unlink(missing_ok=True)  # it speaks of what is replaced now
     plan_path = workspace.plan_path(name)
     plan_sha256 = file_sha256(plan_path)
+    for _, data in workspace.reports([name]):
+        if report := whole_report(data, plan_sha256, workspace.size_of(name)):
+            return report
     job, references = read_plan(plan_path)
     split = name.split("-", 1)[0]
     tally = _Tally(len(job.skeleton))

@@ -432,8 +432,28 @@ def test_a_shard_says_which_plan_it_was_made_from_though_the_plan_changes_meanwh
 
     monkeypatch.setattr(tfrecord.Writer, "write", replan)
     before = file_sha256(place.plan_path(shard))
+    place.ask_for([shard])
     report = convert_module.write_shard(place, shard, spare_cores=False)
     assert report.plan_sha256 == before
+
+
+def test_a_runner_that_asks_for_a_shard_again_gets_the_one_that_is_there(
+    unfinished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = workspace.Workspace(unfinished)
+    shard = train_shards(unfinished)[0]
+    kept, report = inodes(unfinished), report_of(shard).read_bytes()
+    convert_module.write_shard(place, shard.name, spare_cores=False)
+    assert inodes(unfinished) == kept
+    assert report_of(shard).read_bytes() == report
+    place.ask_for([shard.name])
+    assert not report_of(shard).exists()
+    convert_module.write_shard(place, shard.name, spare_cores=False)
+    assert inodes(unfinished)[shard.name] != kept[shard.name]
+    assert report_of(shard).read_bytes() == report
+    shard.unlink()
+    convert_module.write_shard(place, shard.name, spare_cores=False)
+    assert shard.exists()
 
 
 def test_an_image_changed_meanwhile_is_read_again_though_its_size_is_the_same(

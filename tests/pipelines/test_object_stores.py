@@ -417,6 +417,49 @@ def test_a_shard_that_is_not_what_its_report_says_is_written_again(
     assert_finished(client, out, root_hash)
 
 
+def test_a_runner_that_asks_for_a_shard_again_has_nothing_uploaded(
+    client: Any, bucket: Url, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, out = conversion.runners.run, bucket / "out"
+
+    def twice(shards: Any, write: Any, execution: Any, on_tick: Any) -> None:
+        real(shards, write, execution, on_tick)
+        time.sleep(1)  # the store tells time in whole seconds
+        before = _versions(client, out, "")
+        real(shards[:1], write, execution, on_tick)
+        assert _versions(client, out, "") == before
+
+    monkeypatch.setattr(conversion.runners, "run", twice)
+    convert(source, source.parent / "images", out)
+    assert verify(out)[1] == []
+
+
+def test_a_shard_whose_report_was_not_written_does_not_bar_its_folder(
+    client: Any, bucket: Url, source: Path, root_hash: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, out = source.parent / "images", bucket / "out"
+    real = type(store_of(out)).upload
+
+    def no_reports(store: Any, path: Path, url: Url) -> None:
+        if "/reports/" in url:
+            raise StoreError("power cut")
+        real(store, path, url)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store_of(out)), "upload", no_reports)
+        with pytest.raises(JobError, match="power cut"):
+            convert(source, images, out)
+    assert any(name.endswith(".tfrecord") for name in names(client, out))
+    with pytest.raises(KpdataError):  # a run that fails before it has planned
+        convert(source, bucket / "nowhere", out)
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion, "make_plan", _fail)
+        with pytest.raises(JobError, match="power cut"):
+            convert(source, images, out)
+    assert convert(source, images, out) == root_hash
+    assert_finished(client, out, root_hash)
+
+
 def _fail(*_: Any) -> None:
     raise JobError("power cut")
 
@@ -497,6 +540,37 @@ def test_a_claim_that_nobody_renews_runs_out_and_one_that_is_renewed_does_not(
     lease.Lease(bucket / "held").take()
 
 
+def test_a_claim_that_a_slow_request_brings_back_is_given_up(
+    client: Any, bucket: Url, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the network is down for a minute while a claim is being renewed."""
+    for name, seconds in (("RENEWED_EVERY", 0.1), ("DEAD_AFTER", 1.0)):
+        monkeypatch.setattr(lease, name, seconds)
+    real = type(store_of(bucket)).put
+    held = lease.Lease(bucket / "out")
+    held.take()
+
+    def slow(store: Any, url: Url, data: bytes) -> None:
+        if url == held.url:
+            client.delete_object(Bucket=url.bucket, Key=url.key)
+            put_claim(client, bucket / "out", claim_of(machine="another"))
+            time.sleep(0.6)
+        real(store, url, data)
+
+    monkeypatch.setattr(type(store_of(bucket)), "put", slow)
+    held.keep()
+    assert held._thread
+    held._thread.join(10)
+    assert names(client, bucket / "out") == ["out/.kpdata/claims/other.json"]
+
+
+def test_a_process_that_may_not_be_looked_at_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /proc is mounted with hidepid, and the process is another user's."""
+    claim = lease._this_process()
+    monkeypatch.setattr(lease, "_beginning", lambda pid: "")
+    assert not claim.seen_dead
+
+
 def test_of_many_that_come_together_never_two_hold_the_folder(
     client: Any, bucket: Url, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -526,8 +600,11 @@ def test_a_conversion_whose_claim_is_taken_away_stops_before_it_writes_or_seals(
             for key in names(client, bucket / "out/.kpdata/claims"):
                 client.delete_object(Bucket=bucket.bucket, Key=key)
 
+            client.put_object(Bucket=bucket.bucket, Key="out/.kpdata/plan/theirs", Body=b"plan")
+
     with pytest.raises(JobError, match="another conversion has taken this one for dead"):
         convert_to(bucket / "out", source, watcher=Robbed())
+    assert "out/.kpdata/plan/theirs" in names(client, bucket / "out")
     assert not [key for key in names(client, bucket / "out") if ".kpdata" not in key]
 
 
@@ -545,6 +622,10 @@ def test_a_damaged_shard_on_a_store_is_named_by_its_url(
     client.delete_object(Bucket=out.bucket, Key=next(k for k in names(client, out) if "val" in k))
     client.put_object(Bucket=out.bucket, Key="shards/train-00009-of-00009.tfrecord", Body=b"x")
     client.delete_object(Bucket=out.bucket, Key="shards/quarantine.jsonl")
+    with pytest.raises(DatasetError, match=f"{out} has no split 'other'"):
+        kpdata.open(out)["other"]
+    with pytest.raises(DatasetError, match=f"s3://{out.bucket}/{shard}: record "):
+        list(kpdata.open(out)["train"])
     told = "\n".join(verify(out)[1])
     assert f"s3://{out.bucket}/{shard}: record " in told
     assert f"{out}/val-00000-of-00001.tfrecord is missing" in told
