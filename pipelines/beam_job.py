@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shlex
+import shutil
 import sys
 import threading
 import uuid
@@ -19,6 +20,7 @@ logging.disable(logging.WARNING)  # Beam warns of optional cloud packages while 
 import apache_beam as beam  # noqa: E402
 from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner  # noqa: E402
+from apache_beam.runners.portability.job_server import SubprocessJobServer  # noqa: E402
 from apache_beam.transforms.environments import SubprocessSDKEnvironment  # noqa: E402
 
 logging.disable(logging.NOTSET)
@@ -30,6 +32,17 @@ _UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 
 _JOB_SERVERS = "apache_beam.utils.subprocess_server"
 """The logger that tells of job servers, when they end at exit too."""
+
+
+def _end_server(server: SubprocessJobServer) -> None:
+    """Stop a job server, then remove its folder: Beam's own order fails where it still works."""
+    folder, server._local_temp_root = server._local_temp_root, None
+    server._server.stop()
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+SubprocessJobServer.stop = _end_server
 
 
 def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execution) -> None:

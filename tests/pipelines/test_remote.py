@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -188,3 +189,19 @@ def test_an_answer_that_is_not_flinks_is_no_reason_to_complain() -> None:
         thread.start()
         cancel_on_flink([f"--flink_master=127.0.0.1:{server.getsockname()[1]}"], "ours")
         thread.join()
+
+
+def test_a_job_servers_folder_goes_after_the_server_that_works_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    (folder / "job").mkdir(parents=True)
+    seen: list[bool] = []
+
+    def stop() -> None:
+        seen.append((folder / "job").is_dir())
+        (folder / "job").rmdir()
+
+    server = beam_job.SubprocessJobServer()
+    server._local_temp_root, server._server = str(folder), SimpleNamespace(stop=stop)
+    server.stop()
+    assert seen == [True]
+    assert not folder.exists()
