@@ -8,13 +8,12 @@ On the 1,000 test images, seen as whole images squared around their centres, wit
 percent with 95 % intervals:
 
     head          PCK@0.2 torso         PCKh@0.5              pckh@0.707 (stretched)
-    heatmap       71.6 (69.9 … 73.2)    71.0 (69.4 … 72.6)    73.2 (71.6 … 74.8)
-    coordinates   64.2 (62.2 … 66.0)    63.2 (61.2 … 65.0)    66.3 (64.6 … 68.1)
+    heatmap       72.7 (71.2 … 74.2)    72.4 (70.9 … 73.9)    74.1 (72.6 … 75.6)
+    coordinates   66.0 (64.1 … 67.7)    64.9 (63.0 … 66.6)    67.8 (66.0 … 69.4)
     mean pose     17.9                  17.7                  20.9
 
-902 of the training images were trained on and 98 chose the epochs. The numbers are those of 200 and
-60 epochs of heatmaps, at commit 5e67c52, and 40 of regression, at 8e5a4ec: 95 minutes on two CPU
-cores that had other work too. All numbers and their definitions are in
+902 of the training images were trained on and 98 chose the epochs. One run at commit 294bef0, in
+141 minutes on two CPU cores that had much other work. All numbers and their definitions are in
 benchmarks/results/lsp_blazepose.json.
 """
 
