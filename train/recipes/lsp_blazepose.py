@@ -13,7 +13,7 @@ percent with 95 % intervals:
     mean pose     17.9                  17.7                  20.9
 
 902 of the training images were trained on and 98 chose the epochs. One run at commit 294bef0, in
-141 minutes on two CPU cores that had much other work. All numbers and their definitions are in
+132 minutes on two CPU cores that had much other work. All numbers and their definitions are in
 benchmarks/results/lsp_blazepose.json.
 """
 
