@@ -7,7 +7,7 @@
 On the 1,000 test images, seen as in lsp_blazepose, in percent with 95 % intervals: PCK@0.2 torso
 27.9 (26.5 … 29.2), PCKh@0.5 27.6 (26.2 … 29.1), pckh@0.707 (stretched) 28.8 (27.6 … 30.0). That is
 above the mean pose (17.9) and far below BlazePose: without pretrained weights, this backbone learns
-little from 902 pictures. These are the numbers at half the learning rate and without the loss
+little from 902 pictures. These are the numbers of 80 epochs at half the rate and without the loss
 on maps: 17 minutes on two CPU cores that had other work too, at commit 0193e98. All are in
 benchmarks/results/lsp_regression.json.
 """
