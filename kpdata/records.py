@@ -5,14 +5,14 @@ on the wire, as an unlabelled keypoint is.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from kpdata.errors import DatasetError, located
+from kpdata.protobuf_bytes import bytes_beside_longest, varint
 from kpdata.schema import MAX_SIDE, FloatArray, ImageRef, Instance, Sample, View
 from kpdata.tfrecord import MAX_RECORD_BYTES
 from kpdata.wire.example_pb2 import Example, Features  # type: ignore[attr-defined]
@@ -24,9 +24,6 @@ MAX_INSTANCES = 10_000
 
 MAX_BESIDE_IMAGE = 16 << 20
 """Bytes of a record that are not its image's: the labels of MAX_INSTANCES, and more."""
-
-_MAX_FIELDS = 1000
-"""Of one message in a record too large to be parsed on trust."""
 
 
 class Feature(NamedTuple):
@@ -102,19 +99,19 @@ def encode_parts(sample: Sample) -> tuple[bytes, bytes, bytes]:
     protobuf writes the rest behind it.
     """
     with located(sample.key):
-        _check_extent(len(sample.instances), 0)
+        _check_instances(len(sample.instances))
     values = _flatten(sample)
     features = Features()
     for name, kind, _ in FEATURES[1:]:
         getattr(features.feature[name], _LISTS[kind]).value.extend(values[name])
     rest = features.SerializeToString(deterministic=True)
     with located(sample.key):
-        _check_extent(0, len(rest))
+        _check_beside_image(len(rest))
     image = sample.image.data or b""
     head = b""
     for opening in (_FIELD_1, _FIELD_1, _IMAGE_KEY + _FIELD_2, _FIELD_1):
-        head = opening + _varint(len(head) + len(image)) + head
-    head = _FIELD_1 + _varint(len(head) + len(image) + len(rest)) + head
+        head = opening + varint(len(head) + len(image)) + head
+    head = _FIELD_1 + varint(len(head) + len(image) + len(rest)) + head
     if (size := len(head) + len(image) + len(rest)) > MAX_RECORD_BYTES:
         raise DatasetError(
             f"{sample.key}: a record of {size:,} bytes: at most {MAX_RECORD_BYTES:,} are read back"
@@ -122,23 +119,16 @@ def encode_parts(sample: Sample) -> tuple[bytes, bytes, bytes]:
     return head, image, rest
 
 
-def _check_extent(instances: int, beside_image: int) -> None:
-    if instances > MAX_INSTANCES:
-        raise DatasetError(f"{instances:,} instances: at most {MAX_INSTANCES:,} fit one record")
-    if beside_image > MAX_BESIDE_IMAGE:
+def _check_instances(count: int) -> None:
+    if count > MAX_INSTANCES:
+        raise DatasetError(f"{count:,} instances: at most {MAX_INSTANCES:,} fit one record")
+
+
+def _check_beside_image(size: int) -> None:
+    if size > MAX_BESIDE_IMAGE:
         raise DatasetError(
-            f"{beside_image:,} bytes beside the image: at most {MAX_BESIDE_IMAGE:,} fit one record"
+            f"{size:,} bytes beside the image: at most {MAX_BESIDE_IMAGE:,} fit one record"
         )
-
-
-def _varint(value: int) -> bytes:
-    """Protobuf's variable-length integer: seven bits a byte, the lowest first."""
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
 
 
 def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
@@ -233,7 +223,7 @@ def decode(data: bytes, num_keypoints: int) -> Sample:
 
 def _parse(data: bytes, num_keypoints: int) -> dict[str, Sequence[Any]]:
     if len(data) > MAX_BESIDE_IMAGE:
-        _check_extent(0, _beside_longest(data))
+        _check_beside_image(bytes_beside_longest(data))
     example = Example()
     try:
         example.ParseFromString(data)
@@ -250,7 +240,7 @@ def _parse(data: bytes, num_keypoints: int) -> dict[str, Sequence[Any]]:
             raise DatasetError(f"feature {name} is a {found}, expected a {_LISTS[kind]}")
         values[name] = getattr(feature, _LISTS[kind]).value
     count = len(values["image/object/class/label"])
-    _check_extent(count, 0)
+    _check_instances(count)
     lengths = {"1": 1, "6": 6, "N": count, "NK": count * num_keypoints}
     for name, _, length in FEATURES:
         expected = lengths[length]
@@ -260,42 +250,6 @@ def _parse(data: bytes, num_keypoints: int) -> dict[str, Sequence[Any]]:
                 + (f" ({count} instances × {num_keypoints} keypoints)" if length == "NK" else "")
             )
     return values
-
-
-def _beside_longest(data: bytes) -> int:
-    """Bytes of a serialised Example outside its longest value, which an image must be.
-
-    Parsing takes many times the memory of small values, and little more than that of a long one.
-    """
-    start, end = 0, len(data)
-    for _ in ("features", "feature", "map entry's value", "bytes_list", "value"):
-        fields = islice(_fields(data, start, end), _MAX_FIELDS + 1)
-        spans = sorted((b - a, a, b) for a, b in fields)
-        if not spans or len(spans) > _MAX_FIELDS:
-            raise DatasetError("not a tf.train.Example with an image")
-        _, start, end = spans[-1]
-    return len(data) - (end - start)
-
-
-def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Begin and end of each length-delimited field of the message between two places."""
-    while start < end:
-        _, start = _read_varint(data, start, end)  # all tags that tf.train.Example has on this way
-        length, start = _read_varint(data, start, end)
-        if length > end - start:
-            raise DatasetError("not a tf.train.Example: a field is longer than its message")
-        yield start, start + length
-        start += length
-
-
-def _read_varint(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """The inverse of :func:`_varint`: the value, and where it ends."""
-    value = 0
-    for place in range(start, min(start + 10, end)):
-        value |= (data[place] & 0x7F) << 7 * (place - start)
-        if data[place] < 0x80:
-            return value, place + 1
-    raise DatasetError("not a tf.train.Example: a number without an end")
 
 
 def _instances(

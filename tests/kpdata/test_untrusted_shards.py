@@ -18,6 +18,7 @@ from kpdata import formats, images, records, tfrecord, verify
 from kpdata.errors import DatasetError, ImageError, KpdataError
 from kpdata.framing import Framing
 from kpdata.image_headers import probe
+from kpdata.protobuf_bytes import varint
 from kpdata.shards import Dataset, read_record
 from kpdata.train.pictures import load
 from kpdata.wire.example_pb2 import Example
@@ -245,10 +246,6 @@ def test_what_no_reader_would_take_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="record 1 of 11 bytes: at most 10"):
         write()
     assert not (tmp_path / "a.tfrecord").exists()
-
-
-def varint(value: int) -> bytes:
-    return records._varint(value)
 
 
 def field(body: bytes) -> bytes:
