@@ -22,6 +22,6 @@ CONFIG = msgspec.structs.replace(
     model="regression",
     backbone="mobilenet_v3_small",
     head="softargmax",
-    phases=(Phase("all", 60, 128, 2e-3, final_rate=0.01, warmup=3),),
+    phases=(Phase("all", 120, 128, 2e-3, final_rate=0.01, warmup=3),),
     heatmap_sigma=1.0,
 )
