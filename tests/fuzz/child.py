@@ -137,12 +137,12 @@ class Trial:
         seconds = time.process_time() - before
         status.worst_seconds = max(status.worst_seconds, seconds)
         status.peak_kib = max(status.peak_kib, peak_kib())
-        if seconds > self._task.seconds:
-            self._save("slow", f"{number}", data, f"{seconds:.1f} s")
-            status.failed += 1
         too_much = peak_kib() > self._task.mebibytes << 10
         if too_much:
             self._save("memory", f"{number}", data, f"{status.peak_kib >> 10} MiB")
+            status.failed += 1
+        elif seconds > self._task.seconds:
+            self._save("slow", f"{number}", data, f"{seconds:.1f} s")
             status.failed += 1
         status.number += 1
         self._board.write(status)

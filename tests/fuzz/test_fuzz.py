@@ -71,7 +71,7 @@ def test_coverage_leads_to_inputs_as_well(tmp_path):
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_the_harness_finds_what_is_planted_and_goes_on_behind_it(tmp_path, name):
-    limits = ("--seconds", 0.5, "--mebibytes", 300)
+    limits = ("--seconds", 1, "--mebibytes", 300)
     code, (row,) = fuzz(tmp_path, "--target", name, "--inputs", 8, *limits)
     assert code == 1
     assert (row["inputs"], row["findings"], row["kinds"]) == (8, 1, 1)
