@@ -33,6 +33,7 @@ TEST = [
     "mypy>=1.15",
     "pycocotools>=2.0.8",
     "pytest>=8.2",
+    "pytest-xdist>=3.6",
     "ruff>=0.9",
     "tensorboard>=2.19",
     "tensorflow-cpu>=2.20",
@@ -46,6 +47,7 @@ CLUSTER = [
     "hypothesis>=6.100",
     "pyspark==3.5.0",
     "pytest>=8.2",
+    "pytest-xdist>=3.6",
 ]
 """For the tests on clusters; pyspark is the release that Beam's Spark job server has in it."""
 

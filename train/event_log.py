@@ -13,16 +13,18 @@ from kpdata.train.run_folder import Row
 
 
 class EventLog:
-    """Appends to a folder that ``tensorboard --logdir`` shows."""
+    """Appends to a folder that ``tensorboard --logdir`` shows; makes it with the first entry."""
 
     def __init__(self, folder: Path):
-        self._writer = EventFileWriter(str(folder))
+        self._folder = folder
+        self._writer: EventFileWriter | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
 
     def scalars(self, row: Row) -> None:
         """Losses, validation scores, learning rate and speed of one epoch."""
@@ -42,5 +44,6 @@ class EventLog:
         self._add(epoch, [Summary.Value(tag=name, image=image)])
 
     def _add(self, epoch: int, values: list[Summary.Value]) -> None:
+        self._writer = self._writer or EventFileWriter(str(self._folder))
         self._writer.add_event(Event(step=epoch, summary=Summary(value=values)))
         self._writer.flush()

@@ -357,6 +357,7 @@ def test_a_killed_driver_leaves_what_the_next_run_can_finish(
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     _wait_for(lambda: len([k for k in names(client, bucket / "out") if "reports/" in k]) > 1)
+    process.send_signal(signal.SIGSTOP)  # else it may come to its end before the second begins
     second = CliRunner().invoke(cli, [str(w) for w in (*command, bucket / "out", *options)])
     assert isinstance(second.exception, DatasetError)
     assert f"another conversion is writing to this folder: process {process.pid} on" in str(

@@ -38,7 +38,7 @@ REPORTS: dict[str, dict] = {}
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(SIZES, "tiny", TINY)
     yield
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)  # a collection would take seconds each time
 
 
 @pytest.fixture
