@@ -32,6 +32,13 @@ def _masked_crc(*parts: bytes) -> int:
     return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
 
 
+def framed(*parts: bytes) -> tuple[bytes, ...]:
+    """The pieces of one record, to be written in turn: its payload is the parts joined."""
+    length = struct.pack("<Q", sum(map(len, parts)))
+    header = length + struct.pack("<I", _masked_crc(length))
+    return header, *parts, struct.pack("<I", _masked_crc(*parts))
+
+
 class Writer:
     """Write a TFRecord file that appears whole or not at all.
 
@@ -76,9 +83,7 @@ class Writer:
                 f"{self.path}: record {self.records} of {length:,} bytes: at most "
                 f"{MAX_RECORD_BYTES:,} can be read back: give smaller images"
             )
-        header = struct.pack("<Q", length)
-        header += struct.pack("<I", _masked_crc(header))
-        self._waiting += (header, *parts, struct.pack("<I", _masked_crc(*parts)))
+        self._waiting += framed(*parts)
         size = length + _FRAME_BYTES
         self._waiting_bytes += size
         self.records += 1

@@ -1,30 +1,28 @@
 """Scalars and pictures for TensorBoard, written without TensorFlow."""
 
+import os
+import socket
+import time
 from pathlib import Path
-from typing import Self
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from kpdata import images
 from kpdata.images import Pixels
+from kpdata.tfrecord import framed
 from kpdata.train.run_folder import Row
 
 
 class EventLog:
-    """Appends to a folder that ``tensorboard --logdir`` shows; makes it with the first entry."""
+    """A file of events in a folder that ``tensorboard --logdir`` shows; the first event makes it.
+
+    TensorBoard's own writer would import TensorFlow wherever it is installed.
+    """
 
     def __init__(self, folder: Path):
-        self._folder = folder
-        self._writer: EventFileWriter | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer:
-            self._writer.close()
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
 
     def scalars(self, row: Row) -> None:
         """Losses, validation scores, learning rate and speed of one epoch."""
@@ -44,6 +42,11 @@ class EventLog:
         self._add(epoch, [Summary.Value(tag=name, image=image)])
 
     def _add(self, epoch: int, values: list[Summary.Value]) -> None:
-        self._writer = self._writer or EventFileWriter(str(self._folder))
-        self._writer.add_event(Event(step=epoch, summary=Summary(value=values)))
-        self._writer.flush()
+        now = time.time()
+        events = [Event(wall_time=now, step=epoch, summary=Summary(value=values))]
+        if not self._path.exists():
+            self._path.parent.mkdir(exist_ok=True)
+            events.insert(0, Event(wall_time=now, file_version="brain.Event:2"))
+        with open(self._path, "ab") as file:
+            for event in events:
+                file.writelines(framed(event.SerializeToString()))

@@ -52,7 +52,8 @@ def train(
     keras.utils.set_random_seed(config.seed % 2**32)
     if not has_val(dataset):
         watcher.warn("the shards have no split 'val': the last epoch is kept, not the best")
-    with folder.locked(), EventLog(folder.logs) as log, computing_in(config.precision):
+    log = EventLog(folder.logs)
+    with folder.locked(), computing_in(config.precision):
         state = folder.state()
         if not state.rows:
             refuse_unknown_names(config, dataset.skeleton)
