@@ -189,7 +189,6 @@ class Spool:
             "'the source gives ' || key || ' no split: use --split 80/10/10' "
             "FROM placed WHERE split IS NULL ORDER BY id"
         )
-        self._db.execute("CREATE INDEX by_hash ON placed (split, rank, key)")
         return torn
 
     def _check_keys(self) -> None:
