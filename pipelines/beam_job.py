@@ -13,17 +13,16 @@ from typing import Any
 
 from kpdata.errors import JobError, KpdataError
 from kpdata.pipelines import remote
+from kpdata.pipelines.quiet import without_warnings
 from kpdata.pipelines.runners import EMBEDDED, Execution
 from kpdata.pipelines.watchdog import Watchdog
 
-logging.disable(logging.WARNING)  # Beam warns of optional cloud packages while it is imported
-import apache_beam as beam  # noqa: E402
-from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
-from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner  # noqa: E402
-from apache_beam.runners.portability.job_server import SubprocessJobServer  # noqa: E402
-from apache_beam.transforms.environments import SubprocessSDKEnvironment  # noqa: E402
-
-logging.disable(logging.NOTSET)
+with without_warnings():
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+    from apache_beam.runners.portability.job_server import SubprocessJobServer
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _SELF_EXPLAINING = (KpdataError, OSError, RuntimeError)

@@ -4,7 +4,6 @@ Reading an object takes one request for its size and one for its bytes. Credenti
 surroundings, as Google's application default credentials do; what HDFS needs comes as Beam options.
 """
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,15 +12,14 @@ from shutil import copyfileobj
 from typing import Any
 
 from kpdata.errors import StoreError
+from kpdata.pipelines.quiet import without_warnings
 from kpdata.stores import MissingObject, Object, ObjectTooLarge, Url, in_parallel
 from kpdata.tfrecord import temporary_beside
 
-logging.disable(logging.WARNING)  # Beam warns of optional cloud packages while it is imported
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes  # noqa: E402
-from apache_beam.io.filesystems import FileSystems  # noqa: E402
-from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
-
-logging.disable(logging.NOTSET)
+with without_warnings():
+    from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 _PLAIN = {"compression_type": CompressionTypes.UNCOMPRESSED}
 _BLOCK = 1 << 20
