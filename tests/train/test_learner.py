@@ -202,7 +202,9 @@ def test_dropout_seeds_are_what_checkpoints_leave_out(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["blazepose", "rle"])
-def test_mixed_bfloat16_computes_inside_and_keeps_heads_and_losses_in_float32(kind):
+def test_mixed_bfloat16_computes_inside_and_keeps_heads_and_losses_in_float32(kind, monkeypatch):
+    # TensorFlow leaves parts of a depthwise gradient unset where a stride of 2 meets 1 × 1 pixels.
+    monkeypatch.setitem(globals(), "SIZE", 128)
     expected = step(learner(config(kind)), batch())[0]
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -218,4 +220,4 @@ def test_mixed_bfloat16_computes_inside_and_keeps_heads_and_losses_in_float32(ki
     assert {v.dtype for v in made.trainable_variables} == {"float32"}
     assert float(loss) == pytest.approx(expected, rel=0.1)
     made.train_on_batch(batch())
-    assert all(np.isfinite(w).all() for w in made.get_weights())
+    assert [v.path for v in made.variables if not np.isfinite(np.asarray(v)).all()] == []
