@@ -33,8 +33,8 @@ WORKERS = 2
 TARGET = 0.8
 EMBEDDED = "embedded"
 EXPLANATION = (
-    "Seconds of the whole command: with Flink and Spark, Java's start is in them, which does not "
-    "grow with the job. A ratio above 1 is a cluster that is faster than the embedded runner."
+    "Seconds of the whole command: with Flink and Spark, Java's start is in them. A ratio above 1 "
+    "is a cluster that is faster than the embedded runner."
 )
 
 
