@@ -80,6 +80,7 @@ setup(
     entry_points={"console_scripts": ["kpdata = kpdata.cli.main:main"]},
     install_requires=[
         BEAM,
+        "blake3>=1",
         "click>=8.1",
         "google-crc32c>=1.5",
         "imagehash>=4.3.2",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from blake3 import blake3
 
 from kpdata import __version__
 from kpdata.errors import DatasetError, SchemaError
@@ -34,7 +35,7 @@ class ShardInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     records: Count
     bytes: Count
-    sha256: str
+    blake3: str
 
 
 class SplitInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +106,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     root_hash: str = ""
 
 
+class _Version(msgspec.Struct, frozen=True):
+    """What is read of a manifest first: all else may differ between versions."""
+
+    schema_version: int
+
+
 def software() -> dict[str, str]:
     """The versions that decide how pictures come out."""
     packages = ("imagehash", "numpy", "opencv-python-headless", "pillow")
@@ -146,23 +153,31 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_blake3(path: Path) -> str:
+    """Hex BLAKE3 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, blake3).hexdigest()
+
+
 def read_manifest(folder: Place) -> Manifest:
     """Read and check ``folder``'s manifest, trusting nothing in it.
 
     Raises:
-        DatasetError: there is none, it is damaged, or it was written by a later kpdata.
+        DatasetError: there is none, it is damaged, or of another version of the schema.
         StoreError: the folder's store refuses, or cannot be reached.
     """
     path = folder / MANIFEST
     data = _stored_manifest(folder) if isinstance(folder, Url) else _manifest_file(folder)
     try:
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        if version != SCHEMA_VERSION:
+            raise DatasetError(
+                f"{path}: schema version {version}, this kpdata reads {SCHEMA_VERSION}: "
+                "convert the annotations again, or use the kpdata that wrote it"
+            )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SchemaError) as error:
-        raise DatasetError(f"{path}: not a manifest of this version: {error}") from error
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise DatasetError(
-            f"{path}: schema version {manifest.schema_version}, this kpdata reads {SCHEMA_VERSION}"
-        )
+        raise DatasetError(f"{path}: not a manifest: {error}") from error
     for name, split in manifest.splits.items():
         _check_split(path, name, split, len(manifest.skeleton))
     return manifest

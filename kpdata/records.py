@@ -17,7 +17,7 @@ from kpdata.schema import MAX_SIDE, FloatArray, ImageRef, Instance, Sample, View
 from kpdata.tfrecord import MAX_RECORD_BYTES
 from kpdata.wire.example_pb2 import Example, Features  # type: ignore[attr-defined]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MAX_INSTANCES = 10_000
 """In one record; a crowd that large is labelled as one."""

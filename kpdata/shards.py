@@ -1,10 +1,11 @@
 """Reading a shard folder, without TensorFlow or Beam."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from blake3 import blake3
 
 from kpdata import records, tfrecord
 from kpdata.errors import DatasetError, located
@@ -86,7 +87,7 @@ class Dataset:
                 one, the file is not the one that the manifest describes.
         """
         path = self.shard_path(shard)
-        digest, found = hashlib.sha256(), 0
+        digest, found = blake3(), 0
         for offset, payload in tfrecord.read(path, digest=digest):
             with located(f"{path}: record {found} at byte {offset}"):
                 sample = records.decode(payload, len(self.skeleton))
@@ -94,9 +95,9 @@ class Dataset:
             found += 1
         if found != shard.records:
             raise DatasetError(f"{path} holds {found} records, the manifest says {shard.records}")
-        if digest.hexdigest() != shard.sha256:
+        if digest.hexdigest() != shard.blake3:
             raise DatasetError(
-                f"{path}: its {found} records are whole, but its sha256 differs from the "
+                f"{path}: its {found} records are whole, but its BLAKE3 differs from the "
                 "manifest's: it is another file"
             )
 

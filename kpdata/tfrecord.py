@@ -3,7 +3,6 @@
 The format and the CRC's mask are those of TensorFlow's ``core/lib/io/record_writer``.
 """
 
-import hashlib
 import os
 import struct
 import uuid
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 import google_crc32c
+from blake3 import blake3
 
 from kpdata.errors import DatasetError
 
@@ -54,16 +54,16 @@ class Writer:
 
     Attributes:
         records, bytes: what has been written so far.
-        sha256: of the whole file, once closed.
+        blake3: of the whole file, hex, once closed.
     """
 
     def __init__(self, path: str | Path, durable: bool = True):
         self.path = Path(path)
         self.records = 0
         self.bytes = 0
-        self.sha256 = ""
+        self.blake3 = ""
         self._durable = durable
-        self._hash = hashlib.sha256()
+        self._hash = blake3()
         self._temporary = temporary_beside(self.path)
         self._file: BinaryIO = open(self._temporary, "wb")  # noqa: SIM115
         self._waiting: list[bytes] = []
@@ -116,7 +116,7 @@ class Writer:
             os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._temporary, self.path)
-        self.sha256 = self._hash.hexdigest()
+        self.blake3 = self._hash.hexdigest()
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +151,7 @@ def temporary_beside(path: Path) -> Path:
 
 
 class Digest(Protocol):
-    """What hashlib gives."""
+    """What hashlib and blake3 give."""
 
     def update(self, data: bytes, /) -> None:
         """Hash more."""

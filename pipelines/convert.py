@@ -176,7 +176,7 @@ def _pending(workspace: Workspace, plan: Plan) -> list[ShardPlan]:
 def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
     """The reports of shards that are whole and were made from this very plan."""
     sizes = workspace.sizes()
-    planned = {shard.name: shard.sha256 for shard in plan.shards}
+    planned = {shard.name: shard.blake3 for shard in plan.shards}
     reports = {}
     for name, data in workspace.reports(planned):
         if report := whole_report(data, planned[name], sizes.get(name)):

@@ -46,7 +46,7 @@ class ShardPlan(msgspec.Struct, frozen=True):
     name: str
     split: str
     samples: int
-    sha256: str
+    blake3: str
 
 
 class PlanHeader(msgspec.Struct, frozen=True):
@@ -273,7 +273,7 @@ def _write_plans(
                 writer.write(header)
                 for _ in range(here):
                     writer.write(next(references))
-            yield ShardPlan(name, split, here, writer.sha256)
+            yield ShardPlan(name, split, here, writer.blake3)
 
 
 def _expected_size(split: str, total: SplitTotals, job: Job) -> SplitSize:

@@ -13,7 +13,7 @@ import numpy as np
 from kpdata import records, tfrecord
 from kpdata.ahead import ahead, announced
 from kpdata.errors import DatasetError, ImageError, KpdataError, SchemaError
-from kpdata.manifest import Count, ShardInfo, file_sha256, write_atomically
+from kpdata.manifest import Count, ShardInfo, file_blake3, write_atomically
 from kpdata.pipelines.fetch import Fetcher
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import Reference, read_plan
@@ -32,7 +32,7 @@ class ShardReport(msgspec.Struct, frozen=True):
     """What one written shard holds; its existence says that the shard is whole.
 
     Attributes:
-        plan_sha256: of the plan that made it.
+        plan_blake3: of the plan that made it.
         shard: the manifest's entry.
         samples: source images that gave at least one record.
         copies: augmented records.
@@ -42,7 +42,7 @@ class ShardReport(msgspec.Struct, frozen=True):
         rejected: samples refused while writing.
     """
 
-    plan_sha256: str
+    plan_blake3: str
     shard: ShardInfo
     samples: Count
     copies: Count
@@ -75,14 +75,14 @@ class _Tally:
         for instance in sample.instances:
             self.visibility += instance.visibility[:, None] == _VISIBILITIES
 
-    def report(self, plan_sha256: str, shard: ShardInfo) -> ShardReport:
+    def report(self, plan_blake3: str, shard: ShardInfo) -> ShardReport:
         sizes = {}
         if self._widths:
             names = ("min_width", "max_width", "min_height", "max_height")
             sizes = dict(zip(names, [*self._widths, *self._heights], strict=True))
         visibility = [(absent, hidden, seen) for absent, hidden, seen in self.visibility.tolist()]
         return ShardReport(
-            plan_sha256, shard, self.samples, self.copies, self.instances, visibility, sizes,
+            plan_blake3, shard, self.samples, self.copies, self.instances, visibility, sizes,
             dict(+self.counts), self.rejected,
         )  # fmt: skip
 
@@ -91,19 +91,19 @@ def _extremes(known: list[int], value: int) -> list[int]:
     return [min([value, *known]), max([value, *known])]
 
 
-def whole_report(data: bytes, plan_sha256: str, size: int | None) -> ShardReport | None:
+def whole_report(data: bytes, plan_blake3: str, size: int | None) -> ShardReport | None:
     """The report in ``data``, if its shard is whole and was made from this very plan.
 
     Args:
         data: a report file's content, damaged perhaps, as when the machine goes down.
-        plan_sha256: of the plan.
+        plan_blake3: of the plan.
         size: the shard's bytes as they are now; None where there is none.
     """
     try:
         report = msgspec.json.decode(data, type=ShardReport)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return report if (report.plan_sha256, report.shard.bytes) == (plan_sha256, size) else None
+    return report if (report.plan_blake3, report.shard.bytes) == (plan_blake3, size) else None
 
 
 def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardReport:
@@ -122,9 +122,9 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     cv2.setNumThreads(1)
     _keep_freed_memory()
     plan_path = workspace.plan_path(name)
-    plan_sha256 = file_sha256(plan_path)
+    plan_blake3 = file_blake3(plan_path)
     for _, data in workspace.reports([name]):
-        if report := whole_report(data, plan_sha256, workspace.size_of(name)):
+        if report := whole_report(data, plan_blake3, workspace.size_of(name)):
             return report
     job, references = read_plan(plan_path)
     split = name.split("-", 1)[0]
@@ -140,8 +140,8 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
         for reference, wait in opened:
             _write_sample(reference.sample, wait, writer, tally)
             progress.advance(1, writer.bytes)
-    shard = ShardInfo(name, writer.records, writer.bytes, writer.sha256)
-    report = tally.report(plan_sha256, shard)
+    shard = ShardInfo(name, writer.records, writer.bytes, writer.blake3)
+    report = tally.report(plan_blake3, shard)
     write_atomically(workspace.report_path(name), msgspec.json.encode(report), durable=False)
     return report
 

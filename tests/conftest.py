@@ -81,13 +81,13 @@ def reseal() -> Callable[[Path], None]:
 
 
 def _reseal(folder: Path) -> None:
-    from kpdata.manifest import MANIFEST, file_sha256, read_manifest, write_manifest
+    from kpdata.manifest import MANIFEST, file_blake3, read_manifest, write_manifest
 
     content = json.loads((folder / MANIFEST).read_text())
     for split in content["splits"].values():
         for shard in split["shards"]:
             path = folder / shard["name"]
-            shard["bytes"], shard["sha256"] = path.stat().st_size, file_sha256(path)
+            shard["bytes"], shard["blake3"] = path.stat().st_size, file_blake3(path)
     (folder / MANIFEST).write_text(json.dumps(content))
     write_manifest(folder, read_manifest(folder))
 

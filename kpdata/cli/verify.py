@@ -22,7 +22,7 @@ _SHOWN = 50
 def command(shards: Place, quiet: bool, as_json: bool) -> None:
     """Check every byte of the dataset SHARDS, and that nothing leaks across splits.
 
-    Every CRC and sha256, every record parsed and its image hashed, all counts, the root hash; no
+    Every CRC and hash, every record parsed and its image hashed, all counts, the root hash; no
     group, source image or picture in two splits. Exits with 1 on any fault.
 
     \b

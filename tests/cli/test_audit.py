@@ -133,7 +133,8 @@ def test_a_damaged_shard_is_named(kpdata: Kpdata, tiny_shards: Path, tmp_path: P
     path.write_bytes(path.read_bytes()[:-1])
     result = kpdata("audit", folder)
     assert result.code == 1
-    assert f"kpdata: {path} was changed: see `kpdata verify {folder}`" in result.err
+    assert f"kpdata: {path}: record " in result.err
+    assert "more than the file holds" in result.err
 
 
 # --- convert --group-near-duplicates --------------------------------------------------------------

@@ -153,7 +153,7 @@ def _resealed(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 def _forged(folder: Path) -> Check:
-    """A shard, in a folder whose manifest fits it in length, sha256 and root hash; or not.
+    """A shard, in a folder whose manifest fits it in length, hash and root hash; or not.
 
     Then everything that reads shard folders has a go.
     """

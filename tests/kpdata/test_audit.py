@@ -90,7 +90,7 @@ def write(folder: Path, splits: Mapping[str, Sequence[Sample]], annotations: str
         with tfrecord.Writer(folder / name) as writer:
             for one in samples:
                 writer.write(records.encode(one))
-        shard = ShardInfo(name, writer.records, writer.bytes, writer.sha256)
+        shard = ShardInfo(name, writer.records, writer.bytes, writer.blake3)
         copies = sum(bool(one.view and one.view.copy) for one in samples)
         count = len(samples)
         infos[split] = SplitInfo(count, count, copies, 0, ((0, 0, 0),), (shard,))
@@ -337,7 +337,7 @@ def test_a_changed_shard_is_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(DatasetError, match=f"{path} was changed: see `kpdata verify"):
+    with pytest.raises(DatasetError, match=f"{path}: record 0 .*CRC does not match"):
         audit([folder])
 
 

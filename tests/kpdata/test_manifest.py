@@ -9,6 +9,7 @@ from kpdata.errors import DatasetError
 from kpdata.manifest import (
     MANIFEST,
     compute_root_hash,
+    file_blake3,
     file_sha256,
     read_manifest,
     write_atomically,
@@ -92,7 +93,7 @@ def test_the_root_hash_does_not_depend_on_the_order_of_keys(shards):
 )
 def test_a_damaged_manifest_is_named(shards, data):
     (shards / MANIFEST).write_bytes(data)
-    with pytest.raises(DatasetError, match=r"kpdata\.json: not a manifest of this version: "):
+    with pytest.raises(DatasetError, match=r"kpdata\.json: not a manifest: "):
         read_manifest(shards)
 
 
@@ -100,14 +101,15 @@ def test_a_manifest_cut_anywhere_is_refused(shards):
     data = (shards / MANIFEST).read_bytes().rstrip()
     for cut in range(0, len(data), 97):
         (shards / MANIFEST).write_bytes(data[:cut])
-        with pytest.raises(DatasetError, match="not a manifest of this version"):
+        with pytest.raises(DatasetError, match="not a manifest"):
             read_manifest(shards)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, "schema version 2, this kpdata reads 1"),
+        ({"schema_version": 1}, "schema version 1, this kpdata reads 2: convert the annotations"),
+        ({"schema_version": 3, "new": 1}, "schema version 3, this kpdata reads 2: convert"),
         ({"schema_version": "1"}, r"Expected `int`, got `str` - at `\$\.schema_version`"),
         ({"surprise": 1}, "unknown field `surprise`"),
         ({"splits__train__records": "many"}, r"got `str` - at `\$\.splits\[...\]\.records`"),
@@ -206,8 +208,12 @@ def test_an_atomic_write_replaces_or_leaves_the_old(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_sha256_of_a_file_is_the_standard_one(tmp_path):
+def test_the_hashes_of_a_file_are_the_standard_ones(tmp_path):
+    """The values for "abc" of FIPS 180-4 and of BLAKE3's own test tools."""
     (tmp_path / "a").write_bytes(b"abc")
+    assert file_blake3(tmp_path / "a") == (
+        "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
+    )
     assert file_sha256(tmp_path / "a") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )

@@ -15,7 +15,7 @@ from kpdata.manifest import (
     MANIFEST,
     QUARANTINE,
     Manifest,
-    file_sha256,
+    file_blake3,
     read_manifest,
     write_manifest,
 )
@@ -64,7 +64,7 @@ def seal(folder: Path, manifest: Manifest) -> None:
 
 
 def rewrite(folder: Path, split: str, change: Callable[[Payloads], Sequence[bytes]]) -> None:
-    """Forge: change the payloads of a split's first shard; every CRC, sha256 and hash fits."""
+    """Forge: change the payloads of a split's first shard; every CRC and hash fits."""
     manifest = read_manifest(folder)
     path = shard_paths(folder, split)[0]
     payloads = [payload for _, payload in tfrecord.read(path)]
@@ -73,7 +73,7 @@ def rewrite(folder: Path, split: str, change: Callable[[Payloads], Sequence[byte
             writer.write(payload)
     info = manifest.splits[split]
     shard = msgspec.structs.replace(
-        info.shards[0], records=writer.records, bytes=writer.bytes, sha256=writer.sha256
+        info.shards[0], records=writer.records, bytes=writer.bytes, blake3=writer.blake3
     )
     info = msgspec.structs.replace(info, shards=(shard, *info.shards[1:]))
     splits = manifest.splits | {split: info}
@@ -137,7 +137,7 @@ def test_an_extra_shard_is_found(shards):
 
 
 def test_swapped_shards_are_found(shards):
-    """Of equal size, so that only the sha256 tells them apart."""
+    """Of equal size, so that only the hash tells them apart."""
     one, other = shard_paths(shards)
     payloads = [payload for _, payload in tfrecord.read(one)]
     rewrite(shards, "train", lambda _: payloads)
@@ -147,7 +147,7 @@ def test_swapped_shards_are_found(shards):
     reseal(
         shards,
         splits__train__shards__1__bytes=writer.bytes,
-        splits__train__shards__1__sha256=writer.sha256,
+        splits__train__shards__1__blake3=writer.blake3,
         splits__train__shards__1__records=writer.records,
     )
     assert "another file" not in faults(shards)
@@ -156,7 +156,7 @@ def test_swapped_shards_are_found(shards):
     (shards / "aside").rename(other)
     message = faults(shards)
     for path in (one, other):
-        assert f"{path}: its sha256 differs from the manifest's, though every CRC" in message
+        assert f"{path}: its {len(payloads)} records are whole, but its BLAKE3 differs" in message
 
 
 def test_swapped_shards_of_two_splits_are_found(shards):
@@ -280,5 +280,5 @@ def test_the_forger_of_these_tests_leaves_no_other_trace(shards):
     reseal(shards)
     assert read_manifest(shards) == before
     assert faults(shards) == ""
-    assert file_sha256(shard_paths(shards)[0]) == before.splits["train"].shards[0].sha256
+    assert file_blake3(shard_paths(shards)[0]) == before.splits["train"].shards[0].blake3
     assert before.skeleton == COCO17

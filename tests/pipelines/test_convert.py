@@ -20,7 +20,7 @@ import kpdata
 from kpdata import manifest, tfrecord
 from kpdata.errors import DatasetError, FormatError, JobError, SchemaError
 from kpdata.geometry import apply_affine, invert
-from kpdata.manifest import file_sha256
+from kpdata.manifest import file_blake3, file_sha256
 from kpdata.pipelines import convert as convert_module
 from kpdata.pipelines import workspace, write
 from kpdata.pipelines.convert import Outcome, Watcher
@@ -181,7 +181,10 @@ def test_an_untouched_conversion_is_pinned_to_the_byte(convert_to: Convert, tmp_
     outcome = convert_to(tmp_path / "out", path, split="train=100")
     (shard,) = outcome.manifest.splits["train"].shards
     assert (shard.records, shard.name) == (3, "train-00000-of-00001.tfrecord")
-    assert shard.sha256 == "52e0677c13f660561946930cdf1c4d64485f97445fcada760da079ba387a4e8d"
+    assert file_sha256(tmp_path / "out" / shard.name) == (
+        "52e0677c13f660561946930cdf1c4d64485f97445fcada760da079ba387a4e8d"
+    )
+    assert shard.blake3 == file_blake3(tmp_path / "out" / shard.name)
 
 
 def test_another_seed_or_option_gives_another_root_hash(
@@ -431,10 +434,10 @@ def test_a_shard_says_which_plan_it_was_made_from_though_the_plan_changes_meanwh
         place.plan_path(shard).write_bytes(stale + b"another plan")
 
     monkeypatch.setattr(tfrecord.Writer, "write", replan)
-    before = file_sha256(place.plan_path(shard))
+    before = file_blake3(place.plan_path(shard))
     place.ask_for([shard])
     report = convert_module.write_shard(place, shard, spare_cores=False)
-    assert report.plan_sha256 == before
+    assert report.plan_blake3 == before
 
 
 def test_a_runner_that_asks_for_a_shard_again_gets_the_one_that_is_there(

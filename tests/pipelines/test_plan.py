@@ -120,7 +120,7 @@ def test_a_plan_is_named_by_its_bytes(images: Path) -> None:
     job = Job(SKELETON, images_root=str(images), jpeg_quality=80)
     other = plan_of(images, samples, "train=100", folder="other", job=job)
     assert [shard.name for shard in plain.shards] == [shard.name for shard in other.shards]
-    assert [shard.sha256 for shard in plain.shards] != [shard.sha256 for shard in other.shards]
+    assert [shard.blake3 for shard in plain.shards] != [shard.blake3 for shard in other.shards]
 
 
 def test_a_plan_file_holds_the_job_and_whole_samples(images: Path) -> None:
