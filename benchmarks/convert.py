@@ -27,12 +27,14 @@ from _convert.contenders import (
     CROP,
     KPDATA,
     ONE,
+    PINNED,
     QUALITY,
     TENSORFLOW,
     alone,
     cat,
     convert_command,
     kpdata,
+    on_one_core,
     opencv_loop,
     tensorflow_loop,
     unchecked_loop,
@@ -96,7 +98,12 @@ def measure_untouched(sizes: Sizes, rounds: int, work: Path, cold: bool) -> Sect
 def measure_crops(sizes: Sizes, rounds: int, work: Path, cold: bool) -> Section:
     """One crop and one augmented copy of each person."""
     options = ("--crop", str(CROP), "--augment", "1", "--split", "train=100")
-    contenders = {BARE: alone(opencv_loop), ONE: kpdata(1, *options), TWO: kpdata(2, *options)}
+    contenders = {
+        BARE: alone(opencv_loop),
+        ONE: kpdata(1, *options),
+        PINNED: on_one_core(kpdata(1, *options)),
+        TWO: kpdata(2, *options),
+    }
     laps = race(contenders, sizes, rounds, work, cold)
     note = (
         f"`{shlex.join(options)}`: {laps[BARE].items:,} pictures of {CROP} × {CROP}, and "
@@ -108,9 +115,15 @@ def measure_crops(sizes: Sizes, rounds: int, work: Path, cold: bool) -> Section:
         "all of an image's crops shrink it as much; it also changes the copy's colours, blurs and "
         "covers some, encodes copies in qualities of their own, moves the labels, and writes "
         "records with all the checksums above. While cores are left over, as they are with one "
-        "worker here, each worker decodes in a second thread; the CPU column counts both."
+        "worker here, each worker decodes in a second thread; the CPU column counts both. Pinned "
+        "to one core, a worker does all in one thread: what two workers gain is measured by that."
     )
-    ratios = [*ratios_of(laps, ONE, BARE, 0.85), *ratios_of(laps, TWO, BARE, 1.7)]
+    ratios = [
+        *ratios_of(laps, ONE, BARE, 0.85),
+        *ratios_of(laps, PINNED, BARE, 0.85),
+        *ratios_of(laps, TWO, BARE, 1.7),
+        *ratios_of(laps, TWO, PINNED, 1.8),
+    ]
     return race_section(f"Crops with one augmented copy, {CACHE[cold]}", note, laps, ratios)
 
 

@@ -36,7 +36,14 @@ class Execution:
     @property
     def spare_cores(self) -> bool:
         """Whether every worker can have a second core of this machine."""
-        return self.runner == EMBEDDED and 2 * max(1, self.workers) <= (os.cpu_count() or 1)
+        return self.runner == EMBEDDED and 2 * max(1, self.workers) <= usable_cores()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: not all of the machine's, where it is pinned to some."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run(

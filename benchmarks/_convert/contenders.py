@@ -16,6 +16,7 @@ from .race import Contender, Lap
 
 KPDATA = str(Path(sysconfig.get_path("scripts")) / "kpdata")
 ONE, TENSORFLOW = "kpdata, 1 worker", "TensorFlow loop"
+PINNED = "kpdata, 1 worker on 1 core"
 CROP, MARGIN, QUALITY, TURN = 256, 1.25, 95, 10.0
 
 
@@ -34,6 +35,20 @@ def kpdata(workers: int, *options: str) -> Contender:
             result["seconds"],
             result["written_samples"] / result["images_per_second"],
         )
+
+    return run
+
+
+def on_one_core(contender: Contender) -> Contender:
+    """A contender that has, with all that it starts, one core of this machine for itself."""
+
+    def run(dataset: Dataset, folder: Path) -> Lap:
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cores)})
+        try:
+            return contender(dataset, folder)
+        finally:
+            os.sched_setaffinity(0, cores)
 
     return run
 

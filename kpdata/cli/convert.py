@@ -1,7 +1,6 @@
 """``kpdata convert``."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +147,7 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
     meter.begin("starting")
     from kpdata.cli.watcher import MeterWatcher
     from kpdata.pipelines.convert import Request, convert
+    from kpdata.pipelines.runners import usable_cores
     from kpdata.pipelines.sharding import Sharding
     from kpdata.splits import parse_splits
 
@@ -161,7 +161,7 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
         reading={key: options[key] for key in ("category", "style") if options[key]},
         max_bad=options["max_bad"],
         runner=options["runner"],
-        workers=options["workers"] or os.cpu_count() or 1,
+        workers=options["workers"] or usable_cores(),
         beam_options=tuple(options["beam_options"]),
     )
     return convert(source, request, out, MeterWatcher(meter))

@@ -82,8 +82,9 @@ BITS_APART = click.IntRange(0, MAX_DISTANCE)
 quiet = click.option("--quiet", is_flag=True, help="Print errors only.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 workers_option = click.option(
-    "--workers", type=click.IntRange(1, 1024), help="Worker processes; all cores unless given."
-)
+    "--workers", type=click.IntRange(1, 1024),
+    help="Worker processes; one for each core that kpdata may use, unless given."
+)  # fmt: skip
 
 
 def source_arguments(function: F) -> F:

@@ -22,7 +22,7 @@ from kpdata.errors import DatasetError, FormatError, JobError, SchemaError
 from kpdata.geometry import apply_affine, invert
 from kpdata.manifest import file_blake3, file_sha256
 from kpdata.pipelines import convert as convert_module
-from kpdata.pipelines import workspace, write
+from kpdata.pipelines import runners, workspace, write
 from kpdata.pipelines.convert import Outcome, Watcher
 from kpdata.pipelines.job import Job
 from kpdata.quarantine import digest
@@ -135,13 +135,25 @@ def test_decoding_ahead_gives_the_same_folder(
     monkeypatch.setattr(write, "render", render)
     hashes = []
     for cores in (1, 2):
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(runners, "usable_cores", lambda cores=cores: cores)
         outcome = convert_to(tmp_path / str(cores), own_coco, max_bad=5, **options)
         hashes.append(outcome.manifest.root_hash)
     assert hashes[0] == hashes[1]
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     assert threads == {True, False}
     assert outcome.manifest.quarantine
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="nothing can be pinned here")
+def test_cores_that_the_process_may_not_use_do_not_count() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert runners.usable_cores() == len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert runners.usable_cores() == 1
+        assert not runners.Execution("embedded", 1, Path("log")).spare_cores
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_the_worker_processes_are_really_used(
