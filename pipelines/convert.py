@@ -5,7 +5,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -277,9 +277,19 @@ def _text(options: dict[str, Any]) -> bytes:
 
 
 def _source_info(source: Source, request: Request) -> SourceInfo:
-    files = {path.name: _hash_of(path) for path in source.annotation_files}
+    paths = source.annotation_files
+    hashes = map(_hash_of, paths)
+    files = dict(zip(_names_apart([path.name for path in paths]), hashes, strict=True))
     convention = FORMATS[request.format].convention
     return SourceInfo(request.format, convention, files, request.reading)
+
+
+def _names_apart(names: Sequence[str]) -> Iterator[str]:
+    """The names in order, each further one of a kind with its number."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
 
 
 def _hash_of(path: Path) -> str:

@@ -13,10 +13,8 @@ from kpdata.cli.options import (
     augment_options,
     crop_options,
     job_from,
-    reader_options,
-    source_arguments,
-    source_from,
 )
+from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.errors import DatasetError, FormatError
 from kpdata.formats import Source
 from kpdata.schema import Sample
@@ -62,7 +60,7 @@ def command(out: Path, rows: int, **options: Any) -> None:
         job = job_from(source, options)
         pictures = list(islice(_pictures(source, job), rows * (job.augment + 1)))
     if not pictures:
-        raise FormatError(f"{options['annotations']}: no sample could be drawn")
+        raise FormatError(f"{places_of(options)[0]}: no sample could be drawn")
     tiles = [
         (draw.draw_sample(sample, job.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]

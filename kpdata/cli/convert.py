@@ -21,20 +21,21 @@ from kpdata.cli.options import (
     crop_options,
     job_from,
     quiet,
-    reader_options,
     refuse_idle_options,
     skeleton_of,
-    source_arguments,
-    source_from,
     workers_option,
 )
+from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, writer
 from kpdata.perceptual import DEFAULT_DISTANCE
+from kpdata.splits import OFFICIAL, parse_splits
 from kpdata.stores import Place, Url
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
+
+_BEAM_OPTIONS = "kpdata.beam_options"
 
 _SHARDS_ONLY = (
     "split", "val", "group", "group_near_duplicates", "crop", "crop_from", "margin", "augment",
@@ -43,7 +44,21 @@ _SHARDS_ONLY = (
 )  # fmt: skip
 
 
-@click.command("convert", short_help=COMMANDS["convert"])
+class _WithBeamOptions(click.Command):
+    """A command that keeps what stands behind ``--`` apart, in ``ctx.meta``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the Beam options away, and parse the rest."""
+        end = args.index("--") if "--" in args else len(args)
+        ctx.meta[_BEAM_OPTIONS] = tuple(args[end + 1 :])
+        return super().parse_args(ctx, args[:end])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Name the Beam options last."""
+        return [*super().collect_usage_pieces(ctx), "[-- BEAM OPTIONS]"]
+
+
+@click.command("convert", cls=_WithBeamOptions, short_help=COMMANDS["convert"])
 @source_arguments
 @click.option("--out", required=True, type=PLACE, help="Folder to write.")
 @click.option(
@@ -96,12 +111,12 @@ _SHARDS_ONLY = (
 )  # fmt: skip
 @quiet
 @as_json
-@click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM OPTIONS]")
 @click.pass_context
 def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
     """Convert ANNOTATIONS of some FORMAT into the folder --out.
 
-    ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, hdfs://.
+    ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, hdfs://. Give one
+    ANNOTATIONS, or one for each official split: train=a.json val=b.json.
 
     FORMAT is one of those that `kpdata formats` lists. The result is the same to the byte for any
     number of workers and on any runner; stopped anywhere, the same command goes on.
@@ -112,6 +127,8 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
       kpdata convert lsp joints.mat --out shards/ --split official --val 10
       kpdata convert coco person_keypoints_train2017.json --images train2017/ \\
           --out shards/ --crop 256 --augment 4
+      kpdata convert coco train=person_keypoints_train2017.json \\
+          val=person_keypoints_val2017.json --out shards/
       kpdata convert json annotations/ --images images/ --skeleton boat.json --out shards/
       kpdata convert shards shards/ --to coco --out back/
       kpdata convert coco s3://bucket/train2017.json --images s3://bucket/train2017/ \\
@@ -120,6 +137,10 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
           --runner FlinkRunner -- --flink_master=host:8081 --environment_type=EXTERNAL
     """
     given = {n for n in options if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE}
+    options["beam_options"] = _checked_beam_options(ctx.meta[_BEAM_OPTIONS])
+    given |= {"beam_options"} if options["beam_options"] else set()
+    if "split" not in given and options["annotations"][0].split:
+        options["split"] = OFFICIAL
     if to == "shards":
         refuse_idle_options(given)
         _refuse_far_shards(options)
@@ -128,7 +149,7 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
             _to_shards(source, out, options)
     else:
         _refuse_shard_options(given, to)
-        _refuse_stores(to, out, options["images"])
+        _refuse_stores(to, out, *(found.place for found in options["images"]))
         with source_from(options) as source:
             _to_annotations(source, to, Path(out), options)
 
@@ -149,7 +170,6 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
     from kpdata.pipelines.convert import Request, convert
     from kpdata.pipelines.runners import usable_cores
     from kpdata.pipelines.sharding import Sharding
-    from kpdata.splits import parse_splits
 
     request = Request(
         format=options["format_name"],
@@ -162,7 +182,7 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
         max_bad=options["max_bad"],
         runner=options["runner"],
         workers=options["workers"] or usable_cores(),
-        beam_options=tuple(options["beam_options"]),
+        beam_options=options["beam_options"],
     )
     return convert(source, request, out, MeterWatcher(meter))
 
@@ -200,18 +220,28 @@ def _refuse_shard_options(given: set[str], to: str) -> None:
 
 
 def _refuse_far_shards(options: dict[str, Any]) -> None:
-    shards = options["annotations"]
     embedded = options["runner"] == "embedded" and not options["beam_options"]
-    if options["format_name"] == "shards" and isinstance(shards, Url) and not embedded:
-        raise FormatError(
-            f"{shards}: shards on a store are copied to this machine, where the workers of another "
-            "runner cannot read them: copy them to a folder that all workers share"
-        )
+    if options["format_name"] != "shards" or embedded:
+        return
+    for _, shards in options["annotations"]:
+        if isinstance(shards, Url):
+            raise FormatError(
+                f"{shards}: shards on a store are copied to this machine, where the workers of "
+                "another runner cannot read them: copy them to a folder that all workers share"
+            )
+
+
+def _checked_beam_options(words: tuple[str, ...]) -> tuple[str, ...]:
+    if words and not words[0].startswith("-"):
+        raise FormatError(f"-- {words[0]}: Beam options begin with --, as in --parallelism=4")
+    if any(word.partition("=")[0] == "--runner" for word in words):
+        raise FormatError("--runner belongs before the --, where kpdata reads it")
+    return words
 
 
 def _tell_beam(options: dict[str, Any], out: Place) -> None:
     """Have the Beam options hold for the stores that this process reaches through Beam."""
-    places = (options["annotations"], options["images"], out)
+    places = [*places_of(options), out]
     if any(isinstance(where, Url) and where.scheme != "s3" for where in places):
         from kpdata.pipelines.beam_store import use_options
 

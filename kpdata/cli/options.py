@@ -1,25 +1,20 @@
 """Options that several commands share, and what they amount to."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from kpdata.errors import FormatError
-from kpdata.formats import FORMATS, Source, read
+from kpdata.formats import Source
 from kpdata.perceptual import MAX_DISTANCE
 from kpdata.skeletons import Skeleton, get_skeleton
-from kpdata.stores import Place, Url, at_hand, place
+from kpdata.stores import Place, place
 
 if TYPE_CHECKING:
     from kpdata.pipelines.job import Job
-
-_COPIED = frozenset({".json"})
-_COPIED_SHARDS = frozenset({".json", ".tfrecord"})
-"""What is copied of a folder on a store."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,15 +51,6 @@ class _Percent(click.FloatRange):
         return number
 
 
-class _FormatName(click.Choice):  # type: ignore[type-arg]
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter as error:
-            order = f"kpdata {ctx.info_name if ctx else '…'} FORMAT ANNOTATIONS"
-            self.fail(f"{error.message} The format comes first: {order}", param, ctx)
-
-
 class _Place(click.ParamType):  # type: ignore[type-arg]
     name = "PATH|URL"
 
@@ -85,36 +71,6 @@ workers_option = click.option(
     "--workers", type=click.IntRange(1, 1024),
     help="Worker processes; one for each core that kpdata may use, unless given."
 )  # fmt: skip
-
-
-def source_arguments(function: F) -> F:
-    """The annotations to read, and their format before them."""
-    path = click.argument("annotations", type=PLACE, metavar="ANNOTATIONS")
-    name = click.argument("format_name", metavar="FORMAT", type=_FormatName(list(FORMATS)))
-    return name(path(function))
-
-
-def reader_options(function: F) -> F:
-    """What readers take besides the annotations."""
-    for option in reversed(
-        (
-            click.option(
-                "--images", type=PLACE,
-                help="The images' folder; found beside the annotations where it can be.",
-            ),
-            click.option("--category", metavar="NAME", help="coco: the category to read."),
-            click.option(
-                "--skeleton", metavar="NAME|FILE",
-                help="json: the skeleton's name or JSON file.",
-            ),
-            click.option(
-                "--style", type=click.Choice(["list", "torchvision", "named"]),
-                help="json: recognised unless given.",
-            ),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
 
 
 def crop_options(function: F) -> F:
@@ -174,24 +130,6 @@ def refuse_idle_options(given: set[str]) -> None:
     ):
         if name in given and partner not in given:
             raise FormatError(f"--{name.replace('_', '-')} changes nothing without --{partner}")
-
-
-@contextmanager
-def source_from(options: dict[str, Any]) -> Iterator[Source]:
-    """Open the source that the options name; annotations on a store are copied here meanwhile."""
-    name, annotations = options["format_name"], options["annotations"]
-    skeleton = options["skeleton"] and get_skeleton(options["skeleton"])
-    if isinstance(annotations, Url) and options["images"] is None and name != "shards":
-        raise FormatError(f"{annotations}: give --images too, the folder or URL of the images")
-    with at_hand(annotations, _COPIED_SHARDS if name == "shards" else _COPIED) as path:
-        yield read(
-            name,
-            path,
-            images=options["images"],
-            category=options["category"],
-            skeleton=skeleton,
-            style=options["style"],
-        )
 
 
 def skeleton_of(source: Source, options: dict[str, Any]) -> Skeleton:

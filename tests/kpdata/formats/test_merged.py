@@ -1,0 +1,126 @@
+"""Several annotation files as one dataset, each a split."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kpdata.errors import FormatError
+from kpdata.formats.merged import merge
+from kpdata.formats.source import Source
+from kpdata.schema import ImageRef, Rejected, Sample
+from kpdata.skeletons import COCO17, LSP14
+from kpdata.stores import Url
+
+
+def source(root, *names, skeleton=COCO17, **changes):
+    """A source of images called so, which counts one thing while it streams."""
+    counts = Counter()
+
+    def samples():
+        for number, name in enumerate(names):
+            counts["streamed"] += 1
+            yield Sample(key=str(number), image=ImageRef(name), group=changes.get("group"))
+
+    return Source(skeleton, samples(), root, (Path(f"{names[0]}.json"),), counts, False)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders that both hold an image of the same name."""
+    for name in ("train2017", "val2017"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(name.encode())
+    return tmp_path / "train2017", tmp_path / "val2017"
+
+
+def test_each_source_is_a_split_and_numbers_may_start_anew(folders):
+    train, val = folders
+    merged = merge({"train": source(train, "1.jpg", "2.jpg"), "val": source(val, "1.jpg")})
+    found = [(s.key, s.split, s.image.name) for s in merged.samples]
+    assert found == [
+        ("train/0", "train", "train2017/1.jpg"),
+        ("train/1", "train", "train2017/2.jpg"),
+        ("val/0", "val", "val2017/1.jpg"),
+    ]
+    assert merged.images_root == train.parent
+    assert merged.counts == Counter(streamed=3)
+    assert [path.name for path in merged.annotation_files] == ["1.jpg.json", "1.jpg.json"]
+
+
+def test_images_in_one_folder_keep_their_names(folders):
+    train, _ = folders
+    merged = merge({"train": source(train, "1.jpg"), "val": source(train, "1.jpg")})
+    assert merged.images_root == train
+    assert [s.image.name for s in merged.samples] == ["1.jpg", "1.jpg"]
+
+
+def test_a_folder_may_lie_in_the_other(folders):
+    train, _ = folders
+    merged = merge({"train": source(train.parent, "a.jpg"), "val": source(train, "1.jpg")})
+    assert merged.images_root == train.parent
+    assert [s.image.name for s in merged.samples] == ["a.jpg", "train2017/1.jpg"]
+
+
+def test_groups_hold_across_files_but_equal_names_are_no_group(folders):
+    train, val = folders
+    videos = merge(
+        {"train": source(train, "1.jpg", group="v"), "val": source(val, "1.jpg", group="v")}
+    )
+    assert [s.group for s in videos.samples] == ["v", "v"]
+    named = {
+        split: source(root, "1.jpg", group="1.jpg")
+        for split, root in zip("ab", folders, strict=True)
+    }
+    assert [s.group for s in merge(named).samples] == ["train2017/1.jpg", "val2017/1.jpg"]
+
+
+def test_a_link_from_one_folder_to_the_other_is_refused(folders):
+    train, val = folders
+    (train / "link.jpg").symlink_to(val / "1.jpg")
+    merged = merge(
+        {"train": source(train, "link.jpg", "../val2017/1.jpg"), "val": source(val, "1.jpg")}
+    )
+    link, up, fine = merged.samples
+    assert isinstance(link, Rejected)
+    assert (link.key, link.reason) == ("train/0", "unsafe path")
+    assert isinstance(up, Rejected)
+    assert up.reason == "unsafe path"
+    assert isinstance(fine, Sample)
+
+
+def test_what_was_rejected_bears_its_split():
+    bad = replace(source(None, "a"), samples=iter([Rejected("7", "why", "detail")]))
+    (found,) = merge({"train": bad}).samples
+    assert found == ("train/7", "why", "detail")
+
+
+def test_folders_on_a_store():
+    roots = {"train": Url("s3://b/coco/train"), "val": Url("s3://b/coco/val")}
+    merged = merge({split: source(root, "1.jpg") for split, root in roots.items()})
+    assert merged.images_root == Url("s3://b/coco")
+    assert isinstance(merged.images_root, Url)
+    assert [s.image.name for s in merged.samples] == ["train/1.jpg", "val/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    "other", [Url("s3://b/x"), None, Path("/elsewhere")], ids=["store", "none", "far"]
+)
+def test_images_without_a_common_folder_are_refused(other):
+    with pytest.raises(
+        FormatError, match=r"no folder in common \(a: /here/x, b: .*put them below one"
+    ):
+        merge({"a": source(Path("/here/x"), "1"), "b": source(other, "1")})
+
+
+def test_two_buckets_are_no_folder_in_common():
+    with pytest.raises(FormatError, match="no folder in common"):
+        merge({"a": source(Url("s3://b/x"), "1"), "b": source(Url("s3://c/x"), "1")})
+
+
+def test_other_keypoints_are_refused(tmp_path):
+    with pytest.raises(
+        FormatError, match=r"a and b have different keypoints \(nose, .*; right_ankle"
+    ):
+        merge({"a": source(tmp_path, "1"), "b": source(tmp_path, "1", skeleton=LSP14)})
