@@ -90,6 +90,7 @@ setup(
         "pillow>=11",
         "protobuf>=6.31,<8",
         "psutil>=5.9",
+        "pyyaml>=6",
         "rich>=13.7",
         "scipy>=1.13",
     ],

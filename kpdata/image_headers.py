@@ -196,17 +196,30 @@ def _probe_png(data: bytes) -> Header:
     return Header("png", width, height, orientation or 1, rgb8, position)
 
 
+def upright_size(path: str) -> tuple[int, int]:
+    """Width and height of an image file, orientation applied, from its header alone.
+
+    Raises:
+        ImageError: ``not an image``, or one that Pillow takes for a decompression bomb.
+    """
+    with open_with_pillow(path, ("JPEG", "PNG", *PILLOW_FORMATS)) as image:
+        return _pillow_header(image).upright_size
+
+
 def _probe_other(data: bytes, max_pixels: int) -> tuple[Header, int]:
     """The header, and how many pixels this format may have."""
-    with open_with_pillow(data) as image:
-        orientation = _orientation_of(image.getexif)
-        width, height = image.size
-        if isinstance(image, TiffImageFile):  # whose ``size`` may be the upright one
-            width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
-        if not (isinstance(width, int) and isinstance(height, int)):
-            raise ImageError("not an image", f"its header says {width} × {height} pixels")
-        header = Header("other", width, height, orientation, rgb8=False)
-        return header, max_pixels // _DEAR.get(image.format or "", 1)
+    with open_with_pillow(io.BytesIO(data)) as image:
+        return _pillow_header(image), max_pixels // _DEAR.get(image.format or "", 1)
+
+
+def _pillow_header(image: Image.Image) -> Header:
+    orientation = _orientation_of(image.getexif)
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # whose ``size`` may be the upright one
+        width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+    if not (isinstance(width, int) and isinstance(height, int)):
+        raise ImageError("not an image", f"its header says {width} × {height} pixels")
+    return Header("other", width, height, orientation, rgb8=False)
 
 
 def _exif_orientation(block: bytes) -> int:
@@ -228,17 +241,20 @@ def _orientation_of(read: Callable[[], Image.Exif]) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def open_with_pillow(data: bytes, formats: tuple[str, ...] = PILLOW_FORMATS) -> Image.Image:
+def open_with_pillow(
+    file: str | io.BytesIO, formats: tuple[str, ...] = PILLOW_FORMATS
+) -> Image.Image:
     """Open an image lazily, as one of ``formats`` and no other.
 
     Raises:
         ImageError: ``not an image``, or one that Pillow takes for a decompression bomb.
     """
     try:
-        return Image.open(io.BytesIO(data), formats=formats)
+        return Image.open(file, formats=formats)
     except Image.DecompressionBombError as error:
         raise ImageError("image too large", f"{error}") from error
     except Exception as error:  # Pillow raises many kinds on damaged bytes
+        what = file if isinstance(file, str) else f"begins with {file.getvalue()[:8]!r}"
         raise ImageError(
-            "not an image", f"begins with {data[:8]!r}: not a JPEG, PNG, WebP, BMP, TIFF or GIF"
+            "not an image", f"{what}: not a JPEG, PNG, WebP, BMP, TIFF or GIF"
         ) from error

@@ -1,5 +1,6 @@
 """Encoded images ⇄ upright RGB pixels, whatever their orientation and colour mode."""
 
+import io
 from collections.abc import Callable
 
 import cv2
@@ -120,7 +121,7 @@ def decode_upright(data: bytes, header: Header) -> Pixels:
 def _turn_and_pixels(data: bytes, header: Header) -> tuple[int, Pixels]:
     """How to turn it, and raw RGB (H, W, 3); nothing of Pillow's is left in memory."""
     formats = PILLOW_FORMATS if header.format == "other" else (header.format.upper(),)
-    with open_with_pillow(data, formats) as image:
+    with open_with_pillow(io.BytesIO(data), formats) as image:
         image.load()
         turned = isinstance(image, TiffImageFile)  # TIFF turns on loading
         return 1 if turned else header.orientation, _to_rgb8(image)

@@ -24,6 +24,7 @@ from kpdata.tfrecord import temporary_beside
 MANIFEST = "kpdata.json"
 QUARANTINE = "quarantine.jsonl"
 MAX_MANIFEST_BYTES = 64 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -155,8 +156,11 @@ def file_sha256(path: Path) -> str:
 
 def file_blake3(path: Path) -> str:
     """Hex BLAKE3 of a file's bytes."""
+    digest = blake3()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, blake3).hexdigest()
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_manifest(folder: Place) -> Manifest:

@@ -153,7 +153,7 @@ def temporary_beside(path: Path) -> Path:
 class Digest(Protocol):
     """What hashlib and blake3 give."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes, /) -> object:
         """Hash more."""
 
 

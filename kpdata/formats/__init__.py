@@ -63,6 +63,12 @@ FORMATS: dict[str, Format] = {
             writer="kpdata.formats.coco_writer:write",
         ),
         Format(
+            name="yolo",
+            module="kpdata.formats.yolo:read",
+            summary="YOLO pose: data.yaml, images/ and labels/ with a text file per image",
+            convention="normalised x/W, y/H of the upright image, v 0/1/2, 2 where not given",
+        ),
+        Format(
             name="json",
             module="kpdata.formats.per_image_json:read",
             summary="one JSON file per image, same stem; styles list, torchvision, named",

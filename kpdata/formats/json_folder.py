@@ -110,7 +110,7 @@ def _real(path: Path) -> Path:
 
 def holds_images(folder: Path) -> bool:
     """Whether an image lies in the folder or below it."""
-    return any(True for _ in _walk(folder, IMAGE_SUFFIXES))
+    return any(True for _ in walk(folder, IMAGE_SUFFIXES))
 
 
 def _open_database() -> sqlite3.Connection:
@@ -120,21 +120,21 @@ def _open_database() -> sqlite3.Connection:
 
 
 def _list(db: sqlite3.Connection, table: str, folder: Place, suffixes: frozenset[str]) -> None:
-    found = _objects(folder, suffixes) if isinstance(folder, Url) else _walk(folder, suffixes)
+    found = _objects(folder, suffixes) if isinstance(folder, Url) else walk(folder, suffixes)
     rows = (tuple(map(os.fsencode, names)) for names in found)
     db.executemany(f"INSERT INTO {table} (stem, name) VALUES (?, ?)", rows)
     db.commit()
 
 
 def _objects(folder: Url, suffixes: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """What :func:`_walk` gives, of a folder on a store."""
+    """What :func:`walk` gives, of a folder on a store."""
     for found in store_of(folder).list(folder):
         stem, suffix = os.path.splitext(found.name)
         if suffix.lower() in suffixes:
             yield stem, found.name
 
 
-def _walk(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, str]]:
+def walk(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, str]]:
     """(stem, name) of each file of these suffixes, both relative to ``folder``, in any order."""
     pending = [""]
     while pending:

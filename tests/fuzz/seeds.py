@@ -156,6 +156,28 @@ def skeletons() -> tuple[bytes, ...]:
     return _as_json(full), _as_json({"name": "l", "keypoints": list(LSP14.keypoints)})
 
 
+YOLO_IMAGE = "images/train/1.jpg"
+
+
+@cache
+def yolo_data() -> tuple[bytes, ...]:
+    """YOLO's data.yaml, of the one image YOLO_IMAGE."""
+    return (
+        b"path: .\ntrain: images/train\nval:\nkpt_shape: [3, 3]\nflip_idx: [1, 0, 2]\n"
+        b"names:\n  0: boat\n  1: ship\n",
+        b"train: [images/train]\nkpt_shape: [3, 3]\nnames: [boat]\n"
+        b"kpt_names: {0: [left_a, right_a, top]}\n",
+        b"train: [../images/train, list.txt]\nkpt_shape: &k [3, 3]\nflip_idx: *k\nnames: [a, a]\n",
+    )
+
+
+@cache
+def yolo_labels() -> tuple[bytes, ...]:
+    """An image's labels, with three keypoints of three numbers."""
+    line = b"0 0.5 0.5 0.25 0.5 0.5 0.25 2 0.125 0.75 1 0 0 0\n"
+    return line, line * 2, line.replace(b"0.5", b"5e-1")
+
+
 @cache
 def augmentations() -> tuple[bytes, ...]:
     """TOML files of ``--augment-config``."""

@@ -22,8 +22,9 @@ from mutate import Mutator
 from kpdata import formats, images, manifest, records, shards, skeletons, tfds, tfrecord, verify
 from kpdata.errors import KpdataError
 from kpdata.formats.source import Source
+from kpdata.formats.yolo import label_name
 from kpdata.image_headers import probe
-from kpdata.schema import Sample
+from kpdata.schema import Rejected, Sample
 
 Check = Callable[[bytes], object]
 
@@ -71,6 +72,28 @@ def _coco(folder: Path) -> Check:
         path.write_bytes(data)
         category = "person" if len(data) % 2 else None
         _drain(formats.read("coco", path, images=folder / "images", category=category))
+
+    return check
+
+
+def _yolo(attacked: str, folder: Path) -> Check:
+    """The input is data.yaml, or the labels of the one image."""
+    name = seeds.YOLO_IMAGE
+    files = {
+        name: seeds.pictures()[0],
+        label_name(name): seeds.yolo_labels()[0],
+        "data.yaml": seeds.yolo_data()[0],
+    }
+    for place, content in files.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(content)
+    path = folder / (attacked if attacked in files else label_name(name))
+
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        found = list(formats.read("yolo", folder / "data.yaml").samples)
+        if any(isinstance(one, Rejected) for one in found):
+            raise KpdataError("an image is left out")
 
     return check
 
@@ -310,6 +333,8 @@ TARGETS: dict[str, Target] = {
         )
         for style in ("list", "torchvision", "named")
     },
+    "yolo-data": Target(seeds.yolo_data, mutate.plain, partial(_yolo, "data.yaml"), 2),
+    "yolo-labels": Target(seeds.yolo_labels, mutate.plain, partial(_yolo, "labels"), 3),
     "skeleton-json": Target(
         seeds.skeletons, mutate.json_text, partial(_file, "skeleton.json", _skeleton), 14
     ),
