@@ -17,6 +17,7 @@ from kpdata.errors import FormatError
 N = TypeVar("N", str, int)
 
 DEFAULT_NAMES = ("train", "val", "test")
+DEFAULT_SPLIT, OFFICIAL = "80/10/10", "official"
 TRAIN, VAL = "train", "val"
 SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -80,7 +81,7 @@ def parse_splits(text: str, val_percent: float = 0, seed: int = 0) -> Splits:
     Raises:
         FormatError: the text is none of these, or its parts do not add up to 100.
     """
-    if text == "official":
+    if text == OFFICIAL:
         if not 0 <= val_percent < 100:
             raise FormatError(f"--val {val_percent:g}: expected a percentage from 0 to below 100")
         return Splits(val_share=val_percent / 100, seed=seed)

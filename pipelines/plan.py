@@ -122,6 +122,7 @@ def make_plan(
                 _receive(sample, job, look, group_of, spool, source.counts)
         joined = spool.join_identical_images(job)
         joined_near = join_near(spool)
+        officials = spool.official_splits()
         leaks = spool.place(splits)
         totals = spool.split_totals()
         rejected = _write_rejected(spool.rejected(), folder / REJECTED)
@@ -138,7 +139,7 @@ def make_plan(
             "refused to keep splits apart": leaks,
         }
     )
-    warnings = tuple(_warnings(splits, totals))
+    warnings = tuple(_warnings(splits, totals, officials))
     return Plan(folder, shards, rejected, +counts, spool.references, warnings)
 
 
@@ -300,7 +301,12 @@ def _nothing_usable(source: Source, rejected: Counter[str], spool: Spool) -> str
     return f"{files}: no sample is usable ({listed}); the first: {next(spool.rejected()).detail}"
 
 
-def _warnings(splits: Splits, totals: dict[str, SplitTotals]) -> Iterator[str]:
+def _warnings(
+    splits: Splits, totals: dict[str, SplitTotals], officials: list[str]
+) -> Iterator[str]:
+    if len(officials) > 1 and not splits.official:
+        names = ", ".join(officials)
+        yield f"the source has an official split ({names}): --split official keeps it"
     empty = [name for name in splits.shares if name not in totals]
     if empty:
         samples = sum(total.samples for total in totals.values())

@@ -215,6 +215,11 @@ class Spool:
             self._db.execute(f"DELETE {where}", (group, kept))
         return refused
 
+    def official_splits(self) -> list[str]:
+        """The names of the source's own splits, train first."""
+        rows = self._db.execute("SELECT DISTINCT official FROM refs WHERE official IS NOT NULL")
+        return sorted((name for (name,) in rows), key=display_order)
+
     @property
     def references(self) -> str:
         """A hash of every reference added, whatever folder its image lies in."""

@@ -31,6 +31,7 @@ from kpdata.cli.options import (
 from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, writer
 from kpdata.perceptual import DEFAULT_DISTANCE
+from kpdata.splits import DEFAULT_SPLIT, OFFICIAL, Splits, parse_splits
 from kpdata.stores import Place, Url
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ _SHARDS_ONLY = (
 @reader_options
 @click.option("--to-skeleton", metavar="NAME|FILE", help="Map the keypoints by name.")
 @click.option(
-    "--split", default="80/10/10", show_default=True, metavar="SPEC",
-    help="train/val/test percentages, train=90,test=10, or official.",
+    "--split", metavar="SPEC",
+    help="train/val/test percentages, train=90,test=10, or official. "
+    f"Default: official for shards, which keeps the splits they lie in, else {DEFAULT_SPLIT}.",
 )  # fmt: skip
 @click.option(
     "--val",
@@ -149,12 +151,11 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
     from kpdata.pipelines.convert import Request, convert
     from kpdata.pipelines.runners import usable_cores
     from kpdata.pipelines.sharding import Sharding
-    from kpdata.splits import parse_splits
 
     request = Request(
         format=options["format_name"],
         job=job_from(source, options),
-        splits=parse_splits(options["split"], options["val"], options["seed"]),
+        splits=_splits(options),
         sharding=Sharding(options["shard_size"], options["shards"]),
         group=options["group"],
         group_near_duplicates=options["group_near_duplicates"],
@@ -165,6 +166,11 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
         beam_options=tuple(options["beam_options"]),
     )
     return convert(source, request, out, MeterWatcher(meter))
+
+
+def _splits(options: dict[str, Any]) -> Splits:
+    usual = OFFICIAL if options["format_name"] == "shards" else DEFAULT_SPLIT
+    return parse_splits(options["split"] or usual, options["val"], options["seed"])
 
 
 def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any]) -> None:

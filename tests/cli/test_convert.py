@@ -168,6 +168,30 @@ def test_a_group_expression_keeps_its_images_together(
     assert all(len(found) == 1 for found in splits.values())
 
 
+def test_shards_keep_the_splits_that_they_lie_in_unless_told_otherwise(
+    coco: Path, kpdata: Kpdata, tmp_path: Path
+) -> None:
+    def splits_of(out: Path) -> dict[str, str]:
+        dataset = library.open(out)
+        return {sample.key: split for split in dataset.splits for sample in dataset[split]}
+
+    def convert(*arguments: object) -> str:
+        result = kpdata("convert", *arguments)
+        assert result.code == 0, result.err
+        return str(result.err)
+
+    convert("coco", coco, "--out", tmp_path / "shards", "--split", "40/20/40")
+    assert convert("shards", tmp_path / "shards", "--out", tmp_path / "same") == ""
+    assert splits_of(tmp_path / "same") == splits_of(tmp_path / "shards")
+    other = ("--out", tmp_path / "other", "--split", "80/10/10")
+    said = convert("shards", tmp_path / "shards", *other)
+    assert "warning: the source has an official split (train, val, test): --split official" in said
+    assert splits_of(tmp_path / "other") != splits_of(tmp_path / "shards")
+    val = ("--out", tmp_path / "val", "--val", 20)
+    convert("shards", tmp_path / "shards", *val)
+    assert library.open(tmp_path / "val").splits == ("train", "val", "test")
+
+
 def test_shards_go_back_to_coco(coco: Path, kpdata: Kpdata, tmp_path: Path) -> None:
     kpdata("convert", "coco", coco, "--out", tmp_path / "shards", "--split", "train=100")
     arguments = ("convert", "shards", tmp_path / "shards", "--to", "coco", "--json")

@@ -533,6 +533,16 @@ def test_an_official_split_of_one_part_is_a_warning(images: Path) -> None:
     assert plan.warnings == ("the source's official split has only train: nothing to test on",)
 
 
+def test_an_official_split_that_is_not_kept_is_a_warning(images: Path) -> None:
+    plan = plan_of(images, official(images), "90/0/10")
+    assert plan.warnings == (
+        "the source has an official split (train, test): --split official keeps it",
+    )
+    assert plan_of(images, official(images), "official", folder="kept").warnings == ()
+    one = numbered(images, 200, split="train")
+    assert plan_of(images, one, "90/0/10", folder="one").warnings == ()
+
+
 def test_a_full_temporary_folder_is_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(spool: Spool, rows: Iterable[object] = ()) -> None:
         raise sqlite3.OperationalError("database or disk is full")
