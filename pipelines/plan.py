@@ -150,8 +150,8 @@ class Reference(NamedTuple):
     stamp: Stamp
 
 
-def read_plan(path: Path) -> tuple[Job, Iterator[Reference]]:
-    """The job and the references of one plan file.
+def read_plan(path: Path) -> tuple[PlanHeader, Iterator[Reference]]:
+    """The header and the references of one plan file.
 
     Raises:
         DatasetError, JobError: it is damaged, which may be found while the references stream.
@@ -159,7 +159,7 @@ def read_plan(path: Path) -> tuple[Job, Iterator[Reference]]:
     payloads = (payload for _, payload in tfrecord.read(path))
     with _sound(path):
         header = msgspec.json.decode(next(payloads, b""), type=PlanHeader)
-    return header.job, (_unpack(path, payload) for payload in payloads)
+    return header, (_unpack(path, payload) for payload in payloads)
 
 
 def _unpack(path: Path, payload: bytes) -> Reference:

@@ -493,9 +493,48 @@ def test_an_image_changed_meanwhile_is_read_again_though_its_size_is_the_same(
 def test_other_versions_reuse_no_shard_of_an_unfinished_folder(
     unfinished: Path, coco: Path, convert_to: Convert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newer = manifest.software() | {"opencv-python-headless": "99.0"}
+    newer = manifest.software() | {"opencv": "99.0"}
     monkeypatch.setattr("kpdata.pipelines.plan.software", lambda: newer)
+    monkeypatch.setattr("kpdata.pipelines.write.software", lambda: newer)
     assert convert_to(unfinished, coco, **HEAVY).written_samples == 40
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_with_other_versions_than_the_driver_writes_nothing(
+    coco: Path,
+    convert_to: Convert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    newer = manifest.software() | {"opencv": "99.0"}
+    monkeypatch.setattr("kpdata.pipelines.plan.software", lambda: newer)
+    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
+    here = manifest.software()["opencv"]
+    says = rf"worker on .*: opencv is {here}, .* it is 99\.0, .*install the same version on every"
+    with pytest.raises(JobError, match=says):
+        convert_to(tmp_path / "out", coco, workers=workers)
+    assert not list((tmp_path / "out").glob("*.tfrecord"))
+
+
+def test_a_report_that_does_not_fit_is_not_said_to_be_missing(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a worker's kpdata writes reports that the driver's cannot read."""
+
+    def write_unreadable(place: workspace.Workspace, name: str, spare_cores: bool) -> None:
+        place.report_path(name).write_text("{}")
+
+    def write_nothing(place: workspace.Workspace, name: str, spare_cores: bool) -> None:
+        pass
+
+    for write_one, says in (
+        (write_unreadable, r"the report of train-.* does not fit its plan and its shard"),
+        (write_nothing, r"3 of 3 shards were not written"),
+    ):
+        monkeypatch.setattr(convert_module, "write_shard", write_one)
+        with pytest.raises(JobError, match=says):
+            convert_to(tmp_path / says[:5], coco)
 
 
 def test_a_report_does_not_outlive_the_shard_that_it_speaks_of(

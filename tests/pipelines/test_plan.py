@@ -15,9 +15,10 @@ import pytest
 from kpdata.errors import FormatError, JobError
 from kpdata.formats.source import Source
 from kpdata.image_files import stamp
+from kpdata.manifest import software
 from kpdata.mapping import map_by_name
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import REJECTED, Plan, make_plan, read_plan
+from kpdata.pipelines.plan import REJECTED, Plan, PlanHeader, make_plan, read_plan
 from kpdata.pipelines.sharding import Sharding
 from kpdata.pipelines.spool import Spool
 from kpdata.schema import ImageRef, Instance, Rejected, Sample
@@ -126,9 +127,9 @@ def test_a_plan_is_named_by_its_bytes(images: Path) -> None:
 def test_a_plan_file_holds_the_job_and_whole_samples(images: Path) -> None:
     sample = add(images, "a/b.jpg", group="walk")
     plan = plan_of(images, [sample], "train=100")
-    job, references = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
+    header, references = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
     ((found, found_stamp),) = references
-    assert job == Job(SKELETON, images_root=str(images))
+    assert header == PlanHeader(Job(SKELETON, images_root=str(images)), software())
     assert (found.key, found.group) == ("a/b.jpg", "walk")
     assert found.instances == sample.instances
     assert found.image.uri == str((images / "a/b.jpg").resolve())
