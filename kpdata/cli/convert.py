@@ -32,7 +32,7 @@ from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, writer
 from kpdata.perceptual import DEFAULT_DISTANCE
 from kpdata.splits import DEFAULT_SPLIT, OFFICIAL, Splits, parse_splits
-from kpdata.stores import Place, Url
+from kpdata.stores import Place, Url, is_inside
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
@@ -127,11 +127,13 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
         _refuse_far_shards(options)
         _tell_beam(options, out)
         with source_from(options) as source:
+            _refuse_inside(source, out)
             _to_shards(source, out, options)
     else:
         _refuse_shard_options(given, to)
         _refuse_stores(to, out, options["images"])
         with source_from(options) as source:
+            _refuse_inside(source, out)
             _to_annotations(source, to, Path(out), options)
 
 
@@ -222,6 +224,16 @@ def _tell_beam(options: dict[str, Any], out: Place) -> None:
         from kpdata.pipelines.beam_store import use_options
 
         use_options(options["beam_options"])
+
+
+def _refuse_inside(source: Source, out: Place) -> None:
+    """Refuse an output inside a folder that is read whole: the next run would read it, too."""
+    for folder in source.folders:
+        if is_inside(out, folder):
+            raise FormatError(
+                f"--out {out} lies in {folder}, which is read as a whole: the next run would take "
+                "what is written there for a part of the source: choose an --out outside of it"
+            )
 
 
 def _refuse_stores(to: str, *places: Place | None) -> None:
