@@ -81,11 +81,11 @@ class Plan:
         """References that will be read."""
         return sum(shard.samples for shard in self.shards)
 
-    def rejected_samples(self) -> Iterator[Rejected]:
-        """What was refused while planning."""
+    def rejected_details(self) -> Iterator[str]:
+        """What is wrong with each sample that was refused while planning."""
         with open(self.folder / REJECTED, "rb") as lines:
             for line in lines:
-                yield Rejected(**msgspec.json.decode(line))
+                yield msgspec.json.decode(line)["detail"]
 
 
 def make_plan(
@@ -123,7 +123,7 @@ def make_plan(
         joined = spool.join_identical_images(job)
         joined_near = join_near(spool)
         officials = spool.official_splits()
-        leaks = spool.place(splits)
+        spool.place(splits)
         totals = spool.split_totals()
         rejected = _write_rejected(spool.rejected(), folder / REJECTED)
         if not totals:
@@ -136,7 +136,6 @@ def make_plan(
         {
             "identical images joined into one group": joined,
             "near-duplicate images grouped": joined_near,
-            "refused to keep splits apart": leaks,
         }
     )
     warnings = tuple(_warnings(splits, totals, officials))

@@ -1,12 +1,10 @@
 """``kpdata convert``."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 from click.core import ParameterSource
 
 from kpdata.cli.console import Meter, screen, table
@@ -28,6 +26,7 @@ from kpdata.cli.options import (
     source_from,
     workers_option,
 )
+from kpdata.cli.outcome import as_dict, show_outcome
 from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, writer
 from kpdata.perceptual import DEFAULT_DISTANCE
@@ -141,7 +140,7 @@ def _to_shards(source: Source, out: Place, options: dict[str, Any]) -> None:
     with Meter(options["quiet"] or options["as_json"]) as meter:
         outcome = run_conversion(source, out, options, meter)
     if options["as_json"]:
-        click.echo(json.dumps(_as_dict(outcome), indent=1))
+        click.echo(json.dumps(as_dict(outcome), indent=1))
     elif not options["quiet"]:
         show_outcome(outcome, out)
 
@@ -150,7 +149,8 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
     """Convert ``source`` into shards as the command line's options say."""
     meter.begin("starting")
     from kpdata.cli.watcher import MeterWatcher
-    from kpdata.pipelines.convert import Request, convert
+    from kpdata.pipelines.convert import convert
+    from kpdata.pipelines.request import Request
     from kpdata.pipelines.runners import usable_cores
     from kpdata.pipelines.sharding import Sharding
 
@@ -240,56 +240,3 @@ def _refuse_stores(to: str, *places: Place | None) -> None:
     for where in places:
         if isinstance(where, Url):
             raise FormatError(f"{where}: --to {to} copies images from folder to folder, on disks")
-
-
-def show_outcome(outcome: "Outcome", out: Place) -> None:
-    """Print the closing tables."""
-    console = screen()
-    manifest = outcome.manifest
-    if outcome.unchanged:
-        console.print(f"{out} holds this very dataset already: nothing to do.")
-    rows = [
-        (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards), _mb(s.shards))
-        for name, s in manifest.splits.items()
-    ]
-    columns = ("split", "images", "originals", "copies", "instances", "shards", "MB")
-    console.print(table(f"{out}", columns, rows))
-    notes = Counter(manifest.counts) + Counter(
-        {f"quarantined: {reason}": count for reason, count in manifest.quarantine.items()}
-    )
-    if notes:
-        console.print(table("\nnoted", ("what", "count"), sorted(notes.items())))
-    console.print(f"\nroot hash {manifest.root_hash}")
-    if not outcome.unchanged:
-        console.print(_speed(outcome))
-
-
-def _speed(outcome: "Outcome") -> str:
-    seconds = max(outcome.write_seconds, 1e-9)
-    written = outcome.written_samples
-    size = sum(float(_mb(s.shards)) for s in outcome.manifest.splits.values())
-    total = sum(s.samples for s in outcome.manifest.splits.values())
-    kept = "" if written >= total else f" ({total - written:,} images were there already)"
-    return (
-        f"{outcome.seconds:.1f} s in all; writing at {written / seconds:,.0f} images/s, "
-        f"{size / seconds:,.0f} MB/s{kept}"
-    )
-
-
-def _mb(shards: Any) -> str:
-    return f"{sum(shard.bytes for shard in shards) / 1e6:.1f}"
-
-
-def _as_dict(outcome: "Outcome") -> dict[str, Any]:
-    manifest = msgspec.to_builtins(outcome.manifest)
-    for split in manifest["splits"].values():
-        split["shards"] = len(split["shards"])
-    keys = ("root_hash", "splits", "counts", "quarantine")
-    return {
-        **{key: manifest[key] for key in keys},
-        "seconds": round(outcome.seconds, 3),
-        "images_per_second": round(outcome.written_samples / max(outcome.write_seconds, 1e-9), 1),
-        "written_samples": outcome.written_samples,
-        "unchanged": outcome.unchanged,
-        "warnings": list(outcome.warnings),
-    }

@@ -11,7 +11,10 @@ import pytest
 from scipy.io import savemat
 
 import kpdata as library
+from kpdata.cli.outcome import show_outcome
 from kpdata.pipelines import beam_job
+from kpdata.pipelines import convert as conversion
+from kpdata.pipelines.convert import Outcome
 from kpdata.skeletons import BUILT_IN
 
 MakeCoco = Callable[..., Path]
@@ -67,6 +70,56 @@ def test_what_was_quarantined_is_in_the_closing_table(
     assert result.code == 0
     row = next(line for line in result.out.splitlines() if line.startswith("quarantined"))
     assert row.split() == ["quarantined:", "image", "missing", "1"]
+    assert f"{tmp_path / 'out/quarantine.jsonl'} says which were quarantined, and why" in result.out
+
+
+def test_what_leaks_between_official_splits_is_counted_once(
+    lsp: Path, kpdata: Kpdata, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    assert kpdata("convert", "lsp", lsp, "--out", shards, "--split", "50/0/50").code == 0
+    options = ("--out", tmp_path / "out", "--group", "(im)")
+    result = kpdata("convert", "shards", shards, *options)
+    assert result.code == 0, result.err
+    train = library.open(shards).manifest.splits["train"].samples
+    rows = [line for line in result.out.splitlines() if line.endswith(f"  {train}")]
+    assert [row.split("  ")[0] for row in rows] == ["quarantined: leaks into another split"]
+
+
+def test_the_closing_line_speaks_of_this_run_alone(
+    coco: Path, kpdata: Kpdata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        """Stands for a kill right before the manifest is written."""
+
+    def killed(*arguments: object) -> None:
+        raise Stop
+
+    arguments = ("convert", "coco", coco, "--out", tmp_path / "out", "--shards", 4)
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion, "seal", killed)
+        with pytest.raises(Stop):
+            kpdata(*arguments)
+    result = kpdata(*arguments, "--json")
+    assert (result.json["written_samples"], result.json["kept_samples"]) == (0, 40)
+    assert result.json["images_per_second"] is None
+
+
+@pytest.mark.parametrize(
+    ("written", "kept", "says"),
+    [
+        (30, 10, "3.0 s in all; writing at 15 images/s, 4 MB/s (10 images were there already)"),
+        (40, 0, "3.0 s in all; writing at 20 images/s, 4 MB/s"),
+        (0, 40, "3.0 s in all (40 images were there already)"),
+    ],
+)
+def test_rates_are_of_what_was_written(
+    tiny_shards: Path, capsys: pytest.CaptureFixture[str], written: int, kept: int, says: str
+) -> None:
+    manifest = library.open(tiny_shards).manifest
+    size = 8_000_000 if written else 0
+    show_outcome(Outcome(manifest, 3.0, 2.0, written, size, kept), tiny_shards)
+    assert capsys.readouterr().out.splitlines()[-1] == says
 
 
 def test_json_is_json_and_nothing_else(coco: Path, kpdata: Kpdata, tmp_path: Path) -> None:
@@ -115,7 +168,9 @@ def test_a_finished_folder_is_said_to_be_so(coco: Path, kpdata: Kpdata, tmp_path
     first = kpdata(*arguments)
     again = kpdata(*arguments)
     assert again.code == 0
-    assert "holds this very dataset already: nothing to do." in again.out
+    says = "made of the same annotations, options and image sizes already: nothing to do."
+    assert says in again.out
+    assert "images/s" not in again.out
     assert again.out.splitlines()[-1] in first.out  # the root hash
 
 

@@ -326,6 +326,9 @@ def test_an_interrupted_conversion_goes_on_where_it_stopped(
     assert contents(out) == contents(tmp_path / "whole")
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
     assert 0 < resumed.written_samples < 40
+    assert resumed.written_samples + resumed.kept_samples == 40
+    written = [path for path in out.glob("*.tfrecord") if path.name not in kept]
+    assert resumed.written_bytes == sum(path.stat().st_size for path in written)
 
 
 @pytest.fixture
@@ -805,6 +808,19 @@ def test_too_many_bad_samples_stop_the_job_after_writing_and_only_their_shards_a
     assert {name for name in kept if after[name] != kept[name]} == refused
     clean = convert_to(tmp_path / "clean", own_coco, max_bad=5, shards=20)
     assert forgiven.manifest.root_hash == clean.manifest.root_hash
+
+
+def test_a_finished_dataset_is_held_to_the_percentage_of_bad_samples_too(
+    own_coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    spoil_images(own_coco)
+    convert_to(tmp_path / "out", own_coco, max_bad=5)
+    before = contents(tmp_path / "out")
+    with pytest.raises(JobError, match="5 of 100 samples are bad") as caught:
+        convert_to(tmp_path / "out", own_coco, max_bad=4.9)
+    assert f"{tmp_path / 'out/quarantine.jsonl'} lists them" in str(caught.value)
+    assert convert_to(tmp_path / "out", own_coco, max_bad=5).unchanged
+    assert contents(tmp_path / "out") == before
 
 
 def cut(path: Path) -> None:
