@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
+from kpdata.errors import JobError
 from kpdata.formats import FORMATS, Source
 from kpdata.formats.json_folder import annotation_files
 from kpdata.manifest import MANIFEST, SourceInfo, file_sha256, read_manifest
 from kpdata.pipelines import runners
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.sharding import Sharding
-from kpdata.splits import Splits
+from kpdata.splits import TRAIN, Splits
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ class Request:
     workers: int = 1
     beam_options: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raise JobError where there would be nothing to augment."""
+        if self.job.augment and self.splits.shares and TRAIN not in self.splits.shares:
+            raise JobError(
+                f"--augment {self.job.augment} makes copies of split train alone, and --split "
+                f"gives {', '.join(self.splits.shares)}: name one of them train, such as "
+                "train=90,test=10, or leave --augment out"
+            )
+
 
 def source_info(source: Source, request: Request) -> SourceInfo:
     """Where the annotations came from, whatever folder they lie in."""
@@ -70,10 +80,13 @@ def options_of(request: Request) -> dict[str, Any]:
     unused += [] if request.job.augment else ["augment_config"]
     for key in unused:
         del job[key]
+    sharding = msgspec.to_builtins(request.sharding)
+    if request.sharding.count is not None:
+        del sharding["bytes_per_shard"]
     options = {
         **job,
         "splits": request.splits,
-        "sharding": request.sharding,
+        "sharding": sharding,
         "group": request.group,
     }
     if request.group_near_duplicates is not None:

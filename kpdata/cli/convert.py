@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
@@ -15,15 +14,16 @@ from kpdata.cli.options import (
     PLACE,
     SIZE,
     as_json,
-    augment_options,
+    augment_config_option,
     crop_options,
+    given_options,
     job_from,
     quiet,
     reader_options,
     refuse_idle_options,
-    skeleton_of,
     source_arguments,
     source_from,
+    target_skeleton,
     workers_option,
 )
 from kpdata.cli.outcome import as_dict, show_outcome
@@ -62,9 +62,12 @@ _SHARDS_ONLY = (
     default=0.0,
     type=PERCENT,
     metavar="PERCENT",
-    help="Of the official train set, to be val.",
+    help="With --split official: percentage of train to use as val.",
 )
-@click.option("--group", metavar="REGEX", help="Its first (…) in a file name must not be split.")
+@click.option(
+    "--group", metavar="REGEX",
+    help="Images whose names match with the same first (…) stay in one split.",
+)  # fmt: skip
 @click.option(
     "--group-near-duplicates", type=BITS_APART, is_flag=False, flag_value=DEFAULT_DISTANCE,
     metavar="[BITS]",
@@ -73,7 +76,10 @@ _SHARDS_ONLY = (
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of the split and of every draw.")
 @crop_options
-@augment_options
+@click.option(
+    "--augment", default=0, show_default=True, metavar="N", help="Copies of each train sample."
+)
+@augment_config_option
 @click.option(
     "--check", default="headers", show_default=True, type=click.Choice(["headers", "pixels"]),
     help="Check untouched images by header and end marker, or decode them all.",
@@ -82,7 +88,11 @@ _SHARDS_ONLY = (
     "--max-bad", default=1.0, type=PERCENT, show_default=True, metavar="PERCENT",
     help="Samples that may go to quarantine before the job fails.",
 )  # fmt: skip
-@click.option("--shards", type=click.IntRange(1, 99_999), help="In all, at least one a split.")
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 99_999),
+    help="Total number of shards, at least one per split.",
+)
 @click.option(
     "--shard-size",
     type=SIZE,
@@ -92,8 +102,9 @@ _SHARDS_ONLY = (
 )
 @workers_option
 @click.option(
-    "--runner", default="embedded", show_default=True, metavar="NAME",
-    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …",
+    "--runner", metavar="NAME",
+    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …; an embedded one "
+    "unless given.",
 )  # fmt: skip
 @quiet
 @as_json
@@ -120,9 +131,11 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
       kpdata convert coco big.json --images big/ --out shards/ \\
           --runner FlinkRunner -- --flink_master=host:8081 --environment_type=EXTERNAL
     """
-    given = {n for n in options if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE}
+    given = given_options(ctx)
     if to == "shards":
-        refuse_idle_options(given)
+        refuse_idle_options(given, options)
+        if {"shards", "shard_size"} <= given:
+            raise FormatError("--shards and --shard-size exclude each other: give one of them")
         _refuse_far_shards(options)
         _tell_beam(options, out)
         with source_from(options) as source:
@@ -151,7 +164,7 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
     from kpdata.cli.watcher import MeterWatcher
     from kpdata.pipelines.convert import convert
     from kpdata.pipelines.request import Request
-    from kpdata.pipelines.runners import usable_cores
+    from kpdata.pipelines.runners import EMBEDDED, usable_cores
     from kpdata.pipelines.sharding import Sharding
 
     request = Request(
@@ -163,7 +176,7 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
         group_near_duplicates=options["group_near_duplicates"],
         reading={key: options[key] for key in ("category", "style") if options[key]},
         max_bad=options["max_bad"],
-        runner=options["runner"],
+        runner=options["runner"] or EMBEDDED,
         workers=options["workers"] or usable_cores(),
         beam_options=tuple(options["beam_options"]),
     )
@@ -176,16 +189,15 @@ def _splits(options: dict[str, Any]) -> Splits:
 
 
 def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any]) -> None:
-    from kpdata.mapping import map_by_name, map_sample
+    from kpdata.mapping import map_sample
     from kpdata.schema import Sample
 
-    skeleton = skeleton_of(source, options)
-    mapping = map_by_name(source.skeleton, skeleton)
+    skeleton, mapping = target_skeleton(source, options)
 
     def mapped(meter: Meter) -> Any:
         for sample in source.samples:
             meter.advance(1)
-            yield map_sample(sample, mapping) if isinstance(sample, Sample) else sample
+            yield map_sample(sample, mapping) if mapping and isinstance(sample, Sample) else sample
 
     with Meter(options["quiet"] or options["as_json"]) as meter:
         meter.begin("writing")
@@ -208,8 +220,10 @@ def _refuse_shard_options(given: set[str], to: str) -> None:
 
 
 def _refuse_far_shards(options: dict[str, Any]) -> None:
+    from kpdata.pipelines.runners import EMBEDDED
+
     shards = options["annotations"]
-    embedded = options["runner"] == "embedded" and not options["beam_options"]
+    embedded = options["runner"] in (None, EMBEDDED) and not options["beam_options"]
     if options["format_name"] == "shards" and isinstance(shards, Url) and not embedded:
         raise FormatError(
             f"{shards}: shards on a store are copied to this machine, where the workers of another "

@@ -192,7 +192,7 @@ def test_each_option_reaches_the_manifest(coco: Path, kpdata: Kpdata, tmp_path: 
     found = dataset.manifest.options
     assert dataset.splits == ("train", "dev")
     assert found["splits"] == {"shares": {"train": 0.6, "dev": 0.4}, "val_share": 0.0, "seed": 3}
-    assert found["sharding"] == {"bytes_per_shard": 128_000_000, "count": 6}
+    assert found["sharding"] == {"count": 6}
     assert (found["seed"], found["group"]) == (3, r"^(\d{5})")
     assert (found["crop"], found["crop_from"], found["margin"]) == (48, "keypoints", 1.5)
     assert (found["augment"], found["augment_config"]["rotate"]) == (1, [-5, 5])
@@ -275,6 +275,16 @@ def test_a_manifest_from_a_stranger_writes_nothing_outside_the_folder(
     refuses("convert", "shards", shards, "--to", "coco", says=says)
     refuses("convert", "shards", shards, "--split", "official", says=says)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("target", ["shards", "coco"])
+def test_a_skeleton_without_a_shared_name_is_refused(
+    coco: Path, refuses: Refuses, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "boat.json").write_text('{"name": "boat", "keypoints": ["bow", "stern"]}')
+    says = ["--to-skeleton boat shares no keypoint name with coco17: nothing would be left"]
+    options = ("--to", target, "--to-skeleton", tmp_path / "boat.json")
+    refuses("convert", "coco", coco, *options, says=says)
 
 
 @pytest.mark.parametrize("skeleton", ["lsp14", "mpii16", "coco17", "blazepose33"])
@@ -375,6 +385,10 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--crop-from", "centre"], "'--crop-from': 'centre' is not one of"),
         (["--shard-size", "big"], "'big': expected a size such as 500K, 128M or 2G"),
         (["--shard-size", "0"], "'0': expected at least one byte"),
+        (["--shards", "2", "--shard-size", "1M"], "--shards and --shard-size exclude each other"),
+        (["--augment", "1", "--split", "0/50/50"], "--augment 1 makes copies of split train alone"),
+        (["--augment", "1", "--split", "training=90,test=10"], "gives training, test: name one"),
+        (["--augment-config", "a.toml", "--augment", "0"], "changes nothing without --augment"),
         (["--shards", "0"], "'--shards': 0 is not in the range"),
         (["--workers", "0"], "'--workers': 0 is not in the range"),
         (["--max-bad", "101"], "'--max-bad': 101"),

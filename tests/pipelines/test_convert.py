@@ -213,6 +213,17 @@ def test_another_seed_or_option_gives_another_root_hash(
     assert len(set(roots)) == len(changes)
 
 
+def test_a_size_of_shards_has_no_say_where_their_number_is_given(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    given = convert_to(tmp_path / "given", coco, shards=4, shard_size=1000)
+    usual = convert_to(tmp_path / "usual", coco, shards=4)
+    assert given.manifest.root_hash == usual.manifest.root_hash
+    assert usual.manifest.options["sharding"] == {"count": 4}
+    by_size = convert_to(tmp_path / "by size", coco).manifest
+    assert by_size.options["sharding"] == {"bytes_per_shard": 128_000_000, "count": None}
+
+
 def test_a_finished_folder_holds_the_dataset_and_nothing_else(
     coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
