@@ -109,8 +109,8 @@ class Dataset:
         return path
 
     def record_uri(self, shard: ShardInfo, offset: int) -> str:
-        """Names the image inside one record, for :func:`read_record`."""
-        return f"{RECORD_SCHEME}{offset}:{len(self.skeleton)}:{self.shard_path(shard)}"
+        """Names the image inside one record, for :func:`read_record` in any working directory."""
+        return f"{RECORD_SCHEME}{offset}:{len(self.skeleton)}:{self.shard_path(shard).absolute()}"
 
 
 def name_of(uri: str) -> str:

@@ -17,6 +17,7 @@ from kpdata.errors import FormatError
 N = TypeVar("N", str, int)
 
 DEFAULT_NAMES = ("train", "val", "test")
+DEFAULT_SPLIT, OFFICIAL = "80/10/10", "official"
 TRAIN, VAL = "train", "val"
 OFFICIAL = "official"
 """What ``--split`` calls the source's own split."""

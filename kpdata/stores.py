@@ -90,6 +90,13 @@ def place(text: str | os.PathLike[str]) -> Place:
     return Url(text)
 
 
+def is_inside(where: Place, folder: Place) -> bool:
+    """Whether a place is the folder or lies below it, whatever links lead there."""
+    if isinstance(where, Url) or isinstance(folder, Url):
+        return f"{where}/".startswith(f"{folder}/")
+    return Path(os.path.realpath(where)).is_relative_to(os.path.realpath(folder))
+
+
 def was_url(path: Path) -> bool:
     """Whether a URL was taken for a local path, which makes one slash of two."""
     return is_url(str(path).replace(":/", "://", 1))

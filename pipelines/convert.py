@@ -1,35 +1,29 @@
 """The conversion: plan → write → seal."""
 
 import functools
-import hashlib
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from kpdata.errors import DatasetError, JobError, StoreError
-from kpdata.formats import FORMATS
-from kpdata.formats.json_folder import annotation_files
 from kpdata.formats.source import Source
-from kpdata.manifest import MANIFEST, Manifest, SourceInfo, file_sha256, read_manifest
+from kpdata.manifest import MANIFEST, QUARANTINE, Manifest, SourceInfo, read_manifest
 from kpdata.pipelines import runners
 from kpdata.pipelines.fetch import on_store
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.near import join_near_duplicates
 from kpdata.pipelines.outbox import open_outbox
 from kpdata.pipelines.plan import JoinNear, Plan, ShardPlan, make_plan
+from kpdata.pipelines.request import Request, options_of, source_info
 from kpdata.pipelines.seal import rejected_counts, seal
-from kpdata.pipelines.sharding import Sharding
 from kpdata.pipelines.workspace import Workspace, open_workspace
 from kpdata.pipelines.write import ShardReport, whole_report, write_shard
 from kpdata.quarantine import check_bad
-from kpdata.splits import Splits, group_finder
+from kpdata.splits import group_finder
 from kpdata.stores import Place, Url
 
 _SECONDS_WORTH_WORKERS = 3.0
@@ -43,33 +37,6 @@ _SECONDS_PER_OBJECT = 0.003
 
 _POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
 """Refusals that the user asked for: they are listed, but do not count as bad samples."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """Everything a conversion needs besides its source.
-
-    Attributes:
-        format: the source's, a key of FORMATS.
-        reading: what else its reader was told, such as a category.
-        job, splits, sharding: see their classes; they decide the bytes.
-        group: regular expression whose first group, in an image's name, names its group.
-        group_near_duplicates: bits in which the hashes of images that are joined may differ.
-        max_bad: percentage of samples that may be quarantined.
-        runner, workers, beam_options: where it runs; they never change the bytes.
-    """
-
-    format: str
-    job: Job
-    splits: Splits
-    sharding: Sharding = field(default_factory=Sharding)
-    group: str | None = None
-    group_near_duplicates: int | None = None
-    reading: dict[str, str] = field(default_factory=dict)
-    max_bad: float = 1.0
-    runner: str = runners.EMBEDDED
-    workers: int = 1
-    beam_options: tuple[str, ...] = ()
 
 
 class Watcher:
@@ -104,7 +71,8 @@ class Outcome:
     Attributes:
         manifest: the sealed dataset's.
         seconds: wall-clock time; ``write_seconds`` of the write step alone.
-        written_samples: read and written in this run; the rest was there from an earlier one.
+        written_samples: references read in this run, and the bytes of the shards that they gave.
+        kept_samples: images in shards that were there from an earlier run.
         unchanged: the dataset was complete before, and nothing was done.
     """
 
@@ -112,6 +80,8 @@ class Outcome:
     seconds: float
     write_seconds: float = 0.0
     written_samples: int = 0
+    written_bytes: int = 0
+    kept_samples: int = 0
     unchanged: bool = False
     warnings: tuple[str, ...] = field(default=())
 
@@ -126,8 +96,8 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
         KpdataError: a source, an option or a folder that cannot be used; a job that stopped.
     """
     started = time.monotonic()
-    origin = _source_info(source, request)
-    options = _options(request)
+    origin = source_info(source, request)
+    options = options_of(request)
     group_of = group_finder(request.group) if request.group else None
     with open_outbox(out) if isinstance(out, Url) else open_workspace(out.absolute()) as workspace:
         watcher.planning()
@@ -137,25 +107,50 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
         )  # fmt: skip
         if workspace.sealed:
             existing = _same_dataset(workspace, plan, origin, options, request.job)
+            listed = f"{workspace.place / QUARANTINE} lists them"
+            _check_bad(Counter(existing.quarantine), plan, request, [listed])
             return Outcome(existing, time.monotonic() - started, unchanged=True)
         for warning in plan.warnings:
             watcher.warn(warning)
-        _check_bad(plan, {}, request)
-        write_started = time.monotonic()
-        pending = _pending(workspace, plan)
-        workspace.ask_for([shard.name for shard in pending])
-        _write(pending, workspace, request, watcher)
-        reports = _reports(workspace, plan)
-        _check_bad(plan, reports, request)
-        write_seconds = time.monotonic() - write_started
-        manifest = seal(workspace, plan, reports, request.job, origin, options)
+        _check_bad(plan.rejected, plan, request, plan.rejected_details())
+        written = _write_missing(workspace, plan, request, watcher)
+        manifest = seal(workspace, plan, written.reports, request.job, origin, options)
     return Outcome(
         manifest,
         time.monotonic() - started,
-        write_seconds,
-        sum(shard.samples for shard in pending),
+        written.seconds,
+        written_samples=sum(shard.samples for shard in written.shards),
+        written_bytes=sum(written.reports[shard.name].shard.bytes for shard in written.shards),
+        kept_samples=sum(report.samples for report in written.kept),
         warnings=plan.warnings,
     )
+
+
+class _Written(NamedTuple):
+    """All reports, and which shards this run wrote, in how many seconds."""
+
+    reports: dict[str, ShardReport]
+    shards: list[ShardPlan]
+    seconds: float
+
+    @property
+    def kept(self) -> list[ShardReport]:
+        """Of shards that an earlier run wrote."""
+        names = self.reports.keys() - {shard.name for shard in self.shards}
+        return [self.reports[name] for name in names]
+
+
+def _write_missing(
+    workspace: Workspace, plan: Plan, request: Request, watcher: Watcher
+) -> _Written:
+    started = time.monotonic()
+    pending = _pending(workspace, plan)
+    workspace.ask_for([shard.name for shard in pending])
+    _write(pending, workspace, request, watcher)
+    reports = _reports(workspace, plan)
+    rejected = rejected_counts(plan, reports.values())
+    _check_bad(rejected, plan, request, _rejected_details(plan, reports))
+    return _Written(reports, pending, time.monotonic() - started)
 
 
 def _near_joiner(request: Request, watcher: Watcher) -> JoinNear:
@@ -241,11 +236,13 @@ def _why(workspace: Workspace, error: Exception) -> str:
     return f"the Beam job failed: {last_line} (set KPDATA_BEAM_LOGS=1 to see the runner's log)"
 
 
-def _check_bad(plan: Plan, reports: dict[str, ShardReport], request: Request) -> None:
-    reasons = rejected_counts(plan, reports.values())
+def _rejected_details(plan: Plan, reports: dict[str, ShardReport]) -> Iterator[str]:
+    yield from plan.rejected_details()
+    yield from (item.detail for report in reports.values() for item in report.rejected)
+
+
+def _check_bad(reasons: Counter[str], plan: Plan, request: Request, details: Iterable[str]) -> None:
     bad = Counter({why: count for why, count in reasons.items() if why not in _POLICY_REASONS})
-    written = (item for report in reports.values() for item in report.rejected)
-    details = (item.detail for item in chain(plan.rejected_samples(), written))
     check_bad(bad, plan.samples + plan.rejected.total(), request.max_bad, details)
 
 
@@ -274,50 +271,3 @@ def _same_dataset(
 
 def _text(options: dict[str, Any]) -> bytes:
     return msgspec.json.encode(options)  # unlike a dict's, its equality heeds the order of splits
-
-
-def _source_info(source: Source, request: Request) -> SourceInfo:
-    paths = source.annotation_files
-    hashes = map(_hash_of, paths)
-    files = dict(zip(_names_apart([path.name for path in paths]), hashes, strict=True))
-    convention = FORMATS[request.format].convention
-    return SourceInfo(request.format, convention, files, request.reading)
-
-
-def _names_apart(names: Sequence[str]) -> Iterator[str]:
-    """The names in order, each further one of a kind with its number."""
-    seen: Counter[str] = Counter()
-    for name in names:
-        seen[name] += 1
-        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
-
-
-def _hash_of(path: Path) -> str:
-    if path.name == MANIFEST:
-        return read_manifest(path.parent).root_hash
-    if path.is_file():
-        return file_sha256(path)
-    digest = hashlib.sha256()
-    for file in annotation_files(path):
-        digest.update(os.fsencode(file.relative_to(path)) + b"\0" + file_sha256(file).encode())
-    return digest.hexdigest()
-
-
-def _options(request: Request) -> dict[str, Any]:
-    """What the manifest says was asked for: only what had a bearing on the result."""
-    job = msgspec.to_builtins(request.job)
-    unused = ["skeleton", "mapping", "images_root"]
-    unused += [] if request.job.crop else ["crop_from", "margin"]
-    unused += [] if request.job.augment else ["augment_config"]
-    for key in unused:
-        del job[key]
-    options = {
-        **job,
-        "splits": request.splits,
-        "sharding": request.sharding,
-        "group": request.group,
-    }
-    if request.group_near_duplicates is not None:
-        options["group_near_duplicates"] = request.group_near_duplicates
-    read_back: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(options))
-    return read_back

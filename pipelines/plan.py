@@ -81,11 +81,11 @@ class Plan:
         """References that will be read."""
         return sum(shard.samples for shard in self.shards)
 
-    def rejected_samples(self) -> Iterator[Rejected]:
-        """What was refused while planning."""
+    def rejected_details(self) -> Iterator[str]:
+        """What is wrong with each sample that was refused while planning."""
         with open(self.folder / REJECTED, "rb") as lines:
             for line in lines:
-                yield Rejected(**msgspec.json.decode(line))
+                yield msgspec.json.decode(line)["detail"]
 
 
 def make_plan(
@@ -122,7 +122,8 @@ def make_plan(
                 _receive(sample, job, look, group_of, spool, source.counts)
         joined = spool.join_identical_images(job)
         joined_near = join_near(spool)
-        leaks = spool.place(splits)
+        officials = spool.official_splits()
+        spool.place(splits)
         totals = spool.split_totals()
         rejected = _write_rejected(spool.rejected(), folder / REJECTED)
         if not totals:
@@ -135,10 +136,9 @@ def make_plan(
         {
             "identical images joined into one group": joined,
             "near-duplicate images grouped": joined_near,
-            "refused to keep splits apart": leaks,
         }
     )
-    warnings = tuple(_warnings(splits, totals))
+    warnings = tuple(_warnings(splits, totals, officials))
     return Plan(folder, shards, rejected, +counts, spool.references, warnings)
 
 
@@ -149,8 +149,8 @@ class Reference(NamedTuple):
     stamp: Stamp
 
 
-def read_plan(path: Path) -> tuple[Job, Iterator[Reference]]:
-    """The job and the references of one plan file.
+def read_plan(path: Path) -> tuple[PlanHeader, Iterator[Reference]]:
+    """The header and the references of one plan file.
 
     Raises:
         DatasetError, JobError: it is damaged, which may be found while the references stream.
@@ -158,7 +158,7 @@ def read_plan(path: Path) -> tuple[Job, Iterator[Reference]]:
     payloads = (payload for _, payload in tfrecord.read(path))
     with _sound(path):
         header = msgspec.json.decode(next(payloads, b""), type=PlanHeader)
-    return header.job, (_unpack(path, payload) for payload in payloads)
+    return header, (_unpack(path, payload) for payload in payloads)
 
 
 def _unpack(path: Path, payload: bytes) -> Reference:
@@ -300,7 +300,12 @@ def _nothing_usable(source: Source, rejected: Counter[str], spool: Spool) -> str
     return f"{files}: no sample is usable ({listed}); the first: {next(spool.rejected()).detail}"
 
 
-def _warnings(splits: Splits, totals: dict[str, SplitTotals]) -> Iterator[str]:
+def _warnings(
+    splits: Splits, totals: dict[str, SplitTotals], officials: list[str]
+) -> Iterator[str]:
+    if len(officials) > 1 and not splits.official:
+        names = ", ".join(officials)
+        yield f"the source has an official split ({names}): --split official keeps it"
     empty = [name for name in splits.shares if name not in totals]
     if empty:
         samples = sum(total.samples for total in totals.values())

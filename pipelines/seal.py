@@ -44,14 +44,9 @@ def seal(
         job, source, options: what the manifest says of the conversion.
 
     Raises:
-        JobError: a shard has no report.
+        JobError: a shard has no report, or one that does not fit it.
     """
-    missing = [shard.name for shard in plan.shards if shard.name not in reports]
-    if missing:
-        raise JobError(
-            f"{len(missing)} of {len(plan.shards)} shards were not written ({missing[0]}, …): "
-            "run the same command again to finish them"
-        )
+    _refuse_missing(workspace, plan, reports)
     _remove_foreign_shards(workspace, reports)
     quarantine_sha256 = _write_quarantine(workspace, plan, reports.values())
     manifest = Manifest(
@@ -74,6 +69,22 @@ def seal(
     sealed = write_manifest(workspace.out, manifest)
     workspace.publish([QUARANTINE, *described, MANIFEST])
     return sealed
+
+
+def _refuse_missing(workspace: Workspace, plan: Plan, reports: dict[str, ShardReport]) -> None:
+    missing = [shard.name for shard in plan.shards if shard.name not in reports]
+    if not missing:
+        return
+    unusable = [name for name, _ in workspace.reports(missing)]
+    if unusable:
+        raise JobError(
+            f"the report of {unusable[0]} does not fit its plan and its shard: do all workers run "
+            "this kpdata, and see the same folder? Put this right and run the same command again"
+        )
+    raise JobError(
+        f"{len(missing)} of {len(plan.shards)} shards were not written ({missing[0]}, …): "
+        "run the same command again to finish them"
+    )
 
 
 def rejected_counts(plan: Plan, reports: Iterable[ShardReport]) -> Counter[str]:

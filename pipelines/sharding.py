@@ -20,7 +20,7 @@ class SplitSize(NamedTuple):
 class Sharding(msgspec.Struct, frozen=True):
     """``count`` shards in all, or as many as ``bytes_per_shard`` asks for."""
 
-    bytes_per_shard: int = 128 << 20
+    bytes_per_shard: int = 128_000_000
     count: int | None = None
 
     def shards_per_split(self, sizes: dict[str, SplitSize]) -> dict[str, int]:

@@ -171,15 +171,16 @@ class Spool:
         self._db.execute("UPDATE packed SET sample = ? WHERE id = ?", (sample, reference))
         self._db.execute("UPDATE refs SET grp = ? WHERE id = ?", (group, reference))
 
-    def place(self, splits: Splits) -> int:
-        """Give every reference its split; the number refused to keep official splits apart.
+    def place(self, splits: Splits) -> None:
+        """Give every reference its split, and refuse what would tear a group between official ones.
 
         Raises:
             FormatError: two references have the same key.
         """
         self._check_keys()
         self.regroup()
-        torn = self._torn_groups() if splits.official else 0
+        if splits.official:
+            self._refuse_torn_groups()
         self._db.create_function("split_of", 2, splits.assign, deterministic=True)
         self._db.execute(
             "INSERT INTO placed SELECT split_of(grp, official), rank, key, id FROM refs"
@@ -189,7 +190,6 @@ class Spool:
             "'the source gives ' || key || ' no split: use --split 80/10/10' "
             "FROM placed WHERE split IS NULL ORDER BY id"
         )
-        return torn
 
     def _check_keys(self) -> None:
         twice = self._db.execute(
@@ -198,22 +198,25 @@ class Spool:
         if twice:
             raise FormatError(f"two samples have the key {twice[0]!r}: keys must be unique")
 
-    def _torn_groups(self) -> int:
+    def _refuse_torn_groups(self) -> None:
         groups = self._db.execute(
             "SELECT grp, GROUP_CONCAT(DISTINCT official) FROM refs "
             "GROUP BY grp HAVING COUNT(DISTINCT official) > 1"
         ).fetchall()
-        refused = 0
         for group, officials in groups:
             kept = min(officials.split(","), key=_trust)
             where = "FROM refs WHERE grp = ? AND official != ?"
-            refused += self._db.execute(
+            self._db.execute(
                 "INSERT INTO rejected SELECT key, 'leaks into another split', "
                 f"key || ' of the official ' || official || ' split is also in ' || ? {where}",
                 (kept, group, kept),
-            ).rowcount
+            )
             self._db.execute(f"DELETE {where}", (group, kept))
-        return refused
+
+    def official_splits(self) -> list[str]:
+        """The names of the source's own splits, train first."""
+        rows = self._db.execute("SELECT DISTINCT official FROM refs WHERE official IS NOT NULL")
+        return sorted((name for (name,) in rows), key=display_order)
 
     @property
     def references(self) -> str:

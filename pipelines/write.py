@@ -1,6 +1,7 @@
 """Write one shard from its plan: a pure function of files, which knows nothing of Beam."""
 
 import ctypes
+import socket
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -12,8 +13,8 @@ import numpy as np
 
 from kpdata import records, tfrecord
 from kpdata.ahead import ahead, announced
-from kpdata.errors import DatasetError, ImageError, KpdataError, SchemaError
-from kpdata.manifest import Count, ShardInfo, file_blake3, write_atomically
+from kpdata.errors import DatasetError, ImageError, JobError, KpdataError, SchemaError
+from kpdata.manifest import Count, ShardInfo, file_blake3, software, write_atomically
 from kpdata.pipelines.fetch import Fetcher
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan import Reference, read_plan
@@ -118,6 +119,7 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
 
     Raises:
         OSError: the disk is full, or the folder went away. No half shard is left.
+        JobError: the plan is damaged, or was made by other versions than are at work here.
     """
     cv2.setNumThreads(1)
     _keep_freed_memory()
@@ -126,7 +128,9 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     for _, data in workspace.reports([name]):
         if report := whole_report(data, plan_blake3, workspace.size_of(name)):
             return report
-    job, references = read_plan(plan_path)
+    header, references = read_plan(plan_path)
+    _refuse_other_software(header.software)
+    job = header.job
     split = name.split("-", 1)[0]
     tally = _Tally(len(job.skeleton))
     decodes = job.renders or job.check == "pixels"
@@ -144,6 +148,17 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     report = tally.report(plan_blake3, shard)
     write_atomically(workspace.report_path(name), msgspec.json.encode(report), durable=False)
     return report
+
+
+def _refuse_other_software(planned: dict[str, str]) -> None:
+    here = software()
+    for name in sorted(planned.keys() | here.keys()):
+        if (found := here.get(name)) != (expected := planned.get(name)):
+            raise JobError(
+                f"worker on {socket.gethostname()}: {name} is {found}, but where the command was "
+                f"typed it is {expected}, and pictures may differ: install the same version on "
+                "every machine, and restart the workers"
+            )
 
 
 def _keep_freed_memory() -> None:

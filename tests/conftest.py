@@ -60,8 +60,9 @@ def tiny_shards(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     Never write into it.
     """
     from kpdata import formats
-    from kpdata.pipelines.convert import Request, Watcher, convert
+    from kpdata.pipelines.convert import Watcher, convert
     from kpdata.pipelines.job import Job
+    from kpdata.pipelines.request import Request
     from kpdata.pipelines.sharding import Sharding
     from kpdata.splits import parse_splits
 

@@ -10,9 +10,11 @@ import click
 
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import (
-    augment_options,
+    augment_config_option,
     crop_options,
+    given_options,
     job_from,
+    refuse_idle_options,
 )
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.errors import DatasetError, FormatError
@@ -38,8 +40,13 @@ _TILE = 256
 @click.option("--to-skeleton", metavar="NAME|FILE", help="Map the keypoints by name.")
 @click.option("--seed", default=0, show_default=True, help="Of every draw.")
 @crop_options
-@augment_options
-def command(out: Path, rows: int, **options: Any) -> None:
+@click.option(
+    "--augment", default=5, show_default=True, type=click.IntRange(1, 1000), metavar="N",
+    help="Copies of each original.",
+)  # fmt: skip
+@augment_config_option
+@click.pass_context
+def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None:
     """Draw augmented copies of FORMAT's ANNOTATIONS, with their keypoints, on a contact sheet.
 
     Each row is an original and its copies, drawn exactly as `kpdata convert` would with the same
@@ -55,7 +62,7 @@ def command(out: Path, rows: int, **options: Any) -> None:
 
     if out.suffix.lower() != ".png":
         raise FormatError(f"--out {out}: the contact sheet is a PNG: give a name that ends in .png")
-    options["augment"] = options["augment"] or 5
+    refuse_idle_options(given_options(ctx), options)
     with source_from(options) as source:
         job = job_from(source, options)
         pictures = list(islice(_pictures(source, job), rows * (job.augment + 1)))

@@ -1,13 +1,10 @@
 """``kpdata convert``."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
-from click.core import ParameterSource
 
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
@@ -17,20 +14,22 @@ from kpdata.cli.options import (
     PLACE,
     SIZE,
     as_json,
-    augment_options,
+    augment_config_option,
     crop_options,
+    given_options,
     job_from,
     quiet,
     refuse_idle_options,
-    skeleton_of,
+    target_skeleton,
     workers_option,
 )
+from kpdata.cli.outcome import as_dict, show_outcome
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, writer
 from kpdata.perceptual import DEFAULT_DISTANCE
-from kpdata.splits import OFFICIAL, parse_splits
-from kpdata.stores import Place, Url
+from kpdata.splits import DEFAULT_SPLIT, OFFICIAL, Splits, parse_splits
+from kpdata.stores import Place, Url, is_inside
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
@@ -68,17 +67,22 @@ class _WithBeamOptions(click.Command):
 @reader_options
 @click.option("--to-skeleton", metavar="NAME|FILE", help="Map the keypoints by name.")
 @click.option(
-    "--split", default="80/10/10", show_default=True, metavar="SPEC",
-    help="train/val/test percentages, train=90,test=10, or official.",
+    "--split", metavar="SPEC",
+    help="train/val/test percentages, train=90,test=10, or official. "
+    "Default: official for shards, yolo and several ANNOTATIONS, which are split already, else "
+    f"{DEFAULT_SPLIT}.",
 )  # fmt: skip
 @click.option(
     "--val",
     default=0.0,
     type=PERCENT,
     metavar="PERCENT",
-    help="Of the official train set, to be val.",
+    help="With --split official: percentage of train to use as val.",
 )
-@click.option("--group", metavar="REGEX", help="Its first (…) in a file name must not be split.")
+@click.option(
+    "--group", metavar="REGEX",
+    help="Images whose names match with the same first (…) stay in one split.",
+)  # fmt: skip
 @click.option(
     "--group-near-duplicates", type=BITS_APART, is_flag=False, flag_value=DEFAULT_DISTANCE,
     metavar="[BITS]",
@@ -87,7 +91,10 @@ class _WithBeamOptions(click.Command):
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of the split and of every draw.")
 @crop_options
-@augment_options
+@click.option(
+    "--augment", default=0, show_default=True, metavar="N", help="Copies of each train sample."
+)
+@augment_config_option
 @click.option(
     "--check", default="headers", show_default=True, type=click.Choice(["headers", "pixels"]),
     help="Check untouched images by header and end marker, or decode them all.",
@@ -96,7 +103,11 @@ class _WithBeamOptions(click.Command):
     "--max-bad", default=1.0, type=PERCENT, show_default=True, metavar="PERCENT",
     help="Samples that may go to quarantine before the job fails.",
 )  # fmt: skip
-@click.option("--shards", type=click.IntRange(1, 99_999), help="In all, at least one a split.")
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 99_999),
+    help="Total number of shards, at least one per split.",
+)
 @click.option(
     "--shard-size",
     type=SIZE,
@@ -106,8 +117,9 @@ class _WithBeamOptions(click.Command):
 )
 @workers_option
 @click.option(
-    "--runner", default="embedded", show_default=True, metavar="NAME",
-    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …",
+    "--runner", metavar="NAME",
+    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …; an embedded one "
+    "unless given.",
 )  # fmt: skip
 @quiet
 @as_json
@@ -129,6 +141,7 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
           --out shards/ --crop 256 --augment 4
       kpdata convert coco train=person_keypoints_train2017.json \\
           val=person_keypoints_val2017.json --out shards/
+      kpdata convert yolo data.yaml --out shards/
       kpdata convert json annotations/ --images images/ --skeleton boat.json --out shards/
       kpdata convert shards shards/ --to coco --out back/
       kpdata convert coco s3://bucket/train2017.json --images s3://bucket/train2017/ \\
@@ -136,21 +149,23 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
       kpdata convert coco big.json --images big/ --out shards/ \\
           --runner FlinkRunner -- --flink_master=host:8081 --environment_type=EXTERNAL
     """
-    given = {n for n in options if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE}
+    given = given_options(ctx)
     options["beam_options"] = _checked_beam_options(ctx.meta[_BEAM_OPTIONS])
     given |= {"beam_options"} if options["beam_options"] else set()
-    if "split" not in given and options["annotations"][0].split:
-        options["split"] = OFFICIAL
     if to == "shards":
-        refuse_idle_options(given)
+        refuse_idle_options(given, options)
+        if {"shards", "shard_size"} <= given:
+            raise FormatError("--shards and --shard-size exclude each other: give one of them")
         _refuse_far_shards(options)
         _tell_beam(options, out)
         with source_from(options) as source:
+            _refuse_inside(source, out)
             _to_shards(source, out, options)
     else:
         _refuse_shard_options(given, to)
         _refuse_stores(to, out, *(found.place for found in options["images"]))
         with source_from(options) as source:
+            _refuse_inside(source, out)
             _to_annotations(source, to, Path(out), options)
 
 
@@ -158,7 +173,7 @@ def _to_shards(source: Source, out: Place, options: dict[str, Any]) -> None:
     with Meter(options["quiet"] or options["as_json"]) as meter:
         outcome = run_conversion(source, out, options, meter)
     if options["as_json"]:
-        click.echo(json.dumps(_as_dict(outcome), indent=1))
+        click.echo(json.dumps(as_dict(outcome), indent=1))
     elif not options["quiet"]:
         show_outcome(outcome, out)
 
@@ -167,37 +182,43 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
     """Convert ``source`` into shards as the command line's options say."""
     meter.begin("starting")
     from kpdata.cli.watcher import MeterWatcher
-    from kpdata.pipelines.convert import Request, convert
-    from kpdata.pipelines.runners import usable_cores
+    from kpdata.pipelines.convert import convert
+    from kpdata.pipelines.request import Request
+    from kpdata.pipelines.runners import EMBEDDED, usable_cores
     from kpdata.pipelines.sharding import Sharding
 
     request = Request(
         format=options["format_name"],
         job=job_from(source, options),
-        splits=parse_splits(options["split"], options["val"], options["seed"]),
+        splits=_splits(options),
         sharding=Sharding(options["shard_size"], options["shards"]),
         group=options["group"],
         group_near_duplicates=options["group_near_duplicates"],
         reading={key: options[key] for key in ("category", "style") if options[key]},
         max_bad=options["max_bad"],
-        runner=options["runner"],
+        runner=options["runner"] or EMBEDDED,
         workers=options["workers"] or usable_cores(),
         beam_options=options["beam_options"],
     )
     return convert(source, request, out, MeterWatcher(meter))
 
 
+def _splits(options: dict[str, Any]) -> Splits:
+    is_split = FORMATS[options["format_name"]].has_splits or options["annotations"][0].split
+    usual = OFFICIAL if is_split else DEFAULT_SPLIT
+    return parse_splits(options["split"] or usual, options["val"], options["seed"])
+
+
 def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any]) -> None:
-    from kpdata.mapping import map_by_name, map_sample
+    from kpdata.mapping import map_sample
     from kpdata.schema import Sample
 
-    skeleton = skeleton_of(source, options)
-    mapping = map_by_name(source.skeleton, skeleton)
+    skeleton, mapping = target_skeleton(source, options)
 
     def mapped(meter: Meter) -> Any:
         for sample in source.samples:
             meter.advance(1)
-            yield map_sample(sample, mapping) if isinstance(sample, Sample) else sample
+            yield map_sample(sample, mapping) if mapping and isinstance(sample, Sample) else sample
 
     with Meter(options["quiet"] or options["as_json"]) as meter:
         meter.begin("writing")
@@ -220,7 +241,9 @@ def _refuse_shard_options(given: set[str], to: str) -> None:
 
 
 def _refuse_far_shards(options: dict[str, Any]) -> None:
-    embedded = options["runner"] == "embedded" and not options["beam_options"]
+    from kpdata.pipelines.runners import EMBEDDED
+
+    embedded = options["runner"] in (None, EMBEDDED) and not options["beam_options"]
     if options["format_name"] != "shards" or embedded:
         return
     for _, shards in options["annotations"]:
@@ -248,60 +271,17 @@ def _tell_beam(options: dict[str, Any], out: Place) -> None:
         use_options(options["beam_options"])
 
 
+def _refuse_inside(source: Source, out: Place) -> None:
+    """Refuse an output inside a folder that is read whole: the next run would read it, too."""
+    for folder in source.folders:
+        if is_inside(out, folder):
+            raise FormatError(
+                f"--out {out} lies in {folder}, which is read as a whole: the next run would take "
+                "what is written there for a part of the source: choose an --out outside of it"
+            )
+
+
 def _refuse_stores(to: str, *places: Place | None) -> None:
     for where in places:
         if isinstance(where, Url):
             raise FormatError(f"{where}: --to {to} copies images from folder to folder, on disks")
-
-
-def show_outcome(outcome: "Outcome", out: Place) -> None:
-    """Print the closing tables."""
-    console = screen()
-    manifest = outcome.manifest
-    if outcome.unchanged:
-        console.print(f"{out} holds this very dataset already: nothing to do.")
-    rows = [
-        (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards), _mb(s.shards))
-        for name, s in manifest.splits.items()
-    ]
-    columns = ("split", "images", "originals", "copies", "instances", "shards", "MB")
-    console.print(table(f"{out}", columns, rows))
-    notes = Counter(manifest.counts) + Counter(
-        {f"quarantined: {reason}": count for reason, count in manifest.quarantine.items()}
-    )
-    if notes:
-        console.print(table("\nnoted", ("what", "count"), sorted(notes.items())))
-    console.print(f"\nroot hash {manifest.root_hash}")
-    if not outcome.unchanged:
-        console.print(_speed(outcome))
-
-
-def _speed(outcome: "Outcome") -> str:
-    seconds = max(outcome.write_seconds, 1e-9)
-    written = outcome.written_samples
-    size = sum(float(_mb(s.shards)) for s in outcome.manifest.splits.values())
-    total = sum(s.samples for s in outcome.manifest.splits.values())
-    kept = "" if written >= total else f" ({total - written:,} images were there already)"
-    return (
-        f"{outcome.seconds:.1f} s in all; writing at {written / seconds:,.0f} images/s, "
-        f"{size / seconds:,.0f} MB/s{kept}"
-    )
-
-
-def _mb(shards: Any) -> str:
-    return f"{sum(shard.bytes for shard in shards) / 1e6:.1f}"
-
-
-def _as_dict(outcome: "Outcome") -> dict[str, Any]:
-    manifest = msgspec.to_builtins(outcome.manifest)
-    for split in manifest["splits"].values():
-        split["shards"] = len(split["shards"])
-    keys = ("root_hash", "splits", "counts", "quarantine")
-    return {
-        **{key: manifest[key] for key in keys},
-        "seconds": round(outcome.seconds, 3),
-        "images_per_second": round(outcome.written_samples / max(outcome.write_seconds, 1e-9), 1),
-        "written_samples": outcome.written_samples,
-        "unchanged": outcome.unchanged,
-        "warnings": list(outcome.warnings),
-    }

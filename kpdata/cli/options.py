@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from kpdata.errors import FormatError
 from kpdata.formats import Source
+from kpdata.mapping import Mapping, map_by_name
 from kpdata.perceptual import MAX_DISTANCE
 from kpdata.skeletons import Skeleton, get_skeleton
 from kpdata.stores import Place, place
@@ -27,9 +29,9 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value).upper().removesuffix("B")
-        unit = _UNITS.get(text[-1:], 1)
+        unit = text[-1:] if text[-1:] in _UNITS else ""
         try:
-            size = float(text.rstrip("KMG")) * unit
+            size = float(text.removesuffix(unit)) * _UNITS.get(unit, 1)
         except ValueError:
             size = math.nan
         if math.isnan(size):
@@ -71,6 +73,10 @@ workers_option = click.option(
     "--workers", type=click.IntRange(1, 1024),
     help="Worker processes; one for each core that kpdata may use, unless given."
 )  # fmt: skip
+augment_config_option = click.option(
+    "--augment-config", type=click.Path(path_type=Path), metavar="FILE",
+    help="TOML file of ranges; see docs/augmentation.md.",
+)  # fmt: skip
 
 
 def crop_options(function: F) -> F:
@@ -104,37 +110,38 @@ def crop_options(function: F) -> F:
     return function
 
 
-def augment_options(function: F) -> F:
-    """How copies are drawn."""
-    for option in reversed(
-        (
-            click.option(
-                "--augment", default=0, metavar="N", help="Copies of each train sample."
-            ),
-            click.option(
-                "--augment-config", type=click.Path(path_type=Path), metavar="FILE",
-                help="TOML file of ranges; see docs/augmentation.md.",
-            ),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
+def given_options(ctx: click.Context) -> set[str]:
+    """The parameters that were typed, whatever their value."""
+    return {n for n in ctx.params if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE}
 
 
-def refuse_idle_options(given: set[str]) -> None:
-    """Refuse options that would change nothing, for want of the one that they go with."""
+def refuse_idle_options(given: set[str], options: dict[str, Any]) -> None:
+    """Refuse ``given`` options that would change nothing, for want of the one they go with."""
     for name, partner in (
         ("crop_from", "crop"),
         ("margin", "crop"),
         ("augment_config", "augment"),
     ):
-        if name in given and partner not in given:
+        if name in given and not options[partner]:
             raise FormatError(f"--{name.replace('_', '-')} changes nothing without --{partner}")
 
 
-def skeleton_of(source: Source, options: dict[str, Any]) -> Skeleton:
-    """The skeleton that the records get."""
-    return get_skeleton(options["to_skeleton"]) if options["to_skeleton"] else source.skeleton
+def target_skeleton(source: Source, options: dict[str, Any]) -> tuple[Skeleton, Mapping | None]:
+    """The skeleton that samples get, and what leads there where --to-skeleton names another.
+
+    Raises:
+        FormatError: the two share no keypoint.
+    """
+    if not options["to_skeleton"]:
+        return source.skeleton, None
+    skeleton = get_skeleton(options["to_skeleton"])
+    mapping = map_by_name(source.skeleton, skeleton)
+    if all(keypoint.how == "missing" for keypoint in mapping.keypoints):
+        raise FormatError(
+            f"--to-skeleton {skeleton.name} shares no keypoint name with {source.skeleton.name}: "
+            "nothing would be left"
+        )
+    return skeleton, mapping
 
 
 def job_from(source: Source, options: dict[str, Any]) -> "Job":
@@ -144,16 +151,9 @@ def job_from(source: Source, options: dict[str, Any]) -> "Job":
         KpdataError: an option out of range, or boxes asked of a source that has none.
     """
     from kpdata.augment import AugmentConfig, load_config
-    from kpdata.mapping import map_by_name
     from kpdata.pipelines.job import Job
 
-    skeleton = skeleton_of(source, options)
-    mapping = map_by_name(source.skeleton, skeleton) if options["to_skeleton"] else None
-    if mapping and all(keypoint.how == "missing" for keypoint in mapping.keypoints):
-        raise FormatError(
-            f"--to-skeleton {skeleton.name} shares no keypoint name with {source.skeleton.name}: "
-            "nothing would be left"
-        )
+    skeleton, mapping = target_skeleton(source, options)
     config = options["augment_config"]
     return Job(
         skeleton=skeleton,

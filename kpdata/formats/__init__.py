@@ -25,6 +25,7 @@ class Format:
         module: the reader as ``dotted.module:function``, imported when it is needed.
         summary: one line on what it is.
         convention: one line on its pixel origin and its visibility flag.
+        has_splits: its samples are split already, and stay so unless the user says otherwise.
         writer: what writes it, as ``dotted.module:function``; empty where nothing does.
     """
 
@@ -32,6 +33,7 @@ class Format:
     module: str
     summary: str
     convention: str
+    has_splits: bool = False
     writer: str = ""
 
     @property
@@ -67,6 +69,7 @@ FORMATS: dict[str, Format] = {
             module="kpdata.formats.yolo:read",
             summary="YOLO pose: data.yaml, images/ and labels/ with a text file per image",
             convention="normalised x/W, y/H of the upright image, v 0/1/2, 2 where not given",
+            has_splits=True,
         ),
         Format(
             name="json",
@@ -79,6 +82,7 @@ FORMATS: dict[str, Format] = {
             module="kpdata.formats.shards:read",
             summary="a shard folder that kpdata wrote: TFRecord files and kpdata.json",
             convention="normalised x/W, y/H from the image's corner, v 0/1/2",
+            has_splits=True,
             writer="kpdata.pipelines.convert:convert",
         ),
     )

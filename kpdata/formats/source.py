@@ -40,6 +40,13 @@ class Source:
     counts: Counter[str]
     has_boxes: bool
 
+    @property
+    def folders(self) -> tuple[Place, ...]:
+        """Folders that were read whole: of annotation files, and then of their images too."""
+        annotations = tuple(path for path in self.annotation_files if path.is_dir())
+        images = (self.images_root,) if annotations and self.images_root else ()
+        return annotations + images
+
 
 def require_file(path: Path) -> None:
     """Raise FormatError unless ``path`` is an existing file."""

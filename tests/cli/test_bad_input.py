@@ -396,6 +396,25 @@ def test_names_that_are_not_utf_8_end_in_a_message(
     refuses("convert", "json", tmp_path / "labels", *options, says=["kpdata: ", "UTF-8"])
 
 
+@pytest.mark.parametrize("target", ["shards", "coco"])
+@pytest.mark.parametrize("place", ["labels", "labels/out", "images/out", "link/out"])
+def test_an_output_inside_folders_that_are_read_whole_is_refused(
+    coco: Path, kpdata: Kpdata, tmp_path: Path, place: str, target: str
+) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "labels")
+    (tmp_path / "labels/000001.json").write_text('{"bow": [1, 2]}')
+    shutil.copytree(coco.parent / "images", tmp_path / "images")
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ("convert", "json", tmp_path / "labels", "--to", target)
+    result = kpdata(*arguments, "--out", tmp_path / place)
+    assert result.code == 1
+    assert f"--out {tmp_path / place} lies in {tmp_path}" in result.err
+    assert "choose an --out outside of it" in result.err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert kpdata(*arguments, "--out", tmp_path / "labels-out").code == 0
+
+
 # --- shards as a source ---------------------------------------------------------------------------
 
 

@@ -11,7 +11,10 @@ import pytest
 from scipy.io import savemat
 
 import kpdata as library
+from kpdata.cli.outcome import show_outcome
 from kpdata.pipelines import beam_job
+from kpdata.pipelines import convert as conversion
+from kpdata.pipelines.convert import Outcome
 from kpdata.skeletons import BUILT_IN
 
 MakeCoco = Callable[..., Path]
@@ -67,6 +70,56 @@ def test_what_was_quarantined_is_in_the_closing_table(
     assert result.code == 0
     row = next(line for line in result.out.splitlines() if line.startswith("quarantined"))
     assert row.split() == ["quarantined:", "image", "missing", "1"]
+    assert f"{tmp_path / 'out/quarantine.jsonl'} says which were quarantined, and why" in result.out
+
+
+def test_what_leaks_between_official_splits_is_counted_once(
+    lsp: Path, kpdata: Kpdata, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    assert kpdata("convert", "lsp", lsp, "--out", shards, "--split", "50/0/50").code == 0
+    options = ("--out", tmp_path / "out", "--group", "(im)")
+    result = kpdata("convert", "shards", shards, *options)
+    assert result.code == 0, result.err
+    train = library.open(shards).manifest.splits["train"].samples
+    rows = [line for line in result.out.splitlines() if line.endswith(f"  {train}")]
+    assert [row.split("  ")[0] for row in rows] == ["quarantined: leaks into another split"]
+
+
+def test_the_closing_line_speaks_of_this_run_alone(
+    coco: Path, kpdata: Kpdata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        """Stands for a kill right before the manifest is written."""
+
+    def killed(*arguments: object) -> None:
+        raise Stop
+
+    arguments = ("convert", "coco", coco, "--out", tmp_path / "out", "--shards", 4)
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion, "seal", killed)
+        with pytest.raises(Stop):
+            kpdata(*arguments)
+    result = kpdata(*arguments, "--json")
+    assert (result.json["written_samples"], result.json["kept_samples"]) == (0, 40)
+    assert result.json["images_per_second"] is None
+
+
+@pytest.mark.parametrize(
+    ("written", "kept", "says"),
+    [
+        (30, 10, "3.0 s in all; writing at 15 images/s, 4 MB/s (10 images were there already)"),
+        (40, 0, "3.0 s in all; writing at 20 images/s, 4 MB/s"),
+        (0, 40, "3.0 s in all (40 images were there already)"),
+    ],
+)
+def test_rates_are_of_what_was_written(
+    tiny_shards: Path, capsys: pytest.CaptureFixture[str], written: int, kept: int, says: str
+) -> None:
+    manifest = library.open(tiny_shards).manifest
+    size = 8_000_000 if written else 0
+    show_outcome(Outcome(manifest, 3.0, 2.0, written, size, kept), tiny_shards)
+    assert capsys.readouterr().out.splitlines()[-1] == says
 
 
 def test_json_is_json_and_nothing_else(coco: Path, kpdata: Kpdata, tmp_path: Path) -> None:
@@ -115,7 +168,9 @@ def test_a_finished_folder_is_said_to_be_so(coco: Path, kpdata: Kpdata, tmp_path
     first = kpdata(*arguments)
     again = kpdata(*arguments)
     assert again.code == 0
-    assert "holds this very dataset already: nothing to do." in again.out
+    says = "made of the same annotations, options and image sizes already: nothing to do."
+    assert says in again.out
+    assert "images/s" not in again.out
     assert again.out.splitlines()[-1] in first.out  # the root hash
 
 
@@ -137,7 +192,7 @@ def test_each_option_reaches_the_manifest(coco: Path, kpdata: Kpdata, tmp_path: 
     found = dataset.manifest.options
     assert dataset.splits == ("train", "dev")
     assert found["splits"] == {"shares": {"train": 0.6, "dev": 0.4}, "val_share": 0.0, "seed": 3}
-    assert found["sharding"] == {"bytes_per_shard": 128_000_000, "count": 6}
+    assert found["sharding"] == {"count": 6}
     assert (found["seed"], found["group"]) == (3, r"^(\d{5})")
     assert (found["crop"], found["crop_from"], found["margin"]) == (48, "keypoints", 1.5)
     assert (found["augment"], found["augment_config"]["rotate"]) == (1, [-5, 5])
@@ -168,6 +223,30 @@ def test_a_group_expression_keeps_its_images_together(
     assert all(len(found) == 1 for found in splits.values())
 
 
+def test_shards_keep_the_splits_that_they_lie_in_unless_told_otherwise(
+    coco: Path, kpdata: Kpdata, tmp_path: Path
+) -> None:
+    def splits_of(out: Path) -> dict[str, str]:
+        dataset = library.open(out)
+        return {sample.key: split for split in dataset.splits for sample in dataset[split]}
+
+    def convert(*arguments: object) -> str:
+        result = kpdata("convert", *arguments)
+        assert result.code == 0, result.err
+        return str(result.err)
+
+    convert("coco", coco, "--out", tmp_path / "shards", "--split", "40/20/40")
+    assert convert("shards", tmp_path / "shards", "--out", tmp_path / "same") == ""
+    assert splits_of(tmp_path / "same") == splits_of(tmp_path / "shards")
+    other = ("--out", tmp_path / "other", "--split", "80/10/10")
+    said = convert("shards", tmp_path / "shards", *other)
+    assert "warning: the source has an official split (train, val, test): --split official" in said
+    assert splits_of(tmp_path / "other") != splits_of(tmp_path / "shards")
+    val = ("--out", tmp_path / "val", "--val", 20)
+    convert("shards", tmp_path / "shards", *val)
+    assert library.open(tmp_path / "val").splits == ("train", "val", "test")
+
+
 def test_shards_go_back_to_coco(coco: Path, kpdata: Kpdata, tmp_path: Path) -> None:
     kpdata("convert", "coco", coco, "--out", tmp_path / "shards", "--split", "train=100")
     arguments = ("convert", "shards", tmp_path / "shards", "--to", "coco", "--json")
@@ -196,6 +275,16 @@ def test_a_manifest_from_a_stranger_writes_nothing_outside_the_folder(
     refuses("convert", "shards", shards, "--to", "coco", says=says)
     refuses("convert", "shards", shards, "--split", "official", says=says)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("target", ["shards", "coco"])
+def test_a_skeleton_without_a_shared_name_is_refused(
+    coco: Path, refuses: Refuses, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "boat.json").write_text('{"name": "boat", "keypoints": ["bow", "stern"]}')
+    says = ["--to-skeleton boat shares no keypoint name with coco17: nothing would be left"]
+    options = ("--to", target, "--to-skeleton", tmp_path / "boat.json")
+    refuses("convert", "coco", coco, *options, says=says)
 
 
 @pytest.mark.parametrize("skeleton", ["lsp14", "mpii16", "coco17", "blazepose33"])
@@ -296,6 +385,10 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--crop-from", "centre"], "'--crop-from': 'centre' is not one of"),
         (["--shard-size", "big"], "'big': expected a size such as 500K, 128M or 2G"),
         (["--shard-size", "0"], "'0': expected at least one byte"),
+        (["--shards", "2", "--shard-size", "1M"], "--shards and --shard-size exclude each other"),
+        (["--augment", "1", "--split", "0/50/50"], "--augment 1 makes copies of split train alone"),
+        (["--augment", "1", "--split", "training=90,test=10"], "gives training, test: name one"),
+        (["--augment-config", "a.toml", "--augment", "0"], "changes nothing without --augment"),
         (["--shards", "0"], "'--shards': 0 is not in the range"),
         (["--workers", "0"], "'--workers': 0 is not in the range"),
         (["--max-bad", "101"], "'--max-bad': 101"),
@@ -394,8 +487,8 @@ def test_a_skeleton_file_at_fault_is_named_with_its_key(
 
 
 def test_a_format_that_does_not_exist_lists_those_that_do(refuses: Refuses, tmp_path: Path) -> None:
-    says = ["'yolo' is not one of 'lsp', 'lspet', 'coco', 'json', 'shards'"]
-    refuses("convert", "yolo", tmp_path, says=says)
+    says = ["'voc' is not one of 'lsp', 'lspet', 'coco', 'yolo', 'json', 'shards'"]
+    refuses("convert", "voc", tmp_path, says=says)
 
 
 def test_an_output_folder_is_asked_for(coco: Path, kpdata: Kpdata) -> None:

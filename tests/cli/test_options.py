@@ -10,8 +10,10 @@ import click
 import pytest
 
 from kpdata import draw
+from kpdata.cli import convert
 from kpdata.cli.options import SIZE
 from kpdata.pipelines import fetch
+from kpdata.pipelines.sharding import Sharding
 
 Kpdata = Callable[..., Any]
 
@@ -33,6 +35,7 @@ def test_a_size_is_read_with_its_unit(text: str, size: int) -> None:
         ("-inf", "'-inf': expected at least one byte"),
         ("0.5", "'0.5': expected at least one byte"),
         ("nan", "'nan': expected a size such as 500K, 128M or 2G"),
+        ("1KM", "'1KM': expected a size such as 500K, 128M or 2G"),
         ("12T", "'12T': expected a size such as"),
         ("", "'': expected a size such as"),
     ],
@@ -41,6 +44,11 @@ def test_a_size_that_is_none_is_named_with_what_is_expected(text: str, says: str
     with pytest.raises(click.BadParameter) as caught:
         SIZE.convert(text, None, None)
     assert caught.value.message.startswith(says)
+
+
+def test_the_usual_size_of_a_shard_is_the_librarys() -> None:
+    option = next(p for p in convert.command.params if p.name == "shard_size")
+    assert SIZE.convert(option.default, None, None) == Sharding().bytes_per_shard
 
 
 def test_arguments_in_the_wrong_order_are_told_the_right_one(
@@ -77,6 +85,26 @@ def test_a_contact_sheet_that_cannot_be_written_says_where_and_what_to_do(
     monkeypatch.setattr(draw, "write_png", full)
     message = preview(kpdata, annotations, tmp_path / "sheet.png")
     assert f"{tmp_path / 'sheet.png'}: cannot be written: No space left on device" in message
+
+
+def test_the_preview_draws_five_copies_unless_told_and_refuses_idle_options(
+    kpdata: Kpdata, tiny_coco: Path, tmp_path: Path
+) -> None:
+    assert "[default: 5;" in " ".join(kpdata("augment-preview", "--help").out.split())
+    arguments = ("augment-preview", "coco", tiny_coco / "annotations.json", "--rows", 1)
+    out = ("--out", tmp_path / "sheet.png")
+    assert f"{tmp_path / 'sheet.png'}: 6 pictures" in kpdata(*arguments, *out).out
+    config = tmp_path / "mild.toml"
+    config.write_text("flip = 0\n")
+    assert kpdata(*arguments, *out, "--augment-config", config).code == 0
+    for options, says in (
+        (["--augment", 0], "'--augment': 0 is not in the range 1<=x<=1000"),
+        (["--margin", 2], "--margin changes nothing without --crop"),
+        (["--crop-from", "image"], "--crop-from changes nothing without --crop"),
+    ):
+        result = kpdata(*arguments, *out, *options)
+        assert result.code != 0
+        assert says in result.err
 
 
 def test_an_image_that_a_disk_refuses_is_named_with_what_to_do(

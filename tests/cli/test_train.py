@@ -322,8 +322,9 @@ def assert_same_history(state: State, expected: State) -> None:
 def lsp(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``lsp(change)``: 600 people of LSP as shards, their joints (3, 14, N) changed."""
     from kpdata import formats
-    from kpdata.pipelines.convert import Request, Watcher, convert
+    from kpdata.pipelines.convert import Watcher, convert
     from kpdata.pipelines.job import Job
+    from kpdata.pipelines.request import Request
     from kpdata.pipelines.sharding import Sharding
     from kpdata.splits import parse_splits
 

@@ -65,6 +65,16 @@ def test_records_lie_in_the_order_of_their_hash(tiny_shards):
     assert keys != sorted(keys, key=int)
 
 
+def test_a_record_is_found_from_any_working_directory(tiny_shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_shards.parent)
+    dataset = Dataset.open(tiny_shards.name)
+    shard = dataset["train"].shards[0]
+    offset, sample = next(dataset.read_shard(shard))
+    uri = dataset.record_uri(shard, offset)
+    monkeypatch.chdir(tmp_path)
+    assert read_record(uri) == sample
+
+
 def test_an_unknown_split_is_told_which_there_are(tiny_shards):
     with pytest.raises(DatasetError, match="has no split 'dev'; it has train, val, test"):
         Dataset.open(tiny_shards)["dev"]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from kpdata import formats
-from kpdata.pipelines.convert import Outcome, Request, Watcher, convert
+from kpdata.pipelines.convert import Outcome, Watcher, convert
 from kpdata.pipelines.job import Job
+from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.splits import parse_splits
 
@@ -31,6 +32,7 @@ def _convert_to(
     val: float = 0,
     seed: int = 0,
     shards: int | None = None,
+    shard_size: int = 128_000_000,
     group: str | None = None,
     group_near_duplicates: int | None = None,
     max_bad: float = 1.0,
@@ -44,7 +46,7 @@ def _convert_to(
         format,
         Job(source.skeleton, images_root=root, seed=seed, **job),
         parse_splits(split, val, seed),
-        Sharding(count=shards),
+        Sharding(shard_size, shards),
         group=group,
         group_near_duplicates=group_near_duplicates,
         max_bad=max_bad,

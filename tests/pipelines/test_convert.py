@@ -213,6 +213,17 @@ def test_another_seed_or_option_gives_another_root_hash(
     assert len(set(roots)) == len(changes)
 
 
+def test_a_size_of_shards_has_no_say_where_their_number_is_given(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    given = convert_to(tmp_path / "given", coco, shards=4, shard_size=1000)
+    usual = convert_to(tmp_path / "usual", coco, shards=4)
+    assert given.manifest.root_hash == usual.manifest.root_hash
+    assert usual.manifest.options["sharding"] == {"count": 4}
+    by_size = convert_to(tmp_path / "by size", coco).manifest
+    assert by_size.options["sharding"] == {"bytes_per_shard": 128_000_000, "count": None}
+
+
 def test_a_finished_folder_holds_the_dataset_and_nothing_else(
     coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
@@ -326,6 +337,9 @@ def test_an_interrupted_conversion_goes_on_where_it_stopped(
     assert contents(out) == contents(tmp_path / "whole")
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
     assert 0 < resumed.written_samples < 40
+    assert resumed.written_samples + resumed.kept_samples == 40
+    written = [path for path in out.glob("*.tfrecord") if path.name not in kept]
+    assert resumed.written_bytes == sum(path.stat().st_size for path in written)
 
 
 @pytest.fixture
@@ -493,9 +507,48 @@ def test_an_image_changed_meanwhile_is_read_again_though_its_size_is_the_same(
 def test_other_versions_reuse_no_shard_of_an_unfinished_folder(
     unfinished: Path, coco: Path, convert_to: Convert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newer = manifest.software() | {"opencv-python-headless": "99.0"}
+    newer = manifest.software() | {"opencv": "99.0"}
     monkeypatch.setattr("kpdata.pipelines.plan.software", lambda: newer)
+    monkeypatch.setattr("kpdata.pipelines.write.software", lambda: newer)
     assert convert_to(unfinished, coco, **HEAVY).written_samples == 40
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_with_other_versions_than_the_driver_writes_nothing(
+    coco: Path,
+    convert_to: Convert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    newer = manifest.software() | {"opencv": "99.0"}
+    monkeypatch.setattr("kpdata.pipelines.plan.software", lambda: newer)
+    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
+    here = manifest.software()["opencv"]
+    says = rf"worker on .*: opencv is {here}, .* it is 99\.0, .*install the same version on every"
+    with pytest.raises(JobError, match=says):
+        convert_to(tmp_path / "out", coco, workers=workers)
+    assert not list((tmp_path / "out").glob("*.tfrecord"))
+
+
+def test_a_report_that_does_not_fit_is_not_said_to_be_missing(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a worker's kpdata writes reports that the driver's cannot read."""
+
+    def write_unreadable(place: workspace.Workspace, name: str, spare_cores: bool) -> None:
+        place.report_path(name).write_text("{}")
+
+    def write_nothing(place: workspace.Workspace, name: str, spare_cores: bool) -> None:
+        pass
+
+    for write_one, says in (
+        (write_unreadable, r"the report of train-.* does not fit its plan and its shard"),
+        (write_nothing, r"3 of 3 shards were not written"),
+    ):
+        monkeypatch.setattr(convert_module, "write_shard", write_one)
+        with pytest.raises(JobError, match=says):
+            convert_to(tmp_path / says[:5], coco)
 
 
 def test_a_report_does_not_outlive_the_shard_that_it_speaks_of(
@@ -766,6 +819,19 @@ def test_too_many_bad_samples_stop_the_job_after_writing_and_only_their_shards_a
     assert {name for name in kept if after[name] != kept[name]} == refused
     clean = convert_to(tmp_path / "clean", own_coco, max_bad=5, shards=20)
     assert forgiven.manifest.root_hash == clean.manifest.root_hash
+
+
+def test_a_finished_dataset_is_held_to_the_percentage_of_bad_samples_too(
+    own_coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    spoil_images(own_coco)
+    convert_to(tmp_path / "out", own_coco, max_bad=5)
+    before = contents(tmp_path / "out")
+    with pytest.raises(JobError, match="5 of 100 samples are bad") as caught:
+        convert_to(tmp_path / "out", own_coco, max_bad=4.9)
+    assert f"{tmp_path / 'out/quarantine.jsonl'} lists them" in str(caught.value)
+    assert convert_to(tmp_path / "out", own_coco, max_bad=5).unchanged
+    assert contents(tmp_path / "out") == before
 
 
 def cut(path: Path) -> None:

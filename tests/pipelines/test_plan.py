@@ -15,9 +15,10 @@ import pytest
 from kpdata.errors import FormatError, JobError
 from kpdata.formats.source import Source
 from kpdata.image_files import stamp
+from kpdata.manifest import software
 from kpdata.mapping import map_by_name
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import REJECTED, Plan, make_plan, read_plan
+from kpdata.pipelines.plan import REJECTED, Plan, PlanHeader, make_plan, read_plan
 from kpdata.pipelines.sharding import Sharding
 from kpdata.pipelines.spool import Spool
 from kpdata.schema import ImageRef, Instance, Rejected, Sample
@@ -126,9 +127,9 @@ def test_a_plan_is_named_by_its_bytes(images: Path) -> None:
 def test_a_plan_file_holds_the_job_and_whole_samples(images: Path) -> None:
     sample = add(images, "a/b.jpg", group="walk")
     plan = plan_of(images, [sample], "train=100")
-    job, references = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
+    header, references = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
     ((found, found_stamp),) = references
-    assert job == Job(SKELETON, images_root=str(images))
+    assert header == PlanHeader(Job(SKELETON, images_root=str(images)), software())
     assert (found.key, found.group) == ("a/b.jpg", "walk")
     assert found.instances == sample.instances
     assert found.image.uri == str((images / "a/b.jpg").resolve())
@@ -271,7 +272,7 @@ def test_what_the_reader_refused_is_listed_with_the_rest_by_key(images: Path) ->
     )
     assert [line["key"] for line in rejected(plan)] == ["a.jpg", "b", "c.jpg"]
     assert rejected(plan)[1] == refused._asdict()
-    assert [item.key for item in plan.rejected_samples()] == ["a.jpg", "b", "c.jpg"]
+    assert list(plan.rejected_details())[1] == refused.detail
 
 
 def test_a_source_without_an_images_folder_must_carry_its_bytes(images: Path) -> None:
@@ -463,7 +464,6 @@ def test_a_picture_in_two_official_splits_stays_where_it_measures(
         "detail": f"{lost}.jpg of the official {lost} split is also in {kept}",
     }
     assert split_by_key(plan)[f"{kept}.jpg"] == kept
-    assert plan.counts["refused to keep splits apart"] == 1
 
 
 def test_a_group_in_two_official_splits_leaves_the_train_set(images: Path) -> None:
@@ -531,6 +531,16 @@ def test_full_splits_need_no_warning(images: Path) -> None:
 def test_an_official_split_of_one_part_is_a_warning(images: Path) -> None:
     plan = plan_of(images, numbered(images, 3, split="train"), "official")
     assert plan.warnings == ("the source's official split has only train: nothing to test on",)
+
+
+def test_an_official_split_that_is_not_kept_is_a_warning(images: Path) -> None:
+    plan = plan_of(images, official(images), "90/0/10")
+    assert plan.warnings == (
+        "the source has an official split (train, test): --split official keeps it",
+    )
+    assert plan_of(images, official(images), "official", folder="kept").warnings == ()
+    one = numbered(images, 200, split="train")
+    assert plan_of(images, one, "90/0/10", folder="one").warnings == ()
 
 
 def test_a_full_temporary_folder_is_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

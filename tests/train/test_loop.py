@@ -22,9 +22,10 @@ from kpdata.errors import KpdataError, TrainingError
 from kpdata.framing import Framing
 from kpdata.manifest import write_manifest
 from kpdata.metrics import pck
-from kpdata.pipelines.convert import Request, convert
 from kpdata.pipelines.convert import Watcher as ConvertWatcher
+from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
+from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards import Dataset
 from kpdata.skeletons import COCO17
@@ -377,9 +378,10 @@ def test_validation_every_second_epoch_and_at_the_end(tiny_shards, tmp_path):
 
 def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
     from kpdata import formats
-    from kpdata.pipelines.convert import Request, convert
     from kpdata.pipelines.convert import Watcher as Conversion
+    from kpdata.pipelines.convert import convert
     from kpdata.pipelines.job import Job
+    from kpdata.pipelines.request import Request
     from kpdata.pipelines.sharding import Sharding
     from kpdata.splits import parse_splits
 

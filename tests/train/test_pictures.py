@@ -13,8 +13,9 @@ from kpdata import formats, geometry, images
 from kpdata.errors import DatasetError
 from kpdata.framing import Framing
 from kpdata.geometry import apply_affine
-from kpdata.pipelines.convert import Request, Watcher, convert
+from kpdata.pipelines.convert import Watcher, convert
 from kpdata.pipelines.job import Job
+from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.schema import ImageRef, Instance, Sample
 from kpdata.shards import Dataset

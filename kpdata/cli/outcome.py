@@ -1,0 +1,74 @@
+"""What a conversion came to: the closing tables, and the same as JSON."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kpdata.cli.console import screen, table
+from kpdata.manifest import QUARANTINE, ShardInfo
+from kpdata.stores import Place
+
+if TYPE_CHECKING:
+    from kpdata.pipelines.convert import Outcome
+
+
+def show_outcome(outcome: "Outcome", out: Place) -> None:
+    """Print the closing tables."""
+    console = screen()
+    manifest = outcome.manifest
+    if outcome.unchanged:
+        console.print(
+            f"{out} holds a dataset made of the same annotations, options and image sizes "
+            "already: nothing to do."
+        )
+    rows = [
+        (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards), _mb(s.shards))
+        for name, s in manifest.splits.items()
+    ]
+    columns = ("split", "images", "originals", "copies", "instances", "shards", "MB")
+    console.print(table(f"{out}", columns, rows))
+    notes = Counter(manifest.counts) + Counter(
+        {f"quarantined: {reason}": count for reason, count in manifest.quarantine.items()}
+    )
+    if notes:
+        console.print(table("\nnoted", ("what", "count"), sorted(notes.items())))
+    if manifest.quarantine:
+        console.print(f"{out / QUARANTINE} says which were quarantined, and why")
+    console.print(f"\nroot hash {manifest.root_hash}")
+    if not outcome.unchanged:
+        console.print(_speed(outcome))
+
+
+def _mb(shards: tuple[ShardInfo, ...]) -> str:
+    return f"{sum(shard.bytes for shard in shards) / 1e6:.1f}"
+
+
+def _speed(outcome: "Outcome") -> str:
+    said = f"{outcome.seconds:.1f} s in all"
+    if outcome.written_samples:
+        seconds = max(outcome.write_seconds, 1e-9)
+        said += (
+            f"; writing at {outcome.written_samples / seconds:,.0f} images/s, "
+            f"{outcome.written_bytes / 1e6 / seconds:,.0f} MB/s"
+        )
+    kept = f" ({outcome.kept_samples:,} images were there already)" if outcome.kept_samples else ""
+    return said + kept
+
+
+def as_dict(outcome: "Outcome") -> dict[str, Any]:
+    """The outcome for JSON; the rate is None where nothing was written."""
+    manifest = msgspec.to_builtins(outcome.manifest)
+    for split in manifest["splits"].values():
+        split["shards"] = len(split["shards"])
+    keys = ("root_hash", "splits", "counts", "quarantine")
+    written = outcome.written_samples
+    return {
+        **{key: manifest[key] for key in keys},
+        "seconds": round(outcome.seconds, 3),
+        "images_per_second": round(written / outcome.write_seconds, 1) if written else None,
+        "written_samples": written,
+        "kept_samples": outcome.kept_samples,
+        "unchanged": outcome.unchanged,
+        "warnings": list(outcome.warnings),
+    }
