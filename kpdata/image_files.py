@@ -130,7 +130,9 @@ def _blaming(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FILES_FAULT:
             raise OSError(error.errno, error.strerror, path) from error
-        raise ImageError("image missing", f"{path}: {error.strerror}") from error
+        denied = error.errno in (errno.EACCES, errno.EPERM)
+        reason = "image unreadable" if denied else "image missing"
+        raise ImageError(reason, f"{path}: {error.strerror}") from error
 
 
 def _checked(path: str, status: os.stat_result, max_bytes: int) -> Stamp:

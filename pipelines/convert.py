@@ -20,7 +20,7 @@ from kpdata.pipelines.outbox import open_outbox
 from kpdata.pipelines.plan import JoinNear, Plan, ShardPlan, make_plan
 from kpdata.pipelines.request import Request, options_of, source_info
 from kpdata.pipelines.seal import rejected_counts, seal
-from kpdata.pipelines.workspace import Workspace, open_workspace
+from kpdata.pipelines.workspace import Workspace, holds_text, open_workspace
 from kpdata.pipelines.write import ShardReport, whole_report, write_shard
 from kpdata.quarantine import check_bad
 from kpdata.splits import group_finder
@@ -182,11 +182,10 @@ def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
 def _write(
     pending: Sequence[ShardPlan], workspace: Workspace, request: Request, watcher: Watcher
 ) -> None:
-    samples = sum(shard.samples for shard in pending)
-    watcher.writing(samples)
+    watcher.writing(sum(shard.samples for shard in pending))
     if not pending:
         return
-    execution = _execution(request, samples, workspace)
+    execution = _execution(request, pending, workspace)
     try:
         runners.run(
             [shard.name for shard in pending],
@@ -198,14 +197,17 @@ def _write(
         raise JobError(_why(workspace, error)) from error
 
 
-def _execution(request: Request, samples: int, workspace: Workspace) -> runners.Execution:
-    job = request.job
+def _execution(
+    request: Request, pending: Sequence[ShardPlan], workspace: Workspace
+) -> runners.Execution:
+    job, samples = request.job, sum(shard.samples for shard in pending)
+    workers = min(request.workers, len(pending))
     each = _SECONDS_PER_PICTURE * (1 + job.augment) if job.renders else _SECONDS_PER_IMAGE
     each += _SECONDS_PER_OBJECT if on_store(job) else 0
-    saved = samples * each * (1 - 1 / request.workers)
-    alone = request.workers == 1 or saved < _SECONDS_WORTH_WORKERS
+    saved = samples * each * (1 - 1 / workers)
+    alone = workers == 1 or saved < _SECONDS_WORTH_WORKERS
     return runners.Execution(
-        request.runner, 0 if alone else request.workers, workspace.log_path, request.beam_options
+        request.runner, 0 if alone else workers, workspace.log_path, request.beam_options
     )
 
 
@@ -231,7 +233,8 @@ def _why(workspace: Workspace, error: Exception) -> str:
             "put this right and run the same command again."
         )
     if isinstance(error, JobError | StoreError):
-        return str(error)
+        kept = not isinstance(workspace.place, Url) and holds_text(workspace.log_path)
+        return f"{error} {workspace.log_path} has what workers printed." if kept else str(error)
     last_line = (str(error).strip() or repr(error)).splitlines()[-1]
     return f"the Beam job failed: {last_line} (set KPDATA_BEAM_LOGS=1 to see the runner's log)"
 

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TextIO
 
 from kpdata.errors import DatasetError, JobError
 from kpdata.manifest import MANIFEST
@@ -64,6 +64,11 @@ class Progress:
             self._note()
 
 
+def holds_text(path: Path) -> bool:
+    """Whether a file is there, and not empty."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def add_notes(notes: Iterable[bytes]) -> tuple[int, int]:
     """Samples and bytes of several :class:`Progress` notes; one half written counts for nothing."""
     samples = size = 0
@@ -108,6 +113,11 @@ class Workspace:
     def report_path(self, shard: str) -> Path:
         """A shard's report, there once the shard is whole."""
         return self.folder / "reports" / f"{shard}.json"
+
+    @property
+    def lock_path(self) -> Path:
+        """The file whose lock the conversion at work holds."""
+        return self.folder / "lock"
 
     @property
     def log_path(self) -> Path:
@@ -176,12 +186,19 @@ class Workspace:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in ("plan", "progress", "failures", "reports"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.log_path.unlink(missing_ok=True)
         self.sweep_temporary_files()
 
     def sweep_temporary_files(self) -> None:
         """Remove what killed writers left."""
         for path in (*self.out.glob(".*.tmp"), *(self.folder / "reports").glob(".*.tmp")):
             path.unlink(missing_ok=True)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something that the next run, or a person, can use."""
+        shards, reports = self.out.glob("*.tfrecord"), self.folder.glob("reports/*")
+        return any(shards) or any(reports) or holds_text(self.log_path)
 
     @property
     def sealed(self) -> bool:
@@ -191,7 +208,18 @@ class Workspace:
     def finish(self) -> None:
         """Remove all traces of the work."""
         self.sweep_temporary_files()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.remove_folder()
+
+    def remove_folder(self) -> None:
+        """Remove the work's folder, its lock last: whoever takes that next may begin at once."""
+        for path in self.folder.glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path != self.lock_path:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.lock_path.unlink()
+            self.folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -208,15 +236,7 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
     workspace = Workspace(out)
     created = not out.exists()
     _check_claimable(workspace)
-    workspace.folder.mkdir(parents=True, exist_ok=True)
-    with open(workspace.folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DatasetError(
-                f"{out}: another conversion is writing to this folder: wait for it, "
-                "or choose another --out"
-            ) from None
+    with _locked(workspace):
         try:
             workspace.start()
             yield workspace
@@ -227,6 +247,36 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
             if not isinstance(error, OSError):
                 raise
             raise refused(error, out) from error
+
+
+@contextlib.contextmanager
+def _locked(workspace: Workspace) -> Iterator[None]:
+    lock = _open_lock(workspace)
+    while not _is_at(lock, workspace.lock_path):  # its last holder has removed it meanwhile
+        lock.close()
+        lock = _open_lock(workspace)
+    with lock:
+        yield
+
+
+def _open_lock(workspace: Workspace) -> TextIO:
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    lock = open(workspace.lock_path, "w")  # noqa: SIM115 - whoever gets it closes it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise DatasetError(
+            f"{workspace.out}: another conversion is writing to this folder: wait for it, "
+            "or choose another --out"
+        ) from None
+    return lock
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
 def refused(error: OSError, out: Place) -> JobError:
@@ -249,10 +299,9 @@ def _check_claimable(workspace: Workspace) -> None:
 
 
 def _forget_empty_work(workspace: Workspace, created: bool) -> None:
-    begun = any(workspace.folder.glob("reports/*")) or any(workspace.out.glob("*.tfrecord"))
-    if begun and not workspace.sealed:
+    if workspace.begun and not workspace.sealed:
         return
-    shutil.rmtree(workspace.folder, ignore_errors=True)
+    workspace.remove_folder()
     if created:
         with contextlib.suppress(OSError):
             workspace.out.rmdir()

@@ -731,6 +731,70 @@ def test_a_lock_left_by_a_killed_conversion_does_not_bar_the_next(
     assert convert_to(tmp_path / "out", coco).written_samples == 40
 
 
+def test_a_lock_whose_file_was_removed_while_it_was_waited_for_is_taken_anew(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its last holder ends right between opening the file and locking it."""
+    real, lock = fcntl.flock, tmp_path / "out/.kpdata/lock"
+    inodes_locked = []
+
+    def remove_first(file: Any, how: int) -> None:
+        if not inodes_locked:
+            lock.unlink()
+        real(file, how)
+        inodes_locked.append(os.fstat(file.fileno()).st_ino)
+
+    class Second(Watcher):
+        def writing(self, samples: int) -> None:
+            assert lock.stat().st_ino == inodes_locked[-1]
+            with pytest.raises(DatasetError, match="another conversion is writing to this folder"):
+                convert_to(tmp_path / "out", coco)
+            self.tried = True
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    watcher = Second()
+    convert_to(tmp_path / "out", coco, watcher=watcher)
+    assert watcher.tried
+    assert len(inodes_locked) == 2
+
+
+def test_a_note_of_what_workers_printed_outlives_a_job_that_failed(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = workspace.Workspace(tmp_path / "out").log_path
+
+    def killed(*_: Any, **__: Any) -> None:
+        log.write_text("Segmentation fault")
+        raise JobError("a worker process was killed.")
+
+    monkeypatch.setattr(runners, "run", killed)
+    with pytest.raises(JobError, match=f"was killed. {log} has what workers printed"):
+        convert_to(tmp_path / "out", coco)
+    assert log.read_text() == "Segmentation fault"
+
+
+@pytest.mark.parametrize(("shards", "workers"), [(3, 3), (5, 4), (1, 0)])
+def test_no_more_workers_start_than_there_are_shards_to_write(
+    coco: Path,
+    convert_to: Convert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shards: int,
+    workers: int,
+) -> None:
+    started = []
+
+    def note(names: list[str], write: Any, execution: runners.Execution, on_tick: Any) -> None:
+        started.append(execution.workers)
+        for name in names:
+            write(name)
+
+    monkeypatch.setattr(runners, "run", note)
+    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
+    convert_to(tmp_path / "out", coco, shards=shards, split="train=100", workers=4)
+    assert started == [workers]
+
+
 def test_a_conversion_that_finished_while_another_waited_for_it_is_safe(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

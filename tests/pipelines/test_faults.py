@@ -247,6 +247,8 @@ def test_a_killed_worker_is_reported_in_seconds_and_made_good(
     assert "kpdata: a worker process was killed, most likely because memory ran out." in printed
     assert "Run the same command again" in printed
     assert "Fewer --workers need less memory (this run had 2)" in printed
+    log = running.out / ".kpdata/workers.log"
+    assert (f"{log} has what workers printed" in printed) == (log.stat().st_size > 0)
     assert "Traceback" not in printed
     assert_gone(workers, 5)
     assert not (running.out / "kpdata.json").exists()
