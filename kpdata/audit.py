@@ -217,7 +217,7 @@ class _Pictures:
             offset=offset,
             key=sample.key,
             file=sample.image.name,
-            group=sample.group or sample.key,
+            group=sample.split_group,
             instance=sample.view.instance if sample.view else WHOLE_IMAGE,
             sha256=sha256(images.stored_bytes(sample.image)).hexdigest(),
         )

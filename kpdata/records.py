@@ -166,7 +166,7 @@ def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
         "kpdata/copy": [view.copy],
         "kpdata/seed": [view.seed],
         "kpdata/instance": [view.instance],
-        "kpdata/group": [(sample.group or sample.key).encode()],
+        "kpdata/group": [sample.split_group.encode()],
     }
 
 

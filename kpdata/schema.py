@@ -173,6 +173,11 @@ class Sample:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def split_group(self) -> str:
+        """What decides the sample's split: its group, else its image's file name."""
+        return self.group or self.image.name
+
     def pixels(self) -> npt.NDArray[np.uint8]:
         """Decode the picture: (H, W, 3) uint8 RGB.
 

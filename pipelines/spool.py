@@ -92,7 +92,7 @@ class Spool:
             self._added,
             sample.key,
             stable_hash(sample.key) >> 1,  # SQLite's integers are signed
-            sample.group or sample.key,
+            sample.split_group,
             sample.split,
             *stamp,
             sum(1 for instance in sample.instances if instance.num_labelled),

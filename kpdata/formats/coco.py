@@ -122,6 +122,7 @@ def _samples(
                     key=str(image.image_id),
                     image=image_ref(root, image.file_name, image.width, image.height),
                     instances=tuple(one for one in found if one is not None),
+                    group=image.group,
                 )
 
 

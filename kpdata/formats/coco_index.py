@@ -20,14 +20,14 @@ _Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _TABLES = """
     PRAGMA journal_mode = OFF;
     PRAGMA cache_size = -8192;
-    CREATE TABLE images (image INTEGER PRIMARY KEY, id, file_name, width, height);
+    CREATE TABLE images (image INTEGER PRIMARY KEY, id, file_name, width, height, grp);
     CREATE TABLE annotations (
         place INTEGER PRIMARY KEY, id, image_id, category_id, is_crowd, area, box,
         keypoints, fault
     );
 """
 _ROWS = """
-    SELECT image, images.id, file_name, width, height,
+    SELECT image, images.id, file_name, width, height, grp,
         place, annotations.id, is_crowd, area, box, keypoints, fault
     FROM images LEFT JOIN annotations ON image_id = images.id AND category_id = ?
     ORDER BY image, place
@@ -48,6 +48,7 @@ class _Image(msgspec.Struct):
     file_name: str
     width: _Size | None = None
     height: _Size | None = None
+    group: str | int | None = None
 
 
 class _Annotation(msgspec.Struct):
@@ -73,6 +74,7 @@ class Row(NamedTuple):
     file_name: str
     width: int | None
     height: int | None
+    group: str | None
     place: int | None
     id: int
     is_crowd: int
@@ -138,7 +140,7 @@ class Index:
         self._db.commit()
 
     def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        marks = ", ".join("?" * (5 if table == "images" else 9))
+        marks = ", ".join("?" * (6 if table == "images" else 9))
         self._db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
 
     def _check_ids(self) -> None:
@@ -172,7 +174,8 @@ class Index:
 
 
 def _image_row(place: int, image: _Image) -> tuple[Any, ...]:
-    return place, image.id, image.file_name, image.width, image.height
+    group = None if image.group is None else str(image.group)
+    return place, image.id, image.file_name, image.width, image.height, group
 
 
 def _annotation_row(path: Path, place: int, entry: _Annotation) -> tuple[Any, ...]:

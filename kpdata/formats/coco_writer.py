@@ -37,7 +37,8 @@ def write(
     """Write ``out/images/`` and one ``out/<split>.json`` per split.
 
     Samples without a split go to ``annotations.json``. COCO needs a box: an instance without one
-    gets the tight box of its labelled keypoints. Images are copied as they are. Refused samples,
+    gets the tight box of its labelled keypoints. Images are copied as they are. An image whose
+    group is not its file name carries it as ``group``, a key that is kpdata's own. Refused samples,
     and those whose image cannot be used, are listed in ``out/quarantine.jsonl``.
 
     Args:
@@ -158,6 +159,8 @@ class _Writer:
         (self._folder / "images" / name).write_bytes(data)
         id_ = self._image_ids.take(int(sample.key) if _is_number(sample.key) else None)
         image = {"id": id_, "file_name": name, "width": width, "height": height}
+        if sample.split_group != name:
+            image["group"] = sample.split_group
         annotations = [self._annotation(id_, instance) for instance in sample.instances]
         self._split(sample.split or "annotations").add(image, annotations)
         self._counts["images"] += 1

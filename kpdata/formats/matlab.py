@@ -82,7 +82,9 @@ def _byte_order(data: bytes) -> str:
     if data.startswith(_HDF5) or version == _V73:
         raise FormatError("a MATLAB v7.3 (HDF5) file: resave it in MATLAB with save(..., '-v7')")
     if order is None or version != _V5:
-        raise _damaged("no header of MATLAB v5 to v7")
+        raise FormatError(
+            "not a MATLAB file of v5 to v7, by its header: give the dataset's joints.mat"
+        )
     return order
 
 

@@ -116,12 +116,17 @@ def pcp(poses: Poses, limbs: Sequence[Pair] | None = None) -> Measure:
 
     Args:
         poses: truth and predictions.
-        limbs: pairs of keypoint names; None takes the skeleton's edges.
+        limbs: pairs of keypoint names, each counted once whichever way round; None takes the
+            skeleton's edges.
 
     Raises:
         SchemaError: no limb is given and the skeleton has no edges, or a name is unknown.
     """
-    limbs = tuple(dict.fromkeys(poses.skeleton.edges if limbs is None else limbs))
+    given = poses.skeleton.edges if limbs is None else limbs
+    unique: dict[frozenset[str], Pair] = {}
+    for limb in given:
+        unique.setdefault(frozenset(limb), limb)
+    limbs = tuple(unique.values())
     if not limbs:
         raise SchemaError(
             f"PCP needs limbs, and skeleton {poses.skeleton.name} has no edges: add edges to it"

@@ -24,8 +24,8 @@ Refuses = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def coco(make_coco: MakeCoco, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty small images. Never write into their folder."""
-    return make_coco(tmp_path_factory.mktemp("coco"), 40)
+    """Fifty small images. Never write into their folder."""
+    return make_coco(tmp_path_factory.mktemp("coco"), 50)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_json_is_json_and_nothing_else(coco: Path, kpdata: Kpdata, tmp_path: Pat
     assert found["root_hash"] == manifest.root_hash
     assert found["splits"]["train"]["records"] == manifest.splits["train"].records
     assert found["splits"]["train"]["shards"] == len(manifest.splits["train"].shards)
-    assert found["written_samples"] == 40
+    assert found["written_samples"] == 50
     assert found["unchanged"] is False
     assert found["seconds"] > 0
     assert found["images_per_second"] > 0
@@ -253,7 +253,7 @@ def test_shards_go_back_to_coco(coco: Path, kpdata: Kpdata, tmp_path: Path) -> N
     result = kpdata(*arguments, "--out", tmp_path / "back")
     source = json.loads(coco.read_text())
     back = json.loads((tmp_path / "back/train.json").read_text())
-    assert result.json["images"] == len(back["images"]) == 40
+    assert result.json["images"] == len(back["images"]) == 50
     assert result.json["instances"] == len(source["annotations"])
     keypoints = {a["id"]: np.array(a["keypoints"]) for a in back["annotations"]}
     for annotation in source["annotations"]:

@@ -152,6 +152,12 @@ def test_pcp_wants_both_ends_within_half_the_limb():
     assert value(pcp(boat([[0, 0], [0, 5.2], [0, 0], [0, 0]]), [("bow", "stern")])) == 0
 
 
+def test_pcp_counts_a_limb_once_whichever_way_round_it_is_given():
+    limbs = [("bow", "stern"), ("stern", "bow"), ("bow", "stern")]
+    measure = pcp(boat(ERRORS), limbs)
+    assert (measure.n, measure.parts) == (1, ("bow–stern",))
+
+
 def test_left_out_is_counted():
     no_torso = boat(ERRORS, (0, 2, 2, 2))
     flat = boat(ERRORS)

@@ -17,7 +17,7 @@ def test_a_dataset_tells_its_skeleton_and_splits(tiny_shards):
     dataset = kpdata.open(str(tiny_shards))
     assert dataset.skeleton.keypoints == COCO17.keypoints
     assert dataset.splits == ("train", "val", "test")
-    assert [len(dataset[split]) for split in dataset.splits] == [12, 2, 4]
+    assert [len(dataset[split]) for split in dataset.splits] == [12, 4, 2]
     assert [len(dataset[split].shards) for split in dataset.splits] == [2, 1, 1]
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from kpdata.errors import FormatError, SchemaError
 from kpdata.skeletons import (
@@ -206,6 +208,17 @@ def test_built_in_names_are_found_in_any_case_and_others_listed():
         (["hip_l", "hip_r"], [("hip_l", "hip_r")]),
         (["LeftHip", "RightHip"], [("LeftHip", "RightHip")]),
         (["Left Hip", "Right Hip"], [("Left Hip", "Right Hip")]),
+        (["LShoulder", "RShoulder"], [("LShoulder", "RShoulder")]),
+        (["lEye", "rEye"], [("lEye", "rEye")]),
+        (["eyeL", "eyeR"], [("eyeL", "eyeR")]),
+        (["lf_paw", "rf_paw", "lh_paw", "rh_paw"], [("lf_paw", "rf_paw"), ("lh_paw", "rh_paw")]),
+        (["fl", "fr", "rl", "rr"], [("fl", "fr"), ("rl", "rr")]),
+        (["L1", "R1", "L2"], [("L1", "R1")]),
+        (["LEFT_EYE", "RIGHT_EYE"], [("LEFT_EYE", "RIGHT_EYE")]),
+        (["leftEye", "rightEye"], [("leftEye", "rightEye")]),
+        (["light", "right", "left"], [("left", "right")]),
+        (["right_eye", "reye", "leye"], [("leye", "reye")]),
+        (["tail", "nose", "lower_lip", "lEar", "elbow_l"], []),
         (["nose", "left_eye"], []),
         (["ball", "barr"], []),
         (["left", "right"], [("left", "right")]),
@@ -218,6 +231,34 @@ def test_built_in_names_are_found_in_any_case_and_others_listed():
 )
 def test_flip_pairs_are_read_off_the_names(names, pairs):
     assert list(flip_pairs_by_name(names)) == pairs
+
+
+words = st.lists(
+    st.sampled_from("l r L R left right Left eye Eye paw 1 2 _ lf rf".split()), max_size=4
+)
+
+
+@given(st.lists(words.map("".join).filter(bool), min_size=1, max_size=8, unique=True))
+def test_pairs_differ_in_their_side_alone_and_none_is_made_up(names):
+    pairs = flip_pairs_by_name(names)
+    seen = [name for pair in pairs for name in pair]
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= set(names)
+    for left, right in pairs:
+        words = left.lower(), right.lower()
+        if "left" in words[0]:
+            assert words[1] == words[0].replace("left", "right")
+        else:
+            odd = [pair for pair in zip(*words, strict=True) if len(set(pair)) > 1]
+            assert odd == [("l", "r")]
+            assert not any(side in word for word in words for side in ("left", "right"))
+
+
+@given(words.map("".join), words.map("".join))
+def test_every_name_that_says_left_finds_the_one_that_says_right(before, behind):
+    left, right = f"{before}left{behind}", f"{before}right{behind}"
+    assume(left.lower().count("left") == 1)
+    assert (left, right) in flip_pairs_by_name(["lf", "rf", right, left])
 
 
 def test_names_that_differ_in_case_alone_do_not_break_the_derivation():

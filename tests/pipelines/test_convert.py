@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import numpy as np
 import pytest
 
 import kpdata
-from kpdata import manifest, tfrecord
+from kpdata import formats, manifest, tfrecord
 from kpdata.errors import DatasetError, FormatError, JobError, SchemaError
+from kpdata.formats import coco_writer
 from kpdata.geometry import apply_affine, invert
 from kpdata.manifest import file_blake3, file_sha256
 from kpdata.pipelines import convert as convert_module
@@ -101,7 +103,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 # --- the same bytes everywhere --------------------------------------------------------------------
 
-HEAVY = {"crop": 64, "augment": 2, "shards": 5}
+HEAVY = {"crop": 64, "augment": 2, "shards": 5, "seed": 1}
 
 
 def test_any_number_of_workers_gives_the_same_folder(
@@ -194,7 +196,7 @@ def test_an_untouched_conversion_is_pinned_to_the_byte(convert_to: Convert, tmp_
     (shard,) = outcome.manifest.splits["train"].shards
     assert (shard.records, shard.name) == (3, "train-00000-of-00001.tfrecord")
     assert file_sha256(tmp_path / "out" / shard.name) == (
-        "52e0677c13f660561946930cdf1c4d64485f97445fcada760da079ba387a4e8d"
+        "c9d426cb4b302d1449063354d6d673f621fee4703cb125ca0fefe1808c9d65b5"
     )
     assert shard.blake3 == file_blake3(tmp_path / "out" / shard.name)
 
@@ -203,7 +205,7 @@ def test_another_seed_or_option_gives_another_root_hash(
     coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
     changes: list[dict[str, Any]] = [
-        {}, {"seed": 1}, {"crop": 32}, {"margin": 2.0}, {"augment": 1}, {"shards": 4},
+        {}, {"seed": 2}, {"crop": 32}, {"margin": 2.0}, {"augment": 1}, {"shards": 4},
         {"jpeg_quality": 50}, {"split": "70/20/10"}, {"crop_from": "image"},
     ]  # fmt: skip
     roots = [
@@ -596,12 +598,66 @@ def test_a_finished_folder_is_left_as_it_is(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
+# --- what decides a split, whatever format a dataset travels through ------------------------------
+
+
+def through_coco(shards: Path, out: Path) -> Path:
+    """Shards written as one COCO file, splits forgotten; its path."""
+    source = formats.read("shards", shards)
+    samples = (
+        replace(sample, split=None) for sample in source.samples if isinstance(sample, Sample)
+    )
+    coco_writer.write(samples, source.skeleton, out)
+    return out / "annotations.json"
+
+
+def splits_by_group(shards: Path) -> dict[str, set[str]]:
+    dataset = kpdata.open(shards)
+    found: dict[str, set[str]] = {}
+    for split in dataset.splits:
+        for sample in dataset[split]:
+            found.setdefault(sample.split_group, set()).add(split)
+    return found
+
+
+@pytest.mark.parametrize(
+    "options", [{"crop": 48}, {"group": r"0*(\d+)\d\.jpg"}, {"crop": 48, "group": r"(\d)\.jpg"}]
+)
+def test_crops_and_groups_that_went_through_coco_stay_in_one_split(
+    coco: Path, convert_to: Convert, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    convert_to(tmp_path / "shards", coco, split="50/25/25", seed=1, **options)
+    first = splits_by_group(tmp_path / "shards")
+    again = through_coco(tmp_path / "shards", tmp_path / "coco")
+    convert_to(tmp_path / "again", again, split="50/25/25", seed=1)
+    assert splits_by_group(tmp_path / "again") == first
+    assert all(len(splits) == 1 for splits in first.values())
+
+
+def test_an_image_whose_coco_id_changes_stays_in_its_split(
+    coco: Path, convert_to: Convert, tmp_path: Path
+) -> None:
+    content = json.loads(coco.read_text())
+    for entry in content["images"]:
+        entry["id"] += 1000
+    for entry in content["annotations"]:
+        entry["image_id"] += 1000
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (tmp_path / "images").symlink_to(coco.parent / "images")
+    splits = []
+    for name, path in (("old", coco), ("new", tmp_path / "annotations.json")):
+        convert_to(tmp_path / name, path, split="50/25/25")
+        dataset = kpdata.open(tmp_path / name)
+        splits.append({split: {s.image.name for s in dataset[split]} for split in dataset.splits})
+    assert splits[0] == splits[1]
+
+
 # --- folders that are not ours to write -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"augment": 3}, {"split": "80/20"}, {"shards": 3}, {"group": r"(\d{5})"}],
+    [{"seed": 2}, {"augment": 3}, {"split": "80/20"}, {"shards": 3}, {"group": r"(\d{5})"}],
     ids=str,
 )
 def test_another_dataset_in_the_folder_is_refused_and_untouched(

@@ -91,6 +91,21 @@ def test_ids_are_kept_where_they_can_be_and_are_never_given_twice(tmp_path):
     assert [a["image_id"] for a in written["annotations"]] == ids
 
 
+def test_a_group_that_is_not_the_file_name_is_written_and_read_back(tmp_path):
+    samples = [
+        sample("1", "a.png", group="video"),
+        sample("2", "a.png"),
+        sample("3", "b.png", group="b.png"),
+        sample("4", "c.png"),
+    ]
+    coco_writer.write(samples, SKELETON, tmp_path / "out")
+    written = load(tmp_path / "out" / "annotations.json")["images"]
+    assert [image.get("group") for image in written] == ["video", "a.png", None, None]
+    again = list(coco.read(tmp_path / "out" / "annotations.json").samples)
+    assert [s.image.name for s in again] == ["a.png", "a-1.png", "b.png", "c.png"]
+    assert [s.split_group for s in again] == [s.split_group for s in samples]
+
+
 def test_names_that_are_taken_get_a_number_and_subfolders_stay(tmp_path):
     def crop(number):
         return View(np.eye(2, 3, dtype=np.float32), 8, 6, instance=number)

@@ -81,3 +81,8 @@ def test_small_numbers_that_would_grow_too_large_are_refused():
     data = saved(False, joints=np.zeros((3, 14, 4000), np.uint8))
     with pytest.raises(FormatError, match="is larger than 1,048,576 bytes"):
         read_array(data, "joints", BUDGET)
+
+
+def test_a_file_that_is_not_matlabs_is_not_to_be_downloaded_again():
+    with pytest.raises(FormatError, match="not a MATLAB file .* give the dataset's joints.mat"):
+        read_array(b"<html>" * 100, "joints", 1 << 20)
