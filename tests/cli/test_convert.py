@@ -101,7 +101,7 @@ def test_the_closing_line_speaks_of_this_run_alone(
         with pytest.raises(Stop):
             kpdata(*arguments)
     result = kpdata(*arguments, "--json")
-    assert (result.json["written_samples"], result.json["kept_samples"]) == (0, 40)
+    assert (result.json["written_samples"], result.json["kept_samples"]) == (0, 50)
     assert result.json["images_per_second"] is None
 
 
