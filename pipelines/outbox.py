@@ -71,6 +71,22 @@ class Outbox(Workspace):
         return self.work / "begun"
 
     @property
+    def _asked(self) -> Url:
+        return self.work / "asked.json"
+
+    def asked(self) -> bytes | None:
+        """What was noted of an unfinished conversion that has left shards there."""
+        if self.sizes():
+            with contextlib.suppress(MissingObject):
+                return self._store.read(self._asked, _MAX_REPORT_BYTES)[1]
+        return None
+
+    def note_asked(self, what: bytes) -> None:
+        """Keep what was asked for, until the work is finished."""
+        require_claim(self.claim)
+        self._store.put(self._asked, what)
+
+    @property
     def _store(self) -> Store:
         return store_of(self.url)
 
@@ -174,7 +190,7 @@ class Outbox(Workspace):
         """Remove all traces of the work but the claim."""
         for name in ("plan", "progress", "failures", "reports"):
             self._sweep(self.work / name)
-        self._store.delete([self._mark])
+        self._store.delete([self._mark, self._asked])
 
     def forget_empty_work(self) -> None:
         """Remove them where nothing was written that the next run could keep.

@@ -19,11 +19,12 @@ from types import TracebackType
 from typing import ClassVar, Self, TextIO
 
 from kpdata.errors import DatasetError, JobError
-from kpdata.manifest import MANIFEST
+from kpdata.manifest import MANIFEST, write_atomically
 from kpdata.stores import Place
 
 _COUNTS = struct.Struct("<QQ")
 _SECONDS_BETWEEN_NOTES = 0.2
+_ASKED = "asked.json"
 
 
 class Progress:
@@ -118,6 +119,17 @@ class Workspace:
     def lock_path(self) -> Path:
         """The file whose lock the conversion at work holds."""
         return self.folder / "lock"
+
+    def asked(self) -> bytes | None:
+        """What :meth:`note_asked` noted of an unfinished conversion that has left shards here."""
+        if any(self.sizes()):
+            with contextlib.suppress(FileNotFoundError):
+                return (self.folder / _ASKED).read_bytes()
+        return None
+
+    def note_asked(self, what: bytes) -> None:
+        """Keep what was asked for, until the work is finished."""
+        write_atomically(self.folder / _ASKED, what)
 
     @property
     def log_path(self) -> Path:

@@ -370,6 +370,9 @@ def test_a_killed_driver_leaves_what_the_next_run_can_finish(
     assert any("/.kpdata/claims/" in key for key in left)
     kept = _versions(client, bucket / "out", "reports/")
     assert kept
+    with pytest.raises(DatasetError, match="holds the unfinished conversion of other annotations"):
+        convert(source, images, bucket / "out", "--crop", 64)
+    assert _versions(client, bucket / "out", "reports/") == kept
     done = run(*command, bucket / "out", *options)
     assert done["written_samples"] < 30
     assert done["root_hash"] == run(*command, tmp_path / "out", *options)["root_hash"]
