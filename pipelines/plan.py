@@ -186,7 +186,11 @@ def _receive(
     counts: Counter[str],
 ) -> None:
     if isinstance(sample, Rejected):
-        spool.reject(sample)
+        spool.reject(Rejected(*map(spelt, sample)))
+        return
+    if spelt(sample.key + sample.image.name) != sample.key + sample.image.name:
+        where = spelt(sample.image.uri or sample.image.name)
+        spool.reject(Rejected(spelt(sample.key), "name not UTF-8", f"{where}: rename that file"))
         return
     if job.mapping:
         sample = map_sample(sample, job.mapping)
@@ -204,6 +208,11 @@ def _receive(
             spool.join(group, sample.group)
         sample = replace(sample, group=group or sample.group)
     spool.add(sample, found)
+
+
+def spelt(text: str) -> str:
+    """The text with what UTF-8 cannot hold, of a file's name say, as backslashes and digits."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _nothing_to_crop(sample: Sample, job: Job, counts: Counter[str]) -> bool:

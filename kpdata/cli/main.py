@@ -1,6 +1,7 @@
 """``kpdata``: the group of commands, and where library errors become messages."""
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -66,11 +67,14 @@ def main() -> None:
     """The console script: a user's mistake ends in one message, never in a traceback."""
     from kpdata.errors import KpdataError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name or a dash that the terminal cannot show
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
     try:
         cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        _end("interrupted. Run the same command again to go on where it stopped.", 130)
+    except click.exceptions.Abort as error:
+        _end(f"interrupted. {error}".removesuffix(". "), 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -1,5 +1,6 @@
 """The other commands, and what all of them have in common."""
 
+import importlib
 import json
 import os
 import shutil
@@ -87,6 +88,47 @@ def test_a_closed_pipe_ends_quietly(tiny_shards: Path) -> None:
     os.close(write)
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+def test_a_screen_that_cannot_show_a_character_shows_another(tiny_shards: Path) -> None:
+    code = "from kpdata.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "inspect", tiny_shards],
+        capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"64?64 \xd7 48?48 px" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments", "says"),
+    [
+        ("kpdata.cli.synth.render_dataset", ["synth"], "kpdata: interrupted\n"),
+        ("kpdata.cli.convert.run_conversion", ["convert", "coco", "{coco}"],
+         "kpdata: interrupted. Run the same command again to go on where it stopped.\n"),
+        ("kpdata.cli.synth.render_dataset", ["demo"],
+         "kpdata: interrupted. Run the same command again to go on where it stopped.\n"),
+    ],
+    ids=["synth", "convert", "demo"],
+)  # fmt: skip
+def test_only_commands_that_can_go_on_say_so_when_interrupted(
+    kpdata: Kpdata,
+    tiny_coco: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    arguments: list[str],
+    says: str,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    importlib.import_module(place.rpartition(".")[0])
+    monkeypatch.setattr(place, interrupted)
+    words = [word.format(coco=tiny_coco / "annotations.json") for word in arguments]
+    result = kpdata(*words, "--out", tmp_path / "out")
+    assert result.code == 130
+    assert result.err.lstrip() == says
 
 
 # --- formats --------------------------------------------------------------------------------------
