@@ -168,6 +168,19 @@ def test_inspect_shows_what_the_folder_holds(kpdata: Kpdata, tiny_shards: Path) 
         assert text in result.out
 
 
+def test_inspect_tells_an_official_split_by_its_name(
+    kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
+) -> None:
+    for options, says in (
+        ((), "splits official"),
+        (("--val", 20), "splits official, val_share 0.2, seed 0"),
+    ):
+        out = tmp_path / str(len(options))
+        assert kpdata("convert", "shards", tiny_shards, "--out", out, *options).code == 0
+        lines = [" ".join(line.split()) for line in kpdata("inspect", out).out.splitlines()]
+        assert says in lines
+
+
 def test_inspect_prints_the_manifest_as_json(kpdata: Kpdata, tiny_shards: Path) -> None:
     result = kpdata("inspect", tiny_shards, "--json")
     assert result.json == json.loads((tiny_shards / "kpdata.json").read_text())
@@ -271,7 +284,7 @@ def test_a_folder_that_is_no_dataset_is_refused(
 ) -> None:
     for folder in (tmp_path, tmp_path / "nothing"):
         result = kpdata(command, folder)
-        assert result.code == 1
+        assert result.code == (2 if command == "verify" else 1)
         assert f"kpdata: {folder} is not a dataset: it has no kpdata.json" in result.err
         assert "Traceback" not in result.err
 
@@ -283,7 +296,7 @@ def test_a_manifest_that_is_none_is_refused(
 ) -> None:
     (tmp_path / "kpdata.json").write_bytes(content)
     result = kpdata(command, tmp_path)
-    assert result.code == 1
+    assert result.code == (2 if command == "verify" else 1)
     assert f"kpdata: {tmp_path / 'kpdata.json'}: not a manifest" in result.err
     assert "Traceback" not in result.err
 
