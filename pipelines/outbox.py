@@ -16,7 +16,8 @@ from typing import ClassVar
 from kpdata.errors import DatasetError, KpdataError, StoreError
 from kpdata.manifest import MANIFEST
 from kpdata.pipelines.lease import Lease, require_claim
-from kpdata.pipelines.workspace import Progress, Workspace, add_notes, refused
+from kpdata.pipelines.progress import Progress, add_notes
+from kpdata.pipelines.workspace import Workspace, refused
 from kpdata.stores import MissingObject, Place, Store, Url, any_of, in_parallel, store_of
 
 _SECONDS_BETWEEN_NOTES = 2.0

@@ -33,7 +33,7 @@ from kpdata.manifest import read_manifest
 from kpdata.pipelines import convert as conversion
 from kpdata.pipelines import lease
 from kpdata.pipelines.outbox import Outbox
-from kpdata.pipelines.workspace import Progress
+from kpdata.pipelines.progress import Progress
 from kpdata.stores import Store, Url, store_of
 from kpdata.verify import verify
 
