@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -182,6 +183,21 @@ class Workspace:
             self.folder.rmdir()
 
 
+@dataclass(frozen=True)
+class _Finished(Workspace):
+    """A dataset on a place that cannot be written: plans, to compare it with, go elsewhere."""
+
+    scratch: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the work is kept."""
+        return self.scratch
+
+    def sweep_temporary_files(self) -> None:
+        """Leave them: they cannot be removed."""
+
+
 @contextlib.contextmanager
 def open_workspace(out: Path) -> Iterator[Workspace]:
     """Claim ``out`` for one conversion, and keep others away while it runs.
@@ -196,6 +212,12 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
     workspace = Workspace(out)
     created = not out.exists()
     _check_claimable(workspace)
+    if workspace.sealed and not os.access(out, os.W_OK):
+        with tempfile.TemporaryDirectory(prefix="kpdata-") as scratch:
+            finished = _Finished(out, Path(scratch))
+            finished.start()
+            yield finished
+        return
     with _locked(workspace):
         try:
             workspace.start()

@@ -631,6 +631,26 @@ def test_a_finished_folder_is_left_as_it_is(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
+def test_a_finished_dataset_is_known_where_nothing_can_be_written(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = convert_to(tmp_path / "out", coco, shards=3)
+    real = Path.mkdir
+
+    def mkdir(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.is_relative_to(tmp_path / "out"):
+            raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("/out"))
+    again = convert_to(tmp_path / "out", coco, shards=3)
+    assert again.unchanged
+    assert again.manifest == first.manifest
+    with pytest.raises(DatasetError, match="already holds another dataset"):
+        convert_to(tmp_path / "out", coco, shards=4)
+
+
 # --- folders that are not ours to write -----------------------------------------------------------
 
 

@@ -689,7 +689,7 @@ def test_missing_credentials_and_a_missing_extra_are_said_in_one_line(
             [sys.executable, "-c", f"{before}{code}", "verify", "s3://bucket/shards"],
             env={**home, **env}, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert says in done.stderr
         assert len(done.stderr.splitlines()) == 1
 
