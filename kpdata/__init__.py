@@ -21,7 +21,9 @@ def open(path: str | pathlib.Path) -> Dataset:  # noqa: A001 - reads as kpdata.o
     >>> dataset = kpdata.open("shards/")                                     # doctest: +SKIP
     >>> dataset.skeleton.keypoints, dataset.splits                           # doctest: +SKIP
     >>> for sample in dataset["train"]:                                      # doctest: +SKIP
-    ...     rgb, keypoints = sample.pixels(), sample.instances[0].keypoints
+    ...     rgb = sample.pixels()
+    ...     for instance in sample.instances:
+    ...         keypoints = instance.keypoints
 
     Raises:
         DatasetError: no dataset is there, or its manifest is damaged.

@@ -44,14 +44,14 @@ def _end_server(server: SubprocessJobServer) -> None:
 SubprocessJobServer.stop = _end_server
 
 
-def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execution) -> None:
+def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], execution: Execution) -> None:
     """Call ``write`` on every shard's name on Beam's workers; see :func:`runners.run`."""
-    if plan.workers and threading.current_thread() is not threading.main_thread():
+    if execution.workers and threading.current_thread() is not threading.main_thread():
         raise JobError("worker processes need the main thread, which alone can hear of their death")
     job_name = f"kpdata-{uuid.uuid4().hex}"
     with _quiet_logs(), Watchdog() as watchdog:
         try:
-            pipeline = _pipeline(plan, job_name)
+            pipeline = _pipeline(execution, job_name)
             (
                 pipeline
                 | "shards to write" >> beam.Create(list(shards))
@@ -62,19 +62,19 @@ def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], plan: Execut
         except BaseException as error:
             watchdog.stop_workers()
             if watchdog.interrupted:
-                remote.cancel_on_flink(plan.beam_options, job_name)
+                remote.cancel_on_flink(execution.beam_options, job_name)
                 raise KeyboardInterrupt from error
             if watchdog.saw_death:
                 raise JobError(
                     "a worker process was killed, most likely because memory ran out. "
                     "Run the same command again: finished shards are kept. "
-                    f"Fewer --workers need less memory (this run had {plan.workers})."
+                    f"Fewer --workers need less memory (this run had {execution.workers})."
                 ) from error
-            if plan.runner != EMBEDDED and isinstance(error, Exception):
-                raise JobError(remote.explain(plan.runner, error)) from error
+            if execution.runner != EMBEDDED and isinstance(error, Exception):
+                raise JobError(remote.explain(execution.runner, error)) from error
             if not isinstance(error, Exception) or isinstance(error, _SELF_EXPLAINING):
                 raise
-            raise JobError(f"--runner {plan.runner}: {error}") from error
+            raise JobError(f"--runner {execution.runner}: {error}") from error
 
 
 def _run(pipeline: beam.Pipeline, watchdog: Watchdog) -> None:
@@ -89,18 +89,20 @@ def _run(pipeline: beam.Pipeline, watchdog: Watchdog) -> None:
         raise
 
 
-def _pipeline(plan: Execution, job_name: str) -> beam.Pipeline:
-    if plan.runner != EMBEDDED:
-        remote.check_reachable(plan.beam_options)
-        runner = _UNLISTED.get(plan.runner, plan.runner)
+def _pipeline(execution: Execution, job_name: str) -> beam.Pipeline:
+    if execution.runner != EMBEDDED:
+        remote.check_reachable(execution.beam_options)
+        runner = _UNLISTED.get(execution.runner, execution.runner)
         named = [f"--job_name={job_name}"] if runner == "FlinkRunner" else []
-        options = PipelineOptions([*named, *plan.beam_options, f"--runner={runner}"])
+        options = PipelineOptions([*named, *execution.beam_options, f"--runner={runner}"])
         return beam.Pipeline(options=options)
-    options = PipelineOptions([*plan.beam_options, f"--direct_num_workers={max(1, plan.workers)}"])
-    python, log = shlex.quote(sys.executable), shlex.quote(str(plan.log))
+    options = PipelineOptions(
+        [*execution.beam_options, f"--direct_num_workers={max(1, execution.workers)}"]
+    )
+    python, log = shlex.quote(sys.executable), shlex.quote(str(execution.log))
     command = f"trap '' INT TERM; exec {python} -m {_WORKER} 2>>{log}"  # for the driver to hear
     workers = SubprocessSDKEnvironment.from_command_string(command)
-    return beam.Pipeline(FnApiRunner(workers if plan.workers else None), options=options)
+    return beam.Pipeline(FnApiRunner(workers if execution.workers else None), options=options)
 
 
 @contextlib.contextmanager

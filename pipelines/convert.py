@@ -18,7 +18,7 @@ from kpdata.pipelines.job import Job
 from kpdata.pipelines.near import join_near_duplicates
 from kpdata.pipelines.outbox import open_outbox
 from kpdata.pipelines.plan import JoinNear, Plan, ShardPlan, make_plan
-from kpdata.pipelines.request import Request, options_of, source_info
+from kpdata.pipelines.request import Request, asked_for, options_of, source_info
 from kpdata.pipelines.seal import rejected_counts, seal
 from kpdata.pipelines.workspace import Workspace, holds_text, open_workspace
 from kpdata.pipelines.write import ShardReport, whole_report, write_shard
@@ -113,6 +113,7 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
         for warning in plan.warnings:
             watcher.warn(warning)
         _check_bad(plan.rejected, plan, request, plan.rejected_details())
+        _claim_for(workspace, request, origin)
         written = _write_missing(workspace, plan, request, watcher)
         manifest = seal(workspace, plan, written.reports, request.job, origin, options)
     return Outcome(
@@ -124,6 +125,20 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
         kept_samples=sum(report.samples for report in written.kept),
         warnings=plan.warnings,
     )
+
+
+def _claim_for(workspace: Workspace, request: Request, origin: SourceInfo) -> None:
+    """Refuse to go on with the shards of another conversion: they would be thrown away.
+
+    Where annotations and images lie is left out: the same ones elsewhere are the same.
+    """
+    asked = asked_for(request, origin)
+    if workspace.asked() not in (None, asked):
+        raise DatasetError(
+            f"{workspace.place} holds the unfinished conversion of other annotations or options: "
+            "run that command again to finish it, or remove the folder first"
+        )
+    workspace.note_asked(asked)
 
 
 class _Written(NamedTuple):

@@ -16,7 +16,8 @@ from typing import ClassVar
 from kpdata.errors import DatasetError, KpdataError, StoreError
 from kpdata.manifest import MANIFEST
 from kpdata.pipelines.lease import Lease, require_claim
-from kpdata.pipelines.workspace import Progress, Workspace, add_notes, refused
+from kpdata.pipelines.progress import Progress, add_notes
+from kpdata.pipelines.workspace import Workspace, refused
 from kpdata.stores import MissingObject, Place, Store, Url, any_of, in_parallel, store_of
 
 _SECONDS_BETWEEN_NOTES = 2.0
@@ -69,6 +70,22 @@ class Outbox(Workspace):
     @property
     def _mark(self) -> Url:
         return self.work / "begun"
+
+    @property
+    def _asked(self) -> Url:
+        return self.work / "asked.json"
+
+    def asked(self) -> bytes | None:
+        """What was noted of an unfinished conversion that has left shards there."""
+        if self.sizes():
+            with contextlib.suppress(MissingObject):
+                return self._store.read(self._asked, _MAX_REPORT_BYTES)[1]
+        return None
+
+    def note_asked(self, what: bytes) -> None:
+        """Keep what was asked for, until the work is finished."""
+        require_claim(self.claim)
+        self._store.put(self._asked, what)
 
     @property
     def _store(self) -> Store:
@@ -174,7 +191,7 @@ class Outbox(Workspace):
         """Remove all traces of the work but the claim."""
         for name in ("plan", "progress", "failures", "reports"):
             self._sweep(self.work / name)
-        self._store.delete([self._mark])
+        self._store.delete([self._mark, self._asked])
 
     def forget_empty_work(self) -> None:
         """Remove them where nothing was written that the next run could keep.

@@ -4,29 +4,28 @@ The result is one plan file per shard, a TFRecord of packed samples; a plan's by
 shard's bytes.
 """
 
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from kpdata import image_files, image_objects, tfrecord
-from kpdata.errors import FormatError, ImageError, JobError
+from kpdata.errors import FormatError, ImageError
 from kpdata.formats.source import Source
 from kpdata.image_files import Stamp
 from kpdata.manifest import shard_name, software
 from kpdata.mapping import map_sample
 from kpdata.pipelines.fetch import on_store
 from kpdata.pipelines.job import Job
+from kpdata.pipelines.plan_file import PlanHeader
 from kpdata.pipelines.render import why_not_cropped
 from kpdata.pipelines.sharding import Sharding, SplitSize
-from kpdata.pipelines.spool import STAMP, SplitTotals, Spool
+from kpdata.pipelines.spool import SplitTotals, Spool
 from kpdata.quarantine import as_line
-from kpdata.schema import Rejected, Sample, unpack_sample
+from kpdata.schema import Rejected, Sample
 from kpdata.splits import TRAIN, Splits
 
 BYTES_PER_PIXEL = 0.4
@@ -47,13 +46,6 @@ class ShardPlan(msgspec.Struct, frozen=True):
     split: str
     samples: int
     blake3: str
-
-
-class PlanHeader(msgspec.Struct, frozen=True):
-    """What decides a shard's bytes besides its samples: the options, and the versions at work."""
-
-    job: Job
-    software: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -116,65 +108,37 @@ def make_plan(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with Spool() as spool:
-        with _looking(job) as look:
-            for sample in source.samples:
-                on_sample(1)
-                _receive(sample, job, look, group_of, spool, source.counts)
-        joined = spool.join_identical_images(job)
-        joined_near = join_near(spool)
+        _collect(source, job, group_of, on_sample, spool)
+        joined = {
+            "identical images joined into one group": spool.join_identical_images(job),
+            "near-duplicate images grouped": join_near(spool),
+        }
         officials = spool.official_splits()
         spool.place(splits)
         totals = spool.split_totals()
         rejected = _write_rejected(spool.rejected(), folder / REJECTED)
         if not totals:
             raise FormatError(_nothing_usable(source, rejected, spool))
-        if group_of and source.counts[_UNGROUPED] == spool.samples:
-            raise FormatError("--group matches no image's name: every image would be its own group")
         header = msgspec.json.encode(PlanHeader(job, software()), order="sorted")
         shards = tuple(_write_plans(spool, totals, header, job, sharding, folder))
-    counts = source.counts + Counter(
-        {
-            "identical images joined into one group": joined,
-            "near-duplicate images grouped": joined_near,
-        }
-    )
+    counts = +(source.counts + Counter(joined))
     warnings = tuple(_warnings(splits, totals, officials))
-    return Plan(folder, shards, rejected, +counts, spool.references, warnings)
+    return Plan(folder, shards, rejected, counts, spool.references, warnings)
 
 
-class Reference(NamedTuple):
-    """A sample to write, and the stamp that its image had when it was planned."""
-
-    sample: Sample
-    stamp: Stamp
-
-
-def read_plan(path: Path) -> tuple[PlanHeader, Iterator[Reference]]:
-    """The header and the references of one plan file.
-
-    Raises:
-        DatasetError, JobError: it is damaged, which may be found while the references stream.
-    """
-    payloads = (payload for _, payload in tfrecord.read(path))
-    with _sound(path):
-        header = msgspec.json.decode(next(payloads, b""), type=PlanHeader)
-    return header, (_unpack(path, payload) for payload in payloads)
-
-
-def _unpack(path: Path, payload: bytes) -> Reference:
-    with _sound(path):
-        found = Stamp(*STAMP.unpack_from(payload))
-        return Reference(unpack_sample(payload[STAMP.size :]), found)
-
-
-@contextmanager
-def _sound(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (msgspec.MsgspecError, UnicodeDecodeError, struct.error, RecursionError) as error:
-        raise JobError(
-            f"{path}: the plan is damaged ({error}): run the same command again"
-        ) from error
+def _collect(
+    source: Source,
+    job: Job,
+    group_of: Callable[[str], str | None] | None,
+    on_sample: Callable[[int], None],
+    spool: Spool,
+) -> None:
+    with _looking(job) as look:
+        for sample in source.samples:
+            on_sample(1)
+            _receive(sample, job, look, group_of, spool, source.counts)
+    if spool.samples and source.counts[_UNGROUPED] == spool.samples:
+        raise FormatError("--group matches no image's name: every image would be its own group")
 
 
 def _receive(
@@ -186,7 +150,11 @@ def _receive(
     counts: Counter[str],
 ) -> None:
     if isinstance(sample, Rejected):
-        spool.reject(sample)
+        spool.reject(Rejected(*map(spelt, sample)))
+        return
+    if spelt(sample.key + sample.image.name) != sample.key + sample.image.name:
+        where = spelt(sample.image.uri or sample.image.name)
+        spool.reject(Rejected(spelt(sample.key), "name not UTF-8", f"{where}: rename that file"))
         return
     if job.mapping:
         sample = map_sample(sample, job.mapping)
@@ -204,6 +172,11 @@ def _receive(
             spool.join(group, sample.group)
         sample = replace(sample, group=group or sample.group)
     spool.add(sample, found)
+
+
+def spelt(text: str) -> str:
+    """The text with what UTF-8 cannot hold, of a file's name say, as backslashes and digits."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _nothing_to_crop(sample: Sample, job: Job, counts: Counter[str]) -> bool:

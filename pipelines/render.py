@@ -64,7 +64,7 @@ class _Frame:
         return geometry.shrink_for(self.affine)
 
 
-class _Plan(NamedTuple):
+class _Drawing(NamedTuple):
     """A picture to draw: its frame, and how this copy of it is changed."""
 
     frame: _Frame
@@ -172,22 +172,26 @@ def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
 def _pictures(
     upright: Upright, frames: list[_Frame], copies: range, job: Job, counts: Counter[str]
 ) -> Iterator[Sample]:
-    plans = [
-        _Plan(frame, copy, *_draw_copy(upright, frame, copy, job))
+    drawings = [
+        _Drawing(frame, copy, *_draw_copy(upright, frame, copy, job))
         for frame in frames
         for copy in copies
     ]
     decoded = {
         reduce: geometry.with_spare_channel(_decode(upright, reduce))
-        for reduce in sorted({frame.reduction for frame, *_ in plans})
+        for reduce in sorted({frame.reduction for frame, *_ in drawings})
     }
-    return (_picture(upright, decoded, plan, job, counts) for plan in plans)
+    return (_picture(upright, decoded, drawing, job, counts) for drawing in drawings)
 
 
 def _picture(
-    upright: Upright, decoded: dict[int, images.Pixels], plan: _Plan, job: Job, counts: Counter[str]
+    upright: Upright,
+    decoded: dict[int, images.Pixels],
+    drawing: _Drawing,
+    job: Job,
+    counts: Counter[str],
 ) -> Sample:
-    frame, copy, numbers, affine = plan
+    frame, copy, numbers, affine = drawing
     from_reduced = geometry.from_shrunk(affine, frame.reduction)
     picture = geometry.warp(decoded[frame.reduction], from_reduced, frame.width, frame.height)
     if copy:

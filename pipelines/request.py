@@ -84,6 +84,12 @@ def _hash_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def asked_for(request: Request, origin: SourceInfo) -> bytes:
+    """What the dataset is made of and how, in a form to compare; no path is in it."""
+    mapping = request.job.mapping.keypoints if request.job.mapping else ()
+    return msgspec.json.encode((origin, request.job.skeleton, mapping, options_of(request)))
+
+
 def options_of(request: Request) -> dict[str, Any]:
     """What the manifest says was asked for: only what had a bearing on the result."""
     job = msgspec.to_builtins(request.job)

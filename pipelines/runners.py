@@ -49,15 +49,15 @@ def usable_cores() -> int:
 def run(
     shards: Sequence[str],
     write: Callable[[str], Any],
-    plan: Execution,
+    execution: Execution,
     on_tick: Callable[[], None],
 ) -> None:
-    """Call ``write`` on every shard's name, once each, wherever ``plan`` says.
+    """Call ``write`` on every shard's name, once each, wherever ``execution`` says.
 
     Args:
         shards: names, in any order.
         write: a picklable function; what it returns is dropped.
-        plan: the runner and its workers.
+        execution: the runner and its workers.
         on_tick: called a few times a second meanwhile.
 
     Raises:
@@ -66,13 +66,13 @@ def run(
             ``write``'s own error comes through.
     """
     with _ticking(on_tick):
-        if plan.in_process:
+        if execution.in_process:
             for shard in shards:
                 write(shard)
         else:
             from kpdata.pipelines.beam_job import run_on_beam  # Beam takes a second to import
 
-            run_on_beam(shards, write, plan)
+            run_on_beam(shards, write, execution)
 
 
 @contextlib.contextmanager

@@ -9,74 +9,24 @@ import errno
 import fcntl
 import os
 import shutil
-import struct
-import time
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Self, TextIO
+from typing import ClassVar, TextIO
 
 from kpdata.errors import DatasetError, JobError
-from kpdata.manifest import MANIFEST
+from kpdata.manifest import MANIFEST, write_atomically
+from kpdata.pipelines.progress import Progress, add_notes
 from kpdata.stores import Place
 
-_COUNTS = struct.Struct("<QQ")
-_SECONDS_BETWEEN_NOTES = 0.2
-
-
-class Progress:
-    """A worker's side of the progress bar: keeps (samples, bytes) in a small file.
-
-    Args:
-        put: replaces the file's content.
-        seconds: between two notes, at least.
-    """
-
-    def __init__(self, put: Callable[[bytes], object], seconds: float = _SECONDS_BETWEEN_NOTES):
-        self._put, self._seconds = put, seconds
-        self._samples = self._bytes = 0
-        self._noted = 0.0
-
-    def advance(self, samples: int, bytes_so_far: int) -> None:
-        """Count ``samples`` more; the file is written a few times a second at most."""
-        self._samples += samples
-        self._bytes = bytes_so_far
-        if time.monotonic() - self._noted > self._seconds:
-            self._note()
-
-    def _note(self) -> None:
-        self._noted = time.monotonic()
-        self._put(_COUNTS.pack(self._samples, self._bytes))
-
-    def __enter__(self) -> Self:
-        self._note()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._note()
+_ASKED = "asked.json"
 
 
 def holds_text(path: Path) -> bool:
     """Whether a file is there, and not empty."""
     return path.is_file() and path.stat().st_size > 0
-
-
-def add_notes(notes: Iterable[bytes]) -> tuple[int, int]:
-    """Samples and bytes of several :class:`Progress` notes; one half written counts for nothing."""
-    samples = size = 0
-    for note in notes:
-        with contextlib.suppress(struct.error):
-            one = _COUNTS.unpack(note)
-            samples, size = samples + one[0], size + one[1]
-    return samples, size
 
 
 @dataclass(frozen=True)
@@ -118,6 +68,17 @@ class Workspace:
     def lock_path(self) -> Path:
         """The file whose lock the conversion at work holds."""
         return self.folder / "lock"
+
+    def asked(self) -> bytes | None:
+        """What :meth:`note_asked` noted of an unfinished conversion that has left shards here."""
+        if any(self.sizes()):
+            with contextlib.suppress(FileNotFoundError):
+                return (self.folder / _ASKED).read_bytes()
+        return None
+
+    def note_asked(self, what: bytes) -> None:
+        """Keep what was asked for, until the work is finished."""
+        write_atomically(self.folder / _ASKED, what)
 
     @property
     def log_path(self) -> Path:
@@ -222,6 +183,21 @@ class Workspace:
             self.folder.rmdir()
 
 
+@dataclass(frozen=True)
+class _Finished(Workspace):
+    """A dataset on a place that cannot be written: plans, to compare it with, go elsewhere."""
+
+    scratch: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the work is kept."""
+        return self.scratch
+
+    def sweep_temporary_files(self) -> None:
+        """Leave them: they cannot be removed."""
+
+
 @contextlib.contextmanager
 def open_workspace(out: Path) -> Iterator[Workspace]:
     """Claim ``out`` for one conversion, and keep others away while it runs.
@@ -236,6 +212,12 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
     workspace = Workspace(out)
     created = not out.exists()
     _check_claimable(workspace)
+    if workspace.sealed and not os.access(out, os.W_OK):
+        with tempfile.TemporaryDirectory(prefix="kpdata-") as scratch:
+            finished = _Finished(out, Path(scratch))
+            finished.start()
+            yield finished
+        return
     with _locked(workspace):
         try:
             workspace.start()

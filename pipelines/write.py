@@ -17,7 +17,7 @@ from kpdata.errors import DatasetError, ImageError, JobError, KpdataError, Schem
 from kpdata.manifest import Count, ShardInfo, file_blake3, software, write_atomically
 from kpdata.pipelines.fetch import Fetcher
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import Reference, read_plan
+from kpdata.pipelines.plan_file import Reference, read_plan
 from kpdata.pipelines.render import render
 from kpdata.pipelines.workspace import Workspace
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, Rejected, Sample

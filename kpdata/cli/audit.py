@@ -1,6 +1,11 @@
 """``kpdata audit``."""
 
+import contextlib
+import errno
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -48,7 +53,7 @@ def command(
     A leak is what lies in splits of two names, such as one dataset's train and another's test:
     identical pictures; crops of one source image; images of one group; and near duplicates, such as
     resized, re-encoded or brightened copies. Augmented copies are left out. Exits with 1 on a leak
-    of any kind.
+    of any kind, and with 2 where the audit could not be made.
 
     \b
     Examples:
@@ -58,18 +63,12 @@ def command(
     """
     if pictures and pictures.suffix.lower() != ".png":
         raise FormatError(f"--pictures {pictures} is a PNG: give a name that ends in .png")
+    _check_targets(out, pictures)
     with Meter(quiet or as_json) as meter:
         certificate = audit(shards, distance, same_names, _Progress(meter))
-    try:
-        for path in filter(None, (out, pictures)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if out:
-            write_certificate(out, certificate)
-        if pictures:
-            write_png(pictures, leak_sheet(certificate))
-    except OSError as error:
-        place = error.filename or out
-        raise DatasetError(f"{place}: cannot be written: {error.strerror}") from error
+    _write(certificate, out, pictures)
+    if pictures and not (certificate.leaks or quiet):
+        click.echo(f"no leak to draw: {pictures} was not written", err=True)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(certificate), indent=1).decode())
     elif not quiet:
@@ -77,6 +76,35 @@ def command(
     if certificate.leaks:
         click.echo(f"kpdata: {len(certificate.leaks):,} leaks across splits", err=True)
         sys.exit(1)
+
+
+def _check_targets(*targets: Path | None) -> None:
+    """Raise DatasetError for a file that could not be written, before hours of work for it."""
+    for path in filter(None, targets):
+        with _named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def _write(certificate: Certificate, out: Path | None, pictures: Path | None) -> None:
+    if out:
+        with _named(out):
+            write_certificate(out, certificate)
+    if pictures and certificate.leaks:
+        with _named(pictures):
+            write_png(pictures, leak_sheet(certificate))
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be written: {error.strerror}: choose another place"
+        ) from error
 
 
 class _Progress(Listener):

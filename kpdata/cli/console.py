@@ -3,10 +3,12 @@
 Names and paths are the user's: nothing here takes their square brackets or colons for markup.
 """
 
+import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
+import click
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
@@ -32,6 +34,15 @@ def screen(stderr: bool = False, quiet: bool = False) -> Console:
     return Console(
         stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True
     )
+
+
+@contextlib.contextmanager
+def going_on() -> Iterator[None]:
+    """Have an interrupted command say that it can be taken up again."""
+    try:
+        yield
+    except (KeyboardInterrupt, click.Abort):
+        raise click.Abort("Run the same command again to go on where it stopped.") from None
 
 
 class Meter:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kpdata.cli.console import Meter, screen, table
+from kpdata.cli.console import Meter, going_on, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import (
     BITS_APART,
@@ -170,7 +170,7 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
 
 
 def _to_shards(source: Source, out: Place, options: dict[str, Any]) -> None:
-    with Meter(options["quiet"] or options["as_json"]) as meter:
+    with going_on(), Meter(options["quiet"] or options["as_json"]) as meter:
         outcome = run_conversion(source, out, options, meter)
     if options["as_json"]:
         click.echo(json.dumps(as_dict(outcome), indent=1))

@@ -1,16 +1,19 @@
 """``kpdata demo``."""
 
+import json
 import shlex
 from pathlib import Path
 
 import click
 
+from kpdata.cli.console import going_on
 from kpdata.cli.main import COMMANDS, cli
 from kpdata.errors import KpdataError
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN, VAL
 
 _SPLIT = "test"
+_OWN = frozenset({"synth", "shards", "run", "contact-sheet.png"})
 
 
 @click.command("demo", short_help=COMMANDS["demo"])
@@ -32,13 +35,33 @@ def command(out: Path, count: int, no_train: bool) -> None:
       kpdata demo
       kpdata demo --no-train --count 50
     """
-    pictures = _make_shards(out, count)
-    if not no_train and _can_train():
-        _refuse_empty_splits(out / "shards")
-        pictures |= _train_and_score(out / "shards", out / "run")
+    _refuse_other_demo(out, count)
+    with going_on():
+        pictures = _make_shards(out, count)
+        if not no_train and _can_train():
+            _refuse_empty_splits(out / "shards")
+            pictures |= _train_and_score(out / "shards", out / "run")
     click.echo("\nLook at:")
     for path, what in pictures.items():
         click.echo(f"  {path}: {what}")
+
+
+def _refuse_other_demo(out: Path, count: int) -> None:
+    """Raise KpdataError where ``out`` holds something else than a demo of so many pictures."""
+    if out.exists() and not out.is_dir():
+        raise KpdataError(f"--out {out} is a file: name a new folder")
+    others = sorted({path.name for path in out.glob("*")} - _OWN) if out.exists() else []
+    if others:
+        raise KpdataError(f"--out {out} holds {others[0]!r}: choose a new or an empty folder")
+    annotations = out / "synth" / "annotations.json"
+    if not annotations.is_file():
+        return
+    there = len(json.loads(annotations.read_bytes())["images"])
+    if there != count:
+        raise KpdataError(
+            f"--out {out} holds a demo of {there:,} pictures: go on with --count {there}, or "
+            "choose another --out"
+        )
 
 
 def _make_shards(out: Path, count: int) -> dict[Path, str]:

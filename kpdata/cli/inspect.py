@@ -110,10 +110,19 @@ def _provenance(manifest: Manifest) -> list[tuple[str, str]]:
     if all(name in sizes for name in _SIZES):
         low, high, lowest, highest = (sizes[name] for name in _SIZES)
         rows.append(("picture sizes", f"{low}–{high} × {lowest}–{highest} px"))
-    rows += [(key, _plain(value)) for key, value in manifest.options.items()]
+    for key, value in manifest.options.items():
+        rows.append((key, _splits(value) if key == "splits" else _plain(value)))
     rows.append(("made with", ", ".join(f"{k} {v}" for k, v in manifest.software.items())))
     rows.append(("root hash", manifest.root_hash))
     return rows
+
+
+def _splits(splits: object) -> str:
+    """What was asked with --split: without shares, the source's own splits were kept."""
+    if not isinstance(splits, dict) or splits.get("shares"):
+        return _plain(splits)
+    val = splits.get("val_share")
+    return f"official, val_share {val}, seed {splits.get('seed')}" if val else "official"
 
 
 def _plain(value: object, level: int = 0) -> str:

@@ -1,6 +1,7 @@
 """``kpdata``: the group of commands, and where library errors become messages."""
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -35,6 +36,10 @@ Examples:
 """
 
 
+_CHECKS = frozenset({"audit", "verify"})
+"""Commands that exit with 1 for what they find, and so with 2 where they cannot look."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -66,24 +71,28 @@ def main() -> None:
     """The console script: a user's mistake ends in one message, never in a traceback."""
     from kpdata.errors import KpdataError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name or a dash that the terminal cannot show
+    trouble = 2 if set(sys.argv[1:2]) & _CHECKS else 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
     try:
         cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        _end("interrupted. Run the same command again to go on where it stopped.", 130)
+    except click.exceptions.Abort as error:
+        _end(f"interrupted. {error}".removesuffix(". "), 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except KpdataError as error:
-        _end(str(error), 1)
+        _end(str(error), trouble)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except UnicodeEncodeError as error:
-        _end(f"{error.object!r} is not UTF-8: rename that file", 1)
+        _end(f"{error.object!r} is not UTF-8: rename that file", trouble)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        _end(f"{error.strerror or error}{where}", 1)
+        _end(f"{error.strerror or error}{where}", trouble)
 
 
 def _end(message: str, status: int) -> None:

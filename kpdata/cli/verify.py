@@ -23,7 +23,8 @@ def command(shards: Place, quiet: bool, as_json: bool) -> None:
     """Check every byte of the dataset SHARDS, and that nothing leaks across splits.
 
     Every CRC and hash, every record parsed and its image hashed, all counts, the root hash; no
-    group, source image or picture in two splits. Exits with 1 on any fault.
+    group, source image or picture in two splits. Exits with 1 on any fault, and with 2 where
+    nothing could be checked, because there is no manifest, say.
 
     \b
     Example:

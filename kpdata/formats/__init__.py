@@ -27,6 +27,7 @@ class Format:
         convention: one line on its pixel origin and its visibility flag.
         has_splits: its samples are split already, and stay so unless the user says otherwise.
         writer: what writes it, as ``dotted.module:function``; empty where nothing does.
+        is_target: whether the conversion itself writes it, from a Request.
     """
 
     name: str
@@ -35,11 +36,12 @@ class Format:
     convention: str
     has_splits: bool = False
     writer: str = ""
+    is_target: bool = False
 
     @property
     def writable(self) -> bool:
         """Whether kpdata can write it."""
-        return bool(self.writer)
+        return self.is_target or bool(self.writer)
 
 
 FORMATS: dict[str, Format] = {
@@ -83,7 +85,7 @@ FORMATS: dict[str, Format] = {
             summary="a shard folder that kpdata wrote: TFRecord files and kpdata.json",
             convention="normalised x/W, y/H from the image's corner, v 0/1/2",
             has_splits=True,
-            writer="kpdata.pipelines.convert:convert",
+            is_target=True,
         ),
     )
 }
@@ -111,17 +113,17 @@ def read(name: str, annotations: Path, **options: Any) -> Source:
 
 
 def writer(name: str) -> Callable[..., Any]:
-    """What writes the format ``name``.
+    """What writes the annotation format ``name``.
 
-    An annotation format's is ``write(samples, skeleton, out, images_root=None, max_bad=0.0)`` and
-    returns a Counter of what was written. Shards are written by the conversion, from a Request.
+    It is ``write(samples, skeleton, out, images_root=None, max_bad=0.0)`` and returns a Counter of
+    what was written.
 
     Raises:
-        FormatError: an unknown format, or one that nothing writes.
+        FormatError: an unknown format, or one that has no such writer, as shards have not.
     """
-    if not _known(name).writable:
-        able = ", ".join(entry.name for entry in FORMATS.values() if entry.writable)
-        raise FormatError(f"{name} cannot be written: kpdata writes {able}")
+    if not _known(name).writer:
+        able = ", ".join(entry.name for entry in FORMATS.values() if entry.writer)
+        raise FormatError(f"{name} has no writer of annotations: {able} has")
     return _function(FORMATS[name].writer)
 
 

@@ -115,16 +115,34 @@ def test_several_datasets_are_audited_together(
     ("options", "says"),
     [
         (["--pictures", "leaks.jpg"], "--pictures leaks.jpg is a PNG"),
-        (["--out", "/dev/null/audit.json"], "/dev/null: cannot be written: "),
+        (["--out", "/dev/null/audit.json"], "/dev/null/audit.json: cannot be written: "),
+        (["--out", "{folder}"], "cannot be written: Is a directory: choose another place"),
+        (["--pictures", "/dev/null/leaks.png"], "/dev/null/leaks.png: cannot be written: "),
     ],
 )
 def test_a_place_that_cannot_be_written_is_named(
-    kpdata: Kpdata, tiny_shards: Path, options: list[str], says: str
+    kpdata: Kpdata,
+    tiny_shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    says: str,
 ) -> None:
-    result = kpdata("audit", tiny_shards, *options)
-    assert result.code == 1
+    monkeypatch.setattr("kpdata.cli.audit.audit", None)  # it is found out before the work
+    result = kpdata("audit", tiny_shards, *(word.format(folder=tmp_path) for word in options))
+    assert result.code == 2
     assert says in result.err
     assert "Traceback" not in result.err
+
+
+def test_no_picture_is_drawn_where_there_is_no_leak(
+    kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
+) -> None:
+    sheet = tmp_path / "leaks.png"
+    result = kpdata("audit", tiny_shards, "--pictures", sheet)
+    assert (result.code, result.err) == (0, f"no leak to draw: {sheet} was not written\n")
+    assert not sheet.exists()
+    assert kpdata("audit", tiny_shards, "--pictures", sheet, "--quiet").err == ""
 
 
 def test_a_damaged_shard_is_named(kpdata: Kpdata, tiny_shards: Path, tmp_path: Path) -> None:
@@ -132,7 +150,7 @@ def test_a_damaged_shard_is_named(kpdata: Kpdata, tiny_shards: Path, tmp_path: P
     path = next(folder.glob("test-*.tfrecord"))
     path.write_bytes(path.read_bytes()[:-1])
     result = kpdata("audit", folder)
-    assert result.code == 1
+    assert result.code == 2
     assert f"kpdata: {path}: record " in result.err
     assert "more than the file holds" in result.err
 

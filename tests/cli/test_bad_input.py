@@ -381,8 +381,8 @@ def test_a_path_that_leads_out_is_quarantined_by_name(
     _check_quarantine(kpdata, coco, tmp_path / "out", "1", "unsafe path", detail)
 
 
-def test_names_that_are_not_utf_8_end_in_a_message(
-    coco: Path, refuses: Refuses, tmp_path: Path
+def test_a_name_that_is_not_utf_8_costs_one_sample(
+    coco: Path, refuses: Refuses, kpdata: Kpdata, tmp_path: Path
 ) -> None:
     (tmp_path / "labels").mkdir()
     label = json.dumps([{"box": [1, 1, 5, 5], "keypoints": [[1, 2, 2]]}])
@@ -393,7 +393,15 @@ def test_names_that_are_not_utf_8_end_in_a_message(
         pytest.skip(f"this file system takes no such name: {error}")
     shutil.copy(coco.parent / "images/000001.jpg", tmp_path / "labels" / os.fsdecode(b"a\xff.jpg"))
     options = ("--images", tmp_path / "labels", "--skeleton", tmp_path / "bow.json")
-    refuses("convert", "json", tmp_path / "labels", *options, says=["kpdata: ", "UTF-8"])
+    says = ["no sample is usable (1 × name not UTF-8)", r"a\udcff.jpg: rename that file"]
+    refuses("convert", "json", tmp_path / "labels", *options, says=says)
+    (tmp_path / "labels/b.json").write_text(label)
+    shutil.copy(coco.parent / "images/000001.jpg", tmp_path / "labels/b.jpg")
+    arguments = ("convert", "json", tmp_path / "labels", *options, "--max-bad", 50)
+    result = kpdata(*arguments, "--out", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
+    assert result.json["quarantine"] == {"name not UTF-8": 1}
+    assert kpdata("verify", tmp_path / "out").code == 0
 
 
 @pytest.mark.parametrize("target", ["shards", "coco"])

@@ -1,5 +1,6 @@
 """The other commands, and what all of them have in common."""
 
+import importlib
 import json
 import os
 import shutil
@@ -89,6 +90,47 @@ def test_a_closed_pipe_ends_quietly(tiny_shards: Path) -> None:
     assert done.stderr == ""
 
 
+def test_a_screen_that_cannot_show_a_character_shows_another(tiny_shards: Path) -> None:
+    code = "from kpdata.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "inspect", tiny_shards],
+        capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"64?64 \xd7 48?48 px" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments", "says"),
+    [
+        ("kpdata.cli.synth.render_dataset", ["synth"], "kpdata: interrupted\n"),
+        ("kpdata.cli.convert.run_conversion", ["convert", "coco", "{coco}"],
+         "kpdata: interrupted. Run the same command again to go on where it stopped.\n"),
+        ("kpdata.cli.synth.render_dataset", ["demo"],
+         "kpdata: interrupted. Run the same command again to go on where it stopped.\n"),
+    ],
+    ids=["synth", "convert", "demo"],
+)  # fmt: skip
+def test_only_commands_that_can_go_on_say_so_when_interrupted(
+    kpdata: Kpdata,
+    tiny_coco: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    arguments: list[str],
+    says: str,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    importlib.import_module(place.rpartition(".")[0])
+    monkeypatch.setattr(place, interrupted)
+    words = [word.format(coco=tiny_coco / "annotations.json") for word in arguments]
+    result = kpdata(*words, "--out", tmp_path / "out")
+    assert result.code == 130
+    assert result.err.lstrip() == says
+
+
 # --- formats --------------------------------------------------------------------------------------
 
 
@@ -124,6 +166,19 @@ def test_inspect_shows_what_the_folder_holds(kpdata: Kpdata, tiny_shards: Path) 
     assert row[4] == f"{100 * nose[1] / (nose[1] + nose[2]):.2f}"
     for text in ("coco", "annotations.json sha256", "64–64 × 48–48 px", manifest.root_hash):
         assert text in result.out
+
+
+def test_inspect_tells_an_official_split_by_its_name(
+    kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
+) -> None:
+    for options, says in (
+        ((), "splits official"),
+        (("--val", 20), "splits official, val_share 0.2, seed 0"),
+    ):
+        out = tmp_path / str(len(options))
+        assert kpdata("convert", "shards", tiny_shards, "--out", out, *options).code == 0
+        lines = [" ".join(line.split()) for line in kpdata("inspect", out).out.splitlines()]
+        assert says in lines
 
 
 def test_inspect_prints_the_manifest_as_json(kpdata: Kpdata, tiny_shards: Path) -> None:
@@ -229,7 +284,7 @@ def test_a_folder_that_is_no_dataset_is_refused(
 ) -> None:
     for folder in (tmp_path, tmp_path / "nothing"):
         result = kpdata(command, folder)
-        assert result.code == 1
+        assert result.code == (2 if command == "verify" else 1)
         assert f"kpdata: {folder} is not a dataset: it has no kpdata.json" in result.err
         assert "Traceback" not in result.err
 
@@ -241,7 +296,7 @@ def test_a_manifest_that_is_none_is_refused(
 ) -> None:
     (tmp_path / "kpdata.json").write_bytes(content)
     result = kpdata(command, tmp_path)
-    assert result.code == 1
+    assert result.code == (2 if command == "verify" else 1)
     assert f"kpdata: {tmp_path / 'kpdata.json'}: not a manifest" in result.err
     assert "Traceback" not in result.err
 

@@ -64,6 +64,23 @@ def test_no_train_ends_with_the_shards(kpdata: Kpdata, tmp_path: Path) -> None:
     assert not (tmp_path / "demo/run").exists()
 
 
+def test_a_folder_of_another_demo_or_of_something_else_is_refused(
+    kpdata: Kpdata, tmp_path: Path
+) -> None:
+    out = tmp_path / "demo"
+    assert kpdata("demo", "--no-train", "--count", 10, "--out", out).code == 0
+    assert kpdata("demo", "--no-train", "--count", 10, "--out", out).code == 0
+    other = kpdata("demo", "--no-train", "--count", 11, "--out", out)
+    assert other.code == 1
+    assert "holds a demo of 10 pictures: go on with --count 10, or choose another" in other.err
+    (out / "thesis.txt").touch()
+    foreign = kpdata("demo", "--no-train", "--count", 10, "--out", out)
+    assert (foreign.code, foreign.out) == (1, "")
+    assert "holds 'thesis.txt': choose a new or an empty folder" in foreign.err
+    file = kpdata("demo", "--no-train", "--count", 10, "--out", out / "thesis.txt")
+    assert "thesis.txt is a file: name a new folder" in file.err
+
+
 def test_the_fewest_pictures_that_the_demo_takes_fill_every_split(
     kpdata: Kpdata, tmp_path: Path
 ) -> None:

@@ -346,7 +346,7 @@ def evaluations() -> tuple[bytes, ...]:
 def plans() -> tuple[bytes, ...]:
     """Plan files of the write step."""
     from kpdata.pipelines.job import Job
-    from kpdata.pipelines.plan import PlanHeader
+    from kpdata.pipelines.plan_file import PlanHeader
     from kpdata.schema import pack
 
     header = msgspec.json.encode(PlanHeader(Job(SKELETON), {"kpdata": "0"}), order="sorted")

@@ -285,7 +285,7 @@ def _run(part: str, path: Path) -> None:
 
 
 def _plan(path: Path) -> None:
-    from kpdata.pipelines.plan import read_plan
+    from kpdata.pipelines.plan_file import read_plan
 
     _, samples = read_plan(path)
     for _ in samples:

@@ -1,10 +1,19 @@
 """Reading needs neither TensorFlow nor Beam: shown in processes of their own."""
 
+import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+import kpdata
+from kpdata import formats
+from kpdata.pipelines.convert import Watcher, convert
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.request import Request
+from kpdata.splits import parse_splits
 
 HEAVY = ("tensorflow", "apache_beam", "keras", "jax", "torch", "tensorflow_datasets")
 
@@ -96,3 +105,23 @@ def test_importing_every_ground_floor_module_loads_nothing_heavy():
         """
     ).splitlines()
     assert {"kpdata.records", "kpdata.formats.coco", "kpdata.synth.scene"} <= set(output)
+
+
+def test_the_readmes_loop_reads_pictures_of_nobody_too(make_coco, tmp_path, monkeypatch):
+    annotations = make_coco(tmp_path)
+    content = json.loads(annotations.read_text())
+    content["annotations"] = content["annotations"][5:]
+    annotations.write_text(json.dumps(content))
+    source = formats.read("coco", annotations)
+    request = Request(
+        "coco", Job(source.skeleton, images_root=str(source.images_root)), parse_splits("100")
+    )
+    convert(source, request, tmp_path / "shards", Watcher())
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    snippets = [part.partition("```")[0] for part in readme.split("```python\n")[1:]]
+    (snippet,) = [snippet for snippet in snippets if "kpdata.open" in snippet]
+    seen = {}
+    exec(snippet, seen)
+    assert seen["keypoints"].shape == (17, 3)
+    assert any(not sample.instances for sample in kpdata.open("shards")["train"])

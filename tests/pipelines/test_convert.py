@@ -429,10 +429,42 @@ def test_only_what_is_missing_is_written_again(
     assert contents(unfinished) == contents(tmp_path / "w")
 
 
+@pytest.mark.parametrize("change", ["option", "annotations"])
+def test_the_unfinished_work_of_another_command_is_not_thrown_away(
+    unfinished: Path, coco: Path, convert_to: Convert, tmp_path: Path, change: str
+) -> None:
+    before = inodes(unfinished)
+    elsewhere = Path(shutil.copytree(coco.parent, tmp_path / "elsewhere"))
+    options = HEAVY | ({"jpeg_quality": 60} if change == "option" else {})
+    if change == "annotations":
+        (elsewhere / coco.name).write_text(coco.read_text() + "\n")
+    says = r"unfinished conversion of other annotations or options: run that command again"
+    with pytest.raises(DatasetError, match=says):
+        convert_to(unfinished, elsewhere / coco.name, **options)
+    assert inodes(unfinished) == before
+    (elsewhere / coco.name).write_bytes(coco.read_bytes())
+    assert convert_to(unfinished, elsewhere / coco.name, **HEAVY).manifest
+    assert not (unfinished / ".kpdata").exists()
+
+
+def test_what_left_no_shard_bars_nobody(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        convert_to(tmp_path / "out", coco, watcher=StopBeforeWriting())
+    (tmp_path / "out/.kpdata").mkdir(parents=True)
+    (tmp_path / "out/.kpdata/asked.json").write_text("something else")
+    assert convert_to(tmp_path / "out", coco, seed=1).written_samples == 40
+
+
+def forget_what_was_asked(unfinished: Path) -> None:
+    """As when a worker of that conversion outlives its folder's removal."""
+    (unfinished / ".kpdata/asked.json").unlink()
+
+
 def test_a_changed_option_reuses_no_shard_of_an_unfinished_folder(
     unfinished: Path, coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
     options = HEAVY | {"jpeg_quality": 60}
+    forget_what_was_asked(unfinished)
     outcome = convert_to(unfinished, coco, **options)
     assert outcome.written_samples == 40
     convert_to(tmp_path / "clean", coco, **options)
@@ -443,6 +475,7 @@ def test_shards_of_an_abandoned_layout_are_swept(
     unfinished: Path, coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
     options = HEAVY | {"shards": 3}
+    forget_what_was_asked(unfinished)
     convert_to(unfinished, coco, **options)
     convert_to(tmp_path / "clean", coco, **options)
     assert contents(unfinished) == contents(tmp_path / "clean")
@@ -570,6 +603,7 @@ def test_a_report_does_not_outlive_the_shard_that_it_speaks_of(
         annotation["area"] += 1
     other = tmp_path / "other.json"
     other.write_text(json.dumps(content))
+    forget_what_was_asked(unfinished)
     sizes = {path.name: path.stat().st_size for path in unfinished.glob("*.tfrecord")}
     kept = inodes(unfinished)
     with monkeypatch.context() as patched:
@@ -579,6 +613,7 @@ def test_a_report_does_not_outlive_the_shard_that_it_speaks_of(
     replaced = {name for name, inode in inodes(unfinished).items() if inode != kept[name]}
     assert len(replaced) == 1
     assert sizes == {path.name: path.stat().st_size for path in unfinished.glob("*.tfrecord")}
+    forget_what_was_asked(unfinished)
     outcome = convert_to(unfinished, coco, **HEAVY)
     convert_to(tmp_path / "clean", coco, **HEAVY)
     assert outcome.written_samples > 0
@@ -596,6 +631,26 @@ def test_a_finished_folder_is_left_as_it_is(
     assert again.written_samples == 0
     assert again.manifest == first.manifest
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_a_finished_dataset_is_known_where_nothing_can_be_written(
+    coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = convert_to(tmp_path / "out", coco, shards=3)
+    real = Path.mkdir
+
+    def mkdir(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.is_relative_to(tmp_path / "out"):
+            raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("/out"))
+    again = convert_to(tmp_path / "out", coco, shards=3)
+    assert again.unchanged
+    assert again.manifest == first.manifest
+    with pytest.raises(DatasetError, match="already holds another dataset"):
+        convert_to(tmp_path / "out", coco, shards=4)
 
 
 # --- what decides a split, whatever format a dataset travels through ------------------------------

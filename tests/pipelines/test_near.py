@@ -16,7 +16,8 @@ from kpdata.formats.source import Source
 from kpdata.pipelines.convert import Outcome, Watcher
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.near import join_near_duplicates
-from kpdata.pipelines.plan import Plan, make_plan, read_plan
+from kpdata.pipelines.plan import Plan, make_plan
+from kpdata.pipelines.plan_file import read_plan
 from kpdata.pipelines.sharding import Sharding
 from kpdata.schema import ImageRef, Instance, Sample
 from kpdata.skeletons import Skeleton

@@ -33,7 +33,7 @@ from kpdata.manifest import read_manifest
 from kpdata.pipelines import convert as conversion
 from kpdata.pipelines import lease
 from kpdata.pipelines.outbox import Outbox
-from kpdata.pipelines.workspace import Progress
+from kpdata.pipelines.progress import Progress
 from kpdata.stores import Store, Url, store_of
 from kpdata.verify import verify
 
@@ -370,6 +370,9 @@ def test_a_killed_driver_leaves_what_the_next_run_can_finish(
     assert any("/.kpdata/claims/" in key for key in left)
     kept = _versions(client, bucket / "out", "reports/")
     assert kept
+    with pytest.raises(DatasetError, match="holds the unfinished conversion of other annotations"):
+        convert(source, images, bucket / "out", "--crop", 64)
+    assert _versions(client, bucket / "out", "reports/") == kept
     done = run(*command, bucket / "out", *options)
     assert done["written_samples"] < 30
     assert done["root_hash"] == run(*command, tmp_path / "out", *options)["root_hash"]
@@ -686,7 +689,7 @@ def test_missing_credentials_and_a_missing_extra_are_said_in_one_line(
             [sys.executable, "-c", f"{before}{code}", "verify", "s3://bucket/shards"],
             env={**home, **env}, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert says in done.stderr
         assert len(done.stderr.splitlines()) == 1
 

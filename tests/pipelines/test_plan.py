@@ -18,7 +18,8 @@ from kpdata.image_files import stamp
 from kpdata.manifest import software
 from kpdata.mapping import map_by_name
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import REJECTED, Plan, PlanHeader, make_plan, read_plan
+from kpdata.pipelines.plan import REJECTED, Plan, make_plan
+from kpdata.pipelines.plan_file import PlanHeader, read_plan
 from kpdata.pipelines.sharding import Sharding
 from kpdata.pipelines.spool import Spool
 from kpdata.schema import ImageRef, Instance, Rejected, Sample
