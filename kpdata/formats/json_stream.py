@@ -264,10 +264,23 @@ def decode(
             pass
         return _convert(_parse(raw), kind, mend)
     except msgspec.ValidationError as error:
-        problem, _, inner = str(error).partition(" - at `$")
-        raise FormatError(f"{path}: {place}{inner.rstrip('`')}: {problem}") from error
+        raise _misfit(path, place, error) from error
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: {place}: not valid JSON: {error}") from error
+
+
+def decode_tidied(path: Path, raw: bytes, kind: Any, tidy: Callable[[Any], Any]) -> Any:
+    """Decode a whole file as ``kind``, having tidied what it holds; see decode."""
+    value = tidy(decode(path, "$", raw, Any))
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(path, "$", error) from error
+
+
+def _misfit(path: Path, place: str, error: msgspec.ValidationError) -> FormatError:
+    problem, _, inner = str(error).partition(" - at `$")
+    return FormatError(f"{path}: {place}{inner.rstrip('`')}: {problem}")
 
 
 def _parse(raw: bytes) -> Any:
