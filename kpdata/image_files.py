@@ -43,6 +43,23 @@ def refuse_unsafe(root: str, name: str) -> None:
         raise ImageError("unsafe path", f"{name!r} leads out of the images folder {root}")
 
 
+def local_name(root: str, name: str) -> str:
+    """An annotation's name of an image as one below ``root``, which may still be unsafe.
+
+    An absolute path that lies in ``root`` becomes relative. Windows' ``\\`` becomes ``/`` where
+    only that names a file.
+    """
+    if os.path.isabs(name):
+        for top in (os.path.abspath(root), _real_folder(root)):
+            if name.startswith(f"{top}/"):
+                return name.removeprefix(f"{top}/")
+    slashed = name.replace("\\", "/")
+    if slashed == name or "\0" in name or ".." in slashed.split("/") or os.path.isabs(slashed):
+        return name
+    here = os.path.lexists(os.path.join(root, name))
+    return slashed if not here and os.path.lexists(os.path.join(root, slashed)) else name
+
+
 @lru_cache(maxsize=4096)
 def _real_folder(path: str) -> str:
     return os.path.realpath(path)

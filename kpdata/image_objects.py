@@ -1,13 +1,18 @@
 """Images on a store, under the same conditions as :mod:`kpdata.image_files` has for files."""
 
 import posixpath
-import sqlite3
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from kpdata.errors import ImageError
 from kpdata.image_files import MAX_BYTES, Stamp, check_size, refuse_unsafe
+from kpdata.scratch import scratch_database
 from kpdata.stores import MissingObject, Object, ObjectTooLarge, Url, store_of
+
+_TABLES = """
+    CREATE TABLE objects (name BLOB PRIMARY KEY, size INTEGER, version INTEGER) WITHOUT ROWID;
+"""
 
 
 def safe_url(root: str, name: str) -> str:
@@ -78,16 +83,15 @@ class Listing:
 
     def __init__(self, root: str):
         self._root = Url(root)
-        self._db = sqlite3.connect("", isolation_level=None)  # a file without a name
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._db.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
-            "CREATE TABLE objects (name BLOB PRIMARY KEY, size INTEGER, version INTEGER)"
-            " WITHOUT ROWID; BEGIN"
-        )
-        rows = ((_bytes(o.name), o.size, o.version) for o in store_of(self._root).list(self._root))
-        self._db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", rows)
+        with ExitStack() as stack:
+            self._db = stack.enter_context(scratch_database(_TABLES))
+            found = store_of(self._root).list(self._root)
+            rows = ((_bytes(one.name), one.size, one.version) for one in found)
+            self._db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", rows)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -96,7 +100,7 @@ class Listing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._db.close()
+        self._stack.__exit__(kind, error, trace)
 
     def stamp(self, url: str, max_bytes: int = MAX_BYTES) -> Stamp:
         """What :func:`stamp` says, without asking the store."""

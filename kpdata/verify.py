@@ -23,6 +23,7 @@ from kpdata.manifest import (
 from kpdata.mirror import Mirror
 from kpdata.quarantine import digest
 from kpdata.schema import MAX_SIDE, Sample
+from kpdata.scratch import scratch_database
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN, stable_hash
 from kpdata.stores import Place, place, speaking_of
@@ -50,6 +51,7 @@ def verify(
 
     Raises:
         DatasetError: there is no readable manifest.
+        JobError: there is no room for a temporary database.
     """
     where = place(folder)
     if isinstance(where, Path):
@@ -62,8 +64,12 @@ def verify(
 
 
 def _faults(dataset: Dataset, on_bytes: Callable[[int], None]) -> list[str]:
-    faults = list(_folder_faults(dataset))
-    leaks = _Leaks()
+    with scratch_database(_Leaks.TABLES) as db:
+        return [*_folder_faults(dataset), *_record_faults(dataset, on_bytes, _Leaks(db))]
+
+
+def _record_faults(dataset: Dataset, on_bytes: Callable[[int], None], leaks: "_Leaks") -> list[str]:
+    faults: list[str] = []
     for split, info in dataset.manifest.splits.items():
         tally = _Tally(len(dataset.skeleton))
         for shard in info.shards:
@@ -172,10 +178,10 @@ class _Tally:
 class _Leaks:
     """Remembers on disk, in 64 bits each, which split a group, source image or picture was in."""
 
-    def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)  # a file without a name
-        self._db.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY, split TEXT)")
-        self._db.execute("BEGIN")
+    TABLES = "CREATE TABLE seen (hash INTEGER PRIMARY KEY, split TEXT)"
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
         self._found: list[str] = []
         self._more = 0
 

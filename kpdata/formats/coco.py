@@ -5,24 +5,32 @@ images, whatever order the file has them in. What is wrong with the file's struc
 reader; what is wrong with one annotation's values costs one image.
 """
 
-import sqlite3
+import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.errors import FormatError, JobError, located
-from kpdata.formats.coco_index import Category, Index, Row
+from kpdata.errors import ImageError
+from kpdata.formats import coco_index
+from kpdata.formats.coco_categories import choose, skeleton_of
+from kpdata.formats.coco_index import Index, Row
 from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref, require_file
+from kpdata.image_files import local_name, safe_path
 from kpdata.schema import FloatArray, Instance, Rejected, Sample
-from kpdata.skeletons import BUILT_IN, Skeleton
+from kpdata.scratch import scratch_database
 from kpdata.stores import Place
 
 OTHER_CATEGORIES = "annotations of other categories"
+RENAMED = "absolute image names, or with \\, read as relative to the images folder"
+
+_TRIED = 20
+"""Images that are looked for, to find their folder."""
 
 
 def read(annotations: Path, images: Place | None = None, category: str | None = None) -> Source:
@@ -31,35 +39,124 @@ def read(annotations: Path, images: Place | None = None, category: str | None = 
     Args:
         annotations: the JSON file.
         images: the images' folder; by default one called like the last part of the file's name
-            (``train2017``), or ``images``, beside the file or its parent.
-        category: the category's name, where several have keypoints.
+            (``train2017``), or ``images``, beside the file or its parent, or the file's own: the
+            first in which one of the first images lies.
+        category: the category's name, where several have keypoints, and not the same.
 
     Raises:
         FormatError: the file's structure is at fault; the message names file and JSON path.
         JobError: there is no room for the temporary database.
     """
     require_file(annotations)
-    root = find_images(annotations, images, _image_folders(annotations))
-    try:
-        index = Index(annotations)
-    except sqlite3.Error as error:
-        raise JobError(
-            f"{annotations}: cannot be indexed: {error}; point TMPDIR to a folder with as much "
-            "room as the file takes"
-        ) from error
-    place, chosen = _choose(annotations, index.categories, category)
-    counts: Counter[str] = Counter()
-    if others := index.annotations.total() - index.annotations[chosen.id]:
-        counts[OTHER_CATEGORIES] = others
-    skeleton = _skeleton(f"{annotations}: $.categories[{place}]", chosen)
-    return Source(
-        skeleton=skeleton,
-        samples=_samples(annotations, root, index, chosen, len(skeleton), counts),
-        images_root=root,
-        annotation_files=(annotations,),
-        counts=counts,
-        has_boxes=index.with_box[chosen.id] > 0,
-    )
+    if images is not None:
+        images = find_images(annotations, images, ())
+    with ExitStack() as stack:
+        index = Index(annotations, stack.enter_context(scratch_database(coco_index.TABLES)))
+        root = images or _find_images(annotations, index.first_names(_TRIED))
+        chosen = choose(annotations, index.categories, category)
+        ids = [entry.id for entry in chosen.values()]
+        index.choose(ids)
+        counts = index.counts
+        skeleton = skeleton_of(annotations, chosen, counts)
+        counts[OTHER_CATEGORIES] = index.annotations.total() - sum(
+            index.annotations[id_] for id_ in ids
+        )
+        reader = _Reader(
+            annotations, root, index, {c.id: c.name for c in chosen.values()}, len(skeleton), counts
+        )
+        for empty in [name for name, count in counts.items() if not count]:
+            del counts[empty]
+        return Source(
+            skeleton=skeleton,
+            samples=reader.samples(stack.pop_all()),
+            images_root=root,
+            annotation_files=(annotations,),
+            counts=counts,
+            has_boxes=any(index.with_box[id_] for id_ in ids),
+        )
+
+
+def _find_images(annotations: Path, names: list[str]) -> Path:
+    candidates = _image_folders(annotations)
+    for folder in (*candidates, annotations.parent):
+        if any(_lies_in(folder, name) for name in names):
+            return folder
+    found = find_images(annotations, None, candidates)
+    assert isinstance(found, Path)
+    return found
+
+
+def _lies_in(folder: Path, name: str) -> bool:
+    with suppress(ImageError, OSError):
+        return os.path.isfile(safe_path(str(folder), local_name(str(folder), name)))
+    return False
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Everything that turns the index's rows into samples."""
+
+    path: Path
+    root: Place
+    index: Index
+    categories: dict[int, str]
+    num_keypoints: int
+    counts: Counter[str]
+
+    def samples(self, stack: ExitStack) -> Iterator[Sample | Rejected]:
+        """All samples; ``stack`` holds the index's database."""
+        with stack:
+            for _, group in groupby(self._instances(), key=lambda found: found[0].image):
+                rows, found = zip(*group, strict=True)
+                faults = [one for one in found if isinstance(one, str)]
+                if faults:
+                    reason, _, detail = faults[0].partition(": ")
+                    yield Rejected(str(rows[0].image_id), reason, detail)
+                else:
+                    yield self._sample(rows[0], tuple(one for one in found if one is not None))
+            for place, image_id in self.index.orphans():
+                yield Rejected(
+                    str(image_id),
+                    "annotation of an unknown image",
+                    f"{self.path}: $.annotations[{place}].image_id: no image has the id "
+                    f"{image_id!r}: add the image or remove the annotation",
+                )
+
+    def _sample(self, row: Row, instances: tuple[Instance, ...]) -> Sample:
+        name = local_name(str(self.root), row.file_name)
+        if name != row.file_name:
+            self.counts[RENAMED] += 1
+        image = image_ref(self.root, name, row.width, row.height)
+        return Sample(str(row.image_id), image, instances, group=row.group)
+
+    def _instances(self) -> Iterator[tuple[Row, Instance | str | None]]:
+        """Each row with its instance, or with what is wrong with it as "reason: detail"."""
+        for rows in self.index.rows():
+            keypoints, faults, zeroed = _keypoints(rows, self.num_keypoints)
+            if zeroed:
+                self.counts[ZEROED] += zeroed
+            boxes = _boxes(rows)
+            for number, row in enumerate(rows):
+                if row.place is None:
+                    yield row, None
+                elif row.fault:
+                    yield row, row.fault
+                elif number in faults:
+                    place = f"{self.path}: $.annotations[{row.place}].keypoints"
+                    yield row, faults[number].format(place)
+                else:
+                    yield row, self._instance(row, keypoints[number], boxes[number])
+
+    def _instance(self, row: Row, keypoints: FloatArray, box: FloatArray) -> Instance:
+        return Instance(
+            keypoints=keypoints,
+            bbox_xyxy=None if row.box is None else box,
+            area=row.area,
+            is_crowd=bool(row.is_crowd),
+            category=self.categories[row.category_id],
+            category_id=row.category_id,
+            id=row.id,
+        )
 
 
 def _image_folders(annotations: Path) -> list[Path]:
@@ -70,91 +167,6 @@ def _image_folders(annotations: Path) -> list[Path]:
 
 def _above(annotations: Path) -> Path:
     return annotations.absolute().parent.parent
-
-
-def _choose(path: Path, categories: list[Category], wanted: str | None) -> tuple[int, Category]:
-    """Position and value of the category to read."""
-    able = [(place, entry) for place, entry in enumerate(categories) if entry.keypoints]
-    names = ", ".join(repr(entry.name) for _, entry in able)
-    if not able:
-        raise FormatError(
-            f"{path}: no category has keypoints: give the person_keypoints file rather than the "
-            'instances one, or add "keypoints": ["nose", ...] to the category'
-        )
-    chosen = [(place, entry) for place, entry in able if wanted in (None, entry.name)]
-    if not chosen:
-        raise FormatError(f"{path}: no category {wanted!r} with keypoints; there is {names}")
-    if len(chosen) > 1:
-        raise FormatError(f"{path}: several categories have keypoints: pass --category: {names}")
-    return chosen[0]
-
-
-def _skeleton(place: str, category: Category) -> Skeleton:
-    names = category.keypoints
-    for number, edge in enumerate(category.skeleton or ()):
-        if not all(1 <= end <= len(names) for end in edge):
-            raise FormatError(
-                f"{place}.skeleton[{number}] is {list(edge)}: expected numbers from 1 to "
-                f"{len(names)}, the category's keypoints counted from 1"
-            )
-    for known in BUILT_IN.values():
-        if known.keypoints == names:
-            return known
-    edges = tuple((names[a - 1], names[b - 1]) for a, b in category.skeleton or ())
-    with located(place):
-        return Skeleton(name=category.name, keypoints=names, edges=edges)
-
-
-def _samples(
-    path: Path, root: Place, index: Index, category: Category, count: int, counts: Counter[str]
-) -> Iterator[Sample | Rejected]:
-    with closing(index):
-        instances = _instances(path, index, category, count, counts)
-        for _, group in groupby(instances, key=lambda found: found[0].image):
-            rows, found = zip(*group, strict=True)
-            image = rows[0]
-            faults = [one for one in found if isinstance(one, str)]
-            if faults:
-                reason, _, detail = faults[0].partition(": ")
-                yield Rejected(str(image.image_id), reason, detail)
-            else:
-                yield Sample(
-                    key=str(image.image_id),
-                    image=image_ref(root, image.file_name, image.width, image.height),
-                    instances=tuple(one for one in found if one is not None),
-                    group=image.group,
-                )
-
-
-def _instances(
-    path: Path, index: Index, category: Category, count: int, counts: Counter[str]
-) -> Iterator[tuple[Row, Instance | str | None]]:
-    """Each row with its instance, or with what is wrong with it as "reason: detail"."""
-    for rows in index.rows(category.id):
-        keypoints, faults, zeroed = _keypoints(rows, count)
-        if zeroed:
-            counts[ZEROED] += zeroed
-        boxes = _boxes(rows)
-        for number, row in enumerate(rows):
-            if row.place is None:
-                yield row, None
-            elif row.fault:
-                yield row, row.fault
-            elif number in faults:
-                yield row, faults[number].format(f"{path}: $.annotations[{row.place}].keypoints")
-            else:
-                yield (
-                    row,
-                    Instance(
-                        keypoints=keypoints[number],
-                        bbox_xyxy=None if row.box is None else boxes[number],
-                        area=row.area,
-                        is_crowd=bool(row.is_crowd),
-                        category=category.name,
-                        category_id=category.id,
-                        id=row.id,
-                    ),
-                )
 
 
 def _boxes(rows: list[Row]) -> FloatArray:
@@ -169,7 +181,8 @@ def _keypoints(rows: list[Row], count: int) -> tuple[FloatArray, dict[int, str],
     values, faults = _stack(rows, count)  # (N, K, 3) as in the file
     xy, visibility = values[..., :2], values[..., 2:]
     known = (visibility == 0) | (visibility == 1) | (visibility == 2)
-    usable = (np.abs(xy) <= LARGEST).all(axis=2) & known[..., 0]  # (N, K), False for NaN
+    placed = (np.abs(xy) <= LARGEST).all(axis=2)  # (N, K), False for NaN
+    usable = (placed & known[..., 0]) | (visibility[..., 0] == 0)
     for number in np.flatnonzero(~usable.all(axis=1)).tolist():
         faults[number] = _bad_keypoint(values[number], usable[number])
         values[number] = 0
@@ -183,7 +196,7 @@ def _stack(rows: list[Row], count: int) -> tuple[npt.NDArray[np.float64], dict[i
     values = np.zeros((len(rows), count, 3))
     whole, faults = [], {}
     for number, row in enumerate(rows):
-        if row.keypoints is None or (row.is_crowd and not row.keypoints):
+        if row.keypoints is None:
             continue
         if len(row.keypoints) == values[0].nbytes:
             whole.append(number)

@@ -24,6 +24,7 @@ from kpdata.schema import WHOLE_IMAGE, FloatArray, ImageRef, Instance, Rejected,
 from kpdata.skeletons import Skeleton
 
 _DECIMALS = 3
+_SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",)}
 _LARGEST_ID = 2**63 - 1
 
 
@@ -37,7 +38,8 @@ def write(
     """Write ``out/images/`` and one ``out/<split>.json`` per split.
 
     Samples without a split go to ``annotations.json``. COCO needs a box: an instance without one
-    gets the tight box of its labelled keypoints. Images are copied as they are. An image whose
+    gets the tight box of its labelled keypoints. Images are copied as they are; the suffix of a
+    JPEG's or PNG's name follows from its bytes. An image whose
     group is not its file name carries it as ``group``, a key that is kpdata's own. Refused samples,
     and those whose image cannot be used, are listed in ``out/quarantine.jsonl``.
 
@@ -68,12 +70,12 @@ def write(
                 refused.append(sample)
                 continue
             try:
-                data, width, height = _encoded(sample.image, images_root)
+                data, format_, width, height = _encoded(sample.image, images_root)
             except ImageError as error:
                 refused.append(Rejected(sample.key, error.reason, _located(sample.image, error)))
                 continue
             with _blaming(out):
-                writer.add(sample, data, width, height)
+                writer.add(sample, data, format_, width, height)
         reasons = Counter(item.reason for item in refused)
         total = counts["images"] + len(refused)
         check_bad(reasons, total, max_bad, (item.detail for item in refused))
@@ -124,8 +126,8 @@ def _located(image: ImageRef, error: ImageError) -> str:
     return str(error) if image.name in str(error) else f"{image.uri or image.name}: {error}"
 
 
-def _encoded(image: ImageRef, images_root: Path | None) -> tuple[bytes, int, int]:
-    """The image's bytes, checked, and the size that its annotations go by."""
+def _encoded(image: ImageRef, images_root: Path | None) -> tuple[bytes, str, int, int]:
+    """The image's bytes, checked, their format, and the size that its annotations go by."""
     data = image.data
     if data is None:
         safe = safe_path(str(images_root), image.name) if images_root else image.uri
@@ -138,8 +140,8 @@ def _encoded(image: ImageRef, images_root: Path | None) -> tuple[bytes, int, int
     header = probe(data)
     check_size(image, header, header.upright_size, (header.width, header.height))
     if image.width and image.height:
-        return data, image.width, image.height
-    return data, *header.upright_size
+        return data, header.format, image.width, image.height
+    return data, header.format, *header.upright_size
 
 
 class _Writer:
@@ -154,8 +156,8 @@ class _Writer:
         self._categories: dict[tuple[int, str], int] = {}
         (folder / "images").mkdir()
 
-    def add(self, sample: Sample, data: bytes, width: int, height: int) -> None:
-        name = self._free_name(sample)
+    def add(self, sample: Sample, data: bytes, format_: str, width: int, height: int) -> None:
+        name = self._free_name(sample, format_)
         (self._folder / "images" / name).write_bytes(data)
         id_ = self._image_ids.take(int(sample.key) if _is_number(sample.key) else None)
         image = {"id": id_, "file_name": name, "width": width, "height": height}
@@ -179,9 +181,9 @@ class _Writer:
             self._splits[name] = _Split(self._folder / f"{name}.json", self._stack)
         return self._splits[name]
 
-    def _free_name(self, sample: Sample) -> str:
-        """The image's name, with a number before its extension where it is taken."""
-        name = sample.image.name
+    def _free_name(self, sample: Sample, format_: str) -> str:
+        """The image's name with its format's suffix, and with a number where it is taken."""
+        name = sample.image.name.replace("\\", "/")
         if _leads_out(name):
             raise FormatError(
                 f"sample {sample.key}: the image name {name!r} leads out of the folder: "
@@ -189,6 +191,10 @@ class _Writer:
             )
         folder = self._folder / "images"
         wanted = PurePosixPath(name)
+        suffixes = _SUFFIXES.get(format_, ())
+        if suffixes and wanted.suffix.lower() not in suffixes:
+            self._counts["image names given the suffix of their format"] += 1
+            wanted = wanted.with_suffix(suffixes[0])
         (folder / wanted).parent.mkdir(parents=True, exist_ok=True)
         if not os.path.lexists(folder / wanted):
             return str(wanted)

@@ -3,12 +3,12 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from kpdata.errors import FormatError
 from kpdata.formats.json_styles import Unusable
+from kpdata.scratch import scratch_database
 from kpdata.stores import Place, Url, store_of
 
 ANNOTATION_SUFFIXES = frozenset({".json"})
@@ -16,8 +16,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 MAX_BYTES = 64 << 20
 """Larger annotation files are refused one by one."""
 
-_TABLES = """
-    PRAGMA journal_mode = OFF;
+TABLES = """
     CREATE TABLE annotations (name BLOB PRIMARY KEY, stem BLOB) WITHOUT ROWID;
     CREATE TABLE images (stem BLOB, name BLOB, PRIMARY KEY (stem, name)) WITHOUT ROWID;
 """
@@ -42,17 +41,23 @@ class Pair(NamedTuple):
 
 
 class Listing:
-    """All pairs of two folders; its memory does not grow with them."""
+    """All pairs of two folders; its memory does not grow with them.
 
-    def __init__(self, annotations: Path, images: Place):
-        """List both folders once. Symlinked folders are not entered.
+    Attributes:
+        hidden: files of the right suffix that are left out because a dot begins their name.
+    """
+
+    def __init__(self, db: sqlite3.Connection, annotations: Path, images: Place):
+        """List both folders once into ``db``, a scratch database with TABLES.
+
+        Symlinked folders are not entered.
 
         Raises:
             FormatError: a folder cannot be listed.
         """
-        self._db = _open_database()
-        _list(self._db, "annotations", annotations, ANNOTATION_SUFFIXES)
-        _list(self._db, "images", images, IMAGE_SUFFIXES)
+        self._db = db
+        self.hidden = _list(db, "annotations", annotations, ANNOTATION_SUFFIXES)
+        self.hidden += _list(db, "images", images, IMAGE_SUFFIXES)
 
     def pairs(self) -> Iterator[Pair]:
         """Every annotation file, in the order of names."""
@@ -66,10 +71,6 @@ class Listing:
         query = "SELECT count(*) FROM images WHERE stem NOT IN (SELECT stem FROM annotations)"
         return int(self._db.execute(query).fetchone()[0])
 
-    def close(self) -> None:
-        """Drop the database."""
-        self._db.close()
-
 
 def annotation_files(folder: Path) -> Iterator[Path]:
     """The annotation files below ``folder`` that a reader opens, in the order of relative paths.
@@ -79,7 +80,7 @@ def annotation_files(folder: Path) -> Iterator[Path]:
     Raises:
         FormatError: a folder cannot be listed.
     """
-    with closing(_open_database()) as db:
+    with scratch_database(TABLES) as db:
         _list(db, "annotations", folder, ANNOTATION_SUFFIXES)
         for (name,) in db.execute("SELECT name FROM annotations ORDER BY name"):
             path = folder / os.fsdecode(name)
@@ -110,20 +111,29 @@ def _real(path: Path) -> Path:
 
 def holds_images(folder: Path) -> bool:
     """Whether an image lies in the folder or below it."""
-    return any(True for _ in walk(folder, IMAGE_SUFFIXES))
+    return any(not is_hidden(name) for _, name in walk(folder, IMAGE_SUFFIXES))
 
 
-def _open_database() -> sqlite3.Connection:
-    db = sqlite3.connect("", check_same_thread=False)  # "" is a file that has no name
-    db.executescript(_TABLES)
-    return db
-
-
-def _list(db: sqlite3.Connection, table: str, folder: Place, suffixes: frozenset[str]) -> None:
+def _list(db: sqlite3.Connection, table: str, folder: Place, suffixes: frozenset[str]) -> int:
+    """Fill a table with the files of these suffixes; the number of hidden ones, left out."""
     found = _objects(folder, suffixes) if isinstance(folder, Url) else walk(folder, suffixes)
-    rows = (tuple(map(os.fsencode, names)) for names in found)
-    db.executemany(f"INSERT INTO {table} (stem, name) VALUES (?, ?)", rows)
-    db.commit()
+    hidden = 0
+
+    def rows() -> Iterator[tuple[bytes, ...]]:
+        nonlocal hidden
+        for names in found:
+            if is_hidden(names[1]):
+                hidden += 1
+            else:
+                yield tuple(map(os.fsencode, names))
+
+    db.executemany(f"INSERT INTO {table} (stem, name) VALUES (?, ?)", rows())
+    return hidden
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is the system's: macOS's ``._a.json`` beside ``a.json``, say."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _objects(folder: Url, suffixes: frozenset[str]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,8 @@ arrays' elements by one regular expression; each element is then decoded by a ty
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -209,16 +210,35 @@ def _nests_too_deep(data: bytes) -> bool:
     return False
 
 
-def decode_batch(path: Path, array: str, first: int, raw: list[bytes], kind: type[T]) -> list[T]:
-    """Decode a batch of elements; see decode."""
+def decode_batch(
+    path: Path,
+    array: str,
+    first: int,
+    raw: list[bytes],
+    kind: type[T],
+    mend: Callable[[int, dict[str, Any]], dict[str, Any]] | None = None,
+) -> list[T]:
+    """Decode a batch of elements; see decode. What does not fit ``kind`` is first mended.
+
+    ``mend`` takes the index of an element in the array, and the object that it is.
+    """
     try:
         joined = b"[" + b",".join(raw) + b"]"
         return msgspec.json.decode(joined, type=list[kind])  # type: ignore[valid-type]
     except (msgspec.DecodeError, UnicodeError):
-        return [decode(path, _place(array, first + i), one, kind) for i, one in enumerate(raw)]
+        return [
+            decode(path, _place(array, index), one, kind, mend and partial(mend, index))
+            for index, one in enumerate(raw, first)
+        ]
 
 
-def decode(path: Path, place: str, raw: bytes, kind: Any) -> Any:
+def decode(
+    path: Path,
+    place: str,
+    raw: bytes,
+    kind: Any,
+    mend: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Any:
     """Decode one JSON value as ``kind``, which a msgspec decoder understands.
 
     NaN and Infinity, which JSON does not have and Python's json writes, become floats: the caller
@@ -229,6 +249,7 @@ def decode(path: Path, place: str, raw: bytes, kind: Any) -> Any:
         place: the value's JSON path in the file, for messages.
         raw: the value.
         kind: the type to decode as.
+        mend: makes what it can of an object that does not fit ``kind``.
 
     Raises:
         FormatError: not JSON, or not of that type; the message holds file and JSON path.
@@ -237,13 +258,41 @@ def decode(path: Path, place: str, raw: bytes, kind: Any) -> Any:
         try:
             return msgspec.json.decode(raw, type=kind)
         except msgspec.ValidationError:
-            raise
+            if mend is None:
+                raise
         except (msgspec.DecodeError, UnicodeError):
-            value = json.loads(raw)
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
-            return msgspec.convert(value, kind)
+            pass
+        return _convert(_parse(raw), kind, mend)
     except msgspec.ValidationError as error:
-        problem, _, inner = str(error).partition(" - at `$")
-        raise FormatError(f"{path}: {place}{inner.rstrip('`')}: {problem}") from error
+        raise _misfit(path, place, error) from error
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: {place}: not valid JSON: {error}") from error
+
+
+def decode_tidied(path: Path, raw: bytes, kind: Any, tidy: Callable[[Any], Any]) -> Any:
+    """Decode a whole file as ``kind``, having tidied what it holds; see decode."""
+    value = tidy(decode(path, "$", raw, Any))
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(path, "$", error) from error
+
+
+def _misfit(path: Path, place: str, error: msgspec.ValidationError) -> FormatError:
+    problem, _, inner = str(error).partition(" - at `$")
+    return FormatError(f"{path}: {place}{inner.rstrip('`')}: {problem}")
+
+
+def _parse(raw: bytes) -> Any:
+    value = json.loads(raw)
+    json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    return value
+
+
+def _convert(value: Any, kind: Any, mend: Callable[[dict[str, Any]], dict[str, Any]] | None) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        if mend is None or not isinstance(value, dict):
+            raise
+        return msgspec.convert(mend(value), kind)

@@ -5,15 +5,17 @@
 - ``named``, one object: ``{"left_eye": [x, y] or [x, y, v] or null, ...}``
 
 Keypoints are taken as 0-based pixel indices, like COCO's: half a pixel is added. Boxes are
-continuous xyxy. A keypoint without v is visible (2); null is not labelled (0).
+continuous xyxy. A keypoint without v is visible (2), unless it is [0, 0] or has two negative
+numbers, which mean missing; that and null are not labelled (0).
 
 Labels are all names or all numbers. Names are numbered from 1 in their sorted order, so a class's
 number depends neither on the files' names nor on their order.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -23,15 +25,34 @@ import numpy as np
 
 from kpdata.errors import FormatError, located
 from kpdata.formats import json_stream
-from kpdata.formats.json_folder import IMAGE_SUFFIXES, Listing, Pair, check_file, holds_images
-from kpdata.formats.json_styles import STYLES, AnnotatedObject, Label, Unusable, recognise
+from kpdata.formats.json_folder import (
+    IMAGE_SUFFIXES,
+    TABLES,
+    Listing,
+    Pair,
+    check_file,
+    holds_images,
+)
+from kpdata.formats.json_styles import (
+    STYLES,
+    AnnotatedObject,
+    Label,
+    Point,
+    Points,
+    Unusable,
+    recognise,
+)
 from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref
-from kpdata.schema import Instance, Rejected, Sample
+from kpdata.schema import NOT_LABELLED, VISIBLE, Instance, Rejected, Sample
+from kpdata.scratch import scratch_database
 from kpdata.skeletons import BUILT_IN, Skeleton, get_skeleton
 from kpdata.stores import Place
 
 ABSENT = "named keypoints absent from their file, v = 0"
 UNANNOTATED = "images without an annotation file"
+HIDDEN = "hidden files, whose names begin with a dot, left out"
+NEGATIVE = "points [x, y] with both negative, taken for missing, v = 0"
+AT_ORIGIN = "points [0, 0], taken for missing, v = 0"
 
 
 def read(
@@ -57,16 +78,31 @@ def read(
     """
     if not annotations.is_dir():
         what = "is a file" if annotations.exists() else "no such folder"
-        raise FormatError(f"{annotations}: {what}: give the folder of the JSON files")
+        raise FormatError(
+            f"{annotations}: {what}: give the folder of the JSON files; "
+            "one COCO file is read by `kpdata convert coco`"
+        )
     if style is not None and style not in STYLES:
         raise FormatError(f"unknown style {style!r}: expected {', '.join(STYLES)}")
     beside = annotations.absolute().parent / "images"
     candidates = [annotations, beside] if holds_images(annotations) else [beside]
     root = find_images(annotations, images, candidates)
-    listing = Listing(annotations, root)
-    counts: Counter[str] = Counter()
-    if unannotated := listing.count_unannotated():
-        counts[UNANNOTATED] = unannotated
+    with ExitStack() as stack:
+        listing = Listing(stack.enter_context(scratch_database(TABLES)), annotations, root)
+        return _source(annotations, root, listing, skeleton, style, stack)
+
+
+def _source(
+    annotations: Path,
+    root: Place,
+    listing: Listing,
+    skeleton: Skeleton | str | None,
+    style: str | None,
+    stack: ExitStack,
+) -> Source:
+    counts: Counter[str] = +Counter(
+        {UNANNOTATED: listing.count_unannotated(), HIDDEN: listing.hidden}
+    )
     name, first = _first_sound(annotations, listing, style)
     if isinstance(skeleton, str):
         skeleton = get_skeleton(skeleton)
@@ -84,7 +120,7 @@ def read(
     )
     return Source(
         skeleton=skeleton,
-        samples=reader.samples(listing),
+        samples=reader.samples(listing, stack.pop_all()),
         images_root=root,
         annotation_files=(annotations,),
         counts=counts,
@@ -102,7 +138,7 @@ def _first_sound(
         try:
             value = _decode(path, annotations, Any)
             name = style or recognise(value)
-            objects = list(STYLES[name].objects(_decode(path, annotations, STYLES[name].kind)))
+            objects = list(_objects(path, annotations, name, Counter()))
         except Unusable as error:
             problem = problem or f"{path}: {error}"
             continue
@@ -129,13 +165,13 @@ def _derive_skeleton(annotations: Path, style: str, first: list[AnnotatedObject]
 
 
 def _survey(annotations: Path, listing: Listing, style: str) -> tuple[bool, set[Label | None]]:
-    """Whether any object has a box, and the labels of all; only style ``list`` has any."""
+    """Whether any object has a box, and the labels of all; style ``named`` has neither."""
     has_boxes = False
     labels: dict[Label | None, Path] = {}
     for path, found in _all_objects(annotations, listing, style):
         has_boxes |= found.box is not None
         labels.setdefault(found.label, path)
-        if style == "named" or (style == "torchvision" and has_boxes):
+        if style == "named":
             break
     kinds = {type(label): label for label in labels if label is not None}
     if len(kinds) > 1:
@@ -154,7 +190,7 @@ def _all_objects(
         path = annotations / pair.annotation
         objects: list[AnnotatedObject] = []
         with suppress(Unusable):  # the second reading says so
-            objects += STYLES[style].objects(_decode(path, annotations, STYLES[style].kind))
+            objects += _objects(path, annotations, style, Counter())
         for found in objects:
             yield path, found
 
@@ -172,10 +208,22 @@ def _classes(
     return {label: (name, order[name]) for label, name in names.items()}
 
 
-def _decode(path: Path, folder: Path, kind: Any) -> Any:
+def _objects(
+    path: Path, folder: Path, style: str, unread: Counter[str]
+) -> Iterator[AnnotatedObject]:
+    """The objects of a file; keys that the style does not read are counted by name."""
+    chosen = STYLES[style]
+    return chosen.objects(
+        _decode(path, folder, chosen.kind, lambda value: chosen.tidied(value, unread))
+    )
+
+
+def _decode(
+    path: Path, folder: Path, kind: Any, tidy: Callable[[Any], Any] = lambda value: value
+) -> Any:
     try:
         check_file(path, folder)
-        return json_stream.decode(path, "$", path.read_bytes(), kind)
+        return json_stream.decode_tidied(path, path.read_bytes(), kind, tidy)
     except OSError as error:
         raise Unusable("bad annotation", f"cannot read: {error.strerror}") from error
     except FormatError as error:
@@ -194,19 +242,16 @@ class _Reader:
     counts: Counter[str]
     classes: dict[Label | None, tuple[str, int]]
 
-    def samples(self, listing: Listing) -> Iterator[Sample | Rejected]:
-        with closing(listing):
+    def samples(self, listing: Listing, stack: ExitStack) -> Iterator[Sample | Rejected]:
+        """All samples; ``stack`` holds the listing's database."""
+        with stack:
             for pair in listing.pairs():
+                path = self.annotations / pair.annotation
                 try:
                     image = self._image(pair)
-                    value = _decode(
-                        self.annotations / pair.annotation,
-                        self.annotations,
-                        STYLES[self.style].kind,
-                    )
-                    instances = tuple(map(self._instance, STYLES[self.style].objects(value)))
+                    found = _objects(path, self.annotations, self.style, self.counts)
+                    instances = tuple(map(self._instance, found))
                 except Unusable as error:
-                    path = self.annotations / pair.annotation
                     key = pair.image if pair.candidates == 1 else pair.annotation
                     yield Rejected(key, error.reason, f"{path}: {error}")
                 else:
@@ -244,7 +289,7 @@ class _Reader:
             category_id=category_id,
         )
 
-    def _ordered(self, found: AnnotatedObject) -> dict[str, list[float] | None]:
+    def _ordered(self, found: AnnotatedObject) -> Points:
         """A named object's keypoints in the skeleton's order, None where it lacks one."""
         wanted = [f"$.{name}" for name in self.skeleton.keypoints]
         for path in found.keypoints.keys() - set(wanted):
@@ -259,23 +304,34 @@ class _Reader:
             self.counts[ABSENT] += absent
         return {path: found.keypoints.get(path) for path in wanted}
 
-    def _keypoint(self, path: str, point: list[float] | None) -> tuple[float, float, float]:
+    def _keypoint(self, path: str, point: Point) -> tuple[float, float, float]:
         if point is None:
             return 0, 0, 0
         if len(point) not in (2, 3):
             raise Unusable("bad keypoints", f"{path} is {point}: expected [x, y] or [x, y, v]")
-        x, y, visibility = point if len(point) == 3 else (*point, 2)
-        if not (abs(x) <= LARGEST and abs(y) <= LARGEST):
-            problem = f"{path} is {point}: expected finite numbers within {LARGEST:g} pixels"
-            raise Unusable("bad keypoints", problem)
+        numbers = [math.nan if value is None else value for value in point]
+        x, y, visibility = numbers if len(numbers) == 3 else (*numbers, self._seen(*numbers))
         if visibility not in (0, 1, 2):
             problem = f"{path}[2] is {visibility:g}: expected v of 0, 1 or 2"
             raise Unusable("bad keypoints", problem)
         if visibility == 0:
-            if x or y:
+            if len(point) == 3 and (x, y) != (0, 0):
                 self.counts[ZEROED] += 1
             return 0, 0, 0
+        if not (abs(x) <= LARGEST and abs(y) <= LARGEST):
+            problem = f"{path} is {point}: expected finite numbers within {LARGEST:g} pixels"
+            raise Unusable("bad keypoints", problem)
         return x + 0.5, y + 0.5, visibility
+
+    def _seen(self, x: float, y: float) -> int:
+        """The visibility of a point that does not say: 0 for what other tools call missing."""
+        if -LARGEST <= x < 0 and -LARGEST <= y < 0:
+            self.counts[NEGATIVE] += 1
+        elif x == y == 0:
+            self.counts[AT_ORIGIN] += 1
+        else:
+            return VISIBLE
+        return NOT_LABELLED
 
 
 def _box(path: str, box: list[float]) -> Any:

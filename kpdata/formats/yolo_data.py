@@ -11,7 +11,7 @@ import yaml
 
 from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, located
-from kpdata.formats.json_folder import IMAGE_SUFFIXES, check_file, walk
+from kpdata.formats.json_folder import IMAGE_SUFFIXES, check_file, is_hidden, walk
 from kpdata.formats.json_styles import Unusable
 from kpdata.skeletons import COCO17, MAX_KEYPOINTS, Skeleton
 from kpdata.splits import DEFAULT_NAMES
@@ -171,7 +171,7 @@ def _inside(root: Path, entry: str) -> str:
 
 def _in_folder(root: Path, inner: str) -> Iterator[str]:
     prefix = "" if inner == "." else f"{inner}/"
-    names = sorted(name for _, name in walk(root / inner, IMAGE_SUFFIXES))
+    names = sorted(name for _, name in walk(root / inner, IMAGE_SUFFIXES) if not is_hidden(name))
     return (prefix + name for name in names)
 
 

@@ -8,8 +8,10 @@ import warnings
 import numpy as np
 import pytest
 
-from kpdata.errors import FormatError, JobError, SchemaError
-from kpdata.formats import coco, coco_index, read
+from kpdata.errors import FormatError, ImageError, JobError, SchemaError
+from kpdata.formats import coco, coco_categories, coco_index, coco_mend, read
+from kpdata.formats.source import ZEROED
+from kpdata.image_files import safe_path
 from kpdata.schema import Rejected
 from kpdata.skeletons import COCO17, LSP14
 
@@ -172,7 +174,6 @@ def test_a_byte_order_mark_and_indented_text_are_read(save):
 
 VALUE_FAULTS = [
     ("keypoints", [1, 2, 2], "bad keypoints", r"keypoints holds 3 numbers: expected 12"),
-    ("keypoints", [], "bad keypoints", r"keypoints holds 0 numbers"),
     ("keypoints", [1] * 15, "bad keypoints", r"keypoints holds 15 numbers"),
     ("keypoints", [1, 1, 2] * 3 + [1, 1, 7], "bad keypoints", r"keypoints\[11\] is 7: .*0, 1 or 2"),
     ("keypoints", [1, 1, 1.5] * 4, "bad keypoints", r"keypoints\[2\] is 1.5: expected v"),
@@ -192,6 +193,12 @@ VALUE_FAULTS = [
     ("area", -1, "bad area", r"area is -1.0: expected 0 to 1e\+14 square pixels"),
     ("area", 1.1e14, "bad area", r"area is 110000000000000.0: expected 0 to 1e\+14"),
     ("area", float("nan"), "bad area", r"area is nan"),
+    ("area", "big{}", "bad area", r"area is 'big{}': expected a number"),
+    ("keypoints", [1, None, 2] * 4, "bad keypoints", r"keypoints\[1\] is nan"),
+    ("keypoints", [1, 2, 2, "x"], "bad keypoints", r"keypoints is \[1, 2, 2, 'x'\]: .* numbers"),
+    ("keypoints", "many", "bad keypoints", r"keypoints is 'many': expected a list of numbers"),
+    ("bbox", {"x": 1}, "bad box", r"bbox is {'x': 1}: expected a list of numbers"),
+    ("iscrowd", "perhaps", "bad iscrowd", r"iscrowd is 'perhaps': expected 0 or 1"),
 ]
 
 
@@ -221,33 +228,19 @@ STRUCTURAL_FAULTS = [
     ({k: v for k, v in document().items() if k != "images"}, "has no array 'images'"),
     (document(images=document()["images"] + document()["images"][1:2]),
      r"\$\.images\[3\]\.id: 2 is also the id of \$\.images\[1\]"),
-    (changed(2, "id", 11), r"\$\.annotations\[2\]\.id: 11 is also the id of \$\.annotations\[0\]"),
-    (changed(1, "image_id", 99), r"\$\.annotations\[1\]\.image_id: no image has the id 99"),
     (changed(1, "image_id", ...), r"\$\.annotations\[1\]: .*missing required field `image_id`"),
     (changed(1, "category_id", ...), r"\$\.annotations\[1\]: .*`category_id`"),
-    (changed(2, "id", ...), r"\$\.annotations\[2\]: .*missing required field `id`"),
     (document(images=[{"id": 1}]), r"\$\.images\[0\]: .*missing required field `file_name`"),
     (document(images=[{"file_name": "x"}]), r"\$\.images\[0\]: .*missing required field `id`"),
-    (changed(1, "keypoints", [1, 2, 2, "x"]), r"\$\.annotations\[1\]\.keypoints\[3\]: .*got `str`"),
-    (changed(1, "keypoints", [1, 2, None]), r"annotations\[1\]\.keypoints\[2\]: .*got `null`"),
-    (changed(1, "keypoints", "many"), r"\$\.annotations\[1\]\.keypoints: Expected `array"),
-    (changed(1, "id", "eleven"), r"\$\.annotations\[1\]\.id: Expected `int`, got `str`"),
-    (changed(1, "id", 2**70), r"\$\.annotations\[1\]\.id: "),
     (changed(1, "image_id", 2**63), r"\$\.annotations\[1\]\.image_id: .*9223372036854775807"),
     (changed(1, "category_id", -(2**63) - 1), r"\$\.annotations\[1\]\.category_id: "),
     (document(images=[{"id": 2**63, "file_name": "x"}]), r"\$\.images\[0\]\.id: "),
     (document(categories=[document()["categories"][0] | {"id": 2**63}]),
      r"\$\.categories\[0\]\.id: "),
-    (changed(1, "bbox", {"x": 1}), r"\$\.annotations\[1\]\.bbox: Expected `array"),
     (document(annotations=[3]), r"\$\.annotations\[0\]: Expected `object`, got `int`"),
     (document(annotations={}), r"\$\.annotations is not an array"),
-    (document(images=[{"id": 1, "file_name": "x", "width": 0}]), r"images\[0\]\.width: .* >= 1"),
     (document(images=[{"id": 1, "file_name": 5}]), r"images\[0\]\.file_name: Expected `str`"),
     (document(categories=document()["categories"] * 2), r"\$\.categories\[1\]\.id: 7 stands twice"),
-    (document(categories=[document()["categories"][0] | {"skeleton": [[1, 2], [0, 4]]}]),
-     r"\$\.categories\[0\]\.skeleton\[1\] is \[0, 4\]: expected numbers from 1 to 4"),
-    (document(categories=[document()["categories"][0] | {"skeleton": [[1, 5]]}]),
-     r"skeleton\[0\] is \[1, 5\]"),
     (json.dumps(document())[:-100], r"ends inside \$\.(annotations|categories)\[\d\], after \d+"),
     ("", "is empty"),
     ("not json", "starts with b'not json'"),
@@ -261,6 +254,142 @@ def test_a_fault_of_structure_stops_the_reader_naming_the_json_path(save, value,
     with pytest.raises(FormatError, match=message) as caught:
         coco.read(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def with_category(**changes):
+    return document(categories=[document()["categories"][0] | changes])
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "edges", "counts"),
+    [
+        ([[1, 2], [2, 9]], [("bow", "stern")], {coco_categories.FAULTY_EDGES: 1}),
+        ([[1, 2], [3, 3], ["bow", "stern"], [1.0, 2], [1], 7, [0, 4]], [("bow", "stern")],
+         {coco_categories.FAULTY_EDGES: 6}),
+        ([[0, 1], [2, 3]], [("bow", "stern"), ("left_rail", "right_rail")],
+         {coco_categories.FROM_ZERO: 2}),
+        ("bow-stern", [], {coco_categories.FAULTY_EDGES: 1}),
+    ],
+)  # fmt: skip
+def test_faulty_edges_are_left_out_or_read_from_zero_and_counted(save, skeleton, edges, counts):
+    source = coco.read(save(with_category(skeleton=skeleton)))
+    assert source.skeleton.edges == tuple(edges)
+    assert source.counts == counts
+
+
+REPAIRS = [
+    ("keypoints", [], {coco_mend.EMPTY: 1}),
+    ("bbox", [], {coco_mend.EMPTY: 1}),
+    ("iscrowd", None, {coco_mend.FLAGS: 1}),
+    ("iscrowd", 0.0, {coco_mend.FLAGS: 1}),
+    ("iscrowd", "0", {coco_mend.FLAGS: 1}),
+    ("iscrowd", "false", {coco_mend.FLAGS: 1}),
+    ("iscrowd", False, {}),
+    ("image_id", 1.0, {coco_mend.WHOLE: 1}),
+    ("image_id", "1", {}),
+    ("category_id", "7", {coco_mend.WHOLE: 1}),
+    ("id", ..., {coco_mend.NUMBERS: 1}),
+    ("id", "eleven", {coco_mend.NUMBERS: 1}),
+    ("id", 2**70, {coco_mend.NUMBERS: 1}),
+    ("id", 11, {coco_mend.NUMBERS: 1}),
+    ("keypoints", [None, None, 0, 1, float("nan"), 0] * 2,
+     {ZEROED: 4, coco_mend.NULLS: 4}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "counts"), REPAIRS)
+def test_what_can_be_mended_is_read_and_counted(save, key, value, counts):
+    source = coco.read(save(changed(1, key, value)))
+    one, _, _ = source.samples
+    second = one.instances[1]
+    assert source.counts == counts
+    assert len({instance.id for instance in one.instances}) == 2
+    assert (second.num_labelled, second.is_crowd, second.category_id) == (0, False, 7)
+    assert (second.bbox_xyxy is None) == (key == "bbox")
+
+
+def test_crowds_by_any_flag_are_crowds(save):
+    for value in ("1", "true", 1.0, True):
+        one, *_ = coco.read(save(changed(1, "iscrowd", value))).samples
+        assert one.instances[1].is_crowd
+
+
+def test_sizes_that_say_nothing_are_unknown_and_decimals_are_numbers(save):
+    images = [
+        {"id": 1.0, "file_name": "a.jpg", "width": 0, "height": 48.0},
+        {"id": "2", "file_name": "b.jpg", "width": None, "height": "24"},
+        {"id": "three", "file_name": "c.jpg", "width": "", "height": 12},
+    ]
+    made = changed(0, "image_id", "three") | {"images": images}
+    source = coco.read(save(made))
+    samples = list(source.samples)
+    assert [s.key for s in samples] == ["1", "2", "three"]
+    assert [(s.image.width, s.image.height) for s in samples] == [
+        (None, 48),
+        (None, 24),
+        (None, 12),
+    ]
+    assert [len(s.instances) for s in samples] == [1, 1, 1]
+    assert source.counts == {coco_mend.SIZES: 2, coco_mend.WHOLE: 3}
+
+
+def test_an_annotation_of_an_unknown_image_is_quarantined_alone(save):
+    path = save(changed(1, "image_id", 99))
+    *samples, orphan = coco.read(path).samples
+    assert [len(s.instances) for s in samples] == [1, 1, 0]
+    assert (orphan.key, orphan.reason) == ("99", "annotation of an unknown image")
+    assert orphan.detail.startswith(f"{path}: $.annotations[1].image_id: no image has the id 99: ")
+
+
+def test_new_numbers_of_annotations_are_free_ones(save):
+    made = document()
+    numbers = [5, 5, 2**63 - 1]
+    made["annotations"] = [
+        entry | {"id": id_} for entry, id_ in zip(made["annotations"], numbers, strict=True)
+    ]
+    one, two, _ = coco.read(save(made)).samples
+    assert [i.id for s in (one, two) for i in s.instances] == [5, 6, 2**63 - 1]
+
+
+def test_categories_with_the_same_keypoints_are_read_together(save):
+    boat = document()["categories"][0]
+    ship = boat | {"id": 8, "name": "ship", "skeleton": []}
+    other = {"id": 9, "name": "anchor", "keypoints": None}
+    made = changed(1, "category_id", 8) | {"categories": [ship, boat, other]}
+    source = coco.read(save(made))
+    one, *_ = source.samples
+    assert [(i.category, i.category_id) for i in one.instances] == [("boat", 7), ("ship", 8)]
+    assert source.skeleton.edges == (("bow", "stern"), ("left_rail", "right_rail"))
+    assert source.counts == {}
+    ships = coco.read(save(made), category="ship")
+    assert [len(s.instances) for s in ships.samples] == [1, 0, 0]
+    assert ships.counts == {"annotations of other categories": 2}
+
+
+@pytest.mark.parametrize("name", ["images/a.jpg", "a.jpg", "images\\a.jpg"])
+def test_images_are_found_by_their_names_beside_the_file(tmp_path, name):
+    path = tmp_path / "train" / "_annotations.coco.json"
+    place = path.parent / name.replace("\\", "/")
+    place.parent.mkdir(parents=True)
+    place.touch()
+    (tmp_path / "images").mkdir()
+    path.write_text(json.dumps(document(images=[{"id": 1, "file_name": name}], annotations=[])))
+    source = coco.read(path)
+    (found,) = source.samples
+    assert (source.images_root, found.image.uri) == (path.parent, str(place))
+    assert source.counts == ({coco.RENAMED: 1} if "\\" in name else {})
+
+
+def test_an_absolute_name_inside_the_images_folder_is_relative_and_counted(tmp_path, save):
+    names = [str(tmp_path / "images/sub/a.jpg"), "/etc/passwd", str(tmp_path / "images/../x.jpg")]
+    images = [{"id": n, "file_name": name} for n, name in enumerate(names)]
+    source = coco.read(save(document(images=images, annotations=[])))
+    found = [s.image.name for s in source.samples]
+    assert found == ["sub/a.jpg", "/etc/passwd", "../x.jpg"]
+    assert source.counts == {coco.RENAMED: 2}
+    for name in found[1:]:
+        with pytest.raises(ImageError, match="leads out of the images folder"):
+            safe_path(str(tmp_path / "images"), name)
 
 
 def test_a_keypoint_named_twice_is_located(save):
@@ -326,9 +455,9 @@ def test_missing_files_and_folders_are_told_apart(tmp_path):
 
 
 def test_no_room_for_the_index_says_what_to_do(save, monkeypatch):
-    monkeypatch.setattr(coco_index, "_TABLES", coco_index._TABLES + "PRAGMA max_page_count = 5;")
+    monkeypatch.setattr(coco_index, "TABLES", coco_index.TABLES + "PRAGMA max_page_count = 5;")
     images = [{"id": i, "file_name": "x" * 100} for i in range(1000)]
-    with pytest.raises(JobError, match="full; point TMPDIR to a folder"):
+    with pytest.raises(JobError, match="full: point TMPDIR to a folder"):
         coco.read(save(document(images=images, annotations=[])))
 
 

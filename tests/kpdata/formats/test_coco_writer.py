@@ -106,6 +106,15 @@ def test_a_group_that_is_not_the_file_name_is_written_and_read_back(tmp_path):
     assert [s.split_group for s in again] == [s.split_group for s in samples]
 
 
+def test_a_suffix_follows_from_the_bytes_and_names_stay_apart(tmp_path):
+    names = ["a.webp", "a.png", "b.PNG", "c", "d\\e.jpg"]
+    counts = coco_writer.write([sample(n, n) for n in names], SKELETON, tmp_path / "out")
+    written = load(tmp_path / "out" / "annotations.json")["images"]
+    assert [i["file_name"] for i in written] == ["a.png", "a-1.png", "b.PNG", "c.png", "d/e.png"]
+    assert [i.get("group") for i in written] == ["a.webp", "a.png", None, "c", "d\\e.jpg"]
+    assert counts["image names given the suffix of their format"] == 3
+
+
 def test_names_that_are_taken_get_a_number_and_subfolders_stay(tmp_path):
     def crop(number):
         return View(np.eye(2, 3, dtype=np.float32), 8, 6, instance=number)
@@ -128,7 +137,8 @@ def test_names_that_are_taken_get_a_number_and_subfolders_stay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../a.png", "/a.png", "a/../../b.png", "", ".", "a//b.png", "a\\b.png", "C:/a", "a\0b"]
+    "name",
+    ["../a.png", "/a.png", "a/../../b.png", "", ".", "a//b.png", "..\\b.png", "C:/a", "a\0b"],
 )
 def test_a_name_that_leads_out_is_refused_and_nothing_is_left(tmp_path, name):
     with pytest.raises(FormatError, match="leads out of the folder"):
@@ -198,7 +208,11 @@ def test_an_image_of_another_size_is_quarantined_and_a_turned_one_is_not(tmp_pat
     turned = [stated(8, 6, buffer.getvalue()), stated(6, 8, buffer.getvalue())]
     samples = [stated(8, 6), stated(6, 8), stated(16, 12), stated(9, 8, buffer.getvalue())]
     counts = coco_writer.write(turned + samples, SKELETON, tmp_path / "out", max_bad=50)
-    assert counts == {"images": 3, "quarantined: size mismatch": 3}
+    assert counts == {
+        "images": 3,
+        "quarantined: size mismatch": 3,
+        "image names given the suffix of their format": 1,
+    }
     lines = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").open()]
     assert [line["key"] for line in lines] == ["6x8.jpg", "16x12.jpg", "9x8.jpg"]
     assert lines[0]["detail"].startswith("6x8.jpg is 8 × 6 pixels, but its annotation says 6 × 8")

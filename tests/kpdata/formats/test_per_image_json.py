@@ -4,10 +4,12 @@ import warnings
 
 import pytest
 
-from kpdata.errors import FormatError, SchemaError
-from kpdata.formats import json_folder, read
+from kpdata.errors import FormatError, JobError, SchemaError
+from kpdata.formats import json_folder, per_image_json, read
 from kpdata.formats.json_folder import Listing, annotation_files
+from kpdata.formats.source import ZEROED
 from kpdata.schema import Rejected
+from kpdata.scratch import scratch_database
 from kpdata.skeletons import Skeleton
 
 FACE = Skeleton(name="face", keypoints=("left_eye", "right_eye", "nose"))
@@ -231,8 +233,7 @@ FAULTS = [
     ([LIST[0] | {"label": 2**63}], "bad annotation", "$[0].label: Expected `int` <= 9223372"),
     ([LIST[0] | {"label": -(2**63) - 1}], "bad annotation", "$[0].label: Expected `int` >= -9"),
     (keypoints(P, P, [1, 2, float("nan")]), "bad keypoints", "$[0].keypoints[2][2] is nan"),
-    (keypoints(P, P, [1, "2"]), "bad annotation", "$[0].keypoints[2][1]: Expected `float`"),
-    (keypoints(P, P, None), "bad annotation", "$[0].keypoints[2]: Expected `array`, got `null`"),
+    (keypoints(P, P, [1, "2"]), "bad annotation", "$[0].keypoints[2][1]: Expected `float | null`"),
     ([{"box": [0, 0, 1, 1]}], "bad annotation", "$[0]: Object missing required field `keypoints`"),
     ([LIST[0] | {"box": [3, 2, 1, 4]}], "bad box", "$[0].box is [3.0, 2.0, 1.0, 4.0]: it ends"),
     ([LIST[0] | {"box": [1, 4, 3, 2]}], "bad box", "$[0].box is [1.0, 4.0, 3.0, 2.0]: it ends"),
@@ -243,7 +244,9 @@ FAULTS = [
     ("[{", "bad annotation", "$: not valid JSON"),
     (b"\xff\xfe[\x00", "bad annotation", "$: not valid JSON"),
     (b'[{"label": "\xff"}]', "bad annotation", "$: not valid JSON"),
-    ("[" * 100_000, "bad annotation", "$[0]: Expected `object`, got `array`"),
+    ("[" * 100_000, "bad annotation", "$: not valid JSON: maximum recursion depth"),
+    (keypoints(P, P, [None, 2]), "bad keypoints", "$[0].keypoints[2] is [None, 2.0]: expected"),
+    (keypoints(P, P, [-1.1e7, -1]), "bad keypoints", "$[0].keypoints[2] is [-11000000.0, -1.0]"),
 ]
 
 
@@ -276,6 +279,99 @@ def test_a_fault_in_torchvision_style_is_located(folder, value, detail):
 def test_a_fault_in_named_style_is_located(folder):
     _, two = read_all(folder(one=NAMED, two=NAMED | {"nose": [1, 2, 9]}))
     assert "two.json: $.nose[2] is 9" in two.detail
+
+
+def test_points_that_mean_missing_are_zeroed_and_counted_apart(folder):
+    points = [[-1, -1], [0, 0], [-0.25, 5]]
+    source = read("json", folder(one=keypoints(*points)), skeleton=FACE)
+    found = next(source.samples).instances[0].keypoints.tolist()
+    assert found == [[0, 0, 0], [0, 0, 0], [0.25, 5.5, 2]]
+    assert source.counts == {per_image_json.NEGATIVE: 1, per_image_json.AT_ORIGIN: 1}
+    flagged = keypoints([-1, -1, 2], [0, 0, 1], [None, float("nan"), 0])
+    source = read("json", folder(one=flagged), skeleton=FACE)
+    assert next(source.samples).instances[0].visibility.tolist() == [2, 1, 0]
+    assert source.counts == {ZEROED: 1}
+
+
+@pytest.mark.parametrize("style", ["list", "torchvision", "named"])
+def test_null_is_a_point_that_is_not_labelled_in_every_style(folder, style):
+    points = [[1, 2], None, [3, 4, 1]]
+    value = {
+        "list": [{"keypoints": points}],
+        "torchvision": {"keypoints": [points]},
+        "named": dict(zip(FACE.keypoints, points, strict=True)),
+    }[style]
+    (sample,) = read_all(folder(one=value))
+    assert sample.instances[0].visibility.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("box", ["box", "bbox"])
+@pytest.mark.parametrize("label", ["label", "category", "labels"])
+def test_other_names_of_keys_are_read_in_list_style(folder, box, label):
+    item = {box: [1, 2, 3, 4], "keypoints": [P, P, P], label: "cat"}
+    source = read("json", folder(one=[item]), skeleton=FACE)
+    (cat,) = next(source.samples).instances
+    assert (cat.category, cat.bbox_xyxy.tolist()) == ("cat", [1, 2, 3, 4])
+    assert source.counts == {}
+
+
+def test_torchvision_style_has_boxes_or_bboxes_and_labels(folder):
+    value = {"boxes": TORCHVISION["bboxes"], "labels": [3, 5], **TORCHVISION}
+    del value["bboxes"]
+    source = read("json", folder(one=value), skeleton=FACE)
+    (sample,) = source.samples
+    assert [i.category_id for i in sample.instances] == [3, 5]
+    assert sample.instances[1].bbox_xyxy.tolist() == [5, 6, 7, 8]
+    _, two = read_all(folder(one=value, two=value | {"labels": [3]}))
+    assert "$.labels holds 1 labels, $.keypoints 2 objects" in two.detail
+
+
+def test_keys_that_are_not_read_are_counted_by_name(folder):
+    item = LIST[0] | {"score": 0.5, "bbox": [9, 9, 9, 9]}
+    source = read("json", folder(one=[item, item], two=[item]), skeleton=FACE)
+    assert [s.instances[0].bbox_xyxy.tolist() for s in source.samples] == [[1, 2, 3, 4]] * 2
+    assert source.counts == {"keys not read: score": 3, "keys not read: bbox": 3}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"version": "5", "shapes": [], "imagePath": "a.jpg"}, "labelme file .* convert coco"),
+        ({"images": [], "annotations": [], "categories": []}, "a COCO file .* convert coco"),
+    ],
+)
+def test_files_of_other_formats_are_answered_with_what_to_do(folder, value, told):
+    with pytest.raises(FormatError, match=told):
+        read("json", folder(one=value))
+
+
+def test_a_single_file_is_answered_with_the_format_it_may_be(tmp_path):
+    (tmp_path / "a.json").touch()
+    with pytest.raises(FormatError, match=r"give the folder .* `kpdata convert coco`"):
+        read("json", tmp_path / "a.json")
+
+
+def test_hidden_files_are_left_out_and_counted(folder, tmp_path):
+    annotations = folder(one=LIST)
+    (annotations / "._one.json").write_bytes(b"\0\5")
+    (annotations / ".DS_Store").touch()
+    (annotations / ".ipynb_checkpoints").mkdir()
+    (annotations / ".ipynb_checkpoints" / "one.json").touch()
+    (tmp_path / "images" / "._one.jpg").touch()
+    source = read("json", annotations, skeleton=FACE)
+    assert [s.key for s in source.samples] == ["one.jpg"]
+    assert source.counts == {per_image_json.HIDDEN: 3}
+    assert list(annotation_files(annotations)) == [annotations / "one.json"]
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "._a.jpg").touch()
+    assert not json_folder.holds_images(tmp_path / "only")
+
+
+def test_no_room_for_the_listing_says_what_to_do(folder, monkeypatch):
+    monkeypatch.setattr(per_image_json, "TABLES", "PRAGMA max_page_count = 3;" + json_folder.TABLES)
+    annotations = folder(**{"x" * 100 + str(n): LIST for n in range(60)})
+    with pytest.raises(JobError, match="full: point TMPDIR to a folder"):
+        read_all(annotations)
 
 
 def test_an_oversized_file_is_rejected_unread(folder, monkeypatch):
@@ -384,5 +480,6 @@ def test_names_that_are_not_utf8_are_read(folder, tmp_path):
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
-    with pytest.raises(FormatError, match="none: cannot list it: No such file"):
-        Listing(tmp_path, tmp_path / "none")
+    problem = "none: cannot list it: No such file"
+    with scratch_database(json_folder.TABLES) as db, pytest.raises(FormatError, match=problem):
+        Listing(db, tmp_path, tmp_path / "none")
