@@ -122,7 +122,7 @@ def make_plan(
         header = msgspec.json.encode(PlanHeader(job, software()), order="sorted")
         shards = tuple(_write_plans(spool, totals, header, job, sharding, folder))
     counts = +(source.counts + Counter(joined))
-    warnings = tuple(_warnings(splits, totals, officials))
+    warnings = (*_warnings(splits, totals, officials), *_flip_warning(job))
     return Plan(folder, shards, rejected, counts, spool.references, warnings)
 
 
@@ -271,6 +271,16 @@ def _nothing_usable(source: Source, rejected: Counter[str], spool: Spool) -> str
         return f"{files}: holds no sample to write{noted}"
     listed = ", ".join(f"{count} × {reason}" for reason, count in rejected.most_common())
     return f"{files}: no sample is usable ({listed}); the first: {next(spool.rejected()).detail}"
+
+
+def _flip_warning(job: Job) -> Iterator[str]:
+    flips = job.augment and job.augment_config.flip
+    if flips and len(job.skeleton) > 1 and not job.skeleton.flip_pairs:
+        yield (
+            f"skeleton {job.skeleton.name} has no flip pairs, so that every keypoint keeps its "
+            "name in a mirrored copy: if some are left and right, say so in a skeleton's JSON "
+            "file (--to-skeleton); flip = 0 in --augment-config mirrors nothing"
+        )
 
 
 def _warnings(

@@ -1,20 +1,19 @@
 """References at rest: a temporary SQLite file that groups and orders them in bounded memory."""
 
 import hashlib
-import sqlite3
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from kpdata.errors import FormatError, ImageError, JobError
+from kpdata.errors import FormatError, ImageError
 from kpdata.image_files import Stamp
 from kpdata.pipelines.fetch import fetch, fetch_tail, on_store
 from kpdata.pipelines.job import Job
 from kpdata.schema import ImageRef, Rejected, Sample, pack, unpack_sample
+from kpdata.scratch import scratch_database
 from kpdata.splits import TRAIN, Groups, Splits, display_order, stable_hash
 from kpdata.stores import in_parallel
 
@@ -56,14 +55,13 @@ class Spool:
     """Collects references, then hands them out split by split in hash order."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)  # a file without a name
-        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _TABLES)
+        self._scratch = scratch_database(_TABLES)
         self._groups: Groups[str] = Groups()
         self._pending: list[tuple[tuple[object, ...], tuple[int, bytes]]] = []
         self._added = self._references = 0
 
     def __enter__(self) -> Self:
-        self._db.execute("BEGIN")
+        self._db = self._scratch.__enter__()
         return self
 
     def __exit__(
@@ -72,11 +70,7 @@ class Spool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._db.close()
-        if isinstance(error, sqlite3.Error):
-            raise JobError(
-                f"{tempfile.gettempdir()}: {error}: point TMPDIR to a folder with more room"
-            ) from error
+        self._scratch.__exit__(kind, error, trace)
 
     def join(self, first: str, second: str) -> bool:
         """Put two groups into one; False if they were."""

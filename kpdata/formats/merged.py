@@ -87,5 +87,4 @@ def _as_part(
             safe_path(str(root), sample.image.name)  # the common parent is no excuse
         except ImageError as error:
             return Rejected(key, error.reason, str(error))
-    group = image.name if sample.group == sample.image.name else sample.group
-    return replace(sample, key=key, image=image, split=split, group=group)
+    return replace(sample, key=key, image=image, split=split)

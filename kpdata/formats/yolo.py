@@ -109,7 +109,6 @@ class _Reader:
             image=image_ref(self.root, name, width, height),
             instances=tuple(self._instance(line, size) for line in lines),
             split=split,
-            group=name,
         )
 
     def _lines(self, path: Path) -> list[_Line]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kpdata.augment import AugmentConfig
 from kpdata.errors import FormatError, JobError
 from kpdata.formats.source import Source
 from kpdata.image_files import stamp
@@ -542,6 +543,29 @@ def test_an_official_split_that_is_not_kept_is_a_warning(images: Path) -> None:
     assert plan_of(images, official(images), "official", folder="kept").warnings == ()
     one = numbered(images, 200, split="train")
     assert plan_of(images, one, "90/0/10", folder="one").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "augment", "flip", "warned"),
+    [
+        (("bow", "stern"), 1, 0.5, True),
+        (("bow", "stern"), 0, 0.5, False),
+        (("bow", "stern"), 1, 0, False),
+        (("left_rail", "right_rail"), 1, 0.5, False),
+        (("bow",), 1, 0.5, False),
+    ],
+)
+def test_mirrored_copies_without_flip_pairs_are_a_warning(
+    images: Path, names: tuple[str, ...], augment: int, flip: float, warned: bool
+) -> None:
+    config = AugmentConfig(flip=flip)
+    job = Job(
+        Skeleton("boat", names), images_root=str(images), augment=augment, augment_config=config
+    )
+    plan = plan_of(images, [add(images, "a.jpg")], "train=100", job=job)
+    assert [warning.startswith("skeleton boat has no flip pairs") for warning in plan.warnings] == (
+        [True] if warned else []
+    )
 
 
 def test_a_full_temporary_folder_is_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

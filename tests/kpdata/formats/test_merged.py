@@ -65,15 +65,9 @@ def test_a_folder_may_lie_in_the_other(folders):
 
 def test_groups_hold_across_files_but_equal_names_are_no_group(folders):
     train, val = folders
-    videos = merge(
-        {"train": source(train, "1.jpg", group="v"), "val": source(val, "1.jpg", group="v")}
-    )
-    assert [s.group for s in videos.samples] == ["v", "v"]
-    named = {
-        split: source(root, "1.jpg", group="1.jpg")
-        for split, root in zip("ab", folders, strict=True)
-    }
-    assert [s.group for s in merge(named).samples] == ["train2017/1.jpg", "val2017/1.jpg"]
+    for group, expected in (("v", ["v", "v"]), (None, ["train2017/1.jpg", "val2017/1.jpg"])):
+        sources = {"a": source(train, "1.jpg", group=group), "b": source(val, "1.jpg", group=group)}
+        assert [s.split_group for s in merge(sources).samples] == expected
 
 
 def test_a_link_from_one_folder_to_the_other_is_refused(folders):

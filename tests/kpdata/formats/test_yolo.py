@@ -68,7 +68,7 @@ def test_a_line_is_an_instance_in_pixels(dataset):
     assert (boat.category, boat.category_id, boat.id) == ("boat", 1, 1)
     assert (ship.category, ship.category_id, ship.id) == ("ship", 2, 3)
     assert (first.image.width, first.image.height) == (80, 40)
-    assert (first.key, first.split, first.group) == (
+    assert (first.key, first.split, first.split_group) == (
         "images/train/1.jpg",
         "train",
         "images/train/1.jpg",
