@@ -1,20 +1,16 @@
 """Writing COCO keypoints: a folder of images and one JSON file per split, whole or not at all."""
 
-import glob
 import os
-import shutil
-import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, BinaryIO
+from typing import Any
 
-import msgspec
 import numpy as np
-import psutil
 
-from kpdata.errors import DatasetError, FormatError, ImageError, JobError
+from kpdata.errors import FormatError, ImageError, JobError
+from kpdata.formats.coco_files import Numbers, SplitFile
 from kpdata.geometry import keypoint_box
 from kpdata.image_files import read_file, safe_path
 from kpdata.image_headers import check_size, probe
@@ -22,6 +18,7 @@ from kpdata.manifest import QUARANTINE
 from kpdata.quarantine import as_line, check_bad
 from kpdata.schema import WHOLE_IMAGE, FloatArray, ImageRef, Instance, Rejected, Sample
 from kpdata.skeletons import Skeleton
+from kpdata.whole_folder import blaming, whole_folder
 
 _DECIMALS = 3
 _SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",)}
@@ -39,9 +36,9 @@ def write(
 
     Samples without a split go to ``annotations.json``. COCO needs a box: an instance without one
     gets the tight box of its labelled keypoints. Images are copied as they are; the suffix of a
-    JPEG's or PNG's name follows from its bytes. An image whose
-    group is not its file name carries it as ``group``, a key that is kpdata's own. Refused samples,
-    and those whose image cannot be used, are listed in ``out/quarantine.jsonl``.
+    JPEG's or PNG's name follows from its bytes. An image whose group is not its file name carries
+    it as ``group``, a key that is kpdata's own. Refused samples, and those whose image cannot be
+    used, are listed in ``out/quarantine.jsonl``.
 
     Args:
         samples: what to write, streamed once; each carries its bytes, or a name to copy.
@@ -62,8 +59,8 @@ def write(
     counts: Counter[str] = Counter()
     refused: list[Rejected] = []
     out = Path(out)
-    with _whole_or_nothing(out) as folder, ExitStack() as stack:
-        with _blaming(out):
+    with whole_folder(out) as folder, ExitStack() as stack:
+        with blaming(out):
             writer = _Writer(folder, skeleton, stack, counts)
         for sample in samples:
             if isinstance(sample, Rejected):
@@ -74,52 +71,16 @@ def write(
             except ImageError as error:
                 refused.append(Rejected(sample.key, error.reason, _located(sample.image, error)))
                 continue
-            with _blaming(out):
+            with blaming(out):
                 writer.add(sample, data, format_, width, height)
         reasons = Counter(item.reason for item in refused)
         total = counts["images"] + len(refused)
         check_bad(reasons, total, max_bad, (item.detail for item in refused))
-        with _blaming(out):
+        with blaming(out):
             writer.finish()
             if refused:
                 (folder / QUARANTINE).write_bytes(b"".join(map(as_line, refused)))
     return counts + Counter({f"quarantined: {why}": n for why, n in reasons.items()})
-
-
-@contextmanager
-def _whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name ``out`` when the block ends well."""
-    if out.is_symlink():
-        out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DatasetError(f"{out}: already exists: give a new or empty folder")
-    _sweep(out.absolute())
-    folder = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
-    try:
-        with _blaming(out):
-            folder.mkdir(parents=True)
-        yield folder
-        with _blaming(out):
-            os.rename(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what killed processes left of folders of this name."""
-    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
-        pid = left.name.removeprefix(f".{out.name}.").removesuffix(".partial")
-        if pid.isdecimal() and int(pid) not in set(psutil.pids()) - {os.getpid()}:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-@contextmanager
-def _blaming(out: Path) -> Iterator[None]:
-    """Say of what goes wrong inside that ``out`` cannot be written."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        raise DatasetError(f"{out}: cannot be written: {error}") from error
 
 
 def _located(image: ImageRef, error: ImageError) -> str:
@@ -151,8 +112,8 @@ class _Writer:
         self, folder: Path, skeleton: Skeleton, stack: ExitStack, counts: Counter[str]
     ) -> None:
         self._folder, self._skeleton, self._stack, self._counts = folder, skeleton, stack, counts
-        self._splits: dict[str, _Split] = {}
-        self._image_ids, self._annotation_ids = _Numbers(stack), _Numbers(stack)
+        self._splits: dict[str, SplitFile] = {}
+        self._image_ids, self._annotation_ids = Numbers(stack), Numbers(stack)
         self._categories: dict[tuple[int, str], int] = {}
         (folder / "images").mkdir()
 
@@ -174,11 +135,11 @@ class _Writer:
         for split in self._splits.values() or [self._split("annotations")]:
             split.finish(entries)
 
-    def _split(self, name: str) -> "_Split":
+    def _split(self, name: str) -> SplitFile:
         if name not in self._splits:
             if _leads_out(name) or "/" in name:
                 raise FormatError(f"the split {name!r} cannot be a file's name")
-            self._splits[name] = _Split(self._folder / f"{name}.json", self._stack)
+            self._splits[name] = SplitFile(self._folder / f"{name}.json", self._stack)
         return self._splits[name]
 
     def _free_name(self, sample: Sample, format_: str) -> str:
@@ -241,69 +202,6 @@ class _Writer:
             "keypoints": self._skeleton.keypoints,
             "skeleton": (self._skeleton.edge_index + 1).tolist(),
         }
-
-
-class _Split:
-    """One JSON file, whose two arrays grow side by side before they are joined."""
-
-    def __init__(self, path: Path, stack: ExitStack):
-        self._path = path
-        self._parts: dict[str, BinaryIO] = {}
-        for name in ("images", "annotations"):
-            self._parts[name] = path.with_name(f"{path.name}.{name}").open("wb")
-            stack.callback(_abandon, self._parts[name])
-
-    def add(self, image: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
-        self._append("images", image)
-        for annotation in annotations:
-            self._append("annotations", annotation)
-
-    def finish(self, categories: list[dict[str, Any]]) -> None:
-        info = {"description": "keypoints written by kpdata", "version": "1.0"}
-        with self._path.open("wb") as file:
-            file.write(b'{"info": %b' % msgspec.json.encode(info))
-            file.write(b', "licenses": [], "categories": %b' % msgspec.json.encode(categories))
-            for name, part in self._parts.items():
-                part.close()
-                file.write(b',\n"%b": [\n' % name.encode())
-                with open(part.name, "rb") as written:
-                    shutil.copyfileobj(written, file)
-                os.unlink(part.name)
-                file.write(b"\n]")
-            file.write(b"}\n")
-
-    def _append(self, name: str, entry: dict[str, Any]) -> None:
-        part = self._parts[name]
-        part.write((b",\n" if part.tell() else b"") + msgspec.json.encode(entry))
-
-
-def _abandon(file: BinaryIO) -> None:
-    """Close a file that is finished, or thrown away: what a full disk says of it is known."""
-    with suppress(OSError):
-        file.close()
-
-
-class _Numbers:
-    """Numbers given out once each, remembered on disk."""
-
-    def __init__(self, stack: ExitStack):
-        self._db = sqlite3.connect("")  # a file without a name
-        stack.callback(self._db.close)
-        self._db.executescript(
-            "PRAGMA journal_mode = OFF; CREATE TABLE taken (number INTEGER PRIMARY KEY)"
-        )
-        self._last = 0
-
-    def take(self, wanted: int | None) -> int:
-        """``wanted``, or the next free number where it is None or taken."""
-        number = wanted
-        while number is None or not self._insert(number):
-            number = self._last = self._last + 1
-        return number
-
-    def _insert(self, number: int) -> bool:
-        added = self._db.execute("INSERT OR IGNORE INTO taken VALUES (?)", (number,)).rowcount
-        return bool(added)
 
 
 def _leads_out(name: str) -> bool:

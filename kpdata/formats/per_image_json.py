@@ -14,23 +14,20 @@ number depends neither on the files' names nor on their order.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kpdata.errors import FormatError, located
-from kpdata.formats import json_stream
+from kpdata.errors import FormatError
 from kpdata.formats.json_folder import (
     IMAGE_SUFFIXES,
     TABLES,
     Listing,
     Pair,
-    check_file,
     holds_images,
 )
 from kpdata.formats.json_styles import (
@@ -40,8 +37,8 @@ from kpdata.formats.json_styles import (
     Point,
     Points,
     Unusable,
-    recognise,
 )
+from kpdata.formats.json_survey import classes_of, derive_skeleton, first_sound, objects_of, survey
 from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref
 from kpdata.schema import NOT_LABELLED, VISIBLE, Instance, Rejected, Sample
 from kpdata.scratch import scratch_database
@@ -103,12 +100,12 @@ def _source(
     counts: Counter[str] = +Counter(
         {UNANNOTATED: listing.count_unannotated(), HIDDEN: listing.hidden}
     )
-    name, first = _first_sound(annotations, listing, style)
+    name, first = first_sound(annotations, listing, style)
     if isinstance(skeleton, str):
         skeleton = get_skeleton(skeleton)
     derived = skeleton is None
-    skeleton = skeleton or _derive_skeleton(annotations, name, first)
-    has_boxes, labels = _survey(annotations, listing, name)
+    skeleton = skeleton or derive_skeleton(annotations, name, first)
+    has_boxes, labels = survey(annotations, listing, name)
     reader = _Reader(
         annotations=annotations,
         root=root,
@@ -116,7 +113,7 @@ def _source(
         skeleton=skeleton,
         derived=derived,
         counts=counts,
-        classes=_classes(labels, "person" if skeleton in BUILT_IN.values() else skeleton.name),
+        classes=classes_of(labels, "person" if skeleton in BUILT_IN.values() else skeleton.name),
     )
     return Source(
         skeleton=skeleton,
@@ -126,108 +123,6 @@ def _source(
         counts=counts,
         has_boxes=has_boxes,
     )
-
-
-def _first_sound(
-    annotations: Path, listing: Listing, style: str | None
-) -> tuple[str, list[AnnotatedObject]]:
-    """The style and the objects of the first file that has any, else of the first sound one."""
-    empty, problem = None, ""
-    for pair in listing.pairs():
-        path = annotations / pair.annotation
-        try:
-            value = _decode(path, annotations, Any)
-            name = style or recognise(value)
-            objects = list(_objects(path, annotations, name, Counter()))
-        except Unusable as error:
-            problem = problem or f"{path}: {error}"
-            continue
-        if value:
-            return name, objects
-        empty = empty or (name, objects)
-    if empty:
-        return empty
-    if problem:
-        raise FormatError(f"{annotations}: no file can be read; the first says: {problem}")
-    raise FormatError(f"{annotations}: holds no .json file: give the folder of the annotations")
-
-
-def _derive_skeleton(annotations: Path, style: str, first: list[AnnotatedObject]) -> Skeleton:
-    if style == "named" and first and first[0].keypoints:
-        names = tuple(path.removeprefix("$.") for path in first[0].keypoints)
-        with located(f"{annotations}: the keys of the first file"):
-            return Skeleton(name="custom", keypoints=names)
-    seen = f" of its {len(first[0].keypoints)} keypoints" if first else ""
-    raise FormatError(
-        f"{annotations}: style {style} does not say the names{seen}: "
-        "pass --skeleton FILE.json or a built-in skeleton's name"
-    )
-
-
-def _survey(annotations: Path, listing: Listing, style: str) -> tuple[bool, set[Label | None]]:
-    """Whether any object has a box, and the labels of all; style ``named`` has neither."""
-    has_boxes = False
-    labels: dict[Label | None, Path] = {}
-    for path, found in _all_objects(annotations, listing, style):
-        has_boxes |= found.box is not None
-        labels.setdefault(found.label, path)
-        if style == "named":
-            break
-    kinds = {type(label): label for label in labels if label is not None}
-    if len(kinds) > 1:
-        name, number = kinds[str], kinds[int]
-        raise FormatError(
-            f"{labels[number]}: its label {number} is a number, but {labels[name]} has the name "
-            f"{name!r}: give all labels as names, or all as numbers"
-        )
-    return has_boxes, set(labels)
-
-
-def _all_objects(
-    annotations: Path, listing: Listing, style: str
-) -> Iterator[tuple[Path, AnnotatedObject]]:
-    for pair in listing.pairs():
-        path = annotations / pair.annotation
-        objects: list[AnnotatedObject] = []
-        with suppress(Unusable):  # the second reading says so
-            objects += _objects(path, annotations, style, Counter())
-        for found in objects:
-            yield path, found
-
-
-def _classes(
-    labels: Iterable[Label | None], unlabelled: str
-) -> dict[Label | None, tuple[str, int]]:
-    """Label → the class's name and number."""
-    numbers = {label for label in labels if isinstance(label, int)}
-    if numbers:
-        free = next(number for number in count(1) if number not in numbers)
-        return {None: (unlabelled, free), **{n: (str(n), n) for n in numbers}}
-    names = {label: str(label or unlabelled) for label in labels}
-    order = {name: number for number, name in enumerate(sorted(set(names.values())), start=1)}
-    return {label: (name, order[name]) for label, name in names.items()}
-
-
-def _objects(
-    path: Path, folder: Path, style: str, unread: Counter[str]
-) -> Iterator[AnnotatedObject]:
-    """The objects of a file; keys that the style does not read are counted by name."""
-    chosen = STYLES[style]
-    return chosen.objects(
-        _decode(path, folder, chosen.kind, lambda value: chosen.tidied(value, unread))
-    )
-
-
-def _decode(
-    path: Path, folder: Path, kind: Any, tidy: Callable[[Any], Any] = lambda value: value
-) -> Any:
-    try:
-        check_file(path, folder)
-        return json_stream.decode_tidied(path, path.read_bytes(), kind, tidy)
-    except OSError as error:
-        raise Unusable("bad annotation", f"cannot read: {error.strerror}") from error
-    except FormatError as error:
-        raise Unusable("bad annotation", str(error).removeprefix(f"{path}: ")) from error
 
 
 @dataclass(frozen=True)
@@ -249,7 +144,7 @@ class _Reader:
                 path = self.annotations / pair.annotation
                 try:
                     image = self._image(pair)
-                    found = _objects(path, self.annotations, self.style, self.counts)
+                    found = objects_of(path, self.annotations, self.style, self.counts)
                     instances = tuple(map(self._instance, found))
                 except Unusable as error:
                     key = pair.image if pair.candidates == 1 else pair.annotation

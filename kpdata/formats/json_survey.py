@@ -1,0 +1,121 @@
+"""The first look at a folder of per-image JSON: its style, its keypoints' names, its classes."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from kpdata.errors import FormatError, located
+from kpdata.formats import json_stream
+from kpdata.formats.json_folder import Listing, check_file
+from kpdata.formats.json_styles import STYLES, AnnotatedObject, Label, Unusable, recognise
+from kpdata.skeletons import Skeleton
+
+
+def first_sound(
+    annotations: Path, listing: Listing, style: str | None
+) -> tuple[str, list[AnnotatedObject]]:
+    """The style and the objects of the first file that has any, else of the first sound one."""
+    empty, problem = None, ""
+    for pair in listing.pairs():
+        path = annotations / pair.annotation
+        try:
+            value = _decode(path, annotations, Any)
+            name = style or recognise(value)
+            objects = list(objects_of(path, annotations, name, Counter()))
+        except Unusable as error:
+            problem = problem or f"{path}: {error}"
+            continue
+        if value:
+            return name, objects
+        empty = empty or (name, objects)
+    if empty:
+        return empty
+    if problem:
+        raise FormatError(f"{annotations}: no file can be read; the first says: {problem}")
+    raise FormatError(f"{annotations}: holds no .json file: give the folder of the annotations")
+
+
+def derive_skeleton(annotations: Path, style: str, first: list[AnnotatedObject]) -> Skeleton:
+    """The skeleton that the keys of the first file's first object give; only style named has any.
+
+    Raises:
+        FormatError: the file does not say the keypoints' names.
+    """
+    if style == "named" and first and first[0].keypoints:
+        names = tuple(path.removeprefix("$.") for path in first[0].keypoints)
+        with located(f"{annotations}: the keys of the first file"):
+            return Skeleton(name="custom", keypoints=names)
+    seen = f" of its {len(first[0].keypoints)} keypoints" if first else ""
+    raise FormatError(
+        f"{annotations}: style {style} does not say the names{seen}: "
+        "pass --skeleton FILE.json or a built-in skeleton's name"
+    )
+
+
+def survey(annotations: Path, listing: Listing, style: str) -> tuple[bool, set[Label | None]]:
+    """Whether any object has a box, and the labels of all; style ``named`` has neither."""
+    has_boxes = False
+    labels: dict[Label | None, Path] = {}
+    for path, found in __all_objects(annotations, listing, style):
+        has_boxes |= found.box is not None
+        labels.setdefault(found.label, path)
+        if style == "named":
+            break
+    kinds = {type(label): label for label in labels if label is not None}
+    if len(kinds) > 1:
+        name, number = kinds[str], kinds[int]
+        raise FormatError(
+            f"{labels[number]}: its label {number} is a number, but {labels[name]} has the name "
+            f"{name!r}: give all labels as names, or all as numbers"
+        )
+    return has_boxes, set(labels)
+
+
+def __all_objects(
+    annotations: Path, listing: Listing, style: str
+) -> Iterator[tuple[Path, AnnotatedObject]]:
+    for pair in listing.pairs():
+        path = annotations / pair.annotation
+        objects: list[AnnotatedObject] = []
+        with suppress(Unusable):  # the second reading says so
+            objects += objects_of(path, annotations, style, Counter())
+        for found in objects:
+            yield path, found
+
+
+def classes_of(
+    labels: Iterable[Label | None], unlabelled: str
+) -> dict[Label | None, tuple[str, int]]:
+    """Label → the class's name and number."""
+    numbers = {label for label in labels if isinstance(label, int)}
+    if numbers:
+        free = next(number for number in count(1) if number not in numbers)
+        return {None: (unlabelled, free), **{n: (str(n), n) for n in numbers}}
+    names = {label: str(label or unlabelled) for label in labels}
+    order = {name: number for number, name in enumerate(sorted(set(names.values())), start=1)}
+    return {label: (name, order[name]) for label, name in names.items()}
+
+
+def objects_of(
+    path: Path, folder: Path, style: str, unread: Counter[str]
+) -> Iterator[AnnotatedObject]:
+    """The objects of a file; keys that the style does not read are counted by name."""
+    chosen = STYLES[style]
+    return chosen.objects(
+        _decode(path, folder, chosen.kind, lambda value: chosen.tidied(value, unread))
+    )
+
+
+def _decode(
+    path: Path, folder: Path, kind: Any, tidy: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    try:
+        check_file(path, folder)
+        return json_stream.decode_tidied(path, path.read_bytes(), kind, tidy)
+    except OSError as error:
+        raise Unusable("bad annotation", f"cannot read: {error.strerror}") from error
+    except FormatError as error:
+        raise Unusable("bad annotation", str(error).removeprefix(f"{path}: ")) from error
