@@ -9,6 +9,7 @@ import pytest
 from msgspec import structs
 
 from kpdata.cli import demo, training
+from kpdata.cli.demo import FEWEST
 from kpdata.errors import KpdataError
 from kpdata.manifest import write_manifest
 from kpdata.shards import Dataset
@@ -46,7 +47,7 @@ def test_without_the_trainer_the_demo_says_what_to_install_and_succeeds(
     kpdata: Kpdata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "_is_installed", lambda name: name != "keras")
-    result = kpdata("demo", "--count", 10, "--out", tmp_path / "demo")
+    result = kpdata("demo", "--count", FEWEST, "--out", tmp_path / "demo")
     assert result.code == 0, result.err
     lines = [line for line in result.out.splitlines() if "pip install" in line]
     assert lines == ["Nothing is trained: this command needs keras: pip install 'kpdata[train]'"]
@@ -55,7 +56,7 @@ def test_without_the_trainer_the_demo_says_what_to_install_and_succeeds(
 
 
 def test_no_train_ends_with_the_shards(kpdata: Kpdata, tmp_path: Path) -> None:
-    result = kpdata("demo", "--no-train", "--count", 10, "--out", tmp_path / "demo")
+    result = kpdata("demo", "--no-train", "--count", FEWEST, "--out", tmp_path / "demo")
     assert result.code == 0, result.err
     assert result.out.endswith(
         f"Look at:\n  {tmp_path}/demo/contact-sheet.png: crops and augmented copies, with their "
@@ -68,25 +69,25 @@ def test_a_folder_of_another_demo_or_of_something_else_is_refused(
     kpdata: Kpdata, tmp_path: Path
 ) -> None:
     out = tmp_path / "demo"
-    assert kpdata("demo", "--no-train", "--count", 10, "--out", out).code == 0
-    assert kpdata("demo", "--no-train", "--count", 10, "--out", out).code == 0
-    other = kpdata("demo", "--no-train", "--count", 11, "--out", out)
+    assert kpdata("demo", "--no-train", "--count", FEWEST, "--out", out).code == 0
+    assert kpdata("demo", "--no-train", "--count", FEWEST, "--out", out).code == 0
+    other = kpdata("demo", "--no-train", "--count", FEWEST + 1, "--out", out)
     assert other.code == 1
-    assert "holds a demo of 10 pictures: go on with --count 10, or choose another" in other.err
+    assert "holds a demo of 42 pictures: go on with --count 42, or choose another" in other.err
     (out / "thesis.txt").touch()
-    foreign = kpdata("demo", "--no-train", "--count", 10, "--out", out)
+    foreign = kpdata("demo", "--no-train", "--count", FEWEST, "--out", out)
     assert (foreign.code, foreign.out) == (1, "")
     assert "holds 'thesis.txt': choose a new or an empty folder" in foreign.err
-    file = kpdata("demo", "--no-train", "--count", 10, "--out", out / "thesis.txt")
+    file = kpdata("demo", "--no-train", "--count", FEWEST, "--out", out / "thesis.txt")
     assert "thesis.txt is a file: name a new folder" in file.err
 
 
 def test_the_fewest_pictures_that_the_demo_takes_fill_every_split(
     kpdata: Kpdata, tmp_path: Path
 ) -> None:
-    fewest = kpdata("demo", "--count", 9, "--out", tmp_path / "demo")
-    assert (fewest.code, "is not in the range x>=10" in fewest.err) == (2, True)
-    assert kpdata("demo", "--no-train", "--count", 10, "--out", tmp_path / "demo").code == 0
+    fewest = kpdata("demo", "--count", FEWEST - 1, "--out", tmp_path / "demo")
+    assert (fewest.code, "is not in the range x>=42" in fewest.err) == (2, True)
+    assert kpdata("demo", "--no-train", "--count", FEWEST, "--out", tmp_path / "demo").code == 0
     demo._refuse_empty_splits(tmp_path / "demo" / "shards")
 
 
