@@ -85,9 +85,13 @@ def _hash_of(path: Path) -> str:
 
 
 def asked_for(request: Request, origin: SourceInfo) -> bytes:
-    """What the dataset is made of and how, in a form to compare; no path is in it."""
+    """What the dataset is made of and how, in a form to compare; no path is in it.
+
+    The annotation files count by name: a job goes on with those that were mended.
+    """
     mapping = request.job.mapping.keypoints if request.job.mapping else ()
-    return msgspec.json.encode((origin, request.job.skeleton, mapping, options_of(request)))
+    source = (origin.format, sorted(origin.files), origin.options)
+    return msgspec.json.encode((source, request.job.skeleton, mapping, options_of(request)))
 
 
 def options_of(request: Request) -> dict[str, Any]:

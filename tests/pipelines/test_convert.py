@@ -437,14 +437,29 @@ def test_the_unfinished_work_of_another_command_is_not_thrown_away(
     elsewhere = Path(shutil.copytree(coco.parent, tmp_path / "elsewhere"))
     options = HEAVY | ({"jpeg_quality": 60} if change == "option" else {})
     if change == "annotations":
-        (elsewhere / coco.name).write_text(coco.read_text() + "\n")
+        (elsewhere / coco.name).rename(elsewhere / "other.json")
     says = r"unfinished conversion of other annotations or options: run that command again"
     with pytest.raises(DatasetError, match=says):
-        convert_to(unfinished, elsewhere / coco.name, **options)
+        convert_to(unfinished, next(elsewhere.glob("*.json")), **options)
     assert inodes(unfinished) == before
     (elsewhere / coco.name).write_bytes(coco.read_bytes())
     assert convert_to(unfinished, elsewhere / coco.name, **HEAVY).manifest
     assert not (unfinished / ".kpdata").exists()
+
+
+def test_work_goes_on_with_annotations_that_were_mended(
+    own_coco: Path, convert_unsealed: Callable[..., None], convert_to: Convert, tmp_path: Path
+) -> None:
+    convert_unsealed(tmp_path / "out", own_coco, **HEAVY)
+    before = inodes(tmp_path / "out")
+    content = json.loads(own_coco.read_text())
+    content["annotations"][0]["area"] += 1
+    own_coco.write_text(json.dumps(content))
+    outcome = convert_to(tmp_path / "out", own_coco, **HEAVY)
+    after = inodes(tmp_path / "out")
+    assert sum(before[name] != inode for name, inode in after.items()) == 1
+    fresh = convert_to(tmp_path / "fresh", own_coco, **HEAVY)
+    assert outcome.manifest.root_hash == fresh.manifest.root_hash
 
 
 def test_what_left_no_shard_bars_nobody(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
