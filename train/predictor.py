@@ -59,6 +59,11 @@ class Predictor:
         return self.info.framing or Framing(self.config.crop_from, self.config.margin)
 
     @property
+    def saw_mirrored(self) -> bool:
+        """Whether it learnt from mirror images: without them, what it finds in one is a guess."""
+        return self.config.augment.flip > 0
+
+    @property
     def score_note(self) -> str | None:
         """What to say of scores that are not what they usually are; None where they are."""
         if self._sees or COORDINATES not in self.best.heads:

@@ -8,7 +8,7 @@ import click
 
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, quiet
+from kpdata.cli.options import as_json, flip_option, quiet
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path),
     help="Folder for scores, predictions and pictures; RUN/evaluation-SPLIT unless given.",
 )  # fmt: skip
-@click.option(
-    "--no-flip", is_flag=True, help="Leave out the mirror image that answers are averaged with."
-)
+@flip_option
 @click.option(
     "--decode", default="dark", show_default=True,
     type=click.Choice(["dark", "udp", "quadratic", "argmax"]),
@@ -62,16 +60,16 @@ def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
     from kpdata.train.scoring.evaluate import evaluate, save
     from kpdata.train.scoring.report import Settings
 
+    predictor = Predictor.open(run)
     settings = Settings(
         split=options["split"],
-        flip_test=not options["no_flip"],
+        flip_test=predictor.saw_mirrored if options["flip"] is None else options["flip"],
         decode=options["decode"],
         crop_from=options["crop_from"],
     )
     out = out or run / f"evaluation-{settings.split}"
     with Meter(options["quiet"] or options["as_json"]) as meter:
         dataset = Dataset.open(shards)
-        predictor = Predictor.open(run)
         evaluation = evaluate(predictor, dataset, settings, meter)
         save(evaluation, out)
     if options["as_json"]:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, quiet
+from kpdata.cli.options import as_json, flip_option, quiet
 
 if TYPE_CHECKING:
     from kpdata.train.predict.boxes import Boxes
@@ -53,7 +54,7 @@ _SHOWN = 20
     type=click.FloatRange(0, 1),
     help="Keypoints below it are not drawn. The files hold them all.",
 )
-@click.option("--no-flip", is_flag=True, help="Do not look at the mirror image: twice as fast.")
+@flip_option
 @quiet
 @as_json
 def command(**options: Any) -> None:
@@ -126,25 +127,40 @@ def _predict(
     from kpdata.train.predict.media import count_frames
 
     margin = options["margin"] or predictor.framing.margin
+    flip = predictor.saw_mirrored if options["flip"] is None else options["flip"]
+    for text in _what_it_sees(predictor, boxes, margin, flip):
+        meter.say(text)
+    meter.begin("predicting", count_frames(items))
+    frames = read_frames(items, boxes, tally)
+    with Answers(options["out"], predictor.skeleton, options["min_score"]) as answers:
+        for found in predict_frames(predictor, frames, margin, flip):
+            answers.add(found)
+            results.add(found)
+            meter.advance(1, "frames")
+
+
+def _what_it_sees(
+    predictor: "Predictor", boxes: "Boxes | None", margin: float, flip: bool
+) -> Iterator[str]:
+    """What to know of the answers, before there are any."""
+    from kpdata.train.scoring.predictions import UNSEEN_MIRROR
+
     if boxes is not None and predictor.framing.crop_from != "bbox":
-        meter.say(
+        yield (
             f"warning: the model is shown squares around the boxes, × {margin:g}, and was taught "
             f"to see {predictor.framing.words}"
         )
     if boxes is None:
-        meter.say(
+        yield (
             f"no --boxes: each picture counts as one instance that fills it, and is seen as a "
             f"square around its centre, × {margin:g}. In training: {predictor.framing.words}"
         )
     if predictor.score_note:
-        meter.say(f"note: {predictor.score_note}")
-    meter.begin("predicting", count_frames(items))
-    frames = read_frames(items, boxes, tally)
-    with Answers(options["out"], predictor.skeleton, options["min_score"]) as answers:
-        for found in predict_frames(predictor, frames, margin, not options["no_flip"]):
-            answers.add(found)
-            results.add(found)
-            meter.advance(1, "frames")
+        yield f"note: {predictor.score_note}"
+    if flip and not predictor.saw_mirrored:
+        yield f"warning: {UNSEEN_MIRROR}"
+    else:
+        yield f"{'with' if flip else 'without'} flip test"
 
 
 def _report(tally: "Tally", results: "CocoResults", options: dict[str, Any]) -> None:

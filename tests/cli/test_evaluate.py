@@ -13,6 +13,7 @@ import pytest
 
 import kpdata as library
 from kpdata import images
+from kpdata.augment import AugmentConfig
 from kpdata.cli.training import need_trainer
 from kpdata.framing import Framing
 from kpdata.skeletons import COCO17, LSP14, Skeleton
@@ -30,7 +31,7 @@ class StandIn:
     """Looks like a Predictor: finds what is there, some pixels off."""
 
     input_size = 64
-    score_note = None
+    score_note, saw_mirrored = None, True
 
     def __init__(self, info: RunInfo, error: float):
         self.config = TrainConfig(phases=(Phase("both", 1, 64, 1e-3),))
@@ -169,6 +170,22 @@ def test_evaluating_the_training_pictures_is_warned_of(
     assert f"split train: {instances} instances" in result.out  # and not the copies
 
 
+@pytest.mark.parametrize("saw_mirrored", [True, False])
+@pytest.mark.parametrize("option", [None, "--flip", "--no-flip"])
+def test_the_mirror_image_is_for_those_who_saw_one_unless_asked_for(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path,
+    saw_mirrored: bool, option: str | None,
+) -> None:  # fmt: skip
+    model["exact"].saw_mirrored = saw_mirrored
+    options = [option] if option else []
+    result = kpdata("evaluate", tmp_path / "exact", tiny_shards, *options)
+    flip = saw_mirrored if option is None else option == "--flip"
+    assert model["exact"].asked == [(flip, "dark")]
+    assert f"{'with' if flip else 'without'} flip test" in result.out
+    warned = "WARNING: the flip test was asked for, and the run never saw" in result.out
+    assert warned == (flip and not saw_mirrored)
+
+
 def test_one_picture_for_several_people_is_warned_of(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
 ) -> None:
@@ -225,11 +242,12 @@ def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_p
     folder.begin(config, info)
     weights = folder.save_weights("best", lambda path: build(config, 17, 64).save_weights(path))
     folder.save_state(State(best=Best(weights, 0, 1, 64, ("heatmap", "coordinates"), {})))
+    scored = folder.path / "evaluation-test"
     for options in ((), ("--no-flip", "--decode", "argmax")):
         result = kpdata("evaluate", folder.path, tiny_shards, "--quiet", *options)
         assert (result.code, result.out, result.err) == (0, "", "")
-    scored = folder.path / "evaluation-test"
-    report = read_report(scored / "metrics.json")
+        report = read_report(scored / "metrics.json")
+        assert report.settings.flip_test == (not options)
     assert (report.input_size, report.primary) == (64, "heatmap")
     assert {score.name for score in report.heads["coordinates"]} >= {"PCK@0.2 (torso)", "OKS AP"}
     assert report.visibility
@@ -239,14 +257,17 @@ def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_p
     assert (np.abs(spread - recorded.floor[..., :2].mean(axis=(0, 1))) < 64).all()
 
 
-def test_visibility_that_was_never_taught_is_not_scored(
+def test_what_was_never_taught_is_not_scored_and_not_averaged(
     kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
 ) -> None:
     need_trainer()
     from kpdata.train.models import build
 
     config = TrainConfig(
-        size="lite", phases=(Phase("both", 1, 64, 1e-3),), losses=LossWeights(visibility=0)
+        size="lite",
+        phases=(Phase("both", 1, 64, 1e-3),),
+        losses=LossWeights(visibility=0),
+        augment=AugmentConfig(flip=0),
     )
     info = RunInfo("x", "", COCO17, "", ((0.5, 0.5),) * 17, {}, {})
     folder = RunFolder(tmp_path / "run")
@@ -258,6 +279,7 @@ def test_visibility_that_was_never_taught_is_not_scored(
         result.out
     )
     report = read_report(folder.path / "evaluation-test" / "metrics.json")
+    assert not report.settings.flip_test
     assert report.visibility == ()
     assert report.not_computed["visibility accuracy"] == "the model does not predict visibility"
     recorded = read_predictions(folder.path / "evaluation-test" / "predictions.jsonl")

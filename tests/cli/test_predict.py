@@ -30,7 +30,7 @@ class StandIn:
 
     skeleton, input_size = SKELETON, 64
     framing = Framing("bbox", 1.25)
-    score_note = None
+    score_note, saw_mirrored = None, True
     scores = (0.9, 0.5, 0.1)
 
     @classmethod
@@ -128,6 +128,24 @@ def test_without_boxes_it_says_once_what_the_model_sees(kpdata, photos, tmp_path
     assert "× 1.25" in result.err
     assert "a square around the bbox" in result.err
     assert StandIn.flips == {False}
+
+
+@pytest.mark.parametrize(
+    ("saw_mirrored", "options", "flip", "says"),
+    [
+        (True, (), True, "with flip test"),
+        (True, ("--no-flip",), False, "without flip test"),
+        (False, (), False, "without flip test"),
+        (False, ("--flip",), True, "warning: the flip test was asked for, and the run never saw"),
+    ],
+)
+def test_the_mirror_image_is_for_those_who_saw_one_unless_asked_for(
+    kpdata, photos, tmp_path, monkeypatch, saw_mirrored, options, flip, says
+):
+    monkeypatch.setattr(StandIn, "saw_mirrored", saw_mirrored)
+    result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out", *options)
+    assert StandIn.flips == {flip}
+    assert says in result.err
 
 
 def test_the_margin_is_the_runs_unless_given(kpdata, photos, boxes, tmp_path):

@@ -17,7 +17,7 @@ from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
 from kpdata.train.pictures import Pictures, load
 from kpdata.train.scoring import plots, predictions
-from kpdata.train.scoring.predictions import Recorded, Truth
+from kpdata.train.scoring.predictions import UNSEEN_MIRROR, Recorded, Truth
 from kpdata.train.scoring.report import (
     BARS,
     CURVE,
@@ -96,7 +96,7 @@ def evaluate(
         images=len(set(pictures.keys)),
         instances=len(pictures),
         left_out=pictures.counts,
-        notes=_notes(predictor, settings.split, pictures, floor, manifest),
+        notes=_notes(predictor, settings, pictures, floor, manifest),
         primary=answers.primary,
         heads=scores.heads,
         visibility=scores.visibility,
@@ -163,14 +163,20 @@ def _load(
 
 
 def _notes(
-    predictor: "Predictor", split: str, pictures: Pictures, floor: FloatArray, manifest: Manifest
+    predictor: "Predictor",
+    settings: Settings,
+    pictures: Pictures,
+    floor: FloatArray,
+    manifest: Manifest,
 ) -> tuple[str, ...]:
-    notes = notes_on(split, pictures.crop, manifest, predictor.info)
+    notes = notes_on(settings.split, pictures.crop, manifest, predictor.info)
+    if settings.flip_test and not predictor.saw_mirrored:
+        notes += (f"WARNING: {UNSEEN_MIRROR}",)
     if note := predictor.score_note:
         notes += (note,)
     if note := reference_note(Truth.of(pictures).poses(pictures.skeleton, floor)):
         notes += (note,)
-    if warning := pictures.warning(split):
+    if warning := pictures.warning(settings.split):
         notes += (f"WARNING: {warning}",)
     return notes
 
