@@ -66,6 +66,7 @@ def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
         flip_test=predictor.saw_mirrored if options["flip"] is None else options["flip"],
         decode=options["decode"],
         crop_from=options["crop_from"],
+        reference=predictor.config.reference,
     )
     out = out or run / f"evaluation-{settings.split}"
     with Meter(options["quiet"] or options["as_json"]) as meter:

@@ -205,6 +205,30 @@ def test_a_torso_that_most_lack_gives_way_to_the_box_and_that_is_said(
     assert "note: the reference length is bbox: " in result.out
 
 
+def test_the_reference_of_the_training_is_that_of_the_scores(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    run = model["exact"]
+    run.config = msgspec.structs.replace(run.config, reference=("left_hip", "left_knee"))
+    result = kpdata("evaluate", tmp_path / "exact", tiny_shards)
+    assert "PCK@0.2 (left_hip–left_knee)" in result.out
+    assert "(torso)" not in result.out
+    report = read_report(tmp_path / "exact" / "evaluation-test" / "metrics.json")
+    assert report.settings.reference == ("left_hip", "left_knee")
+
+
+def test_a_pair_that_the_skeleton_lacks_is_had_as_the_reason_says(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    """``not computed: skeleton coco17 names no head pair: add "head": [name, name] …``."""
+    skeleton = msgspec.structs.replace(COCO17, name="coco17-head", head=("left_ear", "right_ear"))
+    path, out = tmp_path / "skeleton.json", tmp_path / "shards"
+    path.write_bytes(msgspec.json.encode(skeleton))
+    command = ("convert", "shards", tiny_shards, "--to-skeleton", path, "--out", out)
+    assert kpdata(*command).code == 0
+    assert "PCKh@0.5" in row(kpdata("evaluate", tmp_path / "exact", out).out, "PCKh@0.5")
+
+
 def test_what_cannot_be_evaluated_is_refused(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
 ) -> None:

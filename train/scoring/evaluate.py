@@ -11,7 +11,7 @@ import kpdata
 from kpdata import draw
 from kpdata.errors import KpdataError, TrainingError
 from kpdata.manifest import Manifest
-from kpdata.metrics import place
+from kpdata.metrics import place, reference_lengths
 from kpdata.schema import FloatArray
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
@@ -81,7 +81,10 @@ def evaluate(
     )
     truth, floor = Truth.of(pictures), placed_floor(predictor.info.mean_pose, pictures)
     progress.begin("scoring")
-    scores = score_all(dataset.skeleton, truth, answers, floor, settings.seed, settings.resamples)
+    scores = score_all(
+        dataset.skeleton, truth, answers, floor,
+        settings.reference, settings.seed, settings.resamples,
+    )  # fmt: skip
     manifest, info = dataset.manifest, predictor.info
     report = Report(
         kpdata=kpdata.__version__,
@@ -174,7 +177,8 @@ def _notes(
         notes += (f"WARNING: {UNSEEN_MIRROR}",)
     if note := predictor.score_note:
         notes += (note,)
-    if note := reference_note(Truth.of(pictures).poses(pictures.skeleton, floor)):
+    poses = Truth.of(pictures).poses(pictures.skeleton, floor)
+    if not settings.reference and (note := reference_note(poses)):
         notes += (note,)
     if warning := pictures.warning(settings.split):
         notes += (f"WARNING: {warning}",)
@@ -189,8 +193,8 @@ def _plot_curve(evaluation: Evaluation, path: Path) -> None:
         for name, keypoints in named.items()
     }
     try:
-        reference = chosen_reference(poses[MEAN_POSE])
+        reference = report.settings.reference or chosen_reference(poses[MEAN_POSE])
+        curves = {name: pck_curve(each, reference) for name, each in poses.items()}
     except KpdataError:
         return
-    curves = {name: pck_curve(each) for name, each in poses.items()}
-    plots.pck_curves(curves, reference, path)
+    plots.pck_curves(curves, reference_lengths(poses[MEAN_POSE], reference).name, path)

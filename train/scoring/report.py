@@ -16,6 +16,7 @@ from kpdata.framing import CropFrom
 from kpdata.manifest import Manifest
 from kpdata.metrics import Score
 from kpdata.metrics.measure import RESAMPLES
+from kpdata.metrics.poses import Reference
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
 from kpdata.splits import TRAIN
@@ -42,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         flip_test: average the answers for the picture and for its mirror image.
         decode: how a heatmap becomes a coordinate.
         crop_from: what squares are cut around; None does as in training.
+        reference: what PCK, AUC and NME divide by; None takes the torso, or the box where less
+            than half of the instances have a torso.
         seed: of the bootstrap, whose draws are ``resamples``.
     """
 
@@ -49,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flip_test: bool = True
     decode: Decode = "dark"
     crop_from: CropFrom | None = None
+    reference: Reference | None = None
     seed: int = 0
     resamples: int = RESAMPLES
 

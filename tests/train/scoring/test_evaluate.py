@@ -151,7 +151,7 @@ def test_the_floor_beside_each_score_is_that_of_the_mean_pose():
         offset = truth.keypoints[..., :2] - 100
         assert by_name(head)["EPE"].floor == pytest.approx(np.hypot(*offset.T).mean())
     poses = truth.poses(CROSS, answers(truth)[1])
-    assert pck_curve(poses)[47] == pytest.approx(2 / 20)
+    assert pck_curve(poses, "torso")[47] == pytest.approx(2 / 20)
     assert [score.name for score in scores.floor] == [s.name for s in scores.heads["heatmap"]]
     # Every keypoint called visible: right for three of four, and no keypoint above another.
     assert [score.floor for score in scores.visibility] == pytest.approx([0.75, 0.5])
@@ -183,7 +183,9 @@ def test_reasons_name_what_is_missing():
     scores = score_all(bare, truth, replace(predictions, visibility=None), floor, resamples=2)
     reasons = scores.not_computed
     assert "bare names no torso pair, and no instance has a bounding box" in reasons["PCK@0.2"]
+    assert """kpdata train --set 'reference=["NAME", "NAME"]'""" in reasons["PCK@0.2"]
     assert "names no head pair" in reasons["PCKh@0.5"]
+    assert '"head": [name, name] to its JSON file' in reasons["PCKh@0.5"]
     assert "has no edges" in reasons["PCP@0.5"]
     assert "needs a sigma for every keypoint" in reasons["OKS AP"]
     assert "does not predict visibility" in reasons["visibility ROC AUC"]
@@ -215,6 +217,24 @@ def test_without_a_torso_the_box_is_the_reference():
         )
         assert set(names) <= set(found)
     assert found["PCK@0.2 (bbox)"].value == pytest.approx(12 / 15)
+
+
+def test_a_given_reference_is_what_all_scores_divide_by():
+    # 25 px off: not within 0.2 × the torso's 100 px, and within it × 130 px, arm to arm.
+    truth = crosses()
+    truth.keypoints[:, 3, 0] += 70
+    predictions, floor = answers(truth)
+    predictions.keypoints["heatmap"][:, 0, 0] += 25
+    arms = ("left_arm", "right_arm")
+    scores = by_name(
+        score_all(CROSS, truth, predictions, floor, arms, resamples=2).heads["heatmap"]
+    )
+    assert scores["PCK@0.2 (left_arm–right_arm)"].value == 1
+    assert scores["NME (left_arm–right_arm)"].value == pytest.approx(25 / 130 / 4)
+    assert "AUC@0.2 (left_arm–right_arm)" in scores
+    poses = truth.poses(CROSS, predictions.keypoints["heatmap"])
+    assert pck_curve(poses, arms)[[19, 20]].tolist() == [0.75, 1]
+    assert pck_curve(poses, "torso")[20] == 0.75
 
 
 @pytest.mark.parametrize(
