@@ -229,6 +229,36 @@ def test_a_pair_that_the_skeleton_lacks_is_had_as_the_reason_says(
     assert "PCKh@0.5" in row(kpdata("evaluate", tmp_path / "exact", out).out, "PCKh@0.5")
 
 
+@pytest.mark.parametrize(
+    ("margin", "taught", "other"),
+    [
+        (1.5, Framing("bbox", 1.5), None),
+        (1.25, Framing("bbox", 1.5), "a square around the bbox, × 1.5"),
+        (1.25, Framing("image", 1.0), "the whole image, squared around its centre, × 1"),
+    ],
+)
+def test_crops_are_held_against_those_of_the_training_whoever_cut_them(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_coco: Path, tmp_path: Path,
+    margin: float, taught: Framing, other: str | None,
+) -> None:  # fmt: skip
+    run, crops = model["exact"], tmp_path / "crops"
+    run.config = msgspec.structs.replace(
+        run.config, crop_from=taught.crop_from, margin=taught.margin
+    )
+    source = ("coco", tiny_coco / "annotations.json", "--images", tiny_coco / "images")
+    crop = ("--crop", 64, "--margin", margin, "--out", crops)
+    assert kpdata("convert", *source, *crop).code == 0
+    said = kpdata("evaluate", tmp_path / "exact", crops, "--split", "train").out
+    assert f"crop: as the shards were cropped: around the bbox, × {margin:g}" in said
+    notes = [line for line in said.splitlines() if "trained on other crops" in line]
+    assert notes == ([f"note: the run was trained on other crops: {other}"] if other else [])
+    refused = kpdata(
+        "evaluate", tmp_path / "exact", crops, "--split", "val", "--crop-from", "image"
+    )
+    assert (refused.code, refused.out) == (1, "")
+    assert f"--crop-from image: {crops} holds crops (a square around the bbox" in refused.err
+
+
 def test_what_cannot_be_evaluated_is_refused(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
 ) -> None:

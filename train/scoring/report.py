@@ -12,7 +12,7 @@ import msgspec
 
 from kpdata.bounded import read_bounded
 from kpdata.errors import DatasetError, FormatError, SchemaError
-from kpdata.framing import CropFrom
+from kpdata.framing import CropFrom, Framing
 from kpdata.manifest import Manifest
 from kpdata.metrics import Score
 from kpdata.metrics.measure import RESAMPLES
@@ -189,7 +189,9 @@ def crop_source(crop: str, manifest: Manifest) -> str:
     return f"{crop}: around the {options['crop_from']}, × {options['margin']:g}"
 
 
-def notes_on(split: str, crop: str, manifest: Manifest, run: RunInfo) -> tuple[str, ...]:
+def notes_on(
+    split: str, crop: str, manifest: Manifest, run: RunInfo, shown: Framing, taught: Framing
+) -> tuple[str, ...]:
     """What a reader of the scores must know.
 
     Args:
@@ -197,6 +199,7 @@ def notes_on(split: str, crop: str, manifest: Manifest, run: RunInfo) -> tuple[s
         crop: as the pictures say it.
         manifest: of the dataset.
         run: what the model was trained on.
+        shown: the squares that it saw now, whoever cut them, and ``taught`` those in training.
     """
     notes = []
     if manifest.root_hash != run.root_hash:
@@ -213,8 +216,8 @@ def notes_on(split: str, crop: str, manifest: Manifest, run: RunInfo) -> tuple[s
         notes.append(
             "WARNING: the run's best epoch was chosen by this split: its scores are too good"
         )
-    if crop != run.crop:
-        notes.append(f"the run was trained on other crops: {run.crop}")
+    if shown != taught:
+        notes.append(f"the run was trained on other crops: {taught.words}")
     source = crop_source(crop, manifest)
     if "around the keypoints" in source:
         notes.append(

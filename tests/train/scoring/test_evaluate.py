@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import kpdata
 from kpdata.errors import DatasetError, SchemaError, TrainingError
+from kpdata.framing import Framing
 from kpdata.manifest import file_blake3
 from kpdata.skeletons import COCO17, LSP14, Skeleton
 from kpdata.train.run_folder import RunInfo
@@ -410,8 +411,8 @@ def test_notes_say_what_a_score_is_not(tiny_shards):
     manifest = kpdata.open(tiny_shards).manifest
     info = run_info(manifest)
 
-    def said(split="test", crop="a crop", info=info, manifest=manifest):
-        return " | ".join(notes_on(split, crop, manifest, info))
+    def said(split="test", crop="a crop", info=info, manifest=manifest, **framing):
+        return " | ".join(notes_on(split, crop, manifest, info, Framing(**framing), Framing()))
 
     assert said() == ""
     assert "WARNING: the run was trained on these very pictures" in said("train")
@@ -420,7 +421,9 @@ def test_notes_say_what_a_score_is_not(tiny_shards):
     elsewhere = run_info(manifest, root_hash="0123456789abcdef")
     assert "another dataset (root hash 0123456789ab…)" in said(info=elsewhere)
     assert "cannot be excluded" in said("train", info=elsewhere)
-    assert "trained on other crops: a crop" in said(crop="another crop")
+    other = "the run was trained on other crops: a square around the bbox, × 1.25"
+    assert said(crop_from="keypoints") == said(margin=1.5) == other
+    assert said(crop="the same crop in other words") == ""
     assert "oracle crop" in said(crop="a square around the keypoints, × 1.25")
     assert "annotated boxes" in said(crop="a square around the bbox, × 1.25")
     options = manifest.options | {"crop": 64, "crop_from": "keypoints", "margin": 1.5}
