@@ -14,9 +14,9 @@ from kpdata.skeletons import Skeleton
 from kpdata.train.config import TrainConfig
 from kpdata.train.models import build
 from kpdata.train.pictures import Views
-from kpdata.train.reader import COORDINATES, HEATMAP, PoseReader, read_pictures
+from kpdata.train.reader import PoseReader, read_pictures
 from kpdata.train.run_folder import Best, RunFolder, RunInfo
-from kpdata.train.scoring.predictions import Decode, Predictions
+from kpdata.train.scoring.predictions import COORDINATES, HEATMAP, Decode, Predictions
 
 
 @dataclass(frozen=True)

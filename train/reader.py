@@ -15,9 +15,7 @@ from kpdata.train import targets
 from kpdata.train.config import Trains
 from kpdata.train.losses import Tensor
 from kpdata.train.pictures import Views
-from kpdata.train.scoring.predictions import Decode, Predictions
-
-HEATMAP, COORDINATES = "heatmap", "coordinates"
+from kpdata.train.scoring.predictions import COORDINATES, HEATMAP, Decode, Predictions
 
 HEADS: dict[Trains, tuple[str, ...]] = {
     "heatmap": (HEATMAP,),

@@ -107,14 +107,19 @@ def show(report: "Report", title: str) -> None:
 
 
 def _conditions(report: "Report", title: str) -> list[str]:
+    from kpdata.train.scoring.predictions import HEATMAP
+
     settings = report.settings
-    flip = "with" if settings.flip_test else "without"
+    how = [f"{'with' if settings.flip_test else 'without'} flip test"]
+    if HEATMAP in report.heads:
+        how.append(f"heatmaps decoded by {settings.decode}")
+    if len(report.heads) > 1:
+        how.append(f"the model's answer is that of its {report.primary} head")
     return [
         f"{title}, split {settings.split}: {report.instances:,} instances of {report.images:,} "
         f"images; kpdata {report.kpdata}",
         f"crop: {report.crop}; {report.input_size} × {report.input_size} pixels",
-        f"weights of epoch {report.epoch}, {flip} flip test, heatmaps decoded by "
-        f"{settings.decode}; the answer is that of {report.primary}",
+        f"weights of epoch {report.epoch}, {', '.join(how)}",
         f"split {report.split_sha256}, dataset {report.root_hash}",
         "",
     ]

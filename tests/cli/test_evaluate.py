@@ -32,6 +32,7 @@ class StandIn:
 
     input_size = 64
     score_note, saw_mirrored = None, True
+    heads: tuple[str, ...] = ("heatmap", "coordinates")
 
     def __init__(self, info: RunInfo, error: float):
         self.config = TrainConfig(phases=(Phase("both", 1, 64, 1e-3),))
@@ -57,7 +58,8 @@ class StandIn:
         near[..., 0] += self.error
         far[..., 0] += 3 * self.error
         seen = np.where(pictures.truth[..., 2] == 2, 0.8, 0.4)
-        return Predictions({"heatmap": near, "coordinates": far}, seen, "heatmap")
+        found = {"heatmap": near, "coordinates": far}
+        return Predictions({head: found[head] for head in self.heads}, seen, self.heads[0])
 
 
 @pytest.fixture
@@ -184,6 +186,17 @@ def test_the_mirror_image_is_for_those_who_saw_one_unless_asked_for(
     assert f"{'with' if flip else 'without'} flip test" in result.out
     warned = "WARNING: the flip test was asked for, and the run never saw" in result.out
     assert warned == (flip and not saw_mirrored)
+
+
+def test_only_heatmaps_are_decoded(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    run = model["exact"]
+    both = kpdata("evaluate", tmp_path / "exact", tiny_shards).out
+    assert "heatmaps decoded by dark, the model's answer is that of its heatmap head" in both
+    run.heads = ("coordinates",)
+    one = kpdata("evaluate", tmp_path / "exact", tiny_shards).out
+    assert "weights of epoch 3, with flip test\n" in one
 
 
 def test_one_picture_for_several_people_is_warned_of(
