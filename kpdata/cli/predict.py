@@ -33,6 +33,19 @@ _SHOWN = 20
     help="Where the objects are: one instance a box. Without it, each picture is one instance.",
 )
 @click.option(
+    "--category",
+    type=int,
+    metavar="ID",
+    help="Look into boxes of this category_id alone; needed where --boxes holds several.",
+)
+@click.option(
+    "--min-box-score",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Leave out boxes of which the detector is less sure.",
+)
+@click.option(
     "--margin",
     type=click.FloatRange(0.1, 10),
     help="Side of the model's square over the box's; as in training unless given.",
@@ -83,7 +96,7 @@ def command(**options: Any) -> None:
 
     items = find(options["inputs"], besides=options["out"])
     boxes, results = _boxes_and_results(options)
-    tally = Tally()
+    tally = Tally(boxes_left_out=boxes.left_out if boxes else {})
     for fault in boxes.unusable if boxes else ():
         tally.skipped.append(Skipped(options["boxes"], "not a box", f"{options['boxes']}: {fault}"))
     with Meter(options["quiet"] or options["as_json"]) as meter:
@@ -100,11 +113,14 @@ def _boxes_and_results(
     options: dict[str, Any],
 ) -> "tuple[Boxes | None, CocoResults]":
     from kpdata.errors import FormatError
-    from kpdata.train.predict.boxes import ByName, read_boxes, read_image_ids
+    from kpdata.train.predict.boxes import ByName, Wanted, read_boxes, read_image_ids
     from kpdata.train.predict.files import CocoResults
 
+    wanted = Wanted(options["category"], options["min_box_score"])
+    if wanted != Wanted() and not options["boxes"]:
+        raise FormatError("--category and --min-box-score change nothing without --boxes")
     ids = options["coco_images"] and read_image_ids(options["coco_images"])
-    boxes = options["boxes"] and read_boxes(options["boxes"], ids)
+    boxes = options["boxes"] and read_boxes(options["boxes"], ids, wanted)
     if options["coco"] and ids is None and options["boxes"]:
         try:
             ids = read_image_ids(options["boxes"])
@@ -182,6 +198,7 @@ def _report(tally: "Tally", results: "CocoResults", options: dict[str, Any]) -> 
         click.echo(f"… and {len(tally.skipped) - _SHOWN:,} more", err=True)
     reasons = Counter(reason for _, reason, _ in tally.skipped)
     notes = [f"{count:,} skipped: {reason}" for reason, count in reasons.items()]
+    notes += [f"{count:,} boxes left out: {why}" for why, count in tally.boxes_left_out.items()]
     notes += [f"{tally.without_box:,} without a box left out"] * bool(tally.without_box)
     notes += [f"{left_out:,} frames unknown to the COCO file left out of it"] * bool(left_out)
     if not options["quiet"]:

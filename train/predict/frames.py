@@ -90,6 +90,7 @@ class Tally:
         images, videos, frames: used; a picture counts as a frame, too.
         instances: squares shown to the model.
         without_box: files that the boxes' file says nothing of, left out.
+        boxes_left_out: boxes that were not looked into, by reason.
         skipped: files that could not be used, or not to their end, and boxes.
     """
 
@@ -98,6 +99,7 @@ class Tally:
     frames: int = 0
     instances: int = 0
     without_box: int = 0
+    boxes_left_out: dict[str, int] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
 
