@@ -65,7 +65,8 @@ _SHOWN = 20
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Keypoints below it are not drawn. The files hold them all.",
+    help="Keypoints that were found with a lower score are not drawn, save where the score is "
+    "the visibility: what is hidden is drawn as a ring. The files hold them all.",
 )
 @flip_option
 @quiet
