@@ -19,21 +19,26 @@ if TYPE_CHECKING:
 @click.command("evaluate", short_help=COMMANDS["evaluate"])
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("shards", type=click.Path(path_type=Path))
-@click.option("--split", default="test", show_default=True, metavar="NAME", help="To be scored.")
 @click.option(
-    "--out", type=click.Path(path_type=Path),
-    help="Folder for scores, predictions and pictures; RUN/evaluation-SPLIT unless given.",
+    "--split", default="test", show_default=True, metavar="NAME",
+    help="Which split of SHARDS to score.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), show_default="RUN/evaluation-SPLIT",
+    help="Write scores, predictions and pictures to this folder.",
 )  # fmt: skip
 @flip_option
 @click.option(
     "--decode", default="dark", show_default=True,
     type=click.Choice(["dark", "udp", "quadratic", "argmax"]),
-    help="How a heatmap becomes a coordinate.",
+    help="How to find a keypoint in its heatmap: at the peak of a fitted Gaussian (dark) or a "
+    "fitted parabola (quadratic), at the highest cell (argmax), or where the offset maps point to "
+    "from there (udp, for runs with offsets=true).",
 )  # fmt: skip
 @click.option(
-    "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]),
-    help="What squares are cut around in whole images; as in training unless given. From keypoints "
-    "it is an oracle crop: it leaks the labels.",
+    "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]), show_default="as in training",
+    help="What to cut the model's squares around, where SHARDS hold whole images: the annotated "
+    "box, the true keypoints (an oracle crop, which leaks the labels), or the whole image.",
 )  # fmt: skip
 @quiet
 @as_json

@@ -70,9 +70,9 @@ BITS_APART = click.IntRange(0, MAX_DISTANCE)
 quiet = click.option("--quiet", is_flag=True, help="Print errors only.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 flip_option = click.option(
-    "--flip/--no-flip", default=None,
-    help="Average each answer with that for the mirror image, which takes twice as long; on "
-    "exactly for runs that were trained with mirror images (augment.flip above 0), unless given.",
+    "--flip/--no-flip", default=None, show_default="on for runs that were trained on mirror images",
+    help="Average the keypoints with those found in the mirror image of each picture, which takes "
+    "twice as long. A run with augment.flip=0 never saw a mirror image, and gets worse by it.",
 )  # fmt: skip
 workers_option = click.option(
     "--workers", type=click.IntRange(1, 1024),

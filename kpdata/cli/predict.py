@@ -25,12 +25,18 @@ _SHOWN = 20
 @click.command("predict", short_help=COMMANDS["predict"])
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Write overlays, keypoints and their names to this folder.",
+)
 @click.option(
     "--boxes",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where the objects are: one instance a box. Without it, each picture is one instance.",
+    help="JSON file that says where the objects are: each box is looked into. Without it, each "
+    "picture is taken for one object that fills it.",
 )
 @click.option(
     "--category",
@@ -43,22 +49,26 @@ _SHOWN = 20
     default=0.0,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Leave out boxes of which the detector is less sure.",
+    help="Leave out boxes to which the detector gave a lower score.",
 )
 @click.option(
     "--margin",
     type=click.FloatRange(0.1, 10),
-    help="Side of the model's square over the box's; as in training unless given.",
+    show_default="as in training",
+    help="How large to cut the square that the model sees, in units of the box's longer side.",
 )
 @click.option(
-    "--coco", type=click.Path(path_type=Path), metavar="FILE", help="Write COCO results JSON."
+    "--coco",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write the keypoints to FILE, as COCO's results JSON.",
 )
 @click.option(
     "--coco-images",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="COCO file whose image numbers the results take, by file name; that of --boxes if it "
-    "is one.",
+    show_default="the file of --boxes, if it is a COCO file",
+    help="COCO file that numbers the images, by file name, for --coco and for detections.",
 )
 @click.option(
     "--min-score",
