@@ -14,9 +14,9 @@ from kpdata.skeletons import Skeleton
 from kpdata.train.config import TrainConfig
 from kpdata.train.models import build
 from kpdata.train.pictures import Views
-from kpdata.train.reader import COORDINATES, HEATMAP, PoseReader, read_pictures
+from kpdata.train.reader import PoseReader, read_pictures
 from kpdata.train.run_folder import Best, RunFolder, RunInfo
-from kpdata.train.scoring.predictions import Decode, Predictions
+from kpdata.train.scoring.predictions import COORDINATES, HEATMAP, Decode, Predictions
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class Predictor:
     def framing(self) -> Framing:
         """Which squares it was taught to see: those of its shards, where they were crops."""
         return self.info.framing or Framing(self.config.crop_from, self.config.margin)
+
+    @property
+    def saw_mirrored(self) -> bool:
+        """Whether it learnt from mirror images: without them, what it finds in one is a guess."""
+        return self.config.augment.flip > 0
 
     @property
     def score_note(self) -> str | None:

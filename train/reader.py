@@ -15,9 +15,7 @@ from kpdata.train import targets
 from kpdata.train.config import Trains
 from kpdata.train.losses import Tensor
 from kpdata.train.pictures import Views
-from kpdata.train.scoring.predictions import Decode, Predictions
-
-HEATMAP, COORDINATES = "heatmap", "coordinates"
+from kpdata.train.scoring.predictions import COORDINATES, HEATMAP, Decode, Predictions
 
 HEADS: dict[Trains, tuple[str, ...]] = {
     "heatmap": (HEATMAP,),
@@ -65,7 +63,10 @@ class PoseReader(keras.Model):
         self.built = True
 
     def call(self, image: Tensor) -> dict[str, Tensor]:
-        """``heatmap`` and ``coordinates`` (B, K, 3), ``visibility`` (B, K) where it was taught."""
+        """``heatmap`` and ``coordinates`` (B, K, 3), ``visibility`` (B, K) where it was taught.
+
+        All scores are from 0 to 1: a heatmap's peak, which may lie beyond, is clipped.
+        """
         seen = targets.normalise(image)
         outputs = self.net(seen, training=False)
         if self.flip:
@@ -87,15 +88,17 @@ class PoseReader(keras.Model):
         return found
 
     def _decoded(self, outputs: dict[str, Tensor]) -> Tensor:
-        maps = outputs["heatmap"]
-        if self.decode == "udp":
-            return targets.decode_udp(maps, outputs["offset"], self.size)
         decoders: dict[str, Callable[..., Any]] = {
             "dark": targets.decode_dark,
             "quadratic": targets.decode_quadratic,
             "argmax": targets.decode_argmax,
         }
-        return decoders[self.decode](maps, self.size)
+        maps = outputs["heatmap"]
+        if self.decode == "udp":
+            found = targets.decode_udp(maps, outputs["offset"], self.size)
+        else:
+            found = decoders[self.decode](maps, self.size)
+        return ops.concatenate([found[..., :2], ops.clip(found[..., 2:], 0, 1)], axis=-1)
 
 
 def read_pictures(

@@ -21,7 +21,10 @@ _COLUMNS = ("first", "second", "second − first", "95 %")
 @click.command("compare", short_help=COMMANDS["compare"])
 @click.argument("first", metavar="RUN_A", type=click.Path(path_type=Path))
 @click.argument("second", metavar="RUN_B", type=click.Path(path_type=Path))
-@click.option("--split", default="test", show_default=True, metavar="NAME", help="To be compared.")
+@click.option(
+    "--split", default="test", show_default=True, metavar="NAME",
+    help="Which split's scores to compare.",
+)  # fmt: skip
 @as_json
 def command(first: Path, second: Path, split: str, as_json: bool) -> None:
     """Compare the scores of two runs on the same instances.

@@ -8,7 +8,7 @@ import click
 
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, quiet
+from kpdata.cli.options import as_json, flip_option, quiet
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
 
@@ -19,23 +19,26 @@ if TYPE_CHECKING:
 @click.command("evaluate", short_help=COMMANDS["evaluate"])
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("shards", type=click.Path(path_type=Path))
-@click.option("--split", default="test", show_default=True, metavar="NAME", help="To be scored.")
 @click.option(
-    "--out", type=click.Path(path_type=Path),
-    help="Folder for scores, predictions and pictures; RUN/evaluation-SPLIT unless given.",
+    "--split", default="test", show_default=True, metavar="NAME",
+    help="Which split of SHARDS to score.",
 )  # fmt: skip
 @click.option(
-    "--no-flip", is_flag=True, help="Leave out the mirror image that answers are averaged with."
-)
+    "--out", type=click.Path(path_type=Path), show_default="RUN/evaluation-SPLIT",
+    help="Write scores, predictions and pictures to this folder.",
+)  # fmt: skip
+@flip_option
 @click.option(
     "--decode", default="dark", show_default=True,
     type=click.Choice(["dark", "udp", "quadratic", "argmax"]),
-    help="How a heatmap becomes a coordinate.",
+    help="How to find a keypoint in its heatmap: at the peak of a fitted Gaussian (dark) or a "
+    "fitted parabola (quadratic), at the highest cell (argmax), or where the offset maps point to "
+    "from there (udp, for runs with offsets=true).",
 )  # fmt: skip
 @click.option(
-    "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]),
-    help="What squares are cut around in whole images; as in training unless given. From keypoints "
-    "it is an oracle crop: it leaks the labels.",
+    "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]), show_default="as in training",
+    help="What to cut the model's squares around, where SHARDS hold whole images: the annotated "
+    "box, the true keypoints (an oracle crop, which leaks the labels), or the whole image.",
 )  # fmt: skip
 @quiet
 @as_json
@@ -62,16 +65,17 @@ def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
     from kpdata.train.scoring.evaluate import evaluate, save
     from kpdata.train.scoring.report import Settings
 
+    predictor = Predictor.open(run)
     settings = Settings(
         split=options["split"],
-        flip_test=not options["no_flip"],
+        flip_test=predictor.saw_mirrored if options["flip"] is None else options["flip"],
         decode=options["decode"],
         crop_from=options["crop_from"],
+        reference=predictor.config.reference,
     )
     out = out or run / f"evaluation-{settings.split}"
     with Meter(options["quiet"] or options["as_json"]) as meter:
         dataset = Dataset.open(shards)
-        predictor = Predictor.open(run)
         evaluation = evaluate(predictor, dataset, settings, meter)
         save(evaluation, out)
     if options["as_json"]:
@@ -108,14 +112,19 @@ def show(report: "Report", title: str) -> None:
 
 
 def _conditions(report: "Report", title: str) -> list[str]:
+    from kpdata.train.scoring.predictions import HEATMAP
+
     settings = report.settings
-    flip = "with" if settings.flip_test else "without"
+    how = [f"{'with' if settings.flip_test else 'without'} flip test"]
+    if HEATMAP in report.heads:
+        how.append(f"heatmaps decoded by {settings.decode}")
+    if len(report.heads) > 1:
+        how.append(f"the model's answer is that of its {report.primary} head")
     return [
         f"{title}, split {settings.split}: {report.instances:,} instances of {report.images:,} "
         f"images; kpdata {report.kpdata}",
         f"crop: {report.crop}; {report.input_size} × {report.input_size} pixels",
-        f"weights of epoch {report.epoch}, {flip} flip test, heatmaps decoded by "
-        f"{settings.decode}; the answer is that of {report.primary}",
+        f"weights of epoch {report.epoch}, {', '.join(how)}",
         f"split {report.split_sha256}, dataset {report.root_hash}",
         "",
     ]

@@ -69,6 +69,11 @@ BITS_APART = click.IntRange(0, MAX_DISTANCE)
 
 quiet = click.option("--quiet", is_flag=True, help="Print errors only.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+flip_option = click.option(
+    "--flip/--no-flip", default=None, show_default="on for runs that were trained on mirror images",
+    help="Average the keypoints with those found in the mirror image of each picture, which takes "
+    "twice as long. A run with augment.flip=0 never saw a mirror image, and gets worse by it.",
+)  # fmt: skip
 workers_option = click.option(
     "--workers", type=click.IntRange(1, 1024),
     help="Worker processes; one for each core that kpdata may use, unless given."

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, quiet
+from kpdata.cli.options import as_json, flip_option, quiet
 
 if TYPE_CHECKING:
     from kpdata.train.predict.boxes import Boxes
@@ -24,36 +25,60 @@ _SHOWN = 20
 @click.command("predict", short_help=COMMANDS["predict"])
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Write overlays, keypoints and their names to this folder.",
+)
 @click.option(
     "--boxes",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where the objects are: one instance a box. Without it, each picture is one instance.",
+    help="JSON file that says where the objects are: each box is looked into. Without it, each "
+    "picture is taken for one object that fills it.",
+)
+@click.option(
+    "--category",
+    type=int,
+    metavar="ID",
+    help="Look into boxes of this category_id alone; needed where --boxes holds several.",
+)
+@click.option(
+    "--min-box-score",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Leave out boxes to which the detector gave a lower score.",
 )
 @click.option(
     "--margin",
     type=click.FloatRange(0.1, 10),
-    help="Side of the model's square over the box's; as in training unless given.",
+    show_default="as in training",
+    help="How large to cut the square that the model sees, in units of the box's longer side.",
 )
 @click.option(
-    "--coco", type=click.Path(path_type=Path), metavar="FILE", help="Write COCO results JSON."
+    "--coco",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write the keypoints to FILE, as COCO's results JSON.",
 )
 @click.option(
     "--coco-images",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="COCO file whose image numbers the results take, by file name; that of --boxes if it "
-    "is one.",
+    show_default="the file of --boxes, if it is a COCO file",
+    help="COCO file that numbers the images, by file name, for --coco and for detections.",
 )
 @click.option(
     "--min-score",
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Keypoints below it are not drawn. The files hold them all.",
+    help="Keypoints that were found with a lower score are not drawn, save where the score is "
+    "the visibility: what is hidden is drawn as a ring. The files hold them all.",
 )
-@click.option("--no-flip", is_flag=True, help="Do not look at the mirror image: twice as fast.")
+@flip_option
 @quiet
 @as_json
 def command(**options: Any) -> None:
@@ -82,7 +107,7 @@ def command(**options: Any) -> None:
 
     items = find(options["inputs"], besides=options["out"])
     boxes, results = _boxes_and_results(options)
-    tally = Tally()
+    tally = Tally(boxes_left_out=boxes.left_out if boxes else {})
     for fault in boxes.unusable if boxes else ():
         tally.skipped.append(Skipped(options["boxes"], "not a box", f"{options['boxes']}: {fault}"))
     with Meter(options["quiet"] or options["as_json"]) as meter:
@@ -99,11 +124,14 @@ def _boxes_and_results(
     options: dict[str, Any],
 ) -> "tuple[Boxes | None, CocoResults]":
     from kpdata.errors import FormatError
-    from kpdata.train.predict.boxes import ByName, read_boxes, read_image_ids
+    from kpdata.train.predict.boxes import ByName, Wanted, read_boxes, read_image_ids
     from kpdata.train.predict.files import CocoResults
 
+    wanted = Wanted(options["category"], options["min_box_score"])
+    if wanted != Wanted() and not options["boxes"]:
+        raise FormatError("--category and --min-box-score change nothing without --boxes")
     ids = options["coco_images"] and read_image_ids(options["coco_images"])
-    boxes = options["boxes"] and read_boxes(options["boxes"], ids)
+    boxes = options["boxes"] and read_boxes(options["boxes"], ids, wanted)
     if options["coco"] and ids is None and options["boxes"]:
         try:
             ids = read_image_ids(options["boxes"])
@@ -126,25 +154,40 @@ def _predict(
     from kpdata.train.predict.media import count_frames
 
     margin = options["margin"] or predictor.framing.margin
+    flip = predictor.saw_mirrored if options["flip"] is None else options["flip"]
+    for text in _what_it_sees(predictor, boxes, margin, flip):
+        meter.say(text)
+    meter.begin("predicting", count_frames(items))
+    frames = read_frames(items, boxes, tally)
+    with Answers(options["out"], predictor.skeleton, options["min_score"]) as answers:
+        for found in predict_frames(predictor, frames, margin, flip):
+            answers.add(found)
+            results.add(found)
+            meter.advance(1, "frames")
+
+
+def _what_it_sees(
+    predictor: "Predictor", boxes: "Boxes | None", margin: float, flip: bool
+) -> Iterator[str]:
+    """What to know of the answers, before there are any."""
+    from kpdata.train.scoring.predictions import UNSEEN_MIRROR
+
     if boxes is not None and predictor.framing.crop_from != "bbox":
-        meter.say(
+        yield (
             f"warning: the model is shown squares around the boxes, × {margin:g}, and was taught "
             f"to see {predictor.framing.words}"
         )
     if boxes is None:
-        meter.say(
+        yield (
             f"no --boxes: each picture counts as one instance that fills it, and is seen as a "
             f"square around its centre, × {margin:g}. In training: {predictor.framing.words}"
         )
     if predictor.score_note:
-        meter.say(f"note: {predictor.score_note}")
-    meter.begin("predicting", count_frames(items))
-    frames = read_frames(items, boxes, tally)
-    with Answers(options["out"], predictor.skeleton, options["min_score"]) as answers:
-        for found in predict_frames(predictor, frames, margin, not options["no_flip"]):
-            answers.add(found)
-            results.add(found)
-            meter.advance(1, "frames")
+        yield f"note: {predictor.score_note}"
+    if flip and not predictor.saw_mirrored:
+        yield f"warning: {UNSEEN_MIRROR}"
+    else:
+        yield f"{'with' if flip else 'without'} flip test"
 
 
 def _report(tally: "Tally", results: "CocoResults", options: dict[str, Any]) -> None:
@@ -166,6 +209,7 @@ def _report(tally: "Tally", results: "CocoResults", options: dict[str, Any]) -> 
         click.echo(f"… and {len(tally.skipped) - _SHOWN:,} more", err=True)
     reasons = Counter(reason for _, reason, _ in tally.skipped)
     notes = [f"{count:,} skipped: {reason}" for reason, count in reasons.items()]
+    notes += [f"{count:,} boxes left out: {why}" for why, count in tally.boxes_left_out.items()]
     notes += [f"{tally.without_box:,} without a box left out"] * bool(tally.without_box)
     notes += [f"{left_out:,} frames unknown to the COCO file left out of it"] * bool(left_out)
     if not options["quiet"]:

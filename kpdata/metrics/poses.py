@@ -168,7 +168,8 @@ def require_pair(skeleton: Skeleton, reference: str) -> Pair:
     if pair is None:
         raise SchemaError(
             f"skeleton {skeleton.name} names no {reference} pair: add "
-            f'"{reference}": [name, name] to it, or give a pair of its keypoints as the reference'
+            f'"{reference}": [name, name] to its JSON file, and convert the shards with '
+            "--to-skeleton FILE"
         )
     return pair
 

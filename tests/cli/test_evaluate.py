@@ -13,6 +13,7 @@ import pytest
 
 import kpdata as library
 from kpdata import images
+from kpdata.augment import AugmentConfig
 from kpdata.cli.training import need_trainer
 from kpdata.framing import Framing
 from kpdata.skeletons import COCO17, LSP14, Skeleton
@@ -30,7 +31,8 @@ class StandIn:
     """Looks like a Predictor: finds what is there, some pixels off."""
 
     input_size = 64
-    score_note = None
+    score_note, saw_mirrored = None, True
+    heads: tuple[str, ...] = ("heatmap", "coordinates")
 
     def __init__(self, info: RunInfo, error: float):
         self.config = TrainConfig(phases=(Phase("both", 1, 64, 1e-3),))
@@ -56,7 +58,8 @@ class StandIn:
         near[..., 0] += self.error
         far[..., 0] += 3 * self.error
         seen = np.where(pictures.truth[..., 2] == 2, 0.8, 0.4)
-        return Predictions({"heatmap": near, "coordinates": far}, seen, "heatmap")
+        found = {"heatmap": near, "coordinates": far}
+        return Predictions({head: found[head] for head in self.heads}, seen, self.heads[0])
 
 
 @pytest.fixture
@@ -169,6 +172,33 @@ def test_evaluating_the_training_pictures_is_warned_of(
     assert f"split train: {instances} instances" in result.out  # and not the copies
 
 
+@pytest.mark.parametrize("saw_mirrored", [True, False])
+@pytest.mark.parametrize("option", [None, "--flip", "--no-flip"])
+def test_the_mirror_image_is_for_those_who_saw_one_unless_asked_for(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path,
+    saw_mirrored: bool, option: str | None,
+) -> None:  # fmt: skip
+    model["exact"].saw_mirrored = saw_mirrored
+    options = [option] if option else []
+    result = kpdata("evaluate", tmp_path / "exact", tiny_shards, *options)
+    flip = saw_mirrored if option is None else option == "--flip"
+    assert model["exact"].asked == [(flip, "dark")]
+    assert f"{'with' if flip else 'without'} flip test" in result.out
+    warned = "WARNING: the flip test was asked for, and the run never saw" in result.out
+    assert warned == (flip and not saw_mirrored)
+
+
+def test_only_heatmaps_are_decoded(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    run = model["exact"]
+    both = kpdata("evaluate", tmp_path / "exact", tiny_shards).out
+    assert "heatmaps decoded by dark, the model's answer is that of its heatmap head" in both
+    run.heads = ("coordinates",)
+    one = kpdata("evaluate", tmp_path / "exact", tiny_shards).out
+    assert "weights of epoch 3, with flip test\n" in one
+
+
 def test_one_picture_for_several_people_is_warned_of(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
 ) -> None:
@@ -186,6 +216,60 @@ def test_a_torso_that_most_lack_gives_way_to_the_box_and_that_is_said(
     result = kpdata("evaluate", tmp_path / "exact", tiny_shards, "--split", "train")
     assert "PCK@0.2 (bbox)" in result.out
     assert "note: the reference length is bbox: " in result.out
+
+
+def test_the_reference_of_the_training_is_that_of_the_scores(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    run = model["exact"]
+    run.config = msgspec.structs.replace(run.config, reference=("left_hip", "left_knee"))
+    result = kpdata("evaluate", tmp_path / "exact", tiny_shards)
+    assert "PCK@0.2 (left_hip–left_knee)" in result.out
+    assert "(torso)" not in result.out
+    report = read_report(tmp_path / "exact" / "evaluation-test" / "metrics.json")
+    assert report.settings.reference == ("left_hip", "left_knee")
+
+
+def test_a_pair_that_the_skeleton_lacks_is_had_as_the_reason_says(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    """``not computed: skeleton coco17 names no head pair: add "head": [name, name] …``."""
+    skeleton = msgspec.structs.replace(COCO17, name="coco17-head", head=("left_ear", "right_ear"))
+    path, out = tmp_path / "skeleton.json", tmp_path / "shards"
+    path.write_bytes(msgspec.json.encode(skeleton))
+    command = ("convert", "shards", tiny_shards, "--to-skeleton", path, "--out", out)
+    assert kpdata(*command).code == 0
+    assert "PCKh@0.5" in row(kpdata("evaluate", tmp_path / "exact", out).out, "PCKh@0.5")
+
+
+@pytest.mark.parametrize(
+    ("margin", "taught", "other"),
+    [
+        (1.5, Framing("bbox", 1.5), None),
+        (1.25, Framing("bbox", 1.5), "a square around the bbox, × 1.5"),
+        (1.25, Framing("image", 1.0), "the whole image, squared around its centre, × 1"),
+    ],
+)
+def test_crops_are_held_against_those_of_the_training_whoever_cut_them(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_coco: Path, tmp_path: Path,
+    margin: float, taught: Framing, other: str | None,
+) -> None:  # fmt: skip
+    run, crops = model["exact"], tmp_path / "crops"
+    run.config = msgspec.structs.replace(
+        run.config, crop_from=taught.crop_from, margin=taught.margin
+    )
+    source = ("coco", tiny_coco / "annotations.json", "--images", tiny_coco / "images")
+    crop = ("--crop", 64, "--margin", margin, "--out", crops)
+    assert kpdata("convert", *source, *crop).code == 0
+    said = kpdata("evaluate", tmp_path / "exact", crops, "--split", "train").out
+    assert f"crop: as the shards were cropped: around the bbox, × {margin:g}" in said
+    notes = [line for line in said.splitlines() if "trained on other crops" in line]
+    assert notes == ([f"note: the run was trained on other crops: {other}"] if other else [])
+    refused = kpdata(
+        "evaluate", tmp_path / "exact", crops, "--split", "val", "--crop-from", "image"
+    )
+    assert (refused.code, refused.out) == (1, "")
+    assert f"--crop-from image: {crops} holds crops (a square around the bbox" in refused.err
 
 
 def test_what_cannot_be_evaluated_is_refused(
@@ -225,11 +309,12 @@ def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_p
     folder.begin(config, info)
     weights = folder.save_weights("best", lambda path: build(config, 17, 64).save_weights(path))
     folder.save_state(State(best=Best(weights, 0, 1, 64, ("heatmap", "coordinates"), {})))
+    scored = folder.path / "evaluation-test"
     for options in ((), ("--no-flip", "--decode", "argmax")):
         result = kpdata("evaluate", folder.path, tiny_shards, "--quiet", *options)
         assert (result.code, result.out, result.err) == (0, "", "")
-    scored = folder.path / "evaluation-test"
-    report = read_report(scored / "metrics.json")
+        report = read_report(scored / "metrics.json")
+        assert report.settings.flip_test == (not options)
     assert (report.input_size, report.primary) == (64, "heatmap")
     assert {score.name for score in report.heads["coordinates"]} >= {"PCK@0.2 (torso)", "OKS AP"}
     assert report.visibility
@@ -239,14 +324,17 @@ def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_p
     assert (np.abs(spread - recorded.floor[..., :2].mean(axis=(0, 1))) < 64).all()
 
 
-def test_visibility_that_was_never_taught_is_not_scored(
+def test_what_was_never_taught_is_not_scored_and_not_averaged(
     kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
 ) -> None:
     need_trainer()
     from kpdata.train.models import build
 
     config = TrainConfig(
-        size="lite", phases=(Phase("both", 1, 64, 1e-3),), losses=LossWeights(visibility=0)
+        size="lite",
+        phases=(Phase("both", 1, 64, 1e-3),),
+        losses=LossWeights(visibility=0),
+        augment=AugmentConfig(flip=0),
     )
     info = RunInfo("x", "", COCO17, "", ((0.5, 0.5),) * 17, {}, {})
     folder = RunFolder(tmp_path / "run")
@@ -258,6 +346,7 @@ def test_visibility_that_was_never_taught_is_not_scored(
         result.out
     )
     report = read_report(folder.path / "evaluation-test" / "metrics.json")
+    assert not report.settings.flip_test
     assert report.visibility == ()
     assert report.not_computed["visibility accuracy"] == "the model does not predict visibility"
     recorded = read_predictions(folder.path / "evaluation-test" / "predictions.jsonl")

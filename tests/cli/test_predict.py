@@ -30,7 +30,7 @@ class StandIn:
 
     skeleton, input_size = SKELETON, 64
     framing = Framing("bbox", 1.25)
-    score_note = None
+    score_note, saw_mirrored = None, True
     scores = (0.9, 0.5, 0.1)
 
     @classmethod
@@ -130,6 +130,24 @@ def test_without_boxes_it_says_once_what_the_model_sees(kpdata, photos, tmp_path
     assert StandIn.flips == {False}
 
 
+@pytest.mark.parametrize(
+    ("saw_mirrored", "options", "flip", "says"),
+    [
+        (True, (), True, "with flip test"),
+        (True, ("--no-flip",), False, "without flip test"),
+        (False, (), False, "without flip test"),
+        (False, ("--flip",), True, "warning: the flip test was asked for, and the run never saw"),
+    ],
+)
+def test_the_mirror_image_is_for_those_who_saw_one_unless_asked_for(
+    kpdata, photos, tmp_path, monkeypatch, saw_mirrored, options, flip, says
+):
+    monkeypatch.setattr(StandIn, "saw_mirrored", saw_mirrored)
+    result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out", *options)
+    assert StandIn.flips == {flip}
+    assert says in result.err
+
+
 def test_the_margin_is_the_runs_unless_given(kpdata, photos, boxes, tmp_path):
     out = tmp_path / "out"
     kpdata("predict", "runs/a", photos, "--boxes", boxes, "--out", out)
@@ -160,6 +178,41 @@ def test_a_box_without_extent_is_skipped_and_named(kpdata, photos, boxes, tmp_pa
     )
     assert result.out.endswith("3 instances; 1 skipped: not a box\n")
     assert [line["reason"] for line in kpdata(*command, "--json").json["skipped"]] == ["not a box"]
+
+
+def test_the_boxes_of_one_category_and_enough_score_are_looked_into_and_the_others_counted(
+    kpdata, refuses, photos, boxes, tmp_path
+):
+    entry = {"image_id": 30, "bbox": [10, 10, 40, 40], "category_id": 4, "score": 0.9}
+    changes = (
+        {}, {"score": 0.1}, {"category_id": 7}, {"category_id": 7}, {"image_id": 99},
+        {"iscrowd": 1}, {"bbox": None},
+    )  # fmt: skip
+    detections = tmp_path / "detections.json"
+    detections.write_text(json.dumps([entry | change for change in changes]))
+    command = (
+        "predict", "runs/a", photos, "--boxes", detections, "--coco-images", boxes,
+    )  # fmt: skip
+    refuses(*command, says=["several categories: 4 (2 boxes), 7 (2 boxes)", "--category ID"])
+    refuses(*command, "--category", 5, says=["no box is of --category 5; known: 4, 7"])
+    chosen = (*command, "--category", 4, "--min-box-score", 0.5, "--out", tmp_path / "out")
+    summary = kpdata(*chosen, "--json").json
+    assert summary["instances"] == 1
+    assert summary["boxes_left_out"] == {
+        "low score": 1, "other category": 2, "image unknown to the COCO file": 1, "crowd": 1,
+        "no bbox": 1,
+    }  # fmt: skip
+    assert "; 2 boxes left out: other category; " in kpdata(*chosen).out
+
+
+def test_a_choice_among_boxes_that_changes_nothing_is_refused(refuses, photos, boxes, tmp_path):
+    plain = tmp_path / "plain.json"
+    plain.write_text('{"a.jpg": [[0, 0, 9, 9]]}')
+    command = ("predict", "runs/a", photos)
+    refuses(*command, "--category", 4, says=["change nothing without --boxes"])
+    for option in (("--category", 4), ("--min-box-score", 0.5)):
+        refuses(*command, "--boxes", plain, *option, says=["has no categories and no scores"])
+    refuses(*command, "--boxes", boxes, "--min-box-score", 0.5, says=["no box has a score"])
 
 
 def test_scores_that_say_nothing_of_visibility_are_noted(kpdata, photos, tmp_path, monkeypatch):
@@ -281,7 +334,7 @@ def test_the_result_as_json(kpdata, photos, boxes, tmp_path):
     assert (skipped["file"], skipped["reason"]) == (str(photos / "text.jpg"), "not an image")
     assert summary == {
         "out": str(out), "images": 2, "videos": 0, "frames": 2, "instances": 3, "without_box": 1,
-        "not_in_coco": 0,
+        "boxes_left_out": {}, "not_in_coco": 0,
     }  # fmt: skip
     assert result.err == ""
 

@@ -121,6 +121,15 @@ def test_every_picture_is_answered_once_and_in_order_whatever_the_batch(net, cou
         np.testing.assert_allclose(seen.keypoints[head], whole.keypoints[head], atol=1e-4)
 
 
+@pytest.mark.parametrize(("factor", "score"), [(3.0, 1), (-1.0, 0)])
+def test_scores_of_heatmaps_stay_between_0_and_1(factor, score):
+    image = keras.Input((SIZE, SIZE, 3))
+    maps = keras.layers.Rescaling(factor, offset=-0.1)(Cells(dtype="float32")(image))
+    reader = PoseReader(keras.Model(image, {"heatmap": maps}), SKELETON, ("heatmap",), flip=False)
+    white = Views(SIZE, np.eye(3)[None, :2], np.full((1, SIZE, SIZE, 3), 255, np.uint8))
+    assert (read_pictures(reader, white).keypoints["heatmap"][..., 2] == score).all()
+
+
 def test_the_first_head_speaks_for_the_model(net):
     seen = read_pictures(PoseReader(net, SKELETON, HEADS["both"], flip=False), views(spots(1)))
     assert seen.primary == "heatmap"

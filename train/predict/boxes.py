@@ -1,9 +1,10 @@
 """Boxes to look into, and the numbers that a COCO file gives its images."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 import msgspec
@@ -43,6 +44,19 @@ class Box:
     category_id: int = 1
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which boxes of a COCO file or a detector are looked into.
+
+    Attributes:
+        category: their ``category_id``; None where all that there are share one.
+        min_score: the least score.
+    """
+
+    category: int | None = None
+    min_score: float = 0.0
+
+
 class ByName(Generic[T]):
     """Values of files by name: the longest end of a path that is known counts.
 
@@ -66,15 +80,21 @@ class ByName(Generic[T]):
 
 
 class Boxes(ByName[tuple[Box, ...]]):
-    """The boxes of files by name, and those that were left out as they are none.
+    """The boxes of files by name, and those that were left out.
 
     Attributes:
-        unusable: where each lies in the file, and what is wrong with it.
+        unusable: where each that is none lies in the file, and what is wrong with it.
+        left_out: how many others there are, by reason.
     """
 
-    def __init__(self, values: Mapping[str, tuple[Box, ...]], unusable: Sequence[str] = ()):
+    def __init__(
+        self,
+        values: Mapping[str, tuple[Box, ...]],
+        unusable: Sequence[str] = (),
+        left_out: Mapping[str, int] = MappingProxyType({}),
+    ):
         super().__init__(values)
-        self.unusable = tuple(unusable)
+        self.unusable, self.left_out = tuple(unusable), dict(left_out)
 
 
 class _Image(msgspec.Struct):
@@ -85,7 +105,7 @@ class _Image(msgspec.Struct):
 class _Annotation(msgspec.Struct):
     image_id: Int64
     bbox: tuple[float, float, float, float] | None = None
-    score: float = 1.0
+    score: float | None = None
     category_id: Int64 = 1
     iscrowd: bool | int = 0
 
@@ -103,18 +123,21 @@ def read_image_ids(path: Path) -> dict[str, int]:
     }
 
 
-def read_boxes(path: Path, image_ids: Mapping[str, int] | None = None) -> Boxes:
+def read_boxes(
+    path: Path, image_ids: Mapping[str, int] | None = None, wanted: Wanted | None = None
+) -> Boxes:
     """The boxes of each file: of a COCO file, of COCO detections, or a plain list by file name.
 
-    Crowds are left out, and boxes without width or height.
+    Crowds are left out, and what has no box or none with width and height.
 
     Args:
         path: the JSON file.
         image_ids: file name → id, which detections need.
+        wanted: leaves out others; a plain list has neither categories nor scores to choose by.
 
     Raises:
-        FormatError: the file is none of these, an entry is no box, or no box is of use; the
-            message says where.
+        FormatError: the file is none of these, an entry is no box, no box is of use, or they are of
+            several categories and none is chosen; the message says where.
     """
     try:
         data = read_bounded(path, _MOST_BYTES)
@@ -125,12 +148,17 @@ def read_boxes(path: Path, image_ids: Mapping[str, int] | None = None) -> Boxes:
         if image_ids is None:
             raise FormatError(f"{path}: detections know images by number: add --coco-images FILE")
         found = json_stream.decode(path, "$", data, list[_Annotation])
-        return _by_image(path, found, image_ids)
+        return _by_image(path, found, image_ids, wanted or Wanted())
     if start != b"{":
         raise FormatError(f"{path}: holds no boxes: expected {_FORMS}")
     plain = _plain(path, data)
     if plain is None:
-        return _by_image(path, _annotations(path), read_image_ids(path))
+        return _by_image(path, _annotations(path), read_image_ids(path), wanted or Wanted())
+    if wanted and wanted != Wanted():
+        raise FormatError(
+            f"{path}: a plain list of boxes has no categories and no scores: leave out --category "
+            "and --min-box-score"
+        )
     return _usable(
         path,
         {
@@ -172,20 +200,64 @@ def _annotations(path: Path) -> list[_Annotation]:
 
 
 def _by_image(
-    path: Path, annotations: Iterable[_Annotation], image_ids: Mapping[str, int]
+    path: Path, annotations: Sequence[_Annotation], image_ids: Mapping[str, int], wanted: Wanted
 ) -> Boxes:
     names = {number: name for name, number in image_ids.items()}
     boxes: dict[str, list[tuple[str, Box]]] = defaultdict(list)
+    left_out: Counter[str] = Counter()
+    _check_choice(path, annotations, wanted)
     for place, entry in enumerate(annotations):
-        if entry.bbox is None or entry.iscrowd or entry.image_id not in names:
+        if reason := _why_not(entry, names, wanted):
+            left_out[reason] += 1
             continue
+        assert entry.bbox is not None, "or there is a reason"
         x, y, width, height = entry.bbox
-        box = Box(np.array([x, y, x + width, y + height]), entry.score, entry.category_id)
+        score = 1.0 if entry.score is None else entry.score
+        box = Box(np.array([x, y, x + width, y + height]), score, entry.category_id)
         boxes[names[entry.image_id]].append((f"annotation {place}: bbox", box))
-    return _usable(path, boxes)
+    _check_one_class(path, [box for placed in boxes.values() for _, box in placed])
+    return _usable(path, boxes, left_out)
 
 
-def _usable(path: Path, placed: Mapping[str, Iterable[tuple[str, Box]]]) -> Boxes:
+def _why_not(entry: _Annotation, names: Container[int], wanted: Wanted) -> str | None:
+    """Under which name an entry that is not looked into is counted; None where it is."""
+    if entry.iscrowd:
+        return "crowd"
+    if entry.bbox is None:
+        return "no bbox"
+    if entry.image_id not in names:
+        return "image unknown to the COCO file"
+    if wanted.category not in (None, entry.category_id):
+        return "other category"
+    return "low score" if entry.score is not None and entry.score < wanted.min_score else None
+
+
+def _check_choice(path: Path, annotations: Sequence[_Annotation], wanted: Wanted) -> None:
+    """Raise FormatError where what is wanted is no choice among what there is."""
+    classes = {entry.category_id for entry in annotations}
+    if wanted.category not in (None, *classes):
+        known = ", ".join(map(str, sorted(classes)))
+        raise FormatError(f"{path}: no box is of --category {wanted.category}; known: {known}")
+    if wanted.min_score > 0 and all(entry.score is None for entry in annotations):
+        raise FormatError(f"{path}: no box has a score: leave out --min-box-score")
+
+
+def _check_one_class(path: Path, boxes: Iterable[Box]) -> None:
+    """Raise FormatError where boxes of several classes would be looked into."""
+    classes = Counter(box.category_id for box in boxes)
+    if len(classes) > 1:
+        found = ", ".join(f"{number} ({classes[number]:,} boxes)" for number in sorted(classes))
+        raise FormatError(
+            f"{path}: holds boxes of several categories: {found}. Choose that of the run's objects "
+            "with --category ID"
+        )
+
+
+def _usable(
+    path: Path,
+    placed: Mapping[str, Iterable[tuple[str, Box]]],
+    left_out: Mapping[str, int] = MappingProxyType({}),
+) -> Boxes:
     """Those that show something, each of which came with its place in the file.
 
     Raises:
@@ -201,7 +273,7 @@ def _usable(path: Path, placed: Mapping[str, Iterable[tuple[str, Box]]]) -> Boxe
                 usable[name].append(box)
     if faults and not any(usable.values()):
         raise FormatError(f"{path}: {faults[0]}, and no other box is of use")
-    return Boxes({name: tuple(boxes) for name, boxes in usable.items()}, faults)
+    return Boxes({name: tuple(boxes) for name, boxes in usable.items()}, faults, left_out)
 
 
 def _fault(bbox_xyxy: FloatArray) -> str | None:

@@ -108,7 +108,7 @@ class Answers:
     Args:
         folder: made where it is missing.
         skeleton: names the keypoints of every line, and what overlays draw.
-        min_score: keypoints below it are not drawn; lines hold them all.
+        min_score: as :func:`overlay` takes it; lines hold all keypoints.
     """
 
     def __init__(self, folder: Path, skeleton: Skeleton, min_score: float):
@@ -179,14 +179,15 @@ def overlay(found: Found, skeleton: Skeleton, min_score: float) -> Pixels:
     Args:
         found: one frame.
         skeleton: what to draw.
-        min_score: keypoints below it are left out.
+        min_score: keypoints below it are left out, unless the score is their visibility.
     """
     canvas = found.frame.pixels
     for number, keypoints in enumerate(found.keypoints):
         seen = np.full(len(keypoints), VISIBLE)
         if found.visibility is not None:
             seen[found.visibility[number] < 0.5] = OCCLUDED
-        seen[keypoints[:, 2] < min_score] = NOT_LABELLED
+        if not found.score_is_visibility:
+            seen[keypoints[:, 2] < min_score] = NOT_LABELLED
         xy = np.where(seen[:, None] == NOT_LABELLED, 0, keypoints[:, :2])
         boxes = found.frame.boxes
         box = None if boxes is None else boxes[number].bbox_xyxy

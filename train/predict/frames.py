@@ -15,6 +15,7 @@ from kpdata.skeletons import Skeleton
 from kpdata.train.pictures import Views
 from kpdata.train.predict.boxes import Box, ByName
 from kpdata.train.predict.media import Item, read
+from kpdata.train.scoring.predictions import COORDINATES
 
 AT_A_TIME = 32
 _MOST_BYTES = 256 << 20
@@ -67,11 +68,14 @@ class Found:
         frame: where.
         keypoints: (M, K, 3) x, y, score in continuous pixels of the upright picture.
         visibility: (M, K) probability of being visible; None where the model does not say.
+        score_is_visibility: whether the scores are that same probability: a low one then says that
+            a keypoint is hidden, and not that it was not found.
     """
 
     frame: Frame
     keypoints: FloatArray
     visibility: FloatArray | None
+    score_is_visibility: bool = False
 
 
 class Skipped(NamedTuple):
@@ -90,6 +94,7 @@ class Tally:
         images, videos, frames: used; a picture counts as a frame, too.
         instances: squares shown to the model.
         without_box: files that the boxes' file says nothing of, left out.
+        boxes_left_out: boxes that were not looked into, by reason.
         skipped: files that could not be used, or not to their end, and boxes.
     """
 
@@ -98,6 +103,7 @@ class Tally:
     frames: int = 0
     instances: int = 0
     without_box: int = 0
+    boxes_left_out: dict[str, int] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
 
@@ -142,10 +148,11 @@ def predict_frames(
         pictures = as_views(chunk, predictor.input_size, margin)
         answers = predictor.predict(pictures, flip=flip)
         keypoints, start = answers.keypoints[answers.primary], 0
+        same = answers.primary == COORDINATES and answers.visibility is not None
         for frame in chunk:
             end = start + len(frame.squares(margin))
             seen = None if answers.visibility is None else answers.visibility[start:end]
-            yield Found(frame, keypoints[start:end], seen)
+            yield Found(frame, keypoints[start:end], seen, same)
             start = end
 
 

@@ -5,7 +5,7 @@
     kpdata evaluate runs/lsp lsp/ --split test
 
 On the 1,000 test images, seen as whole images squared around their centres, with flip test, in
-percent with 95 % intervals:
+percent with 95 % intervals, for which the test instances were resampled, and not the training:
 
     head          PCK@0.2 torso         PCKh@0.5              pckh@0.707 (stretched)
     heatmap       72.7 (71.2 … 74.2)    72.4 (70.9 … 73.9)    74.1 (72.6 … 75.6)

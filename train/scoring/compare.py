@@ -11,6 +11,7 @@ from kpdata import metrics
 from kpdata.errors import DatasetError
 from kpdata.metrics import Difference
 from kpdata.metrics.measure import RESAMPLES
+from kpdata.metrics.poses import Reference
 from kpdata.skeletons import Skeleton
 from kpdata.train.scoring.predictions import (
     PREDICTIONS,
@@ -119,7 +120,8 @@ def compare_runs(first: Path, second: Path, split: str, seed: int = 0) -> Compar
     a, b = (Evaluated.read(evaluation_folder(run, split)) for run in (first, second))
     order = matched(a, b)
     answers = a.recorded.predictions, _taken(b.recorded.predictions, order)
-    differences, reasons = compare_answers(a.report.skeleton, a.truth, *answers, seed)
+    reference = a.report.settings.reference
+    differences, reasons = compare_answers(a.report.skeleton, a.truth, *answers, reference, seed)
     return Comparison(
         first=a.side,
         second=b.side,
@@ -137,6 +139,7 @@ def compare_answers(
     truth: Truth,
     first: Predictions,
     second: Predictions,
+    reference: Reference | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[tuple[Difference, ...], Reasons]:
@@ -146,6 +149,7 @@ def compare_answers(
         skeleton: names the K keypoints.
         truth: of N instances.
         first, second: predictions of the same, in the same order.
+        reference: what PCK, AUC and NME of both divide by; None chooses by the truth.
         seed: of the bootstrap; each metric begins anew with it.
         resamples: of the bootstrap.
 
@@ -156,7 +160,7 @@ def compare_answers(
     reasons: Reasons = {}
     for answer in (first, second):
         poses = truth.poses(skeleton, answer.keypoints[answer.primary])
-        measures, why = localisation_measures(poses, truth.source_id)
+        measures, why = localisation_measures(poses, truth.source_id, reference)
         visibility, why_not_seen = visibility_measures(poses, answer.visibility)
         measured.append(measures | visibility)
         reasons |= why | why_not_seen
@@ -215,6 +219,7 @@ def _taken(predictions: Predictions, rows: list[int]) -> Predictions:
 
 def _notes(first: Report, second: Report) -> tuple[str, ...]:
     """How the two evaluations differ, apart from the run."""
+    references = [_words(report.settings.reference) for report in (first, second)]
     pairs = {
         "dataset": (first.root_hash, second.root_hash),
         "crop": (first.crop, second.crop),
@@ -222,6 +227,7 @@ def _notes(first: Report, second: Report) -> tuple[str, ...]:
         "input size": (first.input_size, second.input_size),
         "flip test": (first.settings.flip_test, second.settings.flip_test),
         "decode": (first.settings.decode, second.settings.decode),
+        "reference (that of the first is taken for both)": references,
         "kpdata": (first.kpdata, second.kpdata),
     }
     return tuple(
@@ -229,3 +235,7 @@ def _notes(first: Report, second: Report) -> tuple[str, ...]:
         for what, (ours, theirs) in pairs.items()
         if ours != theirs
     )
+
+
+def _words(reference: Reference | None) -> str:
+    return "–".join(reference) if isinstance(reference, tuple) else reference or "torso or bbox"

@@ -10,14 +10,15 @@ import numpy.typing as npt
 import kpdata
 from kpdata import draw
 from kpdata.errors import KpdataError, TrainingError
+from kpdata.framing import CropFrom, Framing, framing_of_crops
 from kpdata.manifest import Manifest
-from kpdata.metrics import place
+from kpdata.metrics import place, reference_lengths
 from kpdata.schema import FloatArray
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
 from kpdata.train.pictures import Pictures, load
 from kpdata.train.scoring import plots, predictions
-from kpdata.train.scoring.predictions import Recorded, Truth
+from kpdata.train.scoring.predictions import UNSEEN_MIRROR, Recorded, Truth
 from kpdata.train.scoring.report import (
     BARS,
     CURVE,
@@ -69,19 +70,26 @@ def evaluate(
     """Predict and score one split.
 
     Raises:
-        TrainingError: the dataset's keypoints are not the run's.
+        TrainingError: the dataset's keypoints are not the run's, or it holds crops and
+            ``settings`` ask for others.
         DatasetError: no such split, a damaged one, or nothing in it to look at.
     """
     check_skeleton(predictor.skeleton, dataset.skeleton)
     split_sha256 = split_hash(dataset, settings.split)
-    pictures = _load(predictor, dataset, settings, progress)
+    framing = _framing(predictor.framing, dataset, settings.crop_from)
+    progress.begin("reading", dataset.manifest.splits[settings.split].instances)
+    side = predictor.input_size
+    pictures = load(dataset, settings.split, framing, side, on_read=progress.reach)
     progress.begin("predicting", len(pictures))
     answers = predictor.predict(
         pictures, flip=settings.flip_test, decode=settings.decode, on_done=progress.reach
     )
     truth, floor = Truth.of(pictures), placed_floor(predictor.info.mean_pose, pictures)
     progress.begin("scoring")
-    scores = score_all(dataset.skeleton, truth, answers, floor, settings.seed, settings.resamples)
+    scores = score_all(
+        dataset.skeleton, truth, answers, floor,
+        settings.reference, settings.seed, settings.resamples,
+    )  # fmt: skip
     manifest, info = dataset.manifest, predictor.info
     report = Report(
         kpdata=kpdata.__version__,
@@ -96,7 +104,7 @@ def evaluate(
         images=len(set(pictures.keys)),
         instances=len(pictures),
         left_out=pictures.counts,
-        notes=_notes(predictor, settings.split, pictures, floor, manifest),
+        notes=_notes(predictor, settings, pictures, floor, manifest, framing),
         primary=answers.primary,
         heads=scores.heads,
         visibility=scores.visibility,
@@ -151,26 +159,35 @@ def save(evaluation: Evaluation, folder: Path) -> None:
         (temporary / METRICS).write_bytes(report.json())
 
 
-def _load(
-    predictor: "Predictor", dataset: Dataset, settings: Settings, progress: Progress
-) -> Pictures:
-    framing = predictor.framing
-    if settings.crop_from:
-        framing = replace(framing, crop_from=settings.crop_from)
-    progress.begin("reading", dataset.manifest.splits[settings.split].instances)
-    side = predictor.input_size
-    return load(dataset, settings.split, framing, side, on_read=progress.reach)
+def _framing(taught: Framing, dataset: Dataset, crop_from: CropFrom | None) -> Framing:
+    """Which squares the model is to see: those of shards of crops, or cut out of whole images."""
+    of_crops = framing_of_crops(dataset.manifest.options)
+    if of_crops and crop_from:
+        raise TrainingError(
+            f"--crop-from {crop_from}: {dataset.folder} holds crops ({of_crops.words}), which are "
+            "taken as they are: leave the option out, or convert the images without --crop"
+        )
+    return of_crops or (replace(taught, crop_from=crop_from) if crop_from else taught)
 
 
 def _notes(
-    predictor: "Predictor", split: str, pictures: Pictures, floor: FloatArray, manifest: Manifest
+    predictor: "Predictor",
+    settings: Settings,
+    pictures: Pictures,
+    floor: FloatArray,
+    manifest: Manifest,
+    framing: Framing,
 ) -> tuple[str, ...]:
-    notes = notes_on(split, pictures.crop, manifest, predictor.info)
+    info, taught = predictor.info, predictor.framing
+    notes = notes_on(settings.split, pictures.crop, manifest, info, framing, taught)
+    if settings.flip_test and not predictor.saw_mirrored:
+        notes += (f"WARNING: {UNSEEN_MIRROR}",)
     if note := predictor.score_note:
         notes += (note,)
-    if note := reference_note(Truth.of(pictures).poses(pictures.skeleton, floor)):
+    poses = Truth.of(pictures).poses(pictures.skeleton, floor)
+    if not settings.reference and (note := reference_note(poses)):
         notes += (note,)
-    if warning := pictures.warning(split):
+    if warning := pictures.warning(settings.split):
         notes += (f"WARNING: {warning}",)
     return notes
 
@@ -183,8 +200,8 @@ def _plot_curve(evaluation: Evaluation, path: Path) -> None:
         for name, keypoints in named.items()
     }
     try:
-        reference = chosen_reference(poses[MEAN_POSE])
+        reference = report.settings.reference or chosen_reference(poses[MEAN_POSE])
+        curves = {name: pck_curve(each, reference) for name, each in poses.items()}
     except KpdataError:
         return
-    curves = {name: pck_curve(each) for name, each in poses.items()}
-    plots.pck_curves(curves, reference, path)
+    plots.pck_curves(curves, reference_lengths(poses[MEAN_POSE], reference).name, path)

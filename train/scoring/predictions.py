@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 
 PREDICTIONS, TRUTH = "predictions.jsonl", "truth.jsonl"
 
+HEATMAP, COORDINATES = "heatmap", "coordinates"
+"""The heads of a model."""
+
 Key = tuple[str, int]
 """``source_id`` and the instance's position in its source image."""
 
 Decode = Literal["dark", "udp", "quadratic", "argmax"]
 """How a heatmap gives a place."""
+
+UNSEEN_MIRROR = (
+    "the flip test was asked for, and the run never saw a mirror image (augment.flip is 0): what "
+    "it finds in one may be far off; leave out --flip"
+)
+"""What to say of a flip test of a run that learnt from no mirror image."""
 
 Triple = tuple[float, float, float]
 T = TypeVar("T")

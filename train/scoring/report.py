@@ -12,10 +12,11 @@ import msgspec
 
 from kpdata.bounded import read_bounded
 from kpdata.errors import DatasetError, FormatError, SchemaError
-from kpdata.framing import CropFrom
+from kpdata.framing import CropFrom, Framing
 from kpdata.manifest import Manifest
 from kpdata.metrics import Score
 from kpdata.metrics.measure import RESAMPLES
+from kpdata.metrics.poses import Reference
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
 from kpdata.splits import TRAIN
@@ -42,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         flip_test: average the answers for the picture and for its mirror image.
         decode: how a heatmap becomes a coordinate.
         crop_from: what squares are cut around; None does as in training.
+        reference: what PCK, AUC and NME divide by; None takes the torso, or the box where less
+            than half of the instances have a torso.
         seed: of the bootstrap, whose draws are ``resamples``.
     """
 
@@ -49,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flip_test: bool = True
     decode: Decode = "dark"
     crop_from: CropFrom | None = None
+    reference: Reference | None = None
     seed: int = 0
     resamples: int = RESAMPLES
 
@@ -185,7 +189,9 @@ def crop_source(crop: str, manifest: Manifest) -> str:
     return f"{crop}: around the {options['crop_from']}, × {options['margin']:g}"
 
 
-def notes_on(split: str, crop: str, manifest: Manifest, run: RunInfo) -> tuple[str, ...]:
+def notes_on(
+    split: str, crop: str, manifest: Manifest, run: RunInfo, shown: Framing, taught: Framing
+) -> tuple[str, ...]:
     """What a reader of the scores must know.
 
     Args:
@@ -193,6 +199,7 @@ def notes_on(split: str, crop: str, manifest: Manifest, run: RunInfo) -> tuple[s
         crop: as the pictures say it.
         manifest: of the dataset.
         run: what the model was trained on.
+        shown: the squares that it saw now, whoever cut them, and ``taught`` those in training.
     """
     notes = []
     if manifest.root_hash != run.root_hash:
@@ -209,8 +216,8 @@ def notes_on(split: str, crop: str, manifest: Manifest, run: RunInfo) -> tuple[s
         notes.append(
             "WARNING: the run's best epoch was chosen by this split: its scores are too good"
         )
-    if crop != run.crop:
-        notes.append(f"the run was trained on other crops: {run.crop}")
+    if shown != taught:
+        notes.append(f"the run was trained on other crops: {taught.words}")
     source = crop_source(crop, manifest)
     if "around the keypoints" in source:
         notes.append(

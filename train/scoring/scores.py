@@ -13,7 +13,7 @@ from kpdata import metrics
 from kpdata.errors import KpdataError, SchemaError
 from kpdata.metrics import Measure, Poses, Score
 from kpdata.metrics.measure import RESAMPLES
-from kpdata.metrics.poses import reference_lengths
+from kpdata.metrics.poses import Reference, reference_lengths
 from kpdata.schema import FloatArray
 from kpdata.skeletons import Skeleton
 from kpdata.train.scoring.predictions import Predictions, Truth
@@ -55,6 +55,7 @@ def score_all(
     truth: Truth,
     predictions: Predictions,
     floor: FloatArray,
+    reference: Reference | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Scores:
@@ -65,6 +66,7 @@ def score_all(
         truth: of N instances.
         predictions: of the same, in the same order.
         floor: (N, K, 3) the mean pose in the same crops.
+        reference: what PCK, AUC and NME divide by; None takes :func:`chosen_reference`.
         seed: of the bootstrap; each metric begins anew with it.
         resamples: of the bootstrap.
 
@@ -76,12 +78,12 @@ def score_all(
         return tuple(m.score(np.random.default_rng(seed), resamples) for m in measures.values())
 
     mean_pose = truth.poses(skeleton, floor)
-    measures, reasons = localisation_measures(mean_pose, truth.source_id)
+    measures, reasons = localisation_measures(mean_pose, truth.source_id, reference)
     floors = scored(measures)
     heads = {}
     for head, keypoints in predictions.keypoints.items():
         poses = truth.poses(skeleton, keypoints)
-        measures, _ = localisation_measures(poses, truth.source_id)
+        measures, _ = localisation_measures(poses, truth.source_id, reference)
         heads[head] = _with_floors(scored(measures), floors)
     measures, more_reasons = visibility_measures(mean_pose, predictions.visibility)
     called_visible, _ = visibility_measures(mean_pose, np.ones(mean_pose.labelled.shape))
@@ -89,22 +91,25 @@ def score_all(
     return Scores(heads, visibility, floors, reasons | more_reasons)
 
 
-def localisation_measures(poses: Poses, images: tuple[str, ...]) -> tuple[Measures, Reasons]:
+def localisation_measures(
+    poses: Poses, images: tuple[str, ...], reference: Reference | None = None
+) -> tuple[Measures, Reasons]:
     """The metrics of where keypoints lie, and why those that are missing are.
 
     Args:
         poses: truth and predictions.
         images: (N,) the source image of each instance, for AP.
+        reference: what PCK, AUC and NME divide by; None takes :func:`chosen_reference`.
     """
     return _possible(
         {
-            "PCK@0.2": lambda: metrics.pck(poses, chosen_reference(poses)),
+            "PCK@0.2": lambda: metrics.pck(poses, reference or _usual_reference(poses)),
             "PCKh@0.5": lambda: metrics.pckh(poses),
             "pckh@0.707 (stretched)": lambda: metrics.pckh_stretched(poses),
             "PCP@0.5": lambda: metrics.pcp(poses),
-            "AUC@0.2": lambda: metrics.auc(poses, chosen_reference(poses)),
+            "AUC@0.2": lambda: metrics.auc(poses, reference or _usual_reference(poses)),
             "EPE": lambda: metrics.epe(poses),
-            "NME": lambda: metrics.nme(poses, chosen_reference(poses)),
+            "NME": lambda: metrics.nme(poses, reference or _usual_reference(poses)),
             "OKS AP": lambda: metrics.average_precision(poses, images),
         }
     )
@@ -141,6 +146,17 @@ def chosen_reference(poses: Poses) -> str:
     )
 
 
+def _usual_reference(poses: Poses) -> str:
+    try:
+        return chosen_reference(poses)
+    except SchemaError as error:
+        raise SchemaError(
+            f"{error}: name two keypoints to measure by, in training (kpdata train --set "
+            """'reference=["NAME", "NAME"]') or as "torso": ["NAME", "NAME"] in the skeleton's """
+            "JSON file, and convert the shards with --to-skeleton FILE"
+        ) from error
+
+
 def reference_note(poses: Poses) -> str | None:
     """What to say of :func:`chosen_reference` where some instances have a torso, but not most."""
     share = _shares(poses)["torso"]
@@ -161,13 +177,12 @@ def _shares(poses: Poses) -> dict[str, float]:
     }
 
 
-def pck_curve(poses: Poses) -> FloatArray:
+def pck_curve(poses: Poses, reference: Reference) -> FloatArray:
     """(51,) PCK at each of ``CURVE_THRESHOLDS``; NaN where nothing counts.
 
     Raises:
-        SchemaError: no instance has a reference length.
+        SchemaError: the poses have no such reference.
     """
-    reference = chosen_reference(poses)
     return np.array([metrics.pck(poses, reference, t).value for t in CURVE_THRESHOLDS])
 
 

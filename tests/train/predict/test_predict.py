@@ -346,6 +346,25 @@ def test_overlays_show_what_is_hidden_as_a_ring():
     assert not np.array_equal(overlay(found, SKELETON, 0.2), overlay(hidden, SKELETON, 0.2))
 
 
+@pytest.mark.parametrize("primary", ["coordinates", "heatmap"])
+def test_a_visibility_hides_nothing_from_the_drawing(primary):
+    """A score that says "surely hidden" draws a ring, one that says "not found" draws nothing."""
+
+    class Hides(DotFinder):
+        def predict(self, pictures, flip=True):
+            answer = super().predict(pictures, flip)
+            found = answer.keypoints["heatmap"]
+            found[..., 2] = 0.01
+            return SimpleNamespace(
+                keypoints={primary: found}, primary=primary, visibility=found[..., 2]
+            )
+
+    (found,) = predict_frames(Hides(), [frame(dots(100, 60, PERSON))], 1.0)
+    drawn = overlay(found, SKELETON, 0.2)
+    assert np.array_equal(drawn, found.frame.pixels) == (primary == "heatmap")
+    assert primary == "heatmap" or np.array_equal(drawn, overlay(found, SKELETON, 0.0))
+
+
 def test_coco_results_count_pixel_centres_from_zero():
     results = CocoResults()
     found = found_in(dots(100, 60, PERSON))

@@ -134,14 +134,29 @@ def test_notes_name_every_other_difference(tmp_path):
     first = write(tmp_path / "a", truth, off(truth, 0))
     second = write(
         tmp_path / "b", truth, off(truth, 0, head="coordinates"), crop="another",
-        settings=Settings(flip_test=False), primary="coordinates",
+        settings=Settings(flip_test=False, reference=("left_end", "right_end")),
+        primary="coordinates",
     )  # fmt: skip
     assert compare_runs(first, first, "test").notes == ()
     assert set(compare_runs(first, second, "test").notes) == {
         "crop differs: a crop and another",
         "head differs: heatmap and coordinates",
         "flip test differs: True and False",
+        "reference (that of the first is taken for both) differs: torso or bbox and "
+        "left_end–right_end",
     }
+
+
+def test_what_both_were_measured_by_is_what_they_are_compared_by(tmp_path):
+    # 25 px off: within 0.2 × 140 px, and not within 0.2 × the torso's 100 px.
+    truth = sticks()
+    truth.keypoints[:, 3, 0] = 160
+    settings = Settings(reference=("left_end", "right_end"))
+    first = write(tmp_path / "a", truth, off(truth, 0), settings=settings)
+    second = write(tmp_path / "b", truth, off(truth), settings=settings)
+    found = by_name(compare_runs(first, second, "test").differences)
+    assert found["PCK@0.2 (left_end–right_end)"].overall.difference == 0
+    assert found["EPE"].overall.difference < 0
 
 
 def test_a_run_without_evaluation_says_what_to_run(tmp_path):

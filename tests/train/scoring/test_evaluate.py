@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import kpdata
 from kpdata.errors import DatasetError, SchemaError, TrainingError
+from kpdata.framing import Framing
 from kpdata.manifest import file_blake3
 from kpdata.skeletons import COCO17, LSP14, Skeleton
 from kpdata.train.run_folder import RunInfo
@@ -151,7 +152,7 @@ def test_the_floor_beside_each_score_is_that_of_the_mean_pose():
         offset = truth.keypoints[..., :2] - 100
         assert by_name(head)["EPE"].floor == pytest.approx(np.hypot(*offset.T).mean())
     poses = truth.poses(CROSS, answers(truth)[1])
-    assert pck_curve(poses)[47] == pytest.approx(2 / 20)
+    assert pck_curve(poses, "torso")[47] == pytest.approx(2 / 20)
     assert [score.name for score in scores.floor] == [s.name for s in scores.heads["heatmap"]]
     # Every keypoint called visible: right for three of four, and no keypoint above another.
     assert [score.floor for score in scores.visibility] == pytest.approx([0.75, 0.5])
@@ -183,7 +184,9 @@ def test_reasons_name_what_is_missing():
     scores = score_all(bare, truth, replace(predictions, visibility=None), floor, resamples=2)
     reasons = scores.not_computed
     assert "bare names no torso pair, and no instance has a bounding box" in reasons["PCK@0.2"]
+    assert """kpdata train --set 'reference=["NAME", "NAME"]'""" in reasons["PCK@0.2"]
     assert "names no head pair" in reasons["PCKh@0.5"]
+    assert '"head": [name, name] to its JSON file' in reasons["PCKh@0.5"]
     assert "has no edges" in reasons["PCP@0.5"]
     assert "needs a sigma for every keypoint" in reasons["OKS AP"]
     assert "does not predict visibility" in reasons["visibility ROC AUC"]
@@ -215,6 +218,24 @@ def test_without_a_torso_the_box_is_the_reference():
         )
         assert set(names) <= set(found)
     assert found["PCK@0.2 (bbox)"].value == pytest.approx(12 / 15)
+
+
+def test_a_given_reference_is_what_all_scores_divide_by():
+    # 25 px off: not within 0.2 × the torso's 100 px, and within it × 130 px, arm to arm.
+    truth = crosses()
+    truth.keypoints[:, 3, 0] += 70
+    predictions, floor = answers(truth)
+    predictions.keypoints["heatmap"][:, 0, 0] += 25
+    arms = ("left_arm", "right_arm")
+    scores = by_name(
+        score_all(CROSS, truth, predictions, floor, arms, resamples=2).heads["heatmap"]
+    )
+    assert scores["PCK@0.2 (left_arm–right_arm)"].value == 1
+    assert scores["NME (left_arm–right_arm)"].value == pytest.approx(25 / 130 / 4)
+    assert "AUC@0.2 (left_arm–right_arm)" in scores
+    poses = truth.poses(CROSS, predictions.keypoints["heatmap"])
+    assert pck_curve(poses, arms)[[19, 20]].tolist() == [0.75, 1]
+    assert pck_curve(poses, "torso")[20] == 0.75
 
 
 @pytest.mark.parametrize(
@@ -390,8 +411,8 @@ def test_notes_say_what_a_score_is_not(tiny_shards):
     manifest = kpdata.open(tiny_shards).manifest
     info = run_info(manifest)
 
-    def said(split="test", crop="a crop", info=info, manifest=manifest):
-        return " | ".join(notes_on(split, crop, manifest, info))
+    def said(split="test", crop="a crop", info=info, manifest=manifest, **framing):
+        return " | ".join(notes_on(split, crop, manifest, info, Framing(**framing), Framing()))
 
     assert said() == ""
     assert "WARNING: the run was trained on these very pictures" in said("train")
@@ -400,7 +421,9 @@ def test_notes_say_what_a_score_is_not(tiny_shards):
     elsewhere = run_info(manifest, root_hash="0123456789abcdef")
     assert "another dataset (root hash 0123456789ab…)" in said(info=elsewhere)
     assert "cannot be excluded" in said("train", info=elsewhere)
-    assert "trained on other crops: a crop" in said(crop="another crop")
+    other = "the run was trained on other crops: a square around the bbox, × 1.25"
+    assert said(crop_from="keypoints") == said(margin=1.5) == other
+    assert said(crop="the same crop in other words") == ""
     assert "oracle crop" in said(crop="a square around the keypoints, × 1.25")
     assert "annotated boxes" in said(crop="a square around the bbox, × 1.25")
     options = manifest.options | {"crop": 64, "crop_from": "keypoints", "margin": 1.5}
