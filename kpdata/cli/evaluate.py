@@ -13,7 +13,8 @@ from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
 
 if TYPE_CHECKING:
-    from kpdata.train.scoring.report import Report
+    from kpdata.train.predictor import Predictor
+    from kpdata.train.scoring.report import Report, Settings
 
 
 @click.command("evaluate", short_help=COMMANDS["evaluate"])
@@ -63,16 +64,9 @@ def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
     from kpdata.shards import Dataset
     from kpdata.train.predictor import Predictor
     from kpdata.train.scoring.evaluate import evaluate, save
-    from kpdata.train.scoring.report import Settings
 
     predictor = Predictor.open(run)
-    settings = Settings(
-        split=options["split"],
-        flip_test=predictor.saw_mirrored if options["flip"] is None else options["flip"],
-        decode=options["decode"],
-        crop_from=options["crop_from"],
-        reference=predictor.config.reference,
-    )
+    settings = _settings(predictor, options)
     out = out or run / f"evaluation-{settings.split}"
     with Meter(options["quiet"] or options["as_json"]) as meter:
         dataset = Dataset.open(shards)
@@ -83,6 +77,18 @@ def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
     elif not options["quiet"]:
         show(evaluation.report, f"{run} on {shards}")
         click.echo(f"{out}: metrics.json, predictions.jsonl, truth.jsonl and pictures")
+
+
+def _settings(predictor: "Predictor", options: dict[str, Any]) -> "Settings":
+    from kpdata.train.scoring.report import Settings
+
+    return Settings(
+        split=options["split"],
+        flip_test=predictor.saw_mirrored if options["flip"] is None else options["flip"],
+        decode=options["decode"],
+        crop_from=options["crop_from"],
+        reference=predictor.config.reference,
+    )
 
 
 def show(report: "Report", title: str) -> None:

@@ -124,11 +124,11 @@ def _boxes_and_results(
     options: dict[str, Any],
 ) -> "tuple[Boxes | None, CocoResults]":
     from kpdata.errors import FormatError
-    from kpdata.train.predict.boxes import ByName, Wanted, read_boxes, read_image_ids
+    from kpdata.train.predict.boxes import ANY, ByName, Wanted, read_boxes, read_image_ids
     from kpdata.train.predict.files import CocoResults
 
     wanted = Wanted(options["category"], options["min_box_score"])
-    if wanted != Wanted() and not options["boxes"]:
+    if wanted != ANY and not options["boxes"]:
         raise FormatError("--category and --min-box-score change nothing without --boxes")
     ids = options["coco_images"] and read_image_ids(options["coco_images"])
     boxes = options["boxes"] and read_boxes(options["boxes"], ids, wanted)

@@ -219,13 +219,21 @@ def test_a_torso_that_most_lack_gives_way_to_the_box_and_that_is_said(
 
 
 def test_the_reference_of_the_training_is_that_of_the_scores(
-    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
-) -> None:
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        "kpdata.train.scoring.plots.pck_curves", lambda curves, name, path: drawn.append(name)
+    )
+    monkeypatch.setattr("kpdata.train.scoring.scores._USUAL", 1.0)  # most lack a torso
     run = model["exact"]
     run.config = msgspec.structs.replace(run.config, reference=("left_hip", "left_knee"))
     result = kpdata("evaluate", tmp_path / "exact", tiny_shards)
     assert "PCK@0.2 (left_hip–left_knee)" in result.out
     assert "(torso)" not in result.out
+    assert "the reference length is" not in result.out  # which was not chosen by what is labelled
+    assert drawn == ["left_hip–left_knee"]
     report = read_report(tmp_path / "exact" / "evaluation-test" / "metrics.json")
     assert report.settings.reference == ("left_hip", "left_knee")
 

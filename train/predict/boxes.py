@@ -57,6 +57,10 @@ class Wanted:
     min_score: float = 0.0
 
 
+ANY = Wanted()
+"""Boxes of any score, of one category."""
+
+
 class ByName(Generic[T]):
     """Values of files by name: the longest end of a path that is known counts.
 
@@ -124,7 +128,7 @@ def read_image_ids(path: Path) -> dict[str, int]:
 
 
 def read_boxes(
-    path: Path, image_ids: Mapping[str, int] | None = None, wanted: Wanted | None = None
+    path: Path, image_ids: Mapping[str, int] | None = None, wanted: Wanted = ANY
 ) -> Boxes:
     """The boxes of each file: of a COCO file, of COCO detections, or a plain list by file name.
 
@@ -148,13 +152,17 @@ def read_boxes(
         if image_ids is None:
             raise FormatError(f"{path}: detections know images by number: add --coco-images FILE")
         found = json_stream.decode(path, "$", data, list[_Annotation])
-        return _by_image(path, found, image_ids, wanted or Wanted())
+        return _by_image(path, found, image_ids, wanted)
     if start != b"{":
         raise FormatError(f"{path}: holds no boxes: expected {_FORMS}")
     plain = _plain(path, data)
     if plain is None:
-        return _by_image(path, _annotations(path), read_image_ids(path), wanted or Wanted())
-    if wanted and wanted != Wanted():
+        return _by_image(path, _annotations(path), read_image_ids(path), wanted)
+    return _by_name(path, plain, wanted)
+
+
+def _by_name(path: Path, plain: Mapping[str, Sequence[_XYXY]], wanted: Wanted) -> Boxes:
+    if wanted != ANY:
         raise FormatError(
             f"{path}: a plain list of boxes has no categories and no scores: leave out --category "
             "and --min-box-score"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +78,7 @@ def evaluate(
     split_sha256 = split_hash(dataset, settings.split)
     framing = _framing(predictor.framing, dataset, settings.crop_from)
     progress.begin("reading", dataset.manifest.splits[settings.split].instances)
-    side = predictor.input_size
-    pictures = load(dataset, settings.split, framing, side, on_read=progress.reach)
+    pictures = load(dataset, settings.split, framing, predictor.input_size, on_read=progress.reach)
     progress.begin("predicting", len(pictures))
     answers = predictor.predict(
         pictures, flip=settings.flip_test, decode=settings.decode, on_done=progress.reach
@@ -90,29 +89,32 @@ def evaluate(
         dataset.skeleton, truth, answers, floor,
         settings.reference, settings.seed, settings.resamples,
     )  # fmt: skip
-    manifest, info = dataset.manifest, predictor.info
     report = Report(
         kpdata=kpdata.__version__,
         settings=settings,
         epoch=predictor.best.epoch,
-        crop=crop_source(pictures.crop, manifest),
-        input_size=pictures.side,
-        root_hash=manifest.root_hash,
-        trained_on=info.root_hash,
+        root_hash=dataset.manifest.root_hash,
+        trained_on=predictor.info.root_hash,
         split_sha256=split_sha256,
         skeleton=dataset.skeleton,
-        images=len(set(pictures.keys)),
-        instances=len(pictures),
-        left_out=pictures.counts,
-        notes=_notes(predictor, settings, pictures, floor, manifest, framing),
+        notes=_notes(predictor, settings, pictures, floor, dataset.manifest, framing),
         primary=answers.primary,
-        heads=scores.heads,
-        visibility=scores.visibility,
         floor_definition=FLOOR,
-        floor=scores.floor,
-        not_computed=scores.not_computed,
+        **_of_pictures(pictures, dataset.manifest),
+        **vars(scores),
     )
     return Evaluation(report, pictures, truth, Recorded(truth.keys, answers, floor))
+
+
+def _of_pictures(pictures: Pictures, manifest: Manifest) -> dict[str, Any]:
+    """What a report says of them."""
+    return {
+        "crop": crop_source(pictures.crop, manifest),
+        "input_size": pictures.side,
+        "images": len(set(pictures.keys)),
+        "instances": len(pictures),
+        "left_out": pictures.counts,
+    }
 
 
 def check_skeleton(trained: Skeleton, given: Skeleton) -> None:
