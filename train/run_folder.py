@@ -43,7 +43,8 @@ class RunInfo(msgspec.Struct, frozen=True):
         shards: the dataset's folder, and ``root_hash`` what it held.
         skeleton: of the keypoints that the model finds.
         crop: in words.
-        mean_pose: (K, 2) of the training pictures, in parts of their side.
+        mean_pose: (K, 2) of the training pictures that are no augmented copies, in parts of their
+            side.
         pictures: how many of each split.
         software: versions and backend.
         framing: which squares the model learnt to see; None in runs that do not say.

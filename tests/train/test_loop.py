@@ -21,7 +21,7 @@ from kpdata.augment import AugmentConfig
 from kpdata.errors import KpdataError, TrainingError
 from kpdata.framing import Framing
 from kpdata.manifest import write_manifest
-from kpdata.metrics import pck
+from kpdata.metrics import mean_pose, pck
 from kpdata.pipelines.convert import Watcher as ConvertWatcher
 from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
@@ -519,6 +519,16 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
     older = msgspec.structs.replace(folder.info(), framing=None)
     folder.begin(own, older)
     assert Predictor.open(folder.path).framing == Framing("bbox", 1.5)
+
+
+def test_the_mean_pose_is_that_of_originals_alone(tiny_shards):
+    dataset = Dataset.open(tiny_shards)
+    splits = load_splits(dataset, PLAIN, 32, Watcher())
+    train_split = splits.train
+    assert train_split.is_copy.any()
+    originals = train_split.keypoints[~train_split.is_copy]
+    expected = mean_pose(originals[..., :2] / 32, originals[..., 2])
+    np.testing.assert_allclose(loop.run_info(dataset, PLAIN, splits).mean_pose, expected)
 
 
 @pytest.mark.parametrize(
