@@ -121,12 +121,14 @@ class State(msgspec.Struct, frozen=True):
         best: None before the first validation.
         last: weights and optimizer after the last epoch in ``rows``, below the run's folder.
         done: phases that are finished.
+        taught: the heads that the run's start had been taught, which ``best`` is to have too.
     """
 
     rows: tuple[Row, ...] = ()
     best: Best | None = None
     last: str | None = None
     done: int = 0
+    taught: tuple[str, ...] = ()
 
     def of_phase(self, phase: int) -> tuple[Row, ...]:
         """The epochs of one phase."""

@@ -586,6 +586,23 @@ def test_a_stage_alone_keeps_the_heads_that_its_start_was_taught(staged, tiny_sh
     assert set(state.best.heads) == {"heatmap", "coordinates"}
 
 
+def test_a_run_resumed_before_its_first_validation_keeps_the_heads_of_its_start(
+    staged, tiny_shards, tmp_path
+):
+    config = msgspec.structs.replace(
+        BLAZEPOSE,
+        phases=(Phase("regression", 2, 32, 3e-3),),
+        start=str(staged[0].path),
+        validate_every=2,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", tiny_shards, config, Interrupts(2))
+    assert RunFolder(tmp_path / "run").state().best is None
+    state = run(tmp_path / "run", tiny_shards, config)
+    assert state.best
+    assert state.best.heads == ("heatmap", "coordinates")
+
+
 def test_a_start_that_does_not_fit_or_has_no_weights_is_refused(staged, tiny_shards, tmp_path):
     for start, says in (
         (staged[0].path, "does not fit the model"),
