@@ -87,7 +87,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         phases: one after the other.
         crop_from, margin: which square is cut out of whole images; crops keep that of their shards.
         batch_size: pictures a step.
-        optimizer, weight_decay, clip_norm: ``clip_norm`` is of all gradients together; 0 for none.
+        optimizer: of these adamw alone applies ``weight_decay``.
+        clip_norm: of all gradients together; 0 for none.
         schedule: ``cosine`` over each phase, or ``plateau``: the rate is halved after
             ``plateau_patience`` validations without a better score.
         ema: momentum of the weights' average, which is what is validated and kept; 0 for none. A

@@ -134,9 +134,10 @@ def _framing(dataset: Dataset, config: TrainConfig) -> Framing:
 
 
 def run_info(dataset: Dataset, config: TrainConfig, splits: TrainVal) -> RunInfo:
-    """What the folder says of the data."""
+    """What the folder says of the data; the mean pose is that of originals, as the floor's is."""
     train = splits.train
-    pose = mean_pose(train.keypoints[..., :2] / train.side, train.keypoints[..., 2])
+    originals = train.keypoints[~train.is_copy]  # (N, K, 3)
+    pose = mean_pose(originals[..., :2] / train.side, originals[..., 2])
     backend = keras.backend.backend()
     return RunInfo(
         shards=str(dataset.folder.resolve()),

@@ -22,21 +22,22 @@ _PLATEAU_FACTOR = 0.5
 
 
 def make_optimiser(config: TrainConfig, phase: Phase, steps: int) -> Any:
-    """The phase's optimiser; biases and normalisation layers are not decayed.
+    """The phase's optimiser; adamw alone decays weights, but no biases or normalisation layers.
 
     Args:
         config: the run's.
         phase: the phase.
         steps: batches an epoch.
     """
+    decay = config.weight_decay if config.optimizer == "adamw" else 0.0
     optimiser = _OPTIMISERS[config.optimizer](
         learning_rate=_rate(config, phase, steps),
-        weight_decay=config.weight_decay,
+        weight_decay=decay,
         global_clipnorm=config.clip_norm or None,
         use_ema=config.ema > 0,
         ema_momentum=_momentum(config.ema, phase.epochs * steps),
     )
-    if config.weight_decay:
+    if decay:
         optimiser.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimiser
 

@@ -88,7 +88,6 @@ class PhaseRun(keras.callbacks.Callback):
         self.folder, self.config, self.watcher, self.log = folder, config, watcher, log
         self.number, self.phase, self.state = number, config.phases[number], state
         self.val, skeleton = splits.val, splits.train.skeleton
-        self.taught: tuple[str, ...] = ()
         self.batches = Batches(splits.train, config.augment, config.batch_size, config.seed)
         fresh = config if not state.rows else msgspec.structs.replace(config, weights="none")
         self.net = build(fresh, len(skeleton), self.phase.input_size)
@@ -166,7 +165,7 @@ class PhaseRun(keras.callbacks.Callback):
         rows = (*self.state.rows, row)
         self.watcher.epoch(row, best is not self.state.best)
         self.log.scalars(row)
-        self.state = State(rows, best, self.state.last, self.number)
+        self.state = msgspec.structs.replace(self.state, rows=rows, best=best, done=self.number)
         if self.config.schedule == "plateau":
             self.optimiser.learning_rate = plateau_rate(self.config, self.phase, self._done())
         self._checkpoint(epoch + 1)
@@ -180,7 +179,8 @@ class PhaseRun(keras.callbacks.Callback):
         elif self.state.best:
             self.folder.load_weights(self.state.best.file, self.net.load_weights)
         elif self.config.start:
-            self.taught = start_from(self.net, Path(self.config.start))
+            taught = start_from(self.net, Path(self.config.start))
+            self.state = msgspec.structs.replace(self.state, taught=taught)
         return len(done)
 
     def _done(self) -> tuple[Row, ...]:
@@ -210,7 +210,7 @@ class PhaseRun(keras.callbacks.Callback):
         return mean(scores.values()) > mean(best.scores.values())
 
     def _keep_best(self, epoch: int, scores: dict[str, float]) -> Best:
-        taught = self.state.best.heads if self.state.best else self.taught
+        taught = self.state.best.heads if self.state.best else self.state.taught
         heads = tuple(dict.fromkeys((*taught, *HEADS[self.phase.trains])))
         file = self.folder.save_weights(f"best-{epoch:05d}", self.net.save_weights)
         return Best(file, self.number, epoch, self.phase.input_size, heads, scores)

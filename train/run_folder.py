@@ -43,7 +43,8 @@ class RunInfo(msgspec.Struct, frozen=True):
         shards: the dataset's folder, and ``root_hash`` what it held.
         skeleton: of the keypoints that the model finds.
         crop: in words.
-        mean_pose: (K, 2) of the training pictures, in parts of their side.
+        mean_pose: (K, 2) of the training pictures that are no augmented copies, in parts of their
+            side.
         pictures: how many of each split.
         software: versions and backend.
         framing: which squares the model learnt to see; None in runs that do not say.
@@ -120,12 +121,14 @@ class State(msgspec.Struct, frozen=True):
         best: None before the first validation.
         last: weights and optimizer after the last epoch in ``rows``, below the run's folder.
         done: phases that are finished.
+        taught: the heads that the run's start had been taught, which ``best`` is to have too.
     """
 
     rows: tuple[Row, ...] = ()
     best: Best | None = None
     last: str | None = None
     done: int = 0
+    taught: tuple[str, ...] = ()
 
     def of_phase(self, phase: int) -> tuple[Row, ...]:
         """The epochs of one phase."""

@@ -21,14 +21,14 @@ from kpdata.augment import AugmentConfig
 from kpdata.errors import KpdataError, TrainingError
 from kpdata.framing import Framing
 from kpdata.manifest import write_manifest
-from kpdata.metrics import pck
+from kpdata.metrics import mean_pose, pck
 from kpdata.pipelines.convert import Watcher as ConvertWatcher
 from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards import Dataset
-from kpdata.skeletons import COCO17
+from kpdata.skeletons import COCO17, LSP14
 from kpdata.splits import parse_splits
 from kpdata.train import loop
 from kpdata.train.batches import Batches
@@ -521,6 +521,16 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
     assert Predictor.open(folder.path).framing == Framing("bbox", 1.5)
 
 
+def test_the_mean_pose_is_that_of_originals_alone(tiny_shards):
+    dataset = Dataset.open(tiny_shards)
+    splits = load_splits(dataset, PLAIN, 32, Watcher())
+    train_split = splits.train
+    assert train_split.is_copy.any()
+    originals = train_split.keypoints[~train_split.is_copy]
+    expected = mean_pose(originals[..., :2] / 32, originals[..., 2])
+    np.testing.assert_allclose(loop.run_info(dataset, PLAIN, splits).mean_pose, expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -532,7 +542,7 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
         ({"weights": "best"}, "weights 'best': neither 'none', nor 'imagenet', nor a .h5"),
         ({"keypoint_weights": {"noze": 2.0}}, "no keypoint 'noze'"),
         ({"reference": ("nose", "tale")}, "no keypoint 'tale'"),
-        ({"start": "nowhere"}, "nowhere has no weights to start from"),
+        ({"start": "nowhere"}, "nowhere is no training run: config.json is missing"),
     ],
 )
 def test_what_is_not_there_is_named_before_a_picture_is_read(
@@ -576,14 +586,47 @@ def test_a_stage_alone_keeps_the_heads_that_its_start_was_taught(staged, tiny_sh
     assert set(state.best.heads) == {"heatmap", "coordinates"}
 
 
-def test_a_start_that_does_not_fit_or_has_no_weights_is_refused(staged, tiny_shards, tmp_path):
-    for start, says in (
-        (staged[0].path, "does not fit the model"),
-        (tmp_path, "no weights to sta"),
-    ):
-        config = with_epochs(PLAIN, 1, start=str(start))
-        with pytest.raises(TrainingError, match=says):
-            run(tmp_path / "run", tiny_shards, config)
+def test_a_run_resumed_before_its_first_validation_keeps_the_heads_of_its_start(
+    staged, tiny_shards, tmp_path
+):
+    config = msgspec.structs.replace(
+        BLAZEPOSE,
+        phases=(Phase("regression", 2, 32, 3e-3),),
+        start=str(staged[0].path),
+        validate_every=2,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", tiny_shards, config, Interrupts(2))
+    assert RunFolder(tmp_path / "run").state().best is None
+    state = run(tmp_path / "run", tiny_shards, config)
+    assert state.best
+    assert state.best.heads == ("heatmap", "coordinates")
+
+
+def unlike(run: Path, to: Path, name: str, key: str, value: Any) -> str:
+    """A copy of a run, with another value of one key in one of its files."""
+    shutil.copytree(run, to)
+    content = json.loads((to / f"{name}.json").read_text())
+    (to / f"{name}.json").write_text(json.dumps(content | {key: value}))
+    return str(to)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "says"),
+    [
+        ("config", "head", "softargmax", "backbone=mobilenet head=softargmax, and .* head=rle"),
+        ("config", "backbone", "mobilenet_v3", "backbone=mobilenet_v3_large head=rle, and"),
+        ("dataset", "skeleton", msgspec.to_builtins(LSP14), "the run predicts 14 keypoints of lsp"),
+        ("state", "best", None, "no weights to start from"),
+    ],
+)
+def test_a_start_of_other_weights_is_refused_before_a_picture_is_read(
+    whole, tiny_shards, tmp_path, monkeypatch, name, key, value, says
+):
+    monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads pictures"))
+    start = unlike(whole.path, tmp_path / "start", name, key, value)
+    with pytest.raises(TrainingError, match=says):
+        run(tmp_path / "run", tiny_shards, with_epochs(REGRESSION, 1, start=start))
 
 
 # --- other machines

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
-from kpdata.errors import SchemaError, TrainingError
+from kpdata.errors import SchemaError, TrainingError, located
 from kpdata.metrics.poses import reference_lengths
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
 from kpdata.splits import TRAIN, VAL
 from kpdata.train.config import TrainConfig
+from kpdata.train.models import architecture
 from kpdata.train.models.regression import check_names
 from kpdata.train.phase import TrainVal, Watcher, best_of
 from kpdata.train.pictures import Pictures
+from kpdata.train.run_folder import RunFolder
+from kpdata.train.scoring.evaluate import check_skeleton
 from kpdata.train.scoring.predictions import Truth
 from kpdata.train.scoring.scores import chosen_reference, reference_note
 
@@ -31,7 +34,20 @@ def refuse_unknown_names(config: TrainConfig, skeleton: Skeleton) -> None:
     for name in (*config.keypoint_weights, *pair):
         skeleton.index(name)
     if config.start:
-        best_of(Path(config.start))
+        _refuse_other_start(RunFolder(Path(config.start)), config, skeleton)
+
+
+def _refuse_other_start(start: RunFolder, config: TrainConfig, skeleton: Skeleton) -> None:
+    """Raise TrainingError where there is no run to start from, or one of other weights."""
+    has, wants = architecture(start.config()), architecture(config)
+    best_of(start.path)
+    with located(f"--start {start.path}"):
+        check_skeleton(start.info().skeleton, skeleton)
+        if has != wants:
+            raise TrainingError(
+                f"its weights are of {has}, and this run's model has {wants}: give this run the "
+                "same, or start from another one"
+            )
 
 
 def refuse_unvalidated(config: TrainConfig, dataset: Dataset) -> None:

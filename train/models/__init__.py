@@ -8,7 +8,7 @@ import keras
 from kpdata.train.config import TrainConfig
 from kpdata.train.models import layers as layers
 from kpdata.train.models.blazepose import blazepose
-from kpdata.train.models.regression import regression
+from kpdata.train.models.regression import FAMILIES, regression
 
 
 def build(config: TrainConfig, num_keypoints: int, input_size: int) -> keras.Model:
@@ -22,3 +22,11 @@ def build(config: TrainConfig, num_keypoints: int, input_size: int) -> keras.Mod
     return regression(
         num_keypoints, input_size, config.backbone, config.weights, config.head, config.dropout
     )
+
+
+def architecture(config: TrainConfig) -> str:
+    """The settings that say which weights fit its model; those of another input size do."""
+    if config.model == "blazepose":
+        return f"model=blazepose size={config.size} offsets={str(config.offsets).lower()}"
+    backbone = FAMILIES.get(config.backbone, config.backbone)
+    return f"model=regression backbone={backbone} head={config.head}"
