@@ -120,9 +120,12 @@ def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watch
 
     def loaded(split: str) -> Pictures:
         copies = split == TRAIN
-        return load(
+        pictures = load(
             dataset, split, framing, side, copies, on_read=lambda n: watcher.reading(split, n)
         )
+        for what, count in pictures.counts.items():
+            watcher.warn(f"{split}: {count:,} {what}")
+        return pictures
 
     return TrainVal(loaded(TRAIN), loaded(VAL) if has_val(dataset) else None)
 
