@@ -66,6 +66,7 @@ def train(
             if splits is None or splits.train.side != side:
                 splits = load_splits(dataset, config, side, watcher)
             if not state.rows:
+                watcher.cropped(splits.train.crop)
                 warn_of_shared_squares(splits, watcher)
                 if splits.val:
                     check_reference(config, splits.val, watcher)

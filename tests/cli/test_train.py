@@ -194,6 +194,7 @@ def test_a_run_says_what_it_did_and_what_comes_next(kpdata, tiny_shards, tmp_pat
     assert f"next: kpdata evaluate {out} {tiny_shards} --split test" in result.out
     assert "phase 1 of 1: all, 1 epochs of 5 steps at 32 px" in result.err
     assert "epoch 1: loss " in result.err
+    assert "pictures: a square around the bbox, × 1.25" in result.err
 
 
 def test_the_result_as_json_and_quiet(kpdata, trained, tiny_shards):
