@@ -1,7 +1,9 @@
 """A sensible configuration for a dataset and this machine, where the user names no recipe."""
 
+from itertools import islice
+
 from kpdata.errors import TrainingError
-from kpdata.framing import Framing, framing_of_crops
+from kpdata.framing import Framing, framing_of_crops, why_not_shown
 from kpdata.schema import WHOLE_IMAGE
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN
@@ -12,6 +14,7 @@ _PICTURES_TO_SEE = 200_000
 _EPOCHS = (10, 300)
 _INPUT_SIZES = (128, 256)
 _STEP = 32
+_INSTANCES_JUDGED = 10_000
 
 
 def default_config(dataset: Dataset, model: str, pretrained: bool = False) -> TrainConfig:
@@ -21,7 +24,7 @@ def default_config(dataset: Dataset, model: str, pretrained: bool = False) -> Tr
 
     Small datasets get more epochs, of about 200,000 pictures in all; a GPU computes in bfloat16.
     The input is as large as the shards' crops, from 128 to 256 px; whole images get 192 px on a
-    CPU and are cropped around their boxes, where they have any.
+    CPU and are cropped around their boxes, where most instances have one.
 
     Raises:
         TrainingError: there is no split to train on, or it is empty.
@@ -56,9 +59,14 @@ def _look_at(dataset: Dataset) -> tuple[int | None, Framing]:
         raise TrainingError(f"{dataset.folder}: the split 'train' shows no instance")
     if first.view.instance != WHOLE_IMAGE:
         return first.image.width, framing_of_crops(dataset.manifest.options) or Framing()
-    if any(instance.bbox_xyxy is not None for instance in first.instances):
-        return None, Framing("bbox", 1.25)
-    return None, Framing("image", 1.0)
+    return None, Framing("bbox", 1.25) if _have_boxes(dataset) else Framing("image", 1.0)
+
+
+def _have_boxes(dataset: Dataset) -> bool:
+    """Whether at least half of the instances that can be shown have a box."""
+    seen = islice((i for sample in dataset[TRAIN] for i in sample.instances), _INSTANCES_JUDGED)
+    boxed = [i.bbox_xyxy is not None for i in seen if not why_not_shown(i)]
+    return 2 * sum(boxed) >= max(1, len(boxed))
 
 
 def _blazepose(epochs: int, size: int) -> tuple[Phase, ...]:

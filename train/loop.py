@@ -8,12 +8,12 @@ import keras
 
 import kpdata
 from kpdata.errors import TrainingError
-from kpdata.framing import Framing, framing_of_crops
 from kpdata.metrics import mean_pose
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN, VAL
 from kpdata.train.checks.early import (
     check_reference,
+    framing_of,
     has_val,
     refuse_unknown_names,
     refuse_unvalidated,
@@ -50,8 +50,10 @@ def train(
     """
     distribution = spread_over(devices, config.batch_size)
     keras.utils.set_random_seed(config.seed % 2**32)
-    if not has_val(dataset):
-        watcher.warn("the shards have no split 'val': the last epoch is kept, not the best")
+    if not has_val(dataset, config):
+        watcher.warn(
+            "the shards have no split 'val' with labels: the last epoch is kept, not the best"
+        )
     log = EventLog(folder.logs)
     with folder.locked(), computing_in(config.precision):
         state = folder.state()
@@ -64,6 +66,7 @@ def train(
             if splits is None or splits.train.side != side:
                 splits = load_splits(dataset, config, side, watcher)
             if not state.rows:
+                watcher.cropped(splits.train.crop)
                 warn_of_shared_squares(splits, watcher)
                 if splits.val:
                     check_reference(config, splits.val, watcher)
@@ -116,21 +119,18 @@ def _run_gates(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> Non
 
 def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watcher) -> TrainVal:
     """The pictures of ``train``, copies included, and of ``val``."""
-    framing = _framing(dataset, config)
+    framing = framing_of(dataset, config)
 
     def loaded(split: str) -> Pictures:
         copies = split == TRAIN
-        return load(
+        pictures = load(
             dataset, split, framing, side, copies, on_read=lambda n: watcher.reading(split, n)
         )
+        for what, count in pictures.counts.items():
+            watcher.warn(f"{split}: {count:,} {what}")
+        return pictures
 
-    return TrainVal(loaded(TRAIN), loaded(VAL) if has_val(dataset) else None)
-
-
-def _framing(dataset: Dataset, config: TrainConfig) -> Framing:
-    """The squares that the model learns to see: crops have theirs from the conversion."""
-    of_crops = framing_of_crops(dataset.manifest.options)
-    return of_crops or Framing(config.crop_from, config.margin)
+    return TrainVal(loaded(TRAIN), loaded(VAL) if has_val(dataset, config) else None)
 
 
 def run_info(dataset: Dataset, config: TrainConfig, splits: TrainVal) -> RunInfo:
@@ -151,5 +151,5 @@ def run_info(dataset: Dataset, config: TrainConfig, splits: TrainVal) -> RunInfo
             "keras": keras.__version__,
             backend: importlib.import_module(backend).__version__,
         },
-        framing=_framing(dataset, config),
+        framing=framing_of(dataset, config),
     )

@@ -44,6 +44,9 @@ class Watcher:
     def reading(self, split: str, pictures: int) -> None:
         """``pictures`` of a split have been read."""
 
+    def cropped(self, words: str) -> None:
+        """What a new run's pictures show: how their squares were chosen."""
+
     def checking(self) -> None:
         """The checks before training begin."""
 

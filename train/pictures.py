@@ -17,6 +17,11 @@ from kpdata.skeletons import Skeleton
 from kpdata.train.decoding import ImageStore, Indices, decode_all
 from kpdata.train.squares import Square, squares
 
+_WITHOUT_BOXES = (
+    ". Choose --crop-from image (the whole image, squared) or keypoints (which leaks the labels "
+    "into the crop); kpdata train takes it as --set crop_from=image"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Views:
@@ -124,7 +129,10 @@ def load(
     found, store = decode_all(pairs, side, on_read, memory)
     if not found:
         left = "; ".join(f"{count} {what}" for what, count in counts.items())
-        raise DatasetError(f"{dataset.folder}: split {split} shows no instance ({left or 'empty'})")
+        fix = _WITHOUT_BOXES if any("no box" in what for what in counts) else ""
+        raise DatasetError(
+            f"{dataset.folder}: split {split} shows no instance ({left or 'empty'}){fix}"
+        )
     return _pictures(dataset, found, side, _describe(framing, found), store, counts)
 
 

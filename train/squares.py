@@ -65,15 +65,16 @@ def squares(
         counts: of what has no square, added to.
 
     Raises:
-        DatasetError: no such split, a damaged record, or nothing to cut a square around.
+        DatasetError: no such split, or a damaged record.
     """
     for shard in dataset[split].shards:
         for offset, sample in dataset.read_shard(shard):
             if sample.view and sample.view.copy and not copies:
                 continue
             uri = dataset.record_uri(shard, offset)
+            why_not = framing.why_not if _is_whole(sample) else why_not_shown
             for number, instance in enumerate(sample.instances):
-                if reason := why_not_shown(instance):
+                if reason := why_not(instance):
                     counts[f"instances not shown: {reason}"] += 1
                 else:
                     with located(name_of(uri)):
@@ -86,9 +87,9 @@ def _square(
     view = sample.view
     assert view is not None, "every record has one"
     width, height = cast(int, sample.image.width), cast(int, sample.image.height)
-    is_whole = view.instance == WHOLE_IMAGE
+    is_whole = _is_whole(sample)
     if is_whole:
-        affine = _cut(sample.key, instance, framing, (width, height), side)
+        affine = framing.square(instance, width, height, side)
     else:
         number = view.instance
         affine = geometry.resize_affine(width, height, side)
@@ -107,13 +108,6 @@ def _square(
     )
 
 
-def _cut(
-    key: str, instance: Instance, framing: Framing, size: tuple[int, int], side: int
-) -> Affine:
-    if reason := framing.why_not(instance):
-        raise DatasetError(
-            f"{key}: an instance has {reason} to crop around: choose --crop-from image (the whole "
-            "image, squared) or keypoints (which leaks the labels into the crop); kpdata train "
-            "takes it as --set crop_from=image"
-        )
-    return framing.square(instance, *size, side)
+def _is_whole(sample: Sample) -> bool:
+    """Whether a record is a whole image, rather than one instance's crop."""
+    return sample.view is not None and sample.view.instance == WHOLE_IMAGE

@@ -35,24 +35,44 @@ _ONLY_OF = {
 @click.option(
     "--model", type=click.Choice(["blazepose", "regression"]), help="blazepose unless given."
 )
-@click.option("--size", type=click.Choice(["lite", "full", "heavy"]), help="Of blazepose.")
-@click.option("--backbone", metavar="NAME", help="Of regression: any of keras.applications.")
 @click.option(
-    "--weights", metavar="imagenet|none|FILE", help="What the backbone starts from; none."
+    "--size",
+    type=click.Choice(["lite", "full", "heavy"]),
+    help="How large a blazepose model is; full unless given.",
 )
 @click.option(
-    "--head", type=click.Choice(["dense", "softargmax", "rle"]), help="Of regression; dense."
+    "--backbone",
+    metavar="NAME",
+    help="The network inside a regression model, as resnet50; an unknown name lists all.",
+)
+@click.option(
+    "--weights",
+    metavar="imagenet|none|FILE",
+    help="What the backbone starts from: imagenet, none (random; unless given), or a file.",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["dense", "softargmax", "rle"]),
+    help="How a regression model tells coordinates; dense unless given.",
 )
 @click.option(
     "--stage", type=click.Choice(["heatmap", "regression", "both"]),
-    help="Of blazepose: which phases to train; both, one after the other.",
+    help="Which phases of blazepose to train; both, one after the other, unless given.",
 )  # fmt: skip
-@click.option("--start", type=click.Path(path_type=Path), help="A run to start from the best of.")
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path),
+    help="The folder of a finished run: training starts from its best weights.",
+)
 @click.option("--batch-size", type=int, help="Pictures a step.")
-@click.option("--seed", type=int, help="Of everything random.")
+@click.option(
+    "--seed",
+    type=int,
+    help="Decides everything random: the first weights, the order of pictures, augmentation.",
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Override any setting; a dot reaches inside: augment.flip=0.",
+    help="Change any setting that --print-config shows; a dot reaches inside: augment.flip=0.",
 )  # fmt: skip
 @click.option("--print-config", is_flag=True, help="Print the configuration as JSON, and end.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
@@ -60,7 +80,7 @@ _ONLY_OF = {
     "--devices", default=1, show_default=True, type=click.IntRange(1, 64),
     help="GPUs (or other devices of JAX) that share each batch.",
 )  # fmt: skip
-@click.option("--skip-checks", is_flag=True, help="Train whatever the pre-flight checks say.")
+@click.option("--skip-checks", is_flag=True, help="Train without checking labels and model first.")
 @quiet
 @as_json
 @click.pass_context

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from kpdata.errors import KpdataError
 
+_BACKENDS = ("tensorflow", "jax")
 _NEEDED = ("keras", "matplotlib", "pycocotools", "tensorboard")
 
 
@@ -15,14 +16,20 @@ def need_trainer() -> None:
     """Prepare for importing the trainer: choose Keras's backend, and keep TensorFlow quiet.
 
     Raises:
-        KpdataError: what it needs is not installed.
+        KpdataError: what it needs is not installed, or KERAS_BACKEND names anything else.
     """
     missing = [name for name in _NEEDED if not _is_installed(name)]
-    backends = [name for name in ("tensorflow", "jax") if _is_installed(name)]
+    backends = [name for name in _BACKENDS if _is_installed(name)]
     if missing or not backends:
         what = ", ".join(missing or ["tensorflow or jax"])
         raise KpdataError(f"this command needs {what}: pip install 'kpdata[train]'")
-    os.environ.setdefault("KERAS_BACKEND", backends[0])
+    chosen = os.environ.setdefault("KERAS_BACKEND", backends[0])
+    if chosen not in backends:
+        raise KpdataError(
+            f"KERAS_BACKEND is {chosen!r}: set it to {' or '.join(_BACKENDS)}; installed: "
+            f"{', '.join(backends)}. pip install 'kpdata[train]' brings TensorFlow; jax is "
+            "installed by pip install jax"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _without_native_stderr():  # TensorFlow greets there, whatever its log level
         import keras  # noqa: F401

@@ -22,6 +22,10 @@ class MeterWatcher(Watcher):
             self._meter.begin(f"reading {split}")
         self._meter.reach(pictures, "pictures")
 
+    def cropped(self, words: str) -> None:
+        """Say what the pictures show."""
+        self._meter.say(f"pictures: {words}")
+
     def checking(self) -> None:
         """Show that the checks run."""
         self._meter.begin("checking labels and model")

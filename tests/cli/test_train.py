@@ -165,6 +165,17 @@ def test_what_cannot_be_is_named(kpdata, tiny_shards, tmp_path, arguments, says)
     assert not RunFolder(tmp_path / "run").state().rows
 
 
+def test_the_help_says_what_each_option_does_in_full(kpdata):
+    said = " ".join(kpdata("train", "--help").out.split())
+    for text in (
+        "training starts from its best weights",
+        "an unknown name lists all",
+        "Change any setting that --print-config shows",
+        "Train without checking labels and model first",
+    ):
+        assert text in said
+
+
 def test_what_is_missing_is_named(kpdata, tiny_shards, tmp_path):
     assert "--out is missing" in fails(kpdata, tiny_shards)
     assert "name the folder of shards" in fails(kpdata, "--out", tmp_path / "run")
@@ -183,6 +194,7 @@ def test_a_run_says_what_it_did_and_what_comes_next(kpdata, tiny_shards, tmp_pat
     assert f"next: kpdata evaluate {out} {tiny_shards} --split test" in result.out
     assert "phase 1 of 1: all, 1 epochs of 4 steps at 32 px" in result.err
     assert "epoch 1: loss " in result.err
+    assert "pictures: a square around the bbox, × 1.25" in result.err
 
 
 def test_the_result_as_json_and_quiet(kpdata, trained, tiny_shards):
@@ -395,3 +407,11 @@ def test_real_labels_pass_every_gate(kpdata, lsp, tmp_path):
     assert result.code == 0, result.err
     for gate in ("visibility", "left and right", "coordinates", "overfit", "variety"):
         assert f"checked {gate}: " in result.err
+
+
+@pytest.mark.parametrize("backend", ["torch", "nonsense"])
+def test_a_backend_that_cannot_train_is_one_message(kpdata, tmp_path, monkeypatch, backend):
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    message = fails(kpdata, tmp_path, "--out", tmp_path / "run")
+    assert f"KERAS_BACKEND is {backend!r}: set it to tensorflow or jax; installed: " in message
+    assert "pip install" in message

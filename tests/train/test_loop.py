@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -335,9 +336,30 @@ def test_the_plateau_halves_the_rate_and_a_resumed_run_has_it_again(
     )
 
 
-@pytest.fixture(scope="module", params=["no val", "empty val"])
+@pytest.fixture(scope="module")
+def unlabelled_val(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of whole images whose split ``val`` has people, but no keypoint of them."""
+    source = formats.read("coco", tiny_coco / "annotations.json")
+    job = Job(source.skeleton, images_root=str(source.images_root))
+    request = Request("coco", job, parse_splits("50/25/25", seed=2), Sharding(count=1))
+    keys = tmp_path_factory.mktemp("plain") / "shards"
+    convert(source, request, keys, ConvertWatcher())
+    val = {sample.key for sample in Dataset.open(keys)["val"]}
+    blank = [
+        replace(s, instances=tuple(replace(i, keypoints=0 * i.keypoints) for i in s.instances))
+        if s.key in val else s
+        for s in formats.read("coco", tiny_coco / "annotations.json").samples
+    ]  # fmt: skip
+    out = tmp_path_factory.mktemp("unlabelled") / "shards"
+    convert(replace(source, samples=blank), request, out, ConvertWatcher())
+    return out
+
+
+@pytest.fixture(scope="module", params=["no val", "empty val", "no labels"])
 def without_val(request, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shards without any picture to validate on."""
+    if request.param == "no labels":
+        return request.getfixturevalue("unlabelled_val")
     folder = Path(shutil.copytree(tiny_shards, tmp_path_factory.mktemp("shards") / "shards"))
     manifest = Dataset.open(folder).manifest
     splits = dict(manifest.splits)
@@ -366,7 +388,7 @@ def test_without_a_validation_the_last_epoch_is_kept_and_that_is_said(without_va
     watcher = Interrupts()
     state = run(tmp_path / "run", without_val, with_epochs(PLAIN, 2), watcher)
     assert watcher.warnings == [
-        "the shards have no split 'val': the last epoch is kept, not the best"
+        "the shards have no split 'val' with labels: the last epoch is kept, not the best"
     ]
     assert (state.best.epoch, state.best.scores) == (2, {})
 
@@ -393,7 +415,7 @@ def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
     state = run(tmp_path / "run", tmp_path / "shards", PLAIN, watcher)
     assert state.best.epoch == 2
     assert [row.score for row in state.rows] == [None, None]
-    assert "no split 'val': the last epoch is kept" in watcher.warnings[0]
+    assert "no split 'val' with labels: the last epoch is kept" in watcher.warnings[0]
 
 
 # --- numbers that are none

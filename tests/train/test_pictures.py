@@ -21,7 +21,10 @@ from kpdata.schema import ImageRef, Instance, Sample
 from kpdata.shards import Dataset
 from kpdata.skeletons import COCO17
 from kpdata.splits import parse_splits
+from kpdata.train.config import Phase, TrainConfig
 from kpdata.train.decoding import picture
+from kpdata.train.loop import load_splits
+from kpdata.train.phase import Watcher as TrainWatcher
 from kpdata.train.pictures import Pictures, Views, load
 
 SIDE = 40
@@ -248,6 +251,28 @@ def test_the_crop_is_said_in_words(shards, framing, crop, says):
     assert load(dataset, "train", framing, SIDE).crop == says
 
 
+def test_an_instance_without_a_box_is_counted_and_the_others_are_shown(make_coco, tmp_path):
+    path = make_coco(tmp_path / "coco", count=3)
+    content = json.loads(path.read_text())
+    del content["annotations"][0]["bbox"]
+    path.write_text(json.dumps(content))
+    source = formats.read("coco", path)
+    job = Job(source.skeleton, images_root=str(source.images_root))
+    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    convert(source, request, tmp_path / "shards", Watcher())
+    dataset = Dataset.open(tmp_path / "shards")
+    pictures = load(dataset, "train", Framing("bbox"), SIDE)
+    assert len(pictures) == 4
+    assert pictures.counts == {"instances not shown: no box": 1}
+    phase = Phase("all", 1, SIDE, 1e-3)
+    warnings: list[str] = []
+    watcher = TrainWatcher()
+    watcher.warn = warnings.append
+    no_val = TrainConfig(model="regression", phases=(phase,))
+    load_splits(dataset, no_val, SIDE, watcher)
+    assert warnings == ["train: 1 instances not shown: no box"]
+
+
 def test_whole_images_without_boxes_say_what_else_to_crop_around(make_coco, tmp_path):
     path = make_coco(tmp_path / "coco", count=3)
     content = json.loads(path.read_text())
@@ -259,7 +284,7 @@ def test_whole_images_without_boxes_say_what_else_to_crop_around(make_coco, tmp_
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
     convert(source, request, tmp_path / "shards", Watcher())
     dataset = Dataset.open(tmp_path / "shards")
-    with pytest.raises(DatasetError, match=r": an instance has no box .*--crop-from image"):
+    with pytest.raises(DatasetError, match=r"5 instances not shown: no box.*--crop-from image"):
         load(dataset, "train", Framing("bbox"), SIDE)
     assert len(load(dataset, "train", Framing("image"), SIDE)) == 5
 

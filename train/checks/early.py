@@ -1,8 +1,10 @@
 """What is looked at before anything slow: settings, and what the pictures allow."""
 
+from collections import Counter
 from pathlib import Path
 
 from kpdata.errors import SchemaError, TrainingError, located
+from kpdata.framing import Framing, framing_of_crops
 from kpdata.metrics.poses import reference_lengths
 from kpdata.shards import Dataset
 from kpdata.skeletons import Skeleton
@@ -16,11 +18,22 @@ from kpdata.train.run_folder import RunFolder
 from kpdata.train.scoring.evaluate import check_skeleton
 from kpdata.train.scoring.predictions import Truth
 from kpdata.train.scoring.scores import chosen_reference, reference_note
+from kpdata.train.squares import squares
 
 
-def has_val(dataset: Dataset) -> bool:
-    """Whether there is anything to validate on."""
-    return VAL in dataset.splits and dataset.manifest.splits[VAL].records > 0
+def framing_of(dataset: Dataset, config: TrainConfig) -> Framing:
+    """The squares that the model learns to see: crops have theirs from the conversion."""
+    of_crops = framing_of_crops(dataset.manifest.options)
+    return of_crops or Framing(config.crop_from, config.margin)
+
+
+def has_val(dataset: Dataset, config: TrainConfig) -> bool:
+    """Whether the split ``val`` shows any instance; records are read until one does."""
+    if VAL not in dataset.splits:
+        return False
+    framing = framing_of(dataset, config)
+    shown = squares(dataset, VAL, framing, config.input_size, copies=False, counts=Counter())
+    return next(shown, None) is not None
 
 
 def refuse_unknown_names(config: TrainConfig, skeleton: Skeleton) -> None:
@@ -54,10 +67,10 @@ def refuse_unvalidated(config: TrainConfig, dataset: Dataset) -> None:
     """Raise TrainingError where the run would follow a validation that it has no data for."""
     followers = {"patience": config.patience > 0, "schedule=plateau": config.schedule == "plateau"}
     named = " and ".join(name for name, is_set in followers.items() if is_set)
-    if named and not has_val(dataset):
+    if named and not has_val(dataset, config):
         raise TrainingError(
             f"{named} without a validation score: {dataset.folder} has no split 'val', or an "
-            "empty one. Convert with one, as in --split 80/10/10 or --val 10, or train with "
+            "one without labels. Convert with one, as in --split 80/10/10, or train with "
             "--set patience=0 --set schedule=cosine"
         )
 

@@ -37,6 +37,9 @@ OVERFIT_BAR, OVERFIT_WITHIN = 0.8, 0.05
 LEAST_VARIETY = 0.1
 """How far predictions must differ between pictures, in units of how far the truth does."""
 
+_LEAST_SPREAD = 0.01
+"""In units of the picture's side: a truth that moves less is one pose, but for noise."""
+
 _GO_ON = "To train nevertheless: --skip-checks."
 
 
@@ -239,7 +242,7 @@ def judge_overfit(
 
 
 def judge_variety(
-    truth: FloatArray, predicted: FloatArray, least: float = LEAST_VARIETY
+    truth: FloatArray, predicted: FloatArray, side: float, least: float = LEAST_VARIETY
 ) -> Verdict:
     """Whether predictions follow their pictures, rather than being one pose for all.
 
@@ -247,13 +250,16 @@ def judge_variety(
         truth: (N, K, 3) keypoints in picture pixels, visibility 0, 1 or 2.
         predicted: (N, K, 2 or more) x and y in the same pixels: not in source pixels, where one
             pose looks different in each crop.
+        side: of the pictures, in pixels.
         least: the expected spread in units of the truth's.
     """
     labelled = np.asarray(truth[..., 2:] != NOT_LABELLED)
     spread_true = _spread(np.where(labelled, truth[..., :2], np.nan))
     spread_predicted = _spread(np.where(labelled, predicted[..., :2], np.nan))
-    if spread_true <= 0:
-        return Verdict(VARIETY, True, f"not judged: the truth of {len(truth)} pictures is one pose")
+    if spread_true < _LEAST_SPREAD * side:
+        return Verdict(
+            VARIETY, True, f"not judged: the truth of {len(truth)} pictures is nearly one pose"
+        )
     seen = (
         f"from picture to picture predictions move by {spread_predicted:.1f} pixels and the truth "
         f"by {spread_true:.1f} (root mean square over {len(truth)} pictures)"

@@ -73,7 +73,7 @@ def _check_learning(config: TrainConfig, pictures: Pictures) -> Iterator[Verdict
         if overfit.passed:
             break
     yield overfit
-    yield gates.judge_variety(truth, found)
+    yield gates.judge_variety(truth, found, size)
 
 
 def _answers(learner: Learner, batch: Batch) -> tuple[FloatArray, FloatArray]:

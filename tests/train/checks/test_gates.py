@@ -334,13 +334,21 @@ def test_predictions_that_are_not_finite_fail_with_their_own_cause():
 def test_one_pose_for_all_pictures_fails_and_a_small_response_passes():
     truth = people(0, count=8)[0]
     mean = np.broadcast_to(truth.mean(axis=0), truth.shape)
-    constant = gates.judge_variety(truth, mean)
+    constant = gates.judge_variety(truth, mean, 640)
     assert (constant.gate, constant.passed) == (VARIETY, False)
     assert "move by 0.0 pixels" in constant.explanation
-    assert not gates.judge_variety(truth, mean + 0.05 * (truth - mean)).passed
-    assert gates.judge_variety(truth, mean + 0.2 * (truth - mean)).passed
+    assert not gates.judge_variety(truth, mean + 0.05 * (truth - mean), 640).passed
+    assert gates.judge_variety(truth, mean + 0.2 * (truth - mean), 640).passed
 
 
 def test_variety_is_not_judged_where_the_truth_has_none():
     same = np.repeat(people(0, count=1)[0], 8, axis=0)
-    assert gates.judge_variety(same, same).passed
+    assert gates.judge_variety(same, same, 640).passed
+
+
+def test_variety_is_not_judged_where_every_box_is_centred_on_its_only_keypoint():
+    rng = np.random.default_rng(0)
+    truth = np.concatenate([64 + rng.normal(0, 0.3, (8, 1, 2)), np.full((8, 1, 1), 2)], axis=2)
+    verdict = gates.judge_variety(truth, np.full_like(truth, 64), 128)
+    assert verdict.passed
+    assert "not judged" in verdict.explanation

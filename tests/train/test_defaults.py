@@ -1,0 +1,36 @@
+"""What a configuration without a recipe looks at."""
+
+from dataclasses import replace
+
+import pytest
+
+from kpdata import formats
+from kpdata.pipelines.convert import Watcher, convert
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.request import Request
+from kpdata.pipelines.sharding import Sharding
+from kpdata.schema import Sample
+from kpdata.shards import Dataset
+from kpdata.splits import parse_splits
+from kpdata.train.defaults import default_config
+
+
+@pytest.mark.parametrize(("is_boxed", "crop_from"), [(False, "bbox"), (True, "image")])
+def test_most_instances_decide_what_is_cropped_around(tiny_coco, tmp_path, is_boxed, crop_from):
+    """The first record alone is, or is not, boxed."""
+    source = formats.read("coco", tiny_coco / "annotations.json")
+    samples = list(source.samples)
+    job = Job(source.skeleton, images_root=str(source.images_root))
+    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+
+    def converted(name: str, some: list[Sample]) -> Dataset:
+        convert(replace(source, samples=some), request, tmp_path / name, Watcher())
+        return Dataset.open(tmp_path / name)
+
+    first = next(s for s in converted("boxed", samples)["train"] if s.instances).key
+    changed = [
+        s if (s.key == first) == is_boxed
+        else replace(s, instances=tuple(replace(i, bbox_xyxy=None) for i in s.instances))
+        for s in samples
+    ]  # fmt: skip
+    assert default_config(converted("some", changed), "blazepose").crop_from == crop_from
