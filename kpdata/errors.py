@@ -48,3 +48,8 @@ def located(place: str) -> Iterator[None]:
     except KpdataError as error:
         error.args = (f"{place}: {error}", *error.args[1:])
         raise
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says first: Keras goes on with whole models."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -22,6 +22,7 @@ from kpdata.train.checks.early import (
 from kpdata.train.checks.preflight import check, refuse_failed
 from kpdata.train.config import TrainConfig
 from kpdata.train.event_log import EventLog
+from kpdata.train.models import build
 from kpdata.train.phase import PhaseRun, TrainVal, Watcher
 from kpdata.train.pictures import Pictures, load
 from kpdata.train.run_folder import RunFolder, RunInfo, State
@@ -54,12 +55,13 @@ def train(
         watcher.warn(
             "the shards have no split 'val' with labels: the last epoch is kept, not the best"
         )
+    if not folder.state().rows:  # before there is a folder, and before pictures are read
+        refuse_unknown_names(config, dataset.skeleton)
+        refuse_unvalidated(config, dataset)
+        build(config, len(dataset.skeleton), config.phases[0].input_size)
     log = EventLog(folder.logs)
     with folder.locked(), computing_in(config.precision):
         state = folder.state()
-        if not state.rows:
-            refuse_unknown_names(config, dataset.skeleton)
-            refuse_unvalidated(config, dataset)
         splits = None
         for number in range(state.done, len(config.phases)):
             side = config.phases[number].input_size

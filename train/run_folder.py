@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from kpdata.bounded import read_bounded
-from kpdata.errors import KpdataError, SchemaError, TrainingError
+from kpdata.errors import KpdataError, SchemaError, TrainingError, first_line
 from kpdata.framing import Framing
 from kpdata.manifest import write_atomically
 from kpdata.skeletons import Skeleton
@@ -211,7 +211,9 @@ class RunFolder:
         try:
             load(path)
         except (ValueError, KeyError, OSError, RuntimeError) as error:
-            raise TrainingError(f"{path} is damaged or does not fit the model: {error}") from error
+            raise TrainingError(
+                f"{path} is damaged or does not fit the model: {first_line(error)}"
+            ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

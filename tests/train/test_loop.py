@@ -575,6 +575,18 @@ def test_what_is_not_there_is_named_before_a_picture_is_read(
         run(tmp_path / "run", tiny_shards, msgspec.structs.replace(PLAIN, **changes))
 
 
+def test_weights_of_another_backbone_end_the_run_in_one_line_before_it_begins(
+    whole, tiny_shards, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads pictures"))
+    weights = str(whole.weights(whole.state().best.file))
+    config = msgspec.structs.replace(PLAIN, weights=weights)
+    with pytest.raises(KpdataError, match="do not fit mobilenet without its top") as caught:
+        run(tmp_path / "run", tiny_shards, config)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_blazepose_does_not_look_at_a_backbone():
     blazepose = msgspec.structs.replace(BLAZEPOSE, backbone="alexnet", weights="best")
     refuse_unknown_names(blazepose, COCO17)

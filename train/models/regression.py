@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from kpdata.errors import KpdataError
+from kpdata.errors import KpdataError, first_line
 from kpdata.train.models.layers import (
     BATCH_NORM_MEMORY,
     ChannelAffine,
@@ -147,9 +147,9 @@ def _from_imagenet(build: Callable[..., keras.Model], name: str, options: Any) -
         return _quick_to_forget(build(weights="imagenet", **options))
     except Exception as error:  # Keras raises a plain Exception where a download fails
         raise KpdataError(
-            f"no ImageNet weights for {name}: {error}. Without a network, download that file (the "
-            "one without the top) elsewhere and give its path instead of 'imagenet', "
-            "as in --weights FILE.h5"
+            f"no ImageNet weights for {name}: {first_line(error)}. Without a network, download "
+            "that file (the one without the top) elsewhere and give its path instead of "
+            "'imagenet', as in --weights FILE.h5"
         ) from error
 
 
@@ -177,7 +177,7 @@ def load_backbone(model: keras.Model, name: str, path: Path) -> None:
             raise ValueError(f"{len(missing)} weights are missing or NaN, first {missing[0]}")
     except (ValueError, KeyError, OSError) as error:
         raise KpdataError(
-            f"weights {path} do not fit {name} without its top: {error}. "
+            f"weights {path} do not fit {name} without its top: {first_line(error)}. "
             "Give the file of the same backbone, 'notop'"
         ) from error
 
