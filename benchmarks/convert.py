@@ -133,7 +133,9 @@ def measure_memory(once: Dataset, tenfold: Dataset, rounds: int, work: Path) -> 
     for _ in range(rounds):
         for dataset in (once, tenfold):
             with tempfile.TemporaryDirectory(dir=work) as folder:
-                command = convert_command(dataset, Path(folder) / "shards", 2, "--crop", "64")
+                command = convert_command(
+                    dataset, Path(folder) / "shards", 2, "--crop", "64", "--augment", "1"
+                )
                 found = peak_memory(command)
             name = f"{len(dataset.files()):,} images"
             peaks.setdefault(name, []).append(found)
@@ -153,7 +155,7 @@ def measure_memory(once: Dataset, tenfold: Dataset, rounds: int, work: Path) -> 
         for i, process in enumerate(Peaks._fields)
     ]
     note = (
-        "`kpdata convert --crop 64` of small JPEGs by 2 workers: the most that a process ever held "
+        "`kpdata convert --crop 64 --augment 1` of small JPEGs by 2 workers: the most that a process ever held "
         "(VmHWM)."
     )
     return Section("Peak memory", note, columns, rows, ratios, dict(peaks))
