@@ -155,8 +155,8 @@ def measure_memory(once: Dataset, tenfold: Dataset, rounds: int, work: Path) -> 
         for i, process in enumerate(Peaks._fields)
     ]
     note = (
-        "`kpdata convert --crop 64 --augment 1` of small JPEGs by 2 workers: the most that a process "
-        "ever held (VmHWM)."
+        "`kpdata convert --crop 64 --augment 1` of small JPEGs by 2 workers: the most that a "
+        "process ever held (VmHWM)."
     )
     return Section("Peak memory", note, columns, rows, ratios, dict(peaks))
 
