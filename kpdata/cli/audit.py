@@ -1,11 +1,9 @@
 """``kpdata audit``."""
 
-import contextlib
 import errno
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -15,9 +13,9 @@ from kpdata.audit import MAX_LEAKS, Listener, audit
 from kpdata.certificate import KINDS, Certificate, Picture, leak_sheet, write_certificate
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import BITS_APART, as_json, quiet
+from kpdata.cli.options import BITS_APART, as_json, quiet, writing
 from kpdata.draw import write_png
-from kpdata.errors import DatasetError, FormatError
+from kpdata.errors import FormatError
 from kpdata.perceptual import BITS, DEFAULT_DISTANCE
 from kpdata.schema import WHOLE_IMAGE
 
@@ -81,7 +79,7 @@ def command(
 def _check_targets(*targets: Path | None) -> None:
     """Raise DatasetError for a file that could not be written, before hours of work for it."""
     for path in filter(None, targets):
-        with _named(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -90,21 +88,11 @@ def _check_targets(*targets: Path | None) -> None:
 
 def _write(certificate: Certificate, out: Path | None, pictures: Path | None) -> None:
     if out:
-        with _named(out):
+        with writing(out):
             write_certificate(out, certificate)
     if pictures and certificate.leaks:
-        with _named(pictures):
+        with writing(pictures):
             write_png(pictures, leak_sheet(certificate))
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DatasetError(
-            f"{path}: cannot be written: {error.strerror}: choose another place"
-        ) from error
 
 
 class _Progress(Listener):

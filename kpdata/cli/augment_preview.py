@@ -15,6 +15,7 @@ from kpdata.cli.options import (
     given_options,
     job_from,
     refuse_idle_options,
+    writing,
 )
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.errors import DatasetError, FormatError
@@ -72,13 +73,9 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
         (draw.draw_sample(sample, job.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]
     sheet = draw.contact_sheet(tiles, columns=job.augment + 1, tile=_TILE)
-    try:
+    with writing(f"--out {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
-    except OSError as error:
-        raise DatasetError(
-            f"--out {out}: cannot be written: {error.strerror}: choose another place"
-        ) from error
     click.echo(f"{out}: {len(pictures)} pictures")
 
 

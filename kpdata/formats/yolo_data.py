@@ -13,6 +13,7 @@ from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, located
 from kpdata.formats.json_folder import IMAGE_SUFFIXES, check_file, is_hidden, walk
 from kpdata.formats.json_styles import Unusable
+from kpdata.image_files import local_name
 from kpdata.skeletons import COCO17, MAX_KEYPOINTS, Skeleton
 from kpdata.splits import DEFAULT_NAMES
 
@@ -182,4 +183,4 @@ def _listed(root: Path, inner: str) -> Iterator[str]:
     except (Unusable, OSError, UnicodeDecodeError) as error:
         raise FormatError(f"cannot be read: {error}") from error
     for name in filter(None, map(str.strip, names)):
-        yield os.path.relpath(name, root) if os.path.isabs(name) else os.path.normpath(name)
+        yield os.path.normpath(local_name(str(root), name))
