@@ -15,8 +15,8 @@ from kpdata.train.checks.early import (
     check_reference,
     framing_of,
     has_val,
+    refuse_followers,
     refuse_unknown_names,
-    refuse_unvalidated,
     warn_of_shared_squares,
 )
 from kpdata.train.checks.preflight import check, refuse_failed
@@ -51,13 +51,15 @@ def train(
     """
     distribution = spread_over(devices, config.batch_size)
     keras.utils.set_random_seed(config.seed % 2**32)
-    if not has_val(dataset, config):
+    validated = has_val(dataset, config)
+    if not validated:
         watcher.warn(
             "the shards have no split 'val' with labels: the last epoch is kept, not the best"
         )
     if not folder.state().rows:  # before there is a folder, and before pictures are read
         refuse_unknown_names(config, dataset.skeleton)
-        refuse_unvalidated(config, dataset)
+        if not validated:
+            refuse_followers(config, dataset)
         build(config, len(dataset.skeleton), config.phases[0].input_size)
     log = EventLog(folder.logs)
     with folder.locked(), computing_in(config.precision):

@@ -63,11 +63,11 @@ def _refuse_other_start(start: RunFolder, config: TrainConfig, skeleton: Skeleto
             )
 
 
-def refuse_unvalidated(config: TrainConfig, dataset: Dataset) -> None:
-    """Raise TrainingError where the run would follow a validation that it has no data for."""
+def refuse_followers(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise TrainingError where a run without validation data would follow its validation."""
     followers = {"patience": config.patience > 0, "schedule=plateau": config.schedule == "plateau"}
     named = " and ".join(name for name, is_set in followers.items() if is_set)
-    if named and not has_val(dataset, config):
+    if named:
         raise TrainingError(
             f"{named} without a validation score: {dataset.folder} has no split 'val', or an "
             "one without labels. Convert with one, as in --split 80/10/10, or train with "
