@@ -14,7 +14,7 @@ from kpdata.augment import Draw, draw, draw_affine, occlude, paint
 from kpdata.geometry import Affine
 from kpdata.image_headers import Header, check_size, probe
 from kpdata.pipelines.job import Job
-from kpdata.schema import WHOLE_IMAGE, Instance, Sample, View
+from kpdata.schema import WHOLE_IMAGE, ImageRef, Instance, Sample, View
 from kpdata.splits import TRAIN, stable_hash
 from kpdata.views import move_instance
 
@@ -65,12 +65,20 @@ class _Frame:
 
 
 class _Drawing(NamedTuple):
-    """A picture to draw: its frame, and how this copy of it is changed."""
+    """A picture to draw: all of its record but the pixels.
+
+    Attributes:
+        frame: what it shows.
+        numbers: how this copy of it is changed.
+        affine: upright pixels → picture pixels.
+        instances, view: the record's.
+    """
 
     frame: _Frame
-    copy: int
     numbers: Draw
     affine: Affine
+    instances: tuple[Instance, ...]
+    view: View
 
 
 def render(
@@ -160,11 +168,7 @@ def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
     if not header.storable:
         counts["images re-encoded as upright RGB"] += 1
         data = images.encode(images.decode_upright(data, header), kind, job.jpeg_quality)
-    image = replace(
-        upright.sample.image,
-        uri="", width=upright.width, height=upright.height, data=data, format=kind,
-        sha256=None,
-    )  # fmt: skip
+    image = ImageRef(upright.sample.image.name, "", upright.width, upright.height, data, kind)
     view = View(upright.base, *upright.source_size)
     return replace(upright.sample, image=image, view=view)
 
@@ -172,47 +176,34 @@ def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
 def _pictures(
     upright: Upright, frames: list[_Frame], copies: range, job: Job, counts: Counter[str]
 ) -> Iterator[Sample]:
-    drawings = [
-        _Drawing(frame, copy, *_draw_copy(upright, frame, copy, job))
-        for frame in frames
-        for copy in copies
-    ]
+    drawings = [_plan(upright, frame, copy, job, counts) for frame in frames for copy in copies]
     decoded = {
         reduce: geometry.with_spare_channel(_decode(upright, reduce))
-        for reduce in sorted({frame.reduction for frame, *_ in drawings})
+        for reduce in sorted({drawing.frame.reduction for drawing in drawings})
     }
-    return (_picture(upright, decoded, drawing, job, counts) for drawing in drawings)
+    return (_draw(upright.sample, decoded, drawing, job) for drawing in drawings)
 
 
-def _picture(
-    upright: Upright,
-    decoded: dict[int, images.Pixels],
-    drawing: _Drawing,
-    job: Job,
-    counts: Counter[str],
-) -> Sample:
-    frame, copy, numbers, affine = drawing
+def _plan(upright: Upright, frame: _Frame, copy: int, job: Job, counts: Counter[str]) -> _Drawing:
+    numbers, affine = _draw_copy(upright, frame, copy, job) if copy else (Draw(), frame.affine)
+    instances = _instances_in(frame, affine, numbers, "copy" if copy else "crop", job, counts)
+    view = upright.view(affine, copy, job.seed if copy else 0, frame.index)
+    return _Drawing(frame, numbers, affine, instances, view)
+
+
+def _draw(sample: Sample, decoded: dict[int, images.Pixels], drawing: _Drawing, job: Job) -> Sample:
+    frame, numbers, affine, instances, view = drawing
     from_reduced = geometry.from_shrunk(affine, frame.reduction)
     picture = geometry.warp(decoded[frame.reduction], from_reduced, frame.width, frame.height)
-    if copy:
+    if view.copy:
         data = images.encode(paint(picture, numbers), "jpeg", numbers.jpeg_quality)
     else:
         data = images.encode(picture, "jpeg", job.jpeg_quality)
-    image = replace(
-        upright.sample.image,
-        uri="", width=frame.width, height=frame.height, data=data, format="jpeg", sha256=None,
-    )  # fmt: skip
-    return replace(
-        upright.sample,
-        image=image,
-        instances=_instances_in(frame, affine, numbers, copy, job, counts),
-        view=upright.view(affine, copy, job.seed if copy else 0, frame.index),
-    )
+    image = ImageRef(sample.image.name, "", frame.width, frame.height, data, "jpeg")
+    return replace(sample, image=image, instances=instances, view=view)
 
 
 def _draw_copy(upright: Upright, frame: _Frame, copy: int, job: Job) -> tuple[Draw, Affine]:
-    if not copy:
-        return Draw(), frame.affine
     entropy = [job.seed, stable_hash(upright.sample.key), frame.index + 1, copy]
     numbers = draw(job.augment_config, np.random.default_rng(entropy), frame.width, frame.height)
     moved = draw_affine(numbers, frame.width, frame.height)
@@ -227,9 +218,8 @@ def _decode(upright: Upright, reduce: int) -> images.Pixels:
 
 
 def _instances_in(
-    frame: _Frame, affine: Affine, numbers: Draw, copy: int, job: Job, counts: Counter[str]
+    frame: _Frame, affine: Affine, numbers: Draw, where: str, job: Job, counts: Counter[str]
 ) -> tuple[Instance, ...]:
-    where = "copy" if copy else "crop"
     instances = []
     for instance in frame.instances:
         moved, lost = move_instance(

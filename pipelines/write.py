@@ -197,15 +197,16 @@ def _write_sample(
 ) -> None:
     try:
         opened = wait()
-        made = [(record, records.encode_parts(record)) for record in opened.records]
+        drawn = list(opened.records)
+        encoded = [records.encode_parts(record) for record in drawn]
     except (ImageError, SchemaError, DatasetError) as error:
         reason = error.reason if isinstance(error, ImageError) else "bad values"
         tally.rejected.append(Rejected(sample.key, reason, _at(sample.image.uri, error)))
         return
-    for record, parts in made:
+    for record, parts in zip(drawn, encoded, strict=True):
         writer.write(*parts)
         tally.add(record)
-    tally.samples += bool(made)
+    tally.samples += bool(drawn)
     tally.counts += opened.counts
 
 
