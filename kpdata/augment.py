@@ -25,7 +25,7 @@ The values shown are the defaults. Everything is uniform in its range; scale is 
 import math
 import tomllib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, SchemaError, located
 from kpdata.geometry import Affine
 from kpdata.photometric import Pixels, Rectangle, blur, colour_matrix, cover, recolour
-from kpdata.schema import OCCLUDED, VISIBLE, Instance, with_keypoints
+from kpdata.schema import OCCLUDED, VISIBLE, Instance
 
 Range = tuple[float, float]
 
@@ -190,25 +190,28 @@ def draw(config: AugmentConfig, rng: np.random.Generator, width: int, height: in
 
 def draw_affine(draw: Draw, width: int, height: int) -> Affine:
     """Picture → copy, both ``width`` × ``height``: flip, turn and scale about the centre, shift."""
-    size = np.array([width, height], np.float64)
+    shift_x, shift_y = draw.shift_xy
     turned = geometry.about(
-        size / 2, draw.scale * geometry.rotation(draw.rotate), size * draw.shift_xy
+        (width / 2, height / 2),
+        draw.scale * geometry.rotation(draw.rotate),
+        (width * shift_x, height * shift_y),
     )
     return geometry.compose(turned, geometry.flip(width)) if draw.flip else turned
 
 
 def occlude(instance: Instance, rectangles: Collection[Rectangle]) -> Instance:
     """``instance`` with every visible keypoint under a rectangle marked as occluded."""
-    if not rectangles:
+    hidden = [
+        row
+        for row, (x, y, visibility) in enumerate(instance.keypoints.tolist())
+        if visibility == VISIBLE
+        and any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1, _ in rectangles)
+    ]
+    if not hidden:
         return instance
-    x, y, visibility = instance.keypoints.T
-    covered = np.zeros(len(x), bool)
-    for x0, y0, x1, y1, _ in rectangles:
-        covered |= (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
-    if not covered.any():
-        return instance
-    hidden = np.where(covered & (visibility == VISIBLE), OCCLUDED, visibility)
-    return with_keypoints(instance, np.column_stack([instance.xy, hidden]))
+    keypoints = instance.keypoints.copy()
+    keypoints[hidden, 2] = OCCLUDED
+    return replace(instance, keypoints=keypoints)
 
 
 def paint(pixels: Pixels, draw: Draw) -> Pixels:

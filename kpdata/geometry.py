@@ -36,11 +36,18 @@ def apply_affines(affines: Affine, xy: FloatArray) -> FloatArray:
 
 
 def compose(second: Affine, first: Affine) -> Affine:
-    """The affine that applies ``first``, then ``second``, in float64."""
-    outer = np.asarray(second, np.float64)
-    both = outer[:, :2] @ np.asarray(first, np.float64)
-    both[:, 2] += outer[:, 2]
-    return both
+    """The affine that applies ``first``, then ``second``, in float64.
+
+    Number by number: a matrix product's last bit depends on the processor.
+    """
+    (a, b, x), (c, d, y) = np.asarray(second).tolist()
+    (e, f, u), (g, h, v) = np.asarray(first).tolist()
+    return np.array(
+        [
+            [a * e + b * g, a * f + b * h, a * u + b * v + x],
+            [c * e + d * g, c * f + d * h, c * u + d * v + y],
+        ]
+    )
 
 
 def invert(affine: Affine) -> Affine:
@@ -69,16 +76,21 @@ def flip(width: float) -> Affine:
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
 
 
-def about(center_xy: FloatArray, linear: FloatArray, shift: FloatArray) -> Affine:
+def about(
+    center_xy: tuple[float, float], linear: FloatArray, shift_xy: tuple[float, float]
+) -> Affine:
     """The affine that applies ``linear`` (2, 2) around a fixed centre, then shifts."""
-    center = np.asarray(center_xy, np.float64)
-    return np.column_stack([linear, center - linear @ center + shift])
+    (a, b), (c, d) = linear.tolist()
+    (x, y), (shift_x, shift_y) = center_xy, shift_xy
+    return np.array(
+        [[a, b, x - a * x - b * y + shift_x], [c, d, y - c * x - d * y + shift_y]], np.float64
+    )
 
 
 def rotation(degrees: float) -> FloatArray:
     """(2, 2) rotation, clockwise on screen for positive degrees."""
-    radians = np.deg2rad(degrees)
-    c, s = np.cos(radians), np.sin(radians)
+    radians = math.radians(degrees)
+    c, s = math.cos(radians), math.sin(radians)
     return np.array([[c, -s], [s, c]])
 
 
@@ -135,7 +147,7 @@ def shrink_for(affine: Affine) -> int:
 
 def from_shrunk(affine: Affine, shrink: int) -> Affine:
     """``affine`` for a picture whose every pixel is the mean of a block of side ``shrink``."""
-    return compose(affine, np.array([[shrink, 0.0, 0.0], [0.0, shrink, 0.0]]))
+    return np.asarray(affine, np.float64) * (shrink, shrink, 1)
 
 
 def keypoint_box(instance: Instance) -> FloatArray | None:
@@ -180,8 +192,8 @@ def warp(
         width, height: of the result.
         fill: the colour beyond the edges.
     """
-    matrix = np.array(affine, np.float64)
-    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
+    (a, b, x), (c, d, y) = affine.tolist()
+    matrix = np.array([[a, b, x + (a + b - 1) / 2], [c, d, y + (c + d - 1) / 2]])
     warped = cv2.warpAffine(
         pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill
     )

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from kpdata.errors import DatasetError, located
 from kpdata.protobuf_bytes import bytes_beside_longest, varint
-from kpdata.schema import MAX_SIDE, FloatArray, ImageRef, Instance, Sample, View
+from kpdata.schema import MAX_SIDE, ImageRef, Instance, Sample, View
 from kpdata.tfrecord import MAX_RECORD_BYTES
 from kpdata.wire.example_pb2 import Example, Features  # type: ignore[attr-defined]
 
@@ -82,6 +82,7 @@ _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
 _IMAGE_KEY = _FIELD_1 + bytes([len(FEATURES[0].name)]) + FEATURES[0].name.encode()
 
 _BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
 def encode(sample: Sample) -> bytes:
@@ -135,13 +136,9 @@ def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
     image, view, instances = sample.image, sample.view, sample.instances
     if view is None or image.data is None or image.width is None or image.height is None:
         raise ValueError(f"{sample.key}: a record needs image bytes, their size and a view")
-    size = np.array([image.width, image.height], np.float32)
-    boxes = np.array([_or_zeros(i.bbox_xyxy) for i in instances], np.float32).reshape(-1, 2, 2)
-    sides = (boxes / size).reshape(-1, 4).T.tolist()
-    keypoints = (
-        np.concatenate([i.keypoints for i in instances]) if instances else np.zeros((0, 3))
-    )  # (N·K, 3)
-    xy_norm = (keypoints[:, :2] / size).T.tolist()
+    width, height = image.width, image.height
+    boxes = [i.bbox_xyxy.tolist() if i.bbox_xyxy is not None else _NO_BOX for i in instances]
+    keypoints = [keypoint for i in instances for keypoint in i.keypoints.tolist()]  # N·K
     return {
         "image/format": [(image.format or "").encode()],
         "image/height": [image.height],
@@ -149,15 +146,18 @@ def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
         "image/filename": [image.name.encode()],
         "image/source_id": [sample.key.encode()],
         "image/key/sha256": [hashlib.sha256(image.data).hexdigest().encode()],
-        **{f"image/object/bbox/{side}": sides[i] for i, side in enumerate(_BOX_SIDES)},
+        "image/object/bbox/xmin": [x / width for x, _, _, _ in boxes],
+        "image/object/bbox/ymin": [y / height for _, y, _, _ in boxes],
+        "image/object/bbox/xmax": [x / width for _, _, x, _ in boxes],
+        "image/object/bbox/ymax": [y / height for _, _, _, y in boxes],
         "image/object/area": [i.area or 0.0 for i in instances],
         "image/object/is_crowd": [int(i.is_crowd) for i in instances],
         "image/object/class/text": [i.category.encode() for i in instances],
         "image/object/class/label": [i.category_id for i in instances],
         "image/object/id": [i.id for i in instances],
-        "image/object/keypoint/x": xy_norm[0],
-        "image/object/keypoint/y": xy_norm[1],
-        "image/object/keypoint/visibility": keypoints[:, 2].astype(np.int64).tolist(),
+        "image/object/keypoint/x": [x / width for x, _, _ in keypoints],
+        "image/object/keypoint/y": [y / height for _, y, _ in keypoints],
+        "image/object/keypoint/visibility": [int(v) for _, _, v in keypoints],
         "image/object/keypoint/num": [i.num_labelled for i in instances],
         "kpdata/object/head_size": [i.head_size or 0.0 for i in instances],
         "kpdata/transform": view.transform.reshape(-1).tolist(),
@@ -168,10 +168,6 @@ def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
         "kpdata/instance": [view.instance],
         "kpdata/group": [sample.split_group.encode()],
     }
-
-
-def _or_zeros(bbox_xyxy: FloatArray | None) -> FloatArray:
-    return np.zeros(4, np.float32) if bbox_xyxy is None else bbox_xyxy
 
 
 def decode(data: bytes, num_keypoints: int) -> Sample:

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.geometry import Affine, apply_affine, map_box, scale_of
+from kpdata.geometry import Affine, map_box, scale_of
 from kpdata.schema import NOT_LABELLED, Instance
+
+_NOWHERE = (0.0, 0.0, NOT_LABELLED)
 
 
 def move_instance(
@@ -34,14 +36,21 @@ def move_instance(
     keypoints = instance.keypoints
     if flip_index is not None and _mirrors(affine):
         keypoints = keypoints[flip_index]
-    moved = np.empty_like(keypoints)  # (K, 3)
-    moved[:, :2] = apply_affine(affine, keypoints[:, :2])
-    labelled = keypoints[:, 2] != NOT_LABELLED
-    x, y = moved[:, 0], moved[:, 1]
-    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    kept = labelled & inside
-    moved[:, 2] = keypoints[:, 2]
-    moved[~kept] = 0
+    (a, b, shift_x), (c, d, shift_y) = affine.tolist()
+    moved = np.array(
+        [
+            (a * x + b * y + shift_x, c * x + d * y + shift_y, v) if v else _NOWHERE
+            for x, y, v in keypoints.tolist()
+        ],
+        np.float32,
+    )
+    lost = [
+        row
+        for row, (x, y, v) in enumerate(moved.tolist())
+        if v and not (0 <= x < width and 0 <= y < height)
+    ]
+    if lost:
+        moved[lost] = _NOWHERE
     scale = scale_of(affine)
     seen = replace(
         instance,
@@ -50,7 +59,7 @@ def move_instance(
         area=None if instance.area is None else instance.area * scale**2,
         head_size=None if instance.head_size is None else instance.head_size * scale,
     )
-    return seen, int(np.count_nonzero(labelled) - np.count_nonzero(kept))
+    return seen, len(lost)
 
 
 def _mirrors(affine: Affine) -> bool:
