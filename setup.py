@@ -18,12 +18,21 @@ TRAIN = [
     "tensorboard>=2.19",
 ]
 
+EXPORT = [
+    *TRAIN,
+    "ai-edge-litert>=2",
+    "onnx>=1.17",
+    "onnxruntime>=1.20",
+    "tf2onnx>=1.16",
+]
+
 S3 = ["boto3>=1.35"]
 GCS = ["apache-beam[gcp]>=2.70,<3"]
 HDFS = ["apache-beam[hadoop]>=2.70,<3"]
 
 TEST = [
     *S3,
+    "ai-edge-litert>=2",
     "build>=1.2",
     "hypothesis>=6.100",
     "jax>=0.4.35",
@@ -31,6 +40,8 @@ TEST = [
     "matplotlib>=3.9",
     "moto[s3,server]>=5",
     "mypy>=1.15",
+    "onnx>=1.17",
+    "onnxruntime>=1.20",
     "pycocotools>=2.0.8",
     "pytest>=8.2",
     "pytest-xdist>=3.6",
@@ -38,6 +49,7 @@ TEST = [
     "tensorboard>=2.19",
     "tensorflow-cpu>=2.20",
     "tensorflow-datasets>=4.9.9",
+    "tf2onnx>=1.16",
     "twine>=6",
 ]
 
@@ -70,6 +82,7 @@ setup(
         "kpdata.pipelines",
         "kpdata.train",
         "kpdata.train.checks",
+        "kpdata.train.export",
         "kpdata.train.models",
         "kpdata.train.predict",
         "kpdata.train.recipes",
@@ -96,6 +109,7 @@ setup(
     ],
     extras_require={
         "train": TRAIN,
+        "export": EXPORT,
         "s3": S3,
         "gcs": GCS,
         "hdfs": HDFS,

@@ -13,9 +13,9 @@ from typing import Any
 
 from kpdata.errors import JobError, KpdataError
 from kpdata.pipelines import remote
-from kpdata.pipelines.quiet import without_warnings
 from kpdata.pipelines.runners import EMBEDDED, Execution
 from kpdata.pipelines.watchdog import Watchdog
+from kpdata.quiet import without_warnings
 
 with without_warnings():
     import apache_beam as beam

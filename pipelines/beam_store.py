@@ -12,7 +12,7 @@ from shutil import copyfileobj
 from typing import Any
 
 from kpdata.errors import StoreError
-from kpdata.pipelines.quiet import without_warnings
+from kpdata.quiet import without_warnings
 from kpdata.stores import MissingObject, Object, ObjectTooLarge, Url, in_parallel
 from kpdata.tfrecord import temporary_beside
 

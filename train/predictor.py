@@ -113,21 +113,32 @@ class Predictor:
             raise KpdataError(
                 f"pictures of {pictures.side} px: this model takes {self.input_size} px"
             )
-        return read_pictures(self._reader(flip, decode), pictures, on_done)
+        key = (flip, decode)
+        if key not in self._readers:
+            self._readers[key] = self.reader(flip, decode, self.best.heads)
+        return read_pictures(self._readers[key], pictures, on_done)
 
-    def _reader(self, flip: bool, decode: Decode) -> PoseReader:
+    def reader(self, flip: bool, decode: Decode, heads: tuple[str, ...]) -> PoseReader:
+        """The model with all that makes keypoints of pictures.
+
+        Args:
+            flip, decode: as in :meth:`predict`.
+            heads: some of those that the run was taught.
+
+        Raises:
+            KpdataError: a head or a decoding that the model lacks.
+        """
+        if missing := set(heads) - set(self.best.heads):
+            raise KpdataError(
+                f"{self.path} was not taught {', '.join(sorted(missing))}: it has "
+                f"{', '.join(self.best.heads)}"
+            )
         if decode == "udp" and "offset" not in self.net.output:
             raise KpdataError(
                 f"{self.path}: --decode udp needs offset maps, and this run was trained without "
                 "them (offsets=false)"
             )
-        key = (flip, decode)
-        if key not in self._readers:
-            heads = self.best.heads
-            self._readers[key] = PoseReader(
-                self.net, self.skeleton, heads, flip, decode, self._sees
-            )
-        return self._readers[key]
+        return PoseReader(self.net, self.skeleton, heads, flip, decode, self._sees)
 
     @cached_property
     def _readers(self) -> dict[tuple[bool, Decode], PoseReader]:

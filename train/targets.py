@@ -182,7 +182,9 @@ def _flat(maps: Tensor) -> Tensor:
 
 def _peaks(flat: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Centres x, y (B, K) of the highest pixels, in heatmap pixels."""
-    best = ops.cast(ops.argmax(flat, axis=1), "int32")
+    cells = np.arange(flat.shape[1], dtype=np.int32)[:, None]
+    is_highest = flat == ops.max(flat, axis=1, keepdims=True)
+    best = ops.min(ops.where(is_highest, cells, cells[-1]), axis=1)  # argmax: TFLite lacks Keras's
     x, y = best % width, best // width
     return ops.cast(x, "float32") + 0.5, ops.cast(y, "float32") + 0.5
 

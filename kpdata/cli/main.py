@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "Score a trained model on a split, with intervals and floors.",
     "compare": "Show how two evaluated models differ, keypoint by keypoint.",
     "predict": "Find keypoints in photos, folders and videos with a trained model.",
+    "export": "Write a trained model as TFLite, ONNX or SavedModel.",
     "demo": "Show the whole path on rendered data, in a few minutes.",
 }
 """Name → short help, so that ``kpdata --help`` imports nothing but click."""

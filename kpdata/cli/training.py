@@ -1,12 +1,10 @@
 """What the commands that train or predict share."""
 
-import contextlib
 import importlib.util
 import os
-import sys
-from collections.abc import Iterator
 
 from kpdata.errors import KpdataError
+from kpdata.quiet import without_native_stderr
 
 _BACKENDS = ("tensorflow", "jax")
 _NEEDED = ("keras", "matplotlib", "pycocotools", "tensorboard")
@@ -31,22 +29,9 @@ def need_trainer() -> None:
             "installed by pip install jax"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _without_native_stderr():  # TensorFlow greets there, whatever its log level
+    with without_native_stderr():
         import keras  # noqa: F401
 
 
 def _is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
-
-
-@contextlib.contextmanager
-def _without_native_stderr() -> Iterator[None]:
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -1,0 +1,110 @@
+"""``kpdata export``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kpdata.cli.console import Meter, screen, table
+from kpdata.cli.main import COMMANDS
+from kpdata.cli.options import as_json, given_options, quiet
+
+if TYPE_CHECKING:
+    from kpdata.train.export.export import Card
+
+
+@click.command("export", short_help=COMMANDS["export"])
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--to", "formats", multiple=True, required=True,
+    type=click.Choice(["tflite", "onnx", "saved_model"]),
+    help="What to write: TensorFlow Lite (LiteRT) for phones and small devices, ONNX for almost "
+    "any runtime, or a TensorFlow SavedModel. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path),
+    help="New folder for the models, and for model.json, which describes them.",
+)  # fmt: skip
+@click.option(
+    "--head", type=click.Choice(["heatmap", "coordinates"]), show_default="the run's own answer",
+    help="Which head answers. BlazePose's coordinates need no heatmap, and less time.",
+)  # fmt: skip
+@click.option(
+    "--flip", is_flag=True,
+    help="Put the flip test inside, which takes twice as long. To score what you export without "
+    "it, use kpdata evaluate --no-flip.",
+)  # fmt: skip
+@click.option(
+    "--decode", default="dark", show_default=True,
+    type=click.Choice(["dark", "udp", "quadratic", "argmax"]),
+    help="How to find a keypoint in its heatmap, as for kpdata evaluate.",
+)  # fmt: skip
+@quiet
+@as_json
+@click.pass_context
+def command(
+    ctx: click.Context, /, run: Path, formats: tuple[str, ...], out: Path, **options: Any
+) -> None:
+    """Write the trained model in RUN as files for other programs.
+
+    An exported model takes squares cut out of pictures, uint8 RGB, and answers with keypoints: x, y
+    in pixels of the square, and a score. Scaling the pixels and decoding the heatmaps is inside.
+    Each file is run once by its own runtime, and kept only if it finds what the Keras model finds.
+
+    \b
+    Examples:
+      kpdata export runs/a --to tflite --out exported/
+      kpdata export runs/a --to onnx --to saved_model --head coordinates --out exported/
+    """  # fmt: skip
+    from kpdata.cli.training import need_trainer
+
+    need_trainer()
+    from kpdata.train.export.export import export
+    from kpdata.train.predictor import Predictor
+    from kpdata.train.scoring.predictions import UNSEEN_MIRROR
+
+    predictor = Predictor.open(run)
+    _refuse_idle_decode(given_options(ctx), options["head"] or predictor.best.heads[0])
+    with Meter(options["quiet"] or options["as_json"]) as meter:
+        if options["flip"] and not predictor.saw_mirrored:
+            meter.say(f"warning: {UNSEEN_MIRROR}")
+        meter.begin("exporting", len(formats))
+        card = export(
+            predictor,
+            out,
+            formats,
+            options["head"],
+            options["flip"],
+            options["decode"],
+            lambda: meter.advance(1, "files"),
+        )
+    if options["as_json"]:
+        click.echo((out / "model.json").read_text(), nl=False)
+    elif not options["quiet"]:
+        _show(card, out)
+
+
+def _refuse_idle_decode(given: set[str], head: str) -> None:
+    if "decode" in given and head != "heatmap":
+        raise click.UsageError(f"--decode changes nothing: the {head} head has no heatmap to read")
+
+
+def _show(card: "Card", out: Path) -> None:
+    columns = ["file", "MB", "squares at a time", "median px off", "max px off"]
+    rows = [
+        [
+            file.name,
+            f"{file.bytes / 1e6:,.1f}",
+            "any number" if file.batch is None else str(file.batch),
+            f"{file.agreement.median_px:.2g}",
+            f"{file.agreement.max_px:.2g}",
+        ]
+        for file in card.files.values()
+    ]
+    console = screen()
+    console.print(table("", columns, rows))
+    (side, *_), flip = card.inputs["image"].shape, "with" if card.flip_test else "without"
+    console.print(
+        f"{out}: in: squares of {side} × {side} pixels; out: {len(card.skeleton)} keypoints of the "
+        f"{card.head} head, {flip} flip test. model.json says more"
+    )

@@ -1,0 +1,79 @@
+"""``kpdata export``, of a run whose weights nobody trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+
+from kpdata.skeletons import COCO17
+from kpdata.train.config import AugmentConfig, Phase, TrainConfig
+from kpdata.train.models import build
+from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("models are exported through TensorFlow", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
+Kpdata = Callable[..., Any]
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def run(tiny_models: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A regression run that saw no mirror image."""
+    config = TrainConfig(
+        phases=(Phase("all", 1, SIDE, 1e-3),),
+        model="regression",
+        backbone="mobilenet",
+        augment=AugmentConfig(flip=0.0),
+    )
+    info = RunInfo("shards", "a" * 64, COCO17, "a crop", ((0.5, 0.5),) * 17, {"train": 1}, {})
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "a")
+    folder.begin(config, info)
+    file = folder.save_weights("best", build(config, len(COCO17), SIDE).save_weights)
+    folder.save_state(State(best=Best(file, 0, 7, SIDE, ("coordinates",), {}), done=1))
+    return folder.path
+
+
+def test_a_table_says_what_was_written_and_how_well_it_agrees(kpdata: Kpdata, run, tmp_path):
+    result = kpdata("export", run, "--to", "saved_model", "--to", "tflite", "--out", tmp_path / "o")
+    assert result.code == 0
+    assert "model.tflite" in result.out
+    assert "any number" in result.out
+    assert "in: squares of 64 × 64 pixels; out: 17 keypoints of the coordinates head" in result.out
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
+        "model.json",
+        "model.tflite",
+        "saved_model",
+    ]
+
+
+def test_json_is_the_card(kpdata: Kpdata, run, tmp_path):
+    result = kpdata("export", run, "--to", "saved_model", "--out", tmp_path / "o", "--json")
+    assert result.err == ""
+    assert result.out == (tmp_path / "o/model.json").read_text()
+    assert result.json["files"]["saved_model"]["agreement"]["max_px"] < 1e-3
+
+
+def test_a_flip_test_inside_a_model_that_saw_no_mirror_image_is_warned_of(
+    kpdata: Kpdata, run, tmp_path
+):
+    result = kpdata("export", run, "--to", "saved_model", "--out", tmp_path / "o", "--flip")
+    assert "never saw a mirror image" in result.err
+    assert "with flip test" in result.out
+
+
+def test_decode_without_a_heatmap_is_refused(kpdata: Kpdata, run, tmp_path):
+    out = tmp_path / "o"
+    result = kpdata("export", run, "--to", "tflite", "--out", out, "--decode", "argmax")
+    assert result.code == 2
+    assert "--decode changes nothing" in result.err
+    assert not out.exists()
+
+
+def test_a_folder_that_is_no_run_is_named(kpdata: Kpdata, tmp_path):
+    result = kpdata("export", tmp_path, "--to", "onnx", "--out", tmp_path / "o")
+    assert result.code == 1
+    assert f"{tmp_path} is no training run" in result.err

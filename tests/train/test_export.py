@@ -1,0 +1,192 @@
+"""Exported models, run by their own runtimes, against the Keras model that they are made of."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import msgspec
+import numpy as np
+import pytest
+
+from kpdata import images
+from kpdata.errors import DatasetError, KpdataError, TrainingError
+from kpdata.framing import Framing
+from kpdata.skeletons import COCO17
+from kpdata.train.config import LossWeights, Phase, TrainConfig
+from kpdata.train.export import export as exporting
+from kpdata.train.export.export import Card, agreement, answering, export, rendered_squares
+from kpdata.train.export.formats import FORMATS
+from kpdata.train.models import build
+from kpdata.train.predictor import Predictor
+from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("models are exported through TensorFlow", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("tiny_models")
+
+SIDE = 64
+BLAZEPOSE = TrainConfig(
+    phases=(Phase("both", 1, SIDE, 1e-3),), model="blazepose", size="lite", offsets=True
+)
+REGRESSION = TrainConfig(
+    phases=(Phase("all", 1, SIDE, 1e-3),), model="regression", backbone="mobilenet"
+)
+BOTH = ("heatmap", "coordinates")
+DOCS = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def run_of(folder: Path, config: TrainConfig, heads: tuple[str, ...]) -> Predictor:
+    """A run whose weights nobody trained."""
+    keras.utils.set_random_seed(1)
+    info = RunInfo(
+        "shards", "a" * 64, COCO17, "a crop", ((0.5, 0.5),) * 17, {"train": 1}, {},
+        Framing("bbox", 1.5),
+    )  # fmt: skip
+    run = RunFolder(folder)
+    run.begin(config, info)
+    net = build(config, len(COCO17), SIDE)
+    file = run.save_weights("best", net.save_weights)
+    run.save_state(State(best=Best(file, 0, 7, SIDE, heads, {}), done=1))
+    return Predictor.open(folder)
+
+
+@pytest.fixture(scope="module")
+def blazepose(tiny_models: None, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return run_of(tmp_path_factory.mktemp("runs") / "blazepose", BLAZEPOSE, BOTH)
+
+
+def answers(predictor: Predictor, head: str, flip: bool, decode: str) -> dict[str, np.ndarray]:
+    squares = rendered_squares(SIDE, 4)
+    found = predictor.reader(flip, decode, (head,)).predict_on_batch(squares)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("head", "flip", "decode"),
+    [
+        ("heatmap", False, "dark"),
+        ("heatmap", True, "udp"),
+        ("heatmap", False, "argmax"),
+        ("coordinates", True, "dark"),
+    ],
+)
+def test_every_file_answers_as_the_run_does(blazepose, head, flip, decode, tmp_path):
+    card = export(blazepose, tmp_path / "out", tuple(FORMATS), head, flip, decode)
+    expected = answers(blazepose, head, flip, decode)
+    squares = rendered_squares(SIDE, 4)
+    for name, form in FORMATS.items():
+        found = form.load(tmp_path / "out" / form.file)(squares)
+        assert found.keys() == card.outputs.keys()
+        np.testing.assert_allclose(found["keypoints"], expected[head], atol=2e-3, err_msg=name)
+        if head == "coordinates":
+            np.testing.assert_allclose(found["visibility"], expected["visibility"], atol=1e-4)
+        assert card.files[name].agreement.median_px < 1e-3
+
+
+@pytest.mark.parametrize("head", ["dense", "softargmax", "rle"])
+def test_every_head_of_a_regression_model_is_exported(head, tmp_path):
+    config = msgspec.structs.replace(REGRESSION, head=head)
+    run = run_of(tmp_path / "run", config, ("coordinates",))
+    card = export(run, tmp_path / "out", ("tflite", "onnx"))
+    assert card.head == "coordinates"
+    assert max(file.agreement.max_px for file in card.files.values()) < 1e-2
+
+
+def test_the_card_says_what_a_caller_must_know(blazepose, tmp_path):
+    export(blazepose, tmp_path / "out", ("saved_model", "tflite"))
+    card = msgspec.json.decode((tmp_path / "out/model.json").read_bytes(), type=Card)
+    assert (card.root_hash, card.epoch, card.skeleton) == ("a" * 64, 7, COCO17)
+    assert (card.head, card.decode, card.flip_test) == ("heatmap", "dark", False)
+    assert card.framing == Framing("bbox", 1.5)
+    assert card.inputs["image"].shape == (SIDE, SIDE, 3)
+    assert card.inputs["image"].dtype == "uint8"
+    assert card.outputs["keypoints"].shape == (17, 3)
+    assert "peak" in card.outputs["keypoints"].meaning
+    assert {name: file.batch for name, file in card.files.items()} == {
+        "saved_model": None,
+        "tflite": 1,
+    }
+    for file in card.files.values():
+        path = tmp_path / "out" / file.name
+        parts = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+        assert file.bytes == sum(part.stat().st_size for part in parts)
+
+
+def test_the_card_says_what_the_score_of_untaught_visibility_is(tmp_path):
+    config = msgspec.structs.replace(REGRESSION, losses=LossWeights(visibility=0.0))
+    run = run_of(tmp_path / "run", config, ("coordinates",))
+    card = export(run, tmp_path / "out", ("saved_model",))
+    assert card.outputs.keys() == {"keypoints"}
+    assert "always 1" in card.outputs["keypoints"].meaning
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(blazepose, tmp_path, monkeypatch):
+    form = FORMATS["saved_model"]
+
+    def load_shifted(path: Path):
+        run = form.load(path)
+        return lambda squares: {k: v + 0.6 for k, v in run(squares).items()}
+
+    monkeypatch.setitem(exporting.FORMATS, "saved_model", replace(form, load=load_shifted))
+    with pytest.raises(TrainingError, match=r"only 0% of the keypoints .* not kept"):
+        export(blazepose, tmp_path / "out", ("saved_model",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_agreement_counts_and_nan_is_far():
+    expected = {"keypoints": np.zeros((1, 4, 3))}
+    found = {"keypoints": np.array([[[0.3, 0.4, 9], [0.6, 0, 9], [3, 4, 9], [np.nan, 0, 9]]])}
+    agrees = agreement(expected, found)
+    assert (agrees.squares, agrees.near) == (1, 0.25)
+
+
+def test_an_output_in_use_is_left_alone(blazepose, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    with pytest.raises(DatasetError, match="already exists"):
+        export(blazepose, tmp_path / "out", ("saved_model",))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_missing_library_is_named_before_anything_is_done(blazepose, tmp_path, monkeypatch):
+    form = replace(FORMATS["onnx"], needs=("onnx", "no_such_runtime"))
+    monkeypatch.setitem(exporting.FORMATS, "onnx", form)
+    with pytest.raises(TrainingError, match=r"onnx needs no_such_runtime: .*kpdata\[export\]"):
+        export(blazepose, tmp_path / "out", ("saved_model", "onnx"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_or_a_decoding_that_the_run_lacks_is_refused(tmp_path):
+    run = run_of(tmp_path / "run", REGRESSION, ("coordinates",))
+    with pytest.raises(KpdataError, match="was not taught heatmap: it has coordinates"):
+        export(run, tmp_path / "out", ("saved_model",), head="heatmap")
+    plain = msgspec.structs.replace(BLAZEPOSE, offsets=False)
+    run = run_of(tmp_path / "plain", plain, BOTH)
+    with pytest.raises(KpdataError, match="udp needs offset maps"):
+        export(run, tmp_path / "out", ("saved_model",), decode="udp")
+
+
+def test_the_input_is_named_and_takes_bytes(blazepose):
+    model = answering(blazepose, "heatmap", flip=False, decode="dark")
+    assert (model.input.name, model.input.dtype) == ("image", "uint8")
+
+
+def test_the_documented_program_runs(blazepose, tmp_path):
+    export(blazepose, tmp_path / "exported", ("onnx",))
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    (tmp_path / "photo.jpg").write_bytes(images.encode(noise, "jpeg"))
+    (program,) = (
+        code for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
+        if "onnxruntime" in code
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(COCO17.keypoints)
+    card = json.loads((tmp_path / "exported/model.json").read_text())
+    assert len(lines) == card["outputs"]["keypoints"]["shape"][0]

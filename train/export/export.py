@@ -1,0 +1,217 @@
+"""A run → a folder of model files and ``model.json``, which says what goes in and comes out."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import msgspec
+import numpy as np
+
+import kpdata
+from kpdata import geometry, synth
+from kpdata.errors import TrainingError
+from kpdata.framing import Framing
+from kpdata.images import Pixels
+from kpdata.quiet import without_native_stderr, without_warnings
+from kpdata.skeletons import Skeleton
+from kpdata.train.export.formats import FORMATS, INPUT, Format, Outputs, check_formats
+from kpdata.train.predict.frames import cut
+from kpdata.train.predictor import Predictor
+from kpdata.train.scoring.predictions import HEATMAP, Decode
+from kpdata.whole_folder import blaming, whole_folder
+
+CARD = "model.json"
+KEYPOINTS, VISIBILITY = "keypoints", "visibility"
+
+_SQUARES = 16
+_NEAR_PX, _LEAST_NEAR = 0.5, 0.95
+
+_INPUT_MEANING = "RGB, 0 to 255: a square of the picture, cut out as framing says"
+_PLACE_MEANING = "x, y in continuous pixels of the square, (0, 0) its left upper corner; score: "
+_VISIBILITY_MEANING = "the probability that the keypoint is visible"
+
+
+class Array(msgspec.Struct, frozen=True):
+    """What goes in or comes out for one square."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    meaning: str
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """How far a file's keypoints are from those of the Keras model, on the same squares.
+
+    Attributes:
+        squares: how many were looked at.
+        median_px, max_px: distances in pixels of the square.
+        near: the share of keypoints that are no further than half a pixel.
+    """
+
+    squares: int
+    median_px: float
+    max_px: float
+    near: float
+
+
+class File(msgspec.Struct, frozen=True):
+    """One exported model.
+
+    Attributes:
+        name: in the folder.
+        bytes: of all its files.
+        batch: how many squares it takes at a time; None for any number.
+        agreement: with the Keras model.
+    """
+
+    name: str
+    bytes: int
+    batch: int | None
+    agreement: Agreement
+
+
+class Card(msgspec.Struct, frozen=True):
+    """What ``model.json`` holds: all that a program must know to use the model.
+
+    Attributes:
+        kpdata: the version that wrote it.
+        run: the folder that the model was trained in, and ``epoch`` whose weights it has.
+        root_hash: of the shards that it was trained on.
+        skeleton: names the K keypoints, in their order.
+        framing: which squares it was taught to see.
+        head: which of the model's heads answers.
+        decode: how its heatmaps give places; None for coordinates.
+        flip_test: whether an answer is the mean with that to the mirror image.
+        inputs, outputs: by name.
+        files: by format.
+    """
+
+    kpdata: str
+    run: str
+    epoch: int
+    root_hash: str
+    skeleton: Skeleton
+    framing: Framing
+    head: str
+    decode: Decode | None
+    flip_test: bool
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+    files: dict[str, File]
+
+
+def export(
+    predictor: Predictor,
+    out: Path,
+    formats: Sequence[str],
+    head: str | None = None,
+    flip: bool = False,
+    decode: Decode = "dark",
+    on_done: Callable[[], None] = lambda: None,
+) -> Card:
+    """Write a run's best weights in other formats, and run each file to see that it agrees.
+
+    Args:
+        predictor: the run.
+        out: a new folder, which appears whole or not at all.
+        formats: names in FORMATS.
+        head: ``heatmap`` or ``coordinates``; the one that the run answers with unless given.
+        flip: put the flip test inside.
+        decode: how a heatmap gives a place.
+        on_done: called after each format.
+
+    Raises:
+        DatasetError: ``out`` is in use, or cannot be written.
+        KpdataError: a format's library is missing, the run lacks the head or the decoding, or a
+            file answers otherwise than the model that it was made of.
+    """
+    check_formats(formats)
+    head = head or predictor.best.heads[0]
+    model = answering(predictor, head, flip, decode)
+    squares = rendered_squares(predictor.input_size, _SQUARES)
+    expected = model.predict_on_batch(squares)
+    files: dict[str, File] = {}
+    with whole_folder(out) as folder:
+        for name in dict.fromkeys(formats):
+            with blaming(out), without_warnings(), without_native_stderr():
+                files[name] = _export(FORMATS[name], model, folder, squares, expected)
+            on_done()
+        card = Card(
+            kpdata=kpdata.__version__,
+            run=str(predictor.path),
+            epoch=predictor.best.epoch,
+            root_hash=predictor.info.root_hash,
+            skeleton=predictor.skeleton,
+            framing=predictor.framing,
+            head=head,
+            decode=decode if head == HEATMAP else None,
+            flip_test=flip,
+            inputs={INPUT: _array(model.input, _INPUT_MEANING)},
+            outputs=_outputs(model.output, head),
+            files=files,
+        )
+        text = msgspec.json.format(msgspec.json.encode(card), indent=1)
+        (folder / CARD).write_bytes(text + b"\n")
+    return card
+
+
+def answering(predictor: Predictor, head: str, flip: bool, decode: Decode) -> keras.Model:
+    """uint8 squares (B, S, S, 3) → ``keypoints`` (B, K, 3), and ``visibility`` (B, K) if taught."""
+    reader = predictor.reader(flip, decode, (head,))
+    side = predictor.input_size
+    image = keras.Input((side, side, 3), dtype="uint8", name=INPUT)
+    found = reader(image)
+    found[KEYPOINTS] = found.pop(head)
+    return keras.Model(image, found, name="pose")
+
+
+def rendered_squares(side: int, count: int) -> Pixels:
+    """(count, side, side, 3): simulated people, something to look at for any model."""
+    pictures = [sample.pixels() for sample in synth.samples(count)]
+    height, width = pictures[0].shape[:2]
+    affine = geometry.square_crop(np.array([0.0, 0.0, width, height]), 1.0, side)
+    return np.stack([cut(picture, affine, side) for picture in pictures])
+
+
+def agreement(expected: Outputs, found: Outputs) -> Agreement:
+    """How far ``found`` is from ``expected``; NaN is far."""
+    apart = np.linalg.norm(
+        np.asarray(found[KEYPOINTS])[..., :2] - np.asarray(expected[KEYPOINTS])[..., :2], axis=-1
+    )
+    return Agreement(
+        squares=len(apart),
+        median_px=float(np.median(apart)),
+        max_px=float(apart.max()),
+        near=float(np.mean(apart <= _NEAR_PX)),
+    )
+
+
+def _export(
+    form: Format, model: keras.Model, folder: Path, squares: Pixels, expected: Outputs
+) -> File:
+    path = folder / form.file
+    form.write(model, path)
+    agrees = agreement(expected, form.load(path)(squares))
+    if agrees.near < _LEAST_NEAR:
+        raise TrainingError(
+            f"{form.file} finds only {agrees.near:.0%} of the keypoints where the Keras model does "
+            f"(median {agrees.median_px:.2g} px apart): it is not kept"
+        )
+    parts = path.rglob("*") if path.is_dir() else [path]
+    size = sum(part.stat().st_size for part in parts if part.is_file())
+    return File(form.file, size, form.batch, agrees)
+
+
+def _outputs(tensors: dict[str, keras.KerasTensor], head: str) -> dict[str, Array]:
+    if head == HEATMAP:
+        score = "the heatmap's peak, 0 to 1"
+    elif VISIBILITY in tensors:
+        score = _VISIBILITY_MEANING
+    else:
+        score = "always 1, as the run was not taught visibility"
+    meanings = {KEYPOINTS: _PLACE_MEANING + score, VISIBILITY: _VISIBILITY_MEANING}
+    return {name: _array(tensor, meanings[name]) for name, tensor in tensors.items()}
+
+
+def _array(tensor: keras.KerasTensor, meaning: str) -> Array:
+    return Array(tuple(tensor.shape[1:]), tensor.dtype, meaning)

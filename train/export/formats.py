@@ -1,0 +1,113 @@
+"""The file formats of exported models: how each is written, and run again by its own runtime."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from kpdata.errors import TrainingError
+
+Outputs = Mapping[str, npt.NDArray[np.float32]]
+Run = Callable[[npt.NDArray[np.uint8]], Outputs]
+"""Squares (B, S, S, 3) → outputs by name."""
+
+INPUT = "image"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file.
+
+    Attributes:
+        file: its name in the exported folder; SavedModel is a folder itself.
+        batch: how many squares it takes at a time; None for any number.
+        needs: the modules that write it and run it, beside TensorFlow.
+        write: the model to that path.
+        load: what runs the file at that path.
+    """
+
+    file: str
+    batch: int | None
+    needs: tuple[str, ...]
+    write: Callable[[keras.Model, Path], None]
+    load: Callable[[Path], Run]
+
+    @property
+    def missing(self) -> list[str]:
+        """What of ``needs`` is not installed."""
+        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+
+
+def check_formats(names: Iterable[str]) -> None:
+    """Raise TrainingError where a format cannot be written here."""
+    if keras.backend.backend() != "tensorflow":
+        raise TrainingError(
+            f"models are exported through TensorFlow, and Keras runs on {keras.backend.backend()}: "
+            "set KERAS_BACKEND=tensorflow (runs trained on jax can be exported so, too)"
+        )
+    for name in names:
+        if missing := FORMATS[name].missing:
+            raise TrainingError(f"{name} needs {', '.join(missing)}: pip install 'kpdata[export]'")
+
+
+def _write_saved_model(model: keras.Model, path: Path) -> None:
+    model.export(path, format="tf_saved_model", verbose=False)
+
+
+def _load_saved_model(path: Path) -> Run:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))  # held, or its variables are gone
+
+    def run(squares: npt.NDArray[np.uint8]) -> Outputs:
+        return {name: value.numpy() for name, value in loaded.serve(squares).items()}
+
+    return run
+
+
+def _write_tflite(model: keras.Model, path: Path) -> None:
+    shape = (1, *model.inputs[0].shape[1:])
+    one = keras.InputSpec(shape=shape, dtype=model.inputs[0].dtype, name=INPUT)
+    model.export(path, format="litert", input_signature=[one], verbose=False)
+
+
+def _load_tflite(path: Path) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    runner = interpreter.get_signature_runner()
+
+    def run(squares: npt.NDArray[np.uint8]) -> Outputs:
+        answers: list[dict[str, Any]] = [runner(**{INPUT: square[None]}) for square in squares]
+        return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+
+    return run
+
+
+def _write_onnx(model: keras.Model, path: Path) -> None:
+    model.export(path, format="onnx", verbose=False)
+
+
+def _load_onnx(path: Path) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(squares: npt.NDArray[np.uint8]) -> Outputs:
+        return dict(zip(names, session.run(names, {INPUT: squares}), strict=True))
+
+    return run
+
+
+FORMATS = {
+    "tflite": Format("model.tflite", 1, ("ai_edge_litert",), _write_tflite, _load_tflite),
+    "onnx": Format("model.onnx", None, ("onnx", "tf2onnx", "onnxruntime"), _write_onnx, _load_onnx),
+    "saved_model": Format("saved_model", None, (), _write_saved_model, _load_saved_model),
+}
