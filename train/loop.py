@@ -16,7 +16,8 @@ from kpdata.train.checks.early import (
     framing_of,
     has_val,
     refuse_followers,
-    refuse_unknown_names,
+    refuse_what_is_not_there,
+    warn_of_idle_framing,
     warn_of_shared_squares,
 )
 from kpdata.train.checks.preflight import check, refuse_failed
@@ -57,7 +58,7 @@ def train(
             "the shards have no split 'val' with labels: the last epoch is kept, not the best"
         )
     if not folder.state().rows:  # before there is a folder, and before pictures are read
-        refuse_unknown_names(config, dataset.skeleton)
+        refuse_what_is_not_there(config, dataset.skeleton)
         if not validated:
             refuse_followers(config, dataset)
         build(config, len(dataset.skeleton), config.phases[0].input_size)
@@ -71,6 +72,7 @@ def train(
                 splits = load_splits(dataset, config, side, watcher)
             if not state.rows:
                 watcher.cropped(splits.train.crop)
+                warn_of_idle_framing(config, dataset, watcher)
                 warn_of_shared_squares(splits, watcher)
                 if splits.val:
                     check_reference(config, splits.val, watcher)

@@ -29,12 +29,16 @@ from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards import Dataset
-from kpdata.skeletons import COCO17, LSP14
+from kpdata.skeletons import COCO17, LSP14, Skeleton
 from kpdata.splits import parse_splits
 from kpdata.train import loop
 from kpdata.train.batches import Batches
-from kpdata.train.checks.early import check_reference, refuse_unknown_names
-from kpdata.train.config import Phase, TrainConfig
+from kpdata.train.checks.early import (
+    check_reference,
+    refuse_what_is_not_there,
+    warn_of_idle_framing,
+)
+from kpdata.train.config import LossWeights, Phase, TrainConfig
 from kpdata.train.learner import Learner
 from kpdata.train.loop import load_splits, train
 from kpdata.train.models import build
@@ -587,9 +591,37 @@ def test_weights_of_another_backbone_end_the_run_in_one_line_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_loss_on_limbs_needs_a_skeleton_that_has_some():
+    config = msgspec.structs.replace(PLAIN, losses=LossWeights(limbs=0.1))
+    refuse_what_is_not_there(config, COCO17)
+    with pytest.raises(TrainingError, match=r"losses.limbs is 0.1, and skeleton dots has no edges"):
+        refuse_what_is_not_there(config, Skeleton("dots", ("a", "b")))
+
+
+def test_squares_that_the_shards_crops_do_not_have_are_warned_of(tiny_shards):
+    class Heard(Watcher):
+        def __init__(self) -> None:
+            self.warnings: list[str] = []
+
+        def warn(self, text: str) -> None:
+            self.warnings.append(text)
+
+    whole = Dataset.open(tiny_shards)
+    options = {**whole.manifest.options, "crop": 64, "crop_from": "keypoints", "margin": 1.5}
+    cropped = replace(whole, manifest=msgspec.structs.replace(whole.manifest, options=options))
+    fitting = msgspec.structs.replace(PLAIN, crop_from="keypoints", margin=1.5)
+    heard = Heard()
+    for config, dataset in ((PLAIN, whole), (fitting, cropped), (PLAIN, cropped)):
+        warn_of_idle_framing(config, dataset, heard)
+    assert heard.warnings == [
+        "crop_from=bbox and margin=1.25 change nothing: the shards are crops already, of a square "
+        "around the keypoints, × 1.5"
+    ]
+
+
 def test_blazepose_does_not_look_at_a_backbone():
     blazepose = msgspec.structs.replace(BLAZEPOSE, backbone="alexnet", weights="best")
-    refuse_unknown_names(blazepose, COCO17)
+    refuse_what_is_not_there(blazepose, COCO17)
 
 
 # --- starting from another run

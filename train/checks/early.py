@@ -36,8 +36,8 @@ def has_val(dataset: Dataset, config: TrainConfig) -> bool:
     return next(shown, None) is not None
 
 
-def refuse_unknown_names(config: TrainConfig, skeleton: Skeleton) -> None:
-    """Raise KpdataError where a setting names a keypoint, backbone, file or run that is not there.
+def refuse_what_is_not_there(config: TrainConfig, skeleton: Skeleton) -> None:
+    """Raise KpdataError where a setting needs a keypoint, edge, file or run that is not there.
 
     All of it is found without a picture or a model.
     """
@@ -46,6 +46,11 @@ def refuse_unknown_names(config: TrainConfig, skeleton: Skeleton) -> None:
     pair = config.reference if isinstance(config.reference, tuple) else ()
     for name in (*config.keypoint_weights, *pair):
         skeleton.index(name)
+    if config.losses.limbs and not skeleton.edges:
+        raise TrainingError(
+            f"losses.limbs is {config.losses.limbs:g}, and skeleton {skeleton.name} has no edges "
+            "whose lengths could be compared: set it to 0, or convert with a --skeleton that has"
+        )
     if config.start:
         _refuse_other_start(RunFolder(Path(config.start)), config, skeleton)
 
@@ -91,6 +96,16 @@ def check_reference(config: TrainConfig, val: Pictures, watcher: Watcher) -> Non
         )
     if not config.reference and (note := reference_note(poses)):
         watcher.warn(f"validation: {note}")
+
+
+def warn_of_idle_framing(config: TrainConfig, dataset: Dataset, watcher: Watcher) -> None:
+    """Warn where the configuration's squares are not those that the shards are cropped to."""
+    asked, seen = Framing(config.crop_from, config.margin), framing_of(dataset, config)
+    if asked != seen:
+        watcher.warn(
+            f"crop_from={asked.crop_from} and margin={asked.margin:g} change nothing: the shards "
+            f"are crops already, of {seen.words}"
+        )
 
 
 def warn_of_shared_squares(splits: TrainVal, watcher: Watcher) -> None:
