@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-import kpdata
+from kpdata import __version__
 from kpdata.errors import FormatError, ImageError
 from kpdata.formats.writing import DRAWN, ImageFolder, is_crop, relative_name, write_folder
 from kpdata.formats.yolo import label_name
@@ -133,9 +133,10 @@ class _Writer:
     def _split(self, sample: Sample) -> str:
         split = sample.split or TRAIN
         if split not in DEFAULT_NAMES:
+            known = ", ".join(DEFAULT_NAMES)
             raise FormatError(
-                f"sample {sample.key}: YOLO has no split {split!r}: convert to shards with --split "
-                f"{'/'.join(DEFAULT_NAMES)} percentages first, then those"
+                f"sample {sample.key}: its split is {split!r}, YOLO knows {known}: convert to "
+                "shards with such a --split first, then those"
             )
         return split
 
@@ -240,7 +241,7 @@ def _data_yaml(splits: list[str], skeleton: Skeleton, names: list[str]) -> str:
     text = yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
     )
-    return f"# YOLO pose, written by kpdata {kpdata.__version__}\n{text}"
+    return f"# YOLO pose, written by kpdata {__version__}\n{text}"
 
 
 def _text(value: float) -> str:
