@@ -435,6 +435,24 @@ def check_as_ultralytics_does(folder):
             assert set(values[7::3]) <= {0, 1, 2}
 
 
+anywhere = st.floats(-100, 100, width=32)
+
+
+@given(
+    rows=st.lists(st.tuples(anywhere, anywhere, st.sampled_from([1, 2])), min_size=3, max_size=3),
+    corner=st.tuples(anywhere, anywhere),
+    extent=st.tuples(st.floats(0, 99), st.floats(0, 99)),
+    has_box=st.booleans(),
+)
+def test_ultralytics_takes_every_label(tmp_path_factory, rows, corner, extent, has_box):
+    box = np.array([*corner, *np.add(corner, extent)], np.float32)
+    made = Instance(np.array(rows), box if has_box else None, category="dart")
+    out = tmp_path_factory.mktemp("any") / "out"
+    counts = yolo_writer.write([sample("a.png", made)], SKELETON, out)
+    assert counts["instances"] + counts[yolo_writer.BOXLESS] == 1
+    check_as_ultralytics_does(out)
+
+
 def test_real_coco_survives(real_data, tmp_path):
     first = list(coco.read(real_data / "coco_mini/person_keypoints_train2017.json").samples)
     counts = yolo_writer.write(first, COCO17, tmp_path / "out")
