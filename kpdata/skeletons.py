@@ -314,3 +314,9 @@ BLAZEPOSE33 = Skeleton(
 )  # fmt: skip
 
 BUILT_IN = {s.name: s for s in (LSP14, MPII16, COCO17, BLAZEPOSE33)}
+
+
+def built_in_with(keypoints: Sequence[str]) -> Skeleton | None:
+    """The built-in skeleton of exactly these keypoints, which brings edges and sigmas along."""
+    found = (known for known in BUILT_IN.values() if known.keypoints == tuple(keypoints))
+    return next(found, None)

@@ -72,6 +72,7 @@ FORMATS: dict[str, Format] = {
             summary="YOLO pose: data.yaml, images/ and labels/ with a text file per image",
             convention="normalised x/W, y/H of the upright image, v 0/1/2, 2 where not given",
             has_splits=True,
+            writer="kpdata.formats.yolo_writer:write",
         ),
         Format(
             name="json",
@@ -123,7 +124,7 @@ def writer(name: str) -> Callable[..., Any]:
     """
     if not _known(name).writer:
         able = ", ".join(entry.name for entry in FORMATS.values() if entry.writer)
-        raise FormatError(f"{name} has no writer of annotations: {able} has")
+        raise FormatError(f"{name} has no writer of annotations, unlike {able}")
     return _function(FORMATS[name].writer)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from kpdata.errors import FormatError, located
 from kpdata.formats.coco_index import Category
-from kpdata.skeletons import BUILT_IN, Pair, Skeleton
+from kpdata.skeletons import Pair, Skeleton, built_in_with
 
 FAULTY_EDGES = "edges of a category's skeleton that join no two of its keypoints, left out"
 FROM_ZERO = "edges of a category's skeleton counted from 0, read as such"
@@ -50,9 +50,8 @@ def skeleton_of(path: Path, chosen: dict[int, Category], counts: Counter[str]) -
     """
     place, first = next(iter(chosen.items()))
     names = first.keypoints or ()
-    for known in BUILT_IN.values():
-        if known.keypoints == names:
-            return known
+    if known := built_in_with(names):
+        return known
     drawn = next((entry.skeleton for entry in chosen.values() if entry.skeleton), None)
     name = first.name if len(chosen) == 1 else "custom"
     with located(f"{path}: $.categories[{place}]"):

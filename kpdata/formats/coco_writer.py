@@ -1,24 +1,21 @@
 """Writing COCO keypoints: a folder of images and one JSON file per split, whole or not at all."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kpdata.errors import FormatError, ImageError, JobError
+from kpdata.errors import FormatError
 from kpdata.formats.coco_files import Numbers, SplitFile
+from kpdata.formats.writing import DRAWN, ImageFolder, leads_out, relative_name, write_folder
 from kpdata.geometry import keypoint_box
-from kpdata.image_files import read_file, safe_path
-from kpdata.image_headers import check_size, probe
-from kpdata.manifest import QUARANTINE
-from kpdata.quarantine import as_line, check_bad
-from kpdata.schema import WHOLE_IMAGE, FloatArray, ImageRef, Instance, Rejected, Sample
+from kpdata.image_headers import Header, check_size
+from kpdata.schema import FloatArray, ImageRef, Instance, Rejected, Sample
 from kpdata.skeletons import Skeleton
-from kpdata.whole_folder import blaming, whole_folder
 
 _DECIMALS = 3
 _SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",)}
@@ -56,70 +53,25 @@ def write(
         JobError: more than ``max_bad`` of the samples were refused, or a disk failed while an image
             was read.
     """
-    counts: Counter[str] = Counter()
-    refused: list[Rejected] = []
-    out = Path(out)
-    with whole_folder(out) as folder, ExitStack() as stack:
-        with blaming(out):
-            writer = _Writer(folder, skeleton, stack, counts)
-        for sample in samples:
-            if isinstance(sample, Rejected):
-                refused.append(sample)
-                continue
-            try:
-                data, format_, width, height = _encoded(sample.image, images_root)
-            except ImageError as error:
-                refused.append(Rejected(sample.key, error.reason, _located(sample.image, error)))
-                continue
-            with blaming(out):
-                writer.add(sample, data, format_, width, height)
-        reasons = Counter(item.reason for item in refused)
-        total = counts["images"] + len(refused)
-        check_bad(reasons, total, max_bad, (item.detail for item in refused))
-        with blaming(out):
-            writer.finish()
-            if refused:
-                (folder / QUARANTINE).write_bytes(b"".join(map(as_line, refused)))
-    return counts + Counter({f"quarantined: {why}": n for why, n in reasons.items()})
-
-
-def _located(image: ImageRef, error: ImageError) -> str:
-    return str(error) if image.name in str(error) else f"{image.uri or image.name}: {error}"
-
-
-def _encoded(image: ImageRef, images_root: Path | None) -> tuple[bytes, str, int, int]:
-    """The image's bytes, checked, their format, and the size that its annotations go by."""
-    data = image.data
-    if data is None:
-        safe = safe_path(str(images_root), image.name) if images_root else image.uri
-        try:
-            data = read_file(safe)
-        except OSError as error:
-            raise JobError(
-                f"{safe}: cannot be read: {error.strerror}. Put this right and start again."
-            ) from error
-    header = probe(data)
-    check_size(image, header, header.upright_size, (header.width, header.height))
-    if image.width and image.height:
-        return data, header.format, image.width, image.height
-    return data, header.format, *header.upright_size
+    return write_folder(samples, out, images_root, max_bad, partial(_Writer, skeleton))
 
 
 class _Writer:
     """One COCO folder in the making; its memory does not grow with the samples."""
 
     def __init__(
-        self, folder: Path, skeleton: Skeleton, stack: ExitStack, counts: Counter[str]
+        self, skeleton: Skeleton, folder: Path, stack: ExitStack, counts: Counter[str]
     ) -> None:
-        self._folder, self._skeleton, self._stack, self._counts = folder, skeleton, stack, counts
+        self._skeleton, self._folder, self._stack, self._counts = skeleton, folder, stack, counts
         self._splits: dict[str, SplitFile] = {}
         self._image_ids, self._annotation_ids = Numbers(stack), Numbers(stack)
         self._categories: dict[tuple[int, str], int] = {}
         (folder / "images").mkdir()
+        self._images = ImageFolder(folder / "images", _SUFFIXES, counts)
 
-    def add(self, sample: Sample, data: bytes, format_: str, width: int, height: int) -> None:
-        name = self._free_name(sample, format_)
-        (self._folder / "images" / name).write_bytes(data)
+    def add(self, sample: Sample, data: bytes, header: Header) -> None:
+        width, height = _size(sample.image, header)
+        name = self._images.write(sample, relative_name(sample), data, header.format)
         id_ = self._image_ids.take(int(sample.key) if _is_number(sample.key) else None)
         image = {"id": id_, "file_name": name, "width": width, "height": height}
         if sample.split_group != name:
@@ -137,40 +89,15 @@ class _Writer:
 
     def _split(self, name: str) -> SplitFile:
         if name not in self._splits:
-            if _leads_out(name) or "/" in name:
+            if leads_out(name) or "/" in name:
                 raise FormatError(f"the split {name!r} cannot be a file's name")
             self._splits[name] = SplitFile(self._folder / f"{name}.json", self._stack)
         return self._splits[name]
 
-    def _free_name(self, sample: Sample, format_: str) -> str:
-        """The image's name with its format's suffix, and with a number where it is taken."""
-        name = sample.image.name.replace("\\", "/")
-        if _leads_out(name):
-            raise FormatError(
-                f"sample {sample.key}: the image name {name!r} leads out of the folder: "
-                "expected a relative path"
-            )
-        folder = self._folder / "images"
-        wanted = PurePosixPath(name)
-        suffixes = _SUFFIXES.get(format_, ())
-        if suffixes and wanted.suffix.lower() not in suffixes:
-            self._counts["image names given the suffix of their format"] += 1
-            wanted = wanted.with_suffix(suffixes[0])
-        (folder / wanted).parent.mkdir(parents=True, exist_ok=True)
-        if not os.path.lexists(folder / wanted):
-            return str(wanted)
-        if sample.view is not None and sample.view.instance != WHOLE_IMAGE:
-            wanted = wanted.with_stem(f"{wanted.stem}-{sample.view.instance}")
-        free, number = wanted, 0
-        while os.path.lexists(folder / free):
-            number += 1
-            free = wanted.with_stem(f"{wanted.stem}-{number}")
-        return str(free)
-
     def _annotation(self, image_id: int, instance: Instance) -> dict[str, Any]:
         box = instance.bbox_xyxy
         if box is None:
-            self._counts["boxes drawn around the keypoints"] += 1
+            self._counts[DRAWN] += 1
             box = keypoint_box(instance)
         xywh = [0.0] * 4 if box is None else _to_xywh(box)
         if instance.head_size is not None:
@@ -204,9 +131,12 @@ class _Writer:
         }
 
 
-def _leads_out(name: str) -> bool:
-    odd = "\\" in name or "\0" in name or bool(PureWindowsPath(name).drive)
-    return odd or any(part in ("", ".", "..") for part in name.split("/"))
+def _size(image: ImageRef, header: Header) -> tuple[int, int]:
+    """Width and height that the annotations go by: raw, or upright."""
+    check_size(image, header, header.upright_size, (header.width, header.height))
+    if image.width and image.height:
+        return image.width, image.height
+    return header.upright_size
 
 
 def _is_number(key: str) -> bool:

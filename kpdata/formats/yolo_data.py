@@ -14,7 +14,7 @@ from kpdata.errors import FormatError, located
 from kpdata.formats.json_folder import IMAGE_SUFFIXES, check_file, is_hidden, walk
 from kpdata.formats.json_styles import Unusable
 from kpdata.image_files import local_name
-from kpdata.skeletons import COCO17, MAX_KEYPOINTS, Skeleton
+from kpdata.skeletons import COCO17, MAX_KEYPOINTS, Skeleton, built_in_with
 from kpdata.splits import DEFAULT_NAMES
 
 _MAX_BYTES = 1 << 20
@@ -69,6 +69,9 @@ class Data(msgspec.Struct, frozen=True, dict=True):
         if names is None and self._is_coco():
             return COCO17
         names = names or [f"keypoint_{number + 1}" for number in range(self.num_keypoints)]
+        known = built_in_with(names)
+        if known and self.flip_idx in (None, known.flip_index.tolist()):
+            return known
         pairs = None
         if self.flip_idx is not None:
             pairs = tuple((names[a], names[b]) for a, b in enumerate(self.flip_idx) if a < b)

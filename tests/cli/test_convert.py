@@ -260,6 +260,62 @@ def test_shards_go_back_to_coco(coco: Path, kpdata: Kpdata, tmp_path: Path) -> N
         assert keypoints[annotation["id"]] == pytest.approx(annotation["keypoints"], abs=0.01)
 
 
+def test_shards_go_to_yolo_and_back(coco: Path, kpdata: Kpdata, tmp_path: Path) -> None:
+    def samples_of(out: Path) -> dict[str, Any]:
+        dataset = library.open(out)
+        found = [(split, sample) for split in dataset.splits for sample in dataset[split]]
+        return {sample.image.name.rpartition("/")[2]: (split, sample) for split, sample in found}
+
+    shards = tmp_path / "shards"
+    assert kpdata("convert", "coco", coco, "--out", shards, "--split", "60/20/20").code == 0
+    arguments = ("convert", "shards", shards, "--to", "yolo")
+    result = kpdata(*arguments, "--out", tmp_path / "yolo", "--json")
+    first = samples_of(shards)
+    instances = sum(len(sample.instances) for _, sample in first.values())
+    assert (result.code, result.err) == (0, "")
+    assert result.json == {"images": 50, "instances": instances}
+    table = kpdata(*arguments, "--out", tmp_path / "told")
+    assert [line.split() for line in table.out.splitlines()[-2:]] == [
+        ["images", "50"],
+        ["instances", str(instances)],
+    ]
+
+    again = ("convert", "yolo", tmp_path / "yolo/data.yaml", "--out", tmp_path / "again")
+    assert kpdata(*again).code == 0
+    assert kpdata("verify", tmp_path / "again").code == 0
+    second = samples_of(tmp_path / "again")
+    assert library.open(tmp_path / "again").skeleton == library.open(shards).skeleton
+    assert second.keys() == first.keys()
+    for name, (split, before) in first.items():
+        assert second[name][0] == split
+        after = second[name][1]
+        assert after.image.data == before.image.data
+        for a, b in zip(before.instances, after.instances, strict=True):
+            np.testing.assert_allclose(b.keypoints, a.keypoints, rtol=0, atol=1e-3)
+            np.testing.assert_allclose(b.bbox_xyxy, a.bbox_xyxy, rtol=0, atol=1e-3)
+
+
+def test_what_yolo_cannot_hold_is_in_the_table(lsp: Path, kpdata: Kpdata, tmp_path: Path) -> None:
+    result = kpdata("convert", "lsp", lsp, "--to", "yolo", "--out", tmp_path / "out")
+    assert result.code == 0
+    rows = dict(line.rsplit(maxsplit=1) for line in result.out.splitlines()[2:])
+    assert rows == {
+        "boxes drawn around the keypoints": "6",
+        "images": "6",
+        "images without a split, written as train": "6",
+        "instances": "6",
+        "no split val, without which Ultralytics does not train": "1",
+    }
+
+
+def test_a_split_that_yolo_does_not_know_is_refused(
+    coco: Path, kpdata: Kpdata, refuses: Refuses, tmp_path: Path
+) -> None:
+    kpdata("convert", "coco", coco, "--out", tmp_path / "shards", "--split", "dev=100")
+    says = ["its split is 'dev', YOLO knows train, val, test"]
+    refuses("convert", "shards", tmp_path / "shards", "--to", "yolo", says=says)
+
+
 def test_a_manifest_from_a_stranger_writes_nothing_outside_the_folder(
     coco: Path, kpdata: Kpdata, refuses: Refuses, tmp_path: Path
 ) -> None:
@@ -393,7 +449,7 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--workers", "0"], "'--workers': 0 is not in the range"),
         (["--max-bad", "101"], "'--max-bad': 101"),
         (["--exif", "maybe"], "'--exif': 'maybe' is not one of"),
-        (["--to", "yolo"], "'--to': 'yolo' is not one of"),
+        (["--to", "json"], "'--to': 'json' is not one of 'coco', 'yolo', 'shards'"),
         (["--style", "list"], "coco takes no --style"),
         (["--skeleton", "coco17"], "coco takes no --skeleton"),
         (["--to-skeleton", "coco18"], "lsp14, mpii16, coco17, blazepose33"),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from kpdata import images
 from kpdata.errors import DatasetError, FormatError, JobError
-from kpdata.formats import coco, coco_writer
+from kpdata.formats import coco, coco_writer, writing
 from kpdata.schema import ImageRef, Instance, Rejected, Sample, View
 from kpdata.skeletons import COCO17, Skeleton
 
@@ -225,7 +225,7 @@ def test_a_disk_that_fails_while_an_image_is_read_is_not_blamed_on_the_output(
     def fail(path):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(coco_writer, "read_file", fail)
+    monkeypatch.setattr(writing, "read_file", fail)
     image = ImageRef("a.png", uri="/disk/a.png", width=8, height=6)
     with pytest.raises(JobError, match=r"^/disk/a\.png: cannot be read: Input/output error\."):
         coco_writer.write([Sample("1", image)], SKELETON, tmp_path / "out")

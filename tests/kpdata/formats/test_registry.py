@@ -19,15 +19,18 @@ def test_every_format_has_one_line_of_summary_and_convention():
 
 def test_the_formats_and_the_writable_ones_are_these():
     assert list(formats.FORMATS) == ["lsp", "lspet", "coco", "yolo", "json", "shards"]
-    assert [f.name for f in formats.FORMATS.values() if f.writable] == ["coco", "shards"]
+    assert [f.name for f in formats.FORMATS.values() if f.writable] == ["coco", "yolo", "shards"]
 
 
 def test_a_writer_is_found_by_the_formats_name():
-    from kpdata.formats import coco_writer
+    from kpdata.formats import coco_writer, yolo_writer
 
     assert formats.writer("coco") is coco_writer.write
+    assert formats.writer("yolo") is yolo_writer.write
     for name in ("lsp", "shards"):
-        with pytest.raises(FormatError, match=f"^{name} has no writer of annotations: coco has$"):
+        with pytest.raises(
+            FormatError, match=f"^{name} has no writer of annotations, unlike coco, yolo$"
+        ):
             formats.writer(name)
     with pytest.raises(FormatError, match="unknown format 'voc': kpdata knows lsp"):
         formats.writer("voc")

@@ -275,6 +275,11 @@ def test_keypoints_get_the_best_names_there_are(dataset):
     assert named.flip_pairs == (("port", "starboard"),)
     people = {"kpt_shape": [17, 3], "flip_idx": COCO17.flip_index.tolist(), "names": ["person"]}
     assert names(**people) == COCO17
+    people["kpt_names"] = {0: list(COCO17.keypoints)}
+    assert names(**people) == names(**people | {"flip_idx": None}) == COCO17
+    unmirrored = names(**people | {"flip_idx": list(range(17))})
+    assert (unmirrored.name, unmirrored.keypoints) == ("person", COCO17.keypoints)
+    assert unmirrored.flip_pairs == ()
 
 
 def test_a_skeleton_may_be_given(dataset, tmp_path):
