@@ -137,6 +137,17 @@ def test_a_file_that_answers_otherwise_is_not_kept(blazepose, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_its_runtime_refuses_is_not_kept(blazepose, tmp_path, monkeypatch):
+    def refuse(path: Path):
+        raise RuntimeError("Select TensorFlow op(s) are not supported\nand more")
+
+    form = replace(FORMATS["saved_model"], load=refuse)
+    monkeypatch.setitem(exporting.FORMATS, "saved_model", form)
+    with pytest.raises(TrainingError, match=r"saved_model: .* not run: Select .* supported$"):
+        export(blazepose, tmp_path / "out", ("saved_model",))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_agreement_counts_and_nan_is_far():
     expected = {"keypoints": np.zeros((1, 4, 3))}
     found = {"keypoints": np.array([[[0.3, 0.4, 9], [0.6, 0, 9], [3, 4, 9], [np.nan, 0, 9]]])}

@@ -9,7 +9,7 @@ import numpy as np
 
 import kpdata
 from kpdata import geometry, synth
-from kpdata.errors import TrainingError
+from kpdata.errors import TrainingError, first_line
 from kpdata.framing import Framing
 from kpdata.images import Pixels
 from kpdata.quiet import without_native_stderr, without_warnings
@@ -190,8 +190,16 @@ def _export(
     form: Format, model: keras.Model, folder: Path, squares: Pixels, expected: Outputs
 ) -> File:
     path = folder / form.file
-    form.write(model, path)
-    agrees = agreement(expected, form.load(path)(squares))
+    try:
+        form.write(model, path)
+        found = form.load(path)(squares)
+    except OSError:
+        raise
+    except Exception as error:  # converters and runtimes raise many kinds
+        raise TrainingError(
+            f"{form.file}: this model cannot be written so, or not run: {first_line(error)}"
+        ) from error
+    agrees = agreement(expected, found)
     if agrees.near < _LEAST_NEAR:
         raise TrainingError(
             f"{form.file} finds only {agrees.near:.0%} of the keypoints where the Keras model does "
