@@ -105,9 +105,9 @@ def read_table(path: Path, folder: Path) -> Table:
                 raise FormatError(
                     f"line {line}: {len(cells)} cells of {kind}, but {width} of coords"
                 )
-        cells = {kind: [cell.strip() for cell in row] for kind, (_, row) in by_kind.items()}
-        index = _index(cells["coords"], by_kind["coords"][0])
-        return Table(path, len(kinds), index, width, _individuals(cells, index))
+        named = {kind: [cell.strip() for cell in row] for kind, (_, row) in by_kind.items()}
+        index = _index(named["coords"], by_kind["coords"][0])
+        return Table(path, len(kinds), index, width, _individuals(named, index))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -66,10 +66,13 @@ def plan_of(
     val: float = 0,
     seed: int = 0,
     group: str | None = None,
+    groups_from_names: bool = False,
     sharding: Sharding | None = None,
     job: Job | None = None,
 ) -> Plan:
-    source = Source(SKELETON, iter(samples), images, (Path("labels.json"),), Counter(), True)
+    source = Source(
+        SKELETON, iter(samples), images, (Path("labels.json"),), Counter(), True, groups_from_names
+    )
     return make_plan(
         source,
         job or Job(SKELETON, images_root=str(images)),
@@ -388,6 +391,17 @@ def test_the_expression_joins_the_sources_own_groups_and_tears_none_apart(images
     assert all(len(splits) == 1 for splits in others)
     assert len(set.union(*others)) > 1
     assert plan.counts["images whose name --group does not match"] == 100
+
+
+def test_the_expression_takes_the_place_of_groups_that_were_read_off_names(images: Path) -> None:
+    samples = [add(images, f"day{n % 2}/{n}.jpg", group=f"day{n % 2}") for n in range(100)]
+    options = {"group": r"(\d\d)\.jpg", "groups_from_names": True}
+    plan = plan_of(images, samples, "50/25/25", **options)
+    assert plan.counts["images whose name --group does not match"] == 10
+    assert plan.warnings == ()
+    where = split_by_key(plan)
+    assert len({where[f"day{n % 2}/{n}.jpg"] for n in range(10, 100)}) == 3
+    assert len({where[f"day0/{n}.jpg"] for n in range(0, 10, 2)}) == 1
 
 
 def test_a_joined_groups_name_is_the_smallest_of_its_members(images: Path) -> None:
