@@ -48,14 +48,14 @@ class Project(NamedTuple):
     """Where a project's files are.
 
     Attributes:
-        root: the folder that images' names begin at.
+        root: the folder at which images' names begin.
         tables: its CollectedData files, in the order of their folders' names.
         config: its config.yaml; None where there is none.
     """
 
     root: Path
     tables: tuple[Path, ...]
-    config: Path | None
+    config: Path | None = None
 
 
 def open_project(annotations: Path, counts: Counter[str]) -> tuple[Project, Config]:
@@ -68,9 +68,7 @@ def open_project(annotations: Path, counts: Counter[str]) -> tuple[Project, Conf
     folder = annotations.absolute()
     if not folder.is_dir():
         _require_csv(annotations)
-        root = _root_of(folder)
-        path, config = _config(root)
-        return Project(root, (annotations,), path), config
+        return _project_of(annotations)
     if (folder / LABELED).is_dir():
         labeled, root = annotations / LABELED, folder
     elif folder.name == LABELED:
@@ -82,6 +80,16 @@ def open_project(annotations: Path, counts: Counter[str]) -> tuple[Project, Conf
         )
     path, config = _config(root)
     return Project(root, _tables(labeled, config.scorer, counts), path), config
+
+
+def _project_of(table: Path) -> tuple[Project, Config]:
+    """The project around one file; where there is none, its root is two above the file's folder."""
+    above = table.absolute().parents
+    root = next((folder for folder in above if (folder / LABELED).is_dir()), None)
+    if root is None:
+        return Project(above[min(2, len(above) - 1)], (table,)), Config()
+    path, config = _config(root)
+    return Project(root, (table,), path), config
 
 
 def _require_csv(path: Path) -> None:
@@ -97,12 +105,6 @@ def _only_h5(path: Path) -> str:
         f"{path}: HDF5 is not read, but the CSV of the same name, which DeepLabCut writes beside "
         "it whenever labels are saved: bring it along, or save this folder's labels once more"
     )
-
-
-def _root_of(table: Path) -> Path:
-    """The nearest folder above a file that holds labeled-data, else the one two up from its own."""
-    above = (folder for folder in table.parents if (folder / LABELED).is_dir())
-    return next(above, table.parents[min(2, len(table.parents) - 1)])
 
 
 def _tables(labeled: Path, scorer: str, counts: Counter[str]) -> tuple[Path, ...]:

@@ -268,6 +268,7 @@ def test_a_file_without_a_project_has_its_images_two_up(tmp_path):
     file = tmp_path / "frames/walk/CollectedData_me.csv"
     file.parent.mkdir(parents=True)
     file.write_text(table({"1.png": POINTS}))
+    (tmp_path / "config.yaml").write_text("- another tool's")
     (_,), source = samples(file)
     assert source.images_root == tmp_path
     assert (source.skeleton.name, source.skeleton.edges) == ("animal", ())
