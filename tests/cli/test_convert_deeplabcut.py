@@ -59,7 +59,9 @@ def test_no_video_is_in_two_splits(project: Path, kpdata: Kpdata, tmp_path: Path
     assert all(len(found) == 1 for found in splits.values())
     assert set(dataset.splits) == set().union(*splits.values()) == {"train", "val", "test"}
     assert kpdata("verify", out).code == 0
-    assert "nose" in kpdata("inspect", out).out
+    said = kpdata("inspect", out)
+    assert "and 18 more: --json lists them" in said.out  # of a file for each video, and config.yaml
+    assert len(kpdata("inspect", out, "--json").json["source"]["files"]) == 21
 
 
 def test_crops_are_made_around_keypoints_or_of_the_image(
