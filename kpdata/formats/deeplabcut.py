@@ -1,8 +1,8 @@
 """DeepLabCut's labelled images: labeled-data/VIDEO/CollectedData_SCORER.csv of a project.
 
-The labelling tools count pixels from 0 at a pixel's *centre*: the one of DeepLabCut 2.0 to 2.2
-stores matplotlib's ``xdata`` over ``imshow``, the one since then a point of napari, both as it is.
-Half a pixel is added. (Training adds half a stride to a heatmap's cells, which is another matter.)
+The labelling tools count pixels from 0 at the first pixel's *centre*: those of DeepLabCut 2.0 to
+2.2 store matplotlib's ``xdata`` over ``imshow``, the later one napari's points, both as they are.
+Half a pixel is added.
 
 A keypoint is labelled (2) where it has x and y, else not (0): there is no flag for occlusion.
 Exactly (0, 0) is not labelled either: DeepLabCut trains on no keypoint there. Frames of one video
@@ -30,6 +30,7 @@ ANIMAL = "animal"
 
 HALF = "keypoints with x or y alone, taken for not labelled"
 AT_ORIGIN = "keypoints at (0, 0), taken for not labelled"
+UNLABELLED = "images without a labelled keypoint, perhaps not labelled yet"
 UNIQUE_PARTS = "unique bodyparts, which belong to no animal, left out"
 
 
@@ -108,6 +109,7 @@ class _Reader:
             for number, columns in enumerate(table.animals.values(), start=1)
             if (instance := self._instance(number, columns, cells)).num_labelled
         )
+        self.counts[UNLABELLED] += not instances
         self.counts[UNIQUE_PARTS] += sum(
             not (_is_empty(cells[x]) or _is_empty(cells[y])) for x, y in table.unique.values()
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kpdata.errors import FormatError, SchemaError
 from kpdata.formats import read
-from kpdata.formats.deeplabcut import AT_ORIGIN, HALF, UNIQUE_PARTS
+from kpdata.formats.deeplabcut import AT_ORIGIN, HALF, UNIQUE_PARTS, UNLABELLED
 from kpdata.formats.deeplabcut_project import FAULTY_EDGES, NO_LABELS, OTHER_SCORERS
 from kpdata.schema import Rejected
 
@@ -90,7 +90,7 @@ def test_an_image_is_a_sample_and_its_animal_an_instance(project):
     assert source.skeleton.flip_pairs == (("left_ear", "right_ear"),)
     assert (source.images_root, source.has_boxes) == (folder, False)
     assert source.groups_from_names
-    assert source.counts == Counter()
+    assert source.counts == Counter({UNLABELLED: 1})
 
 
 COORDINATE = st.floats(-1000, 1000, width=32).filter(lambda value: value != 0)
@@ -154,7 +154,7 @@ def test_what_is_not_labelled(project):
     (first, second), source = samples(one(project, text))
     assert first.instances == ()
     assert second.instances[0].keypoints.tolist() == [[0.5, 5.5, 2], [-0.5, -1.5, 2], [0, 0, 0]]
-    assert source.counts == Counter({AT_ORIGIN: 1, HALF: 1})
+    assert source.counts == Counter({AT_ORIGIN: 1, HALF: 1, UNLABELLED: 1})
 
 
 @pytest.mark.parametrize("cell", ["left", "10,5", "inf", "-1e9"])
