@@ -98,7 +98,8 @@ def make_plan(
         splits: which split a group belongs to.
         sharding: how many shards.
         folder: where plan files go; created.
-        group_of: file name → group (``--group``), joined with the source's own.
+        group_of: file name → group (``--group``), joined with the source's own, or in the place
+            of one that was read off the name.
         on_sample: called with 1 for every reference read.
         join_near: joins the groups of images that look alike; says how many it joined.
 
@@ -121,8 +122,8 @@ def make_plan(
             raise FormatError(_nothing_usable(source, rejected, spool))
         header = msgspec.json.encode(PlanHeader(job, software()), order="sorted")
         shards = tuple(_write_plans(spool, totals, header, job, sharding, folder))
+        warnings = (*_warnings(splits, totals, officials, spool), *_flip_warning(job))
     counts = +(source.counts + Counter(joined))
-    warnings = (*_warnings(splits, totals, officials), *_flip_warning(job))
     return Plan(folder, shards, rejected, counts, spool.references, warnings)
 
 
@@ -136,18 +137,18 @@ def _collect(
     with _looking(job) as look:
         for sample in source.samples:
             on_sample(1)
-            _receive(sample, job, look, group_of, spool, source.counts)
+            _receive(sample, source, job, look, group_of, spool)
     if spool.samples and source.counts[_UNGROUPED] == spool.samples:
         raise FormatError("--group matches no image's name: every image would be its own group")
 
 
 def _receive(
     sample: Sample | Rejected,
+    source: Source,
     job: Job,
     look: Look,
     group_of: Callable[[str], str | None] | None,
     spool: Spool,
-    counts: Counter[str],
 ) -> None:
     if isinstance(sample, Rejected):
         spool.reject(Rejected(*map(spelt, sample)))
@@ -158,7 +159,7 @@ def _receive(
         return
     if job.mapping:
         sample = map_sample(sample, job.mapping)
-    if job.crop and _nothing_to_crop(sample, job, counts):
+    if job.crop and _nothing_to_crop(sample, job, source.counts):
         return
     try:
         sample, found = locate(sample, job, look)
@@ -167,8 +168,8 @@ def _receive(
         return
     if group_of:
         group = group_of(sample.image.name)
-        counts[_UNGROUPED] += group is None
-        if group and sample.group:
+        source.counts[_UNGROUPED] += group is None
+        if group and sample.group and not source.groups_from_names:
             spool.join(group, sample.group)
         sample = replace(sample, group=group or sample.group)
     spool.add(sample, found)
@@ -284,7 +285,7 @@ def _flip_warning(job: Job) -> Iterator[str]:
 
 
 def _warnings(
-    splits: Splits, totals: dict[str, SplitTotals], officials: list[str]
+    splits: Splits, totals: dict[str, SplitTotals], officials: list[str], spool: Spool
 ) -> Iterator[str]:
     if len(officials) > 1 and not splits.official:
         names = ", ".join(officials)
@@ -292,10 +293,14 @@ def _warnings(
     empty = [name for name in splits.shares if name not in totals]
     if empty:
         samples = sum(total.samples for total in totals.values())
+        groups = spool.count_groups()
+        enough = groups >= len(splits.shares)
         which = f"split {empty[0]} is" if len(empty) == 1 else f"splits {' and '.join(empty)} are"
         yield (
-            f"{which} empty: {samples:,} images in their groups are too few for the share. "
-            "Give a larger share, another --seed, or a finer --group."
+            f"{which} empty: {samples:,} images in {groups:,} group{'s' * (groups > 1)} are too "
+            f"few for {'the share' if enough else f'{len(splits.shares)} splits'}. "
+            f"Give {'a larger share, another --seed' if enough else 'fewer splits'}, or a finer "
+            "--group."
         )
     if len(totals) == 1 and splits.official:
         yield f"the source's official split has only {next(iter(totals))}: nothing to test on"

@@ -222,6 +222,10 @@ class Spool:
         """References added."""
         return self._added
 
+    def count_groups(self) -> int:
+        """Groups among the references."""
+        return int(self._db.execute("SELECT COUNT(DISTINCT grp) FROM refs").fetchone()[0])
+
     def split_totals(self) -> dict[str, SplitTotals]:
         """Split → what is in it, train first."""
         rows = self._db.execute(

@@ -142,6 +142,7 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
       kpdata convert coco train=person_keypoints_train2017.json \\
           val=person_keypoints_val2017.json --out shards/
       kpdata convert yolo data.yaml --out shards/
+      kpdata convert deeplabcut reaching-me-2026-01-31/ --out shards/
       kpdata convert json annotations/ --images images/ --skeleton boat.json --out shards/
       kpdata convert shards shards/ --to coco --out back/
       kpdata convert shards shards/ --to yolo --out yolo/

@@ -12,6 +12,7 @@ from kpdata.mapping import MappedKeypoint
 from kpdata.stores import Place
 
 _DEEPEST = 10
+_MOST_FILES = 3
 _SIZES = ("min_width", "max_width", "min_height", "max_height")
 
 
@@ -105,7 +106,11 @@ def _percent(part: int, whole: int) -> str:
 def _provenance(manifest: Manifest) -> list[tuple[str, str]]:
     source, sizes = manifest.source, manifest.sizes
     rows = [("format", source.format), ("convention", source.convention)]
-    rows += [("annotations", f"{name} sha256 {digest}") for name, digest in source.files.items()]
+    listed = [("annotations", f"{name} sha256 {digest}") for name, digest in source.files.items()]
+    rows += listed[:_MOST_FILES]
+    if len(listed) > _MOST_FILES:
+        more = len(listed) - _MOST_FILES
+        rows.append(("annotations", f"and {more:,} more: --json lists them"))
     rows += list(source.options.items())
     if all(name in sizes for name in _SIZES):
         low, high, lowest, highest = (sizes[name] for name in _SIZES)

@@ -16,8 +16,11 @@ from kpdata.stores import Place, Url, at_hand, place
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_COPIED = frozenset({".json"})
-_COPIED_SHARDS = frozenset({".json", ".tfrecord"})
+_COPIED = {
+    "shards": frozenset({".json", ".tfrecord"}),
+    "deeplabcut": frozenset({".csv", ".yaml"}),
+}
+_COPIED_USUALLY = frozenset({".json"})
 """What is copied of a folder on a store."""
 
 
@@ -116,7 +119,7 @@ def _open(annotations: Place, images: Place | None, options: dict[str, Any]) -> 
     skeleton = options["skeleton"] and get_skeleton(options["skeleton"])
     if isinstance(annotations, Url) and images is None and name != "shards":
         raise FormatError(f"{annotations}: give --images too, the folder or URL of the images")
-    with at_hand(annotations, _COPIED_SHARDS if name == "shards" else _COPIED) as path:
+    with at_hand(annotations, _COPIED.get(name, _COPIED_USUALLY)) as path:
         yield read(
             name,
             path,

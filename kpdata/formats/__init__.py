@@ -75,6 +75,12 @@ FORMATS: dict[str, Format] = {
             writer="kpdata.formats.yolo_writer:write",
         ),
         Format(
+            name="deeplabcut",
+            module="kpdata.formats.deeplabcut:read",
+            summary="DeepLabCut: a project with labeled-data/VIDEO/CollectedData_SCORER.csv",
+            convention="0-based pixel indices, empty cells = not labelled, no boxes",
+        ),
+        Format(
             name="json",
             module="kpdata.formats.per_image_json:read",
             summary="one JSON file per image, same stem; styles list, torchvision, named",

@@ -17,7 +17,8 @@ def merge(sources: Mapping[str, Source]) -> Source:
     """One source of several, each of which is the official split that it is named after.
 
     The split's name begins every key, so that numbers may start anew in every file. Where the
-    images lie in several folders, an image's name begins with its own below their common parent.
+    images lie in several folders, an image's name begins with its own below their common parent,
+    and so does a group that was read off it.
 
     Raises:
         FormatError: the keypoints differ, or the images' folders have no parent in common.
@@ -39,6 +40,7 @@ def merge(sources: Mapping[str, Source]) -> Source:
         annotation_files=tuple(path for s in sources.values() for path in s.annotation_files),
         counts=counts,
         has_boxes=any(source.has_boxes for source in sources.values()),
+        groups_from_names=all(source.groups_from_names for source in sources.values()),
     )
 
 
@@ -71,20 +73,21 @@ def _samples(
 ) -> Iterator[Sample | Rejected]:
     for split, source in sources.items():
         for sample in source.samples:
-            yield _as_part(sample, split, prefixes[split], source.images_root)
+            yield _as_part(sample, split, prefixes[split], source)
         counts.update(source.counts)
 
 
 def _as_part(
-    sample: Sample | Rejected, split: str, prefix: str, root: Place | None
+    sample: Sample | Rejected, split: str, prefix: str, source: Source
 ) -> Sample | Rejected:
     key = f"{split}/{sample.key}"
     if isinstance(sample, Rejected):
         return sample._replace(key=key)
     image = replace(sample.image, name=prefix + sample.image.name)
-    if prefix and isinstance(root, Path):
+    if prefix and isinstance(source.images_root, Path):
         try:
-            safe_path(str(root), sample.image.name)  # the common parent is no excuse
+            safe_path(str(source.images_root), sample.image.name)  # the common parent is no excuse
         except ImageError as error:
             return Rejected(key, error.reason, str(error))
-    return replace(sample, key=key, image=image, split=split)
+    group = sample.group and (prefix if source.groups_from_names else "") + sample.group
+    return replace(sample, key=key, image=image, split=split, group=group)

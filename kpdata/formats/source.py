@@ -31,6 +31,8 @@ class Source:
         annotation_files: what the manifest hashes as the source; a folder stands for its files.
         counts: named counters, filled while the samples stream.
         has_boxes: at least one instance carries a box.
+        groups_from_names: samples' groups are read off their images' names, so that ``--group``
+            takes their place; else it can only join what the source holds together.
     """
 
     skeleton: Skeleton
@@ -39,6 +41,7 @@ class Source:
     annotation_files: tuple[Path, ...]
     counts: Counter[str]
     has_boxes: bool
+    groups_from_names: bool = False
 
     @property
     def folders(self) -> tuple[Place, ...]:

@@ -190,6 +190,39 @@ def json_lines(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     return b"\n".join(lines)
 
 
+CELLS = (
+    b"", b"nan", b"NaN", b"inf", b"-1e9", b"1e400", b"0", b"1_0", b"0x1", b"x", b"y", b"likelihood",
+    b"single", b"scorer", b"coords", b"../../a.png", b"/etc/passwd", b"C:\\a.png", b"\0", b"\xff",
+    b'"', b'"a', b'"1,5"', b'"a\nb"', b"\r", b";", "é日本".encode(), b"9" * 5000, b"a" * 140_000,
+    b"," * 2000, b"a,b" * 1000,
+)  # fmt: skip
+"""What stands in place of a cell."""
+
+
+def csv_text(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    """Exchange, drop or double cells and rows; now and then :func:`plain`."""
+    if rng.random() < 0.2:
+        return plain(rng, data, others)
+    rows = [row.split(b",") for row in data.split(b"\n")]
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        row = rng.choice(rows)
+        place = rng.randrange(len(row)) if row else 0
+        kind = rng.random()
+        if kind < 0.5:
+            row[place : place + 1] = [rng.choice(CELLS)]
+        elif kind < 0.7:  # another cell of the same text
+            row[place : place + 1] = [rng.choice(rng.choice(rows) or [b""])]
+        elif kind < 0.8:
+            row[place : place + 1] = []
+        elif kind < 0.9:
+            row[place:place] = row[place:] * rng.choice((1, 2, 50))
+        elif kind < 0.95:
+            rows.insert(rng.randrange(len(rows)), list(row))
+        elif len(rows) > 1:
+            rows.remove(row)
+    return b"\n".join(map(b",".join, rows))[:LARGEST]
+
+
 def json_or_plain(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
     """:func:`json_text` where that is what it is."""
     return (json_text if data[:1] == b"{" else plain)(rng, data, others)

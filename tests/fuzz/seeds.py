@@ -179,6 +179,33 @@ def yolo_labels() -> tuple[bytes, ...]:
 
 
 @cache
+def deeplabcut_config() -> tuple[bytes, ...]:
+    """DeepLabCut's config.yaml."""
+    return (
+        b"Task: mice\nscorer: me\nbodyparts: [left_a, top]\nskeleton:\n- - left_a\n  - top\n"
+        b"video_sets:\n  ? /a/walk.mp4\n  : crop: 0, 24, 0, 16\n",
+        b"multianimalproject: true\nindividuals: &i [a, b]\nbodyparts: MULTI!\nscorer: 1\n"
+        b"Task: 2026-01-01\nskeleton: [*i, [left_a, tail], [1, 2]]\n",
+    )
+
+
+@cache
+def deeplabcut_labels() -> tuple[bytes, ...]:
+    """CollectedData_me.csv: of one animal, of two and a unique bodypart, and as Windows writes."""
+    head = b"scorer,,,me,me,me,me\nbodyparts,,,left_a,left_a,top,top\ncoords,,,x,y,x,y\n"
+    several = (
+        b"scorer,me,me,me,me,me,me\nindividuals,a,a,b,b,single,single\n"
+        b"bodyparts,top,top,top,top,corner,corner\ncoords,x,y,x,y,x,y\n"
+        b"labeled-data\\walk\\1.png,1,2.5,,,NaN,\nlabeled-data\\walk\\2.png,,,3,4,5,6\n"
+    )
+    return (
+        head + b"labeled-data,walk,1.png,1,2,,\nlabeled-data,walk,2.png,3.25,4e0,0,0\n",
+        several,
+        b"\xef\xbb\xbf" + several.replace(b"\n", b"\r\n").replace(b"corner", b'"cor""ner"'),
+    )
+
+
+@cache
 def augmentations() -> tuple[bytes, ...]:
     """TOML files of ``--augment-config``."""
     return (

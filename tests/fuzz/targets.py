@@ -98,6 +98,24 @@ def _yolo(attacked: str, folder: Path) -> Check:
     return check
 
 
+def _deeplabcut(attacked: str, folder: Path) -> Check:
+    """The input is config.yaml, or the labels of the one video."""
+    labels = "labeled-data/walk/CollectedData_me.csv"
+    files = {labels: seeds.deeplabcut_labels()[0], "config.yaml": seeds.deeplabcut_config()[0]}
+    for place, content in files.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(content)
+    path = folder / (attacked if attacked in files else labels)
+
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        found = list(formats.read("deeplabcut", folder).samples)
+        if any(isinstance(one, Rejected) for one in found):
+            raise KpdataError("an image is left out")
+
+    return check
+
+
 def _per_image(style: str, folder: Path) -> Check:
     """The input is the first of two files, so that it decides the style and the skeleton."""
     for name in ("a", "b"):
@@ -335,6 +353,12 @@ TARGETS: dict[str, Target] = {
     },
     "yolo-data": Target(seeds.yolo_data, mutate.plain, partial(_yolo, "data.yaml"), 2),
     "yolo-labels": Target(seeds.yolo_labels, mutate.plain, partial(_yolo, "labels"), 3),
+    "deeplabcut-config": Target(
+        seeds.deeplabcut_config, mutate.plain, partial(_deeplabcut, "config.yaml"), 2
+    ),
+    "deeplabcut-labels": Target(
+        seeds.deeplabcut_labels, mutate.csv_text, partial(_deeplabcut, "labels"), 3
+    ),
     "skeleton-json": Target(
         seeds.skeletons, mutate.json_text, partial(_file, "skeleton.json", _skeleton), 14
     ),

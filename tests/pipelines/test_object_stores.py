@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,24 @@ def test_shards_on_a_store_are_a_source(
         for name, place in (("a", tiny_shards), ("b", url))
     ]
     assert results[0] == results[1]
+
+
+def test_a_deeplabcut_project_on_a_store_is_read_with_its_config(
+    client: Any, bucket: Url, source: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mice"
+    shutil.copytree(source.parent / "images", folder / "labeled-data/walk")
+    rows = [f"labeled-data/walk/{number:06d}.jpg,{number},2" for number in range(1, 9)]
+    text = "\n".join(["scorer,me,me", "bodyparts,nose,nose", "coords,x,y", *rows])
+    (folder / "labeled-data/walk/CollectedData_me.csv").write_text(text)
+    (folder / "config.yaml").write_text("Task: mice\nscorer: me\n")
+    url = put(client, folder, bucket / "mice")
+    results = [
+        run("convert", "deeplabcut", place, "--images", place, "--out", tmp_path / name, "--json")
+        for name, place in (("a", folder), ("b", url))
+    ]
+    assert results[0]["root_hash"] == results[1]["root_hash"]
+    assert kpdata.open(tmp_path / "b").skeleton.name == "mice"
 
 
 def test_json_files_on_a_store_pair_with_images_on_it(

@@ -66,10 +66,13 @@ def plan_of(
     val: float = 0,
     seed: int = 0,
     group: str | None = None,
+    groups_from_names: bool = False,
     sharding: Sharding | None = None,
     job: Job | None = None,
 ) -> Plan:
-    source = Source(SKELETON, iter(samples), images, (Path("labels.json"),), Counter(), True)
+    source = Source(
+        SKELETON, iter(samples), images, (Path("labels.json"),), Counter(), True, groups_from_names
+    )
     return make_plan(
         source,
         job or Job(SKELETON, images_root=str(images)),
@@ -390,6 +393,17 @@ def test_the_expression_joins_the_sources_own_groups_and_tears_none_apart(images
     assert plan.counts["images whose name --group does not match"] == 100
 
 
+def test_the_expression_takes_the_place_of_groups_that_were_read_off_names(images: Path) -> None:
+    samples = [add(images, f"day{n % 2}/{n}.jpg", group=f"day{n % 2}") for n in range(100)]
+    options = {"group": r"(\d\d)\.jpg", "groups_from_names": True}
+    plan = plan_of(images, samples, "50/25/25", **options)
+    assert plan.counts["images whose name --group does not match"] == 10
+    assert plan.warnings == ()
+    where = split_by_key(plan)
+    assert len({where[f"day{n % 2}/{n}.jpg"] for n in range(10, 100)}) == 3
+    assert len({where[f"day0/{n}.jpg"] for n in range(0, 10, 2)}) == 1
+
+
 def test_a_joined_groups_name_is_the_smallest_of_its_members(images: Path) -> None:
     samples = [add(images, f"{n}.jpg", group=group) for n, group in enumerate("abc")]
     plan = plan_of(images, samples, "train=100", group=r"(jpg)")
@@ -513,17 +527,23 @@ def test_two_samples_under_one_key_are_refused(images: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("splits", "named"),
+    ("splits", "says"),
     [
-        ("train=98,val=1,test=1", "splits val and test are empty: 2 images"),
-        ("train=99,test=1", "split test is empty: 2 images"),
+        (
+            "train=98,val=1,test=1",
+            "splits val and test are empty: 2 images in 2 groups are too few for 3 splits. "
+            "Give fewer splits, or a finer --group.",
+        ),
+        (
+            "train=99,test=1",
+            "split test is empty: 2 images in 2 groups are too few for the share. "
+            "Give a larger share, another --seed, or a finer --group.",
+        ),
     ],
 )
-def test_an_empty_split_is_a_warning_with_advice(images: Path, splits: str, named: str) -> None:
+def test_an_empty_split_is_a_warning_with_advice(images: Path, splits: str, says: str) -> None:
     plan = plan_of(images, [add(images, "a.jpg", b"1"), add(images, "b.jpg", b"22")], splits)
-    (warning,) = plan.warnings
-    assert warning.startswith(named)
-    assert "larger share, another --seed, or a finer --group" in warning
+    assert plan.warnings == (says,)
 
 
 def test_full_splits_need_no_warning(images: Path) -> None:

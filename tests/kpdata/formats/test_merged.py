@@ -49,6 +49,23 @@ def test_each_source_is_a_split_and_numbers_may_start_anew(folders):
     assert [path.name for path in merged.annotation_files] == ["1.jpg.json", "1.jpg.json"]
 
 
+def test_groups_that_were_read_off_names_stay_apart_as_the_names_do(folders):
+    train, val = folders
+
+    def groups(from_names, *roots):
+        parts = {
+            name: replace(source(root, "1.jpg", group="walk"), groups_from_names=from_names)
+            for name, root in zip(("train", "val"), roots, strict=True)
+        }
+        merged = merge(parts)
+        assert merged.groups_from_names is from_names
+        return [sample.group for sample in merged.samples]
+
+    assert groups(True, train, val) == ["train2017/walk", "val2017/walk"]
+    assert groups(True, train, train) == ["walk", "walk"]
+    assert groups(False, train, val) == ["walk", "walk"]
+
+
 def test_images_in_one_folder_keep_their_names(folders):
     train, _ = folders
     merged = merge({"train": source(train, "1.jpg"), "val": source(train, "1.jpg")})

@@ -18,7 +18,9 @@ def test_every_format_has_one_line_of_summary_and_convention():
 
 
 def test_the_formats_and_the_writable_ones_are_these():
-    assert list(formats.FORMATS) == ["lsp", "lspet", "coco", "yolo", "json", "shards"]
+    assert list(formats.FORMATS) == [
+        "lsp", "lspet", "coco", "yolo", "deeplabcut", "json", "shards",
+    ]  # fmt: skip
     assert [f.name for f in formats.FORMATS.values() if f.writable] == ["coco", "yolo", "shards"]
 
 
