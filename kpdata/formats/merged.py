@@ -39,6 +39,7 @@ def merge(sources: Mapping[str, Source]) -> Source:
         annotation_files=tuple(path for s in sources.values() for path in s.annotation_files),
         counts=counts,
         has_boxes=any(source.has_boxes for source in sources.values()),
+        convention="; ".join(dict.fromkeys(s.convention for s in sources.values() if s.convention)),
     )
 
 

@@ -31,6 +31,7 @@ class Source:
         annotation_files: what the manifest hashes as the source; a folder stands for its files.
         counts: named counters, filled while the samples stream.
         has_boxes: at least one instance carries a box.
+        convention: what the numbers were taken to mean, where that is not all that the format says.
     """
 
     skeleton: Skeleton
@@ -39,6 +40,7 @@ class Source:
     annotation_files: tuple[Path, ...]
     counts: Counter[str]
     has_boxes: bool
+    convention: str = ""
 
     @property
     def folders(self) -> tuple[Place, ...]:

@@ -111,7 +111,7 @@ def test_the_style_is_recognised_once_and_can_be_forced(folder):
         read("json", annotations)
     source = read("json", annotations, style="named")
     assert source.skeleton.keypoints == ("keypoints", "bboxes")
-    with pytest.raises(FormatError, match="unknown style 'voc': expected list, torchvision, named"):
+    with pytest.raises(FormatError, match=r"unknown style 'voc': expected list, .*, labelme"):
         read("json", annotations, style="voc")
 
 
@@ -333,15 +333,9 @@ def test_keys_that_are_not_read_are_counted_by_name(folder):
     assert source.counts == {"keys not read: score": 3, "keys not read: bbox": 3}
 
 
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [
-        ({"version": "5", "shapes": [], "imagePath": "a.jpg"}, "labelme file .* convert coco"),
-        ({"images": [], "annotations": [], "categories": []}, "a COCO file .* convert coco"),
-    ],
-)
-def test_files_of_other_formats_are_answered_with_what_to_do(folder, value, told):
-    with pytest.raises(FormatError, match=told):
+def test_a_coco_file_is_answered_with_what_to_do(folder):
+    value = {"images": [], "annotations": [], "categories": []}
+    with pytest.raises(FormatError, match=r"a COCO file .* convert coco"):
         read("json", folder(one=value))
 
 
