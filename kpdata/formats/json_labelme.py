@@ -107,21 +107,7 @@ def labelme_objects(value: LabelmeFile, counts: Counter[str]) -> Iterator[Annota
                 f"{first} and {second} are two rectangles of group_id {group_id!r:.40}: "
                 "set a group_id of its own for each object",
             )
-    whole = [group for group in groups.values() if group.points and group.boxes]
-    bare = [group for group in groups.values() if not group.boxes]
-    boxes = ungrouped.boxes + [box for g in groups.values() if not g.points for box in g.boxes]
-    if not whole and not bare and len(boxes) <= 1:
-        found = [_Group(ungrouped.points, boxes)] if ungrouped.points or boxes else []
-    elif boxes:
-        found = whole + _by_place(bare, ungrouped.points, boxes)
-    elif ungrouped.points:
-        raise Unusable(
-            _UNCLEAR,
-            f"{ungrouped.points[0].path} has no group_id, but other points have: "
-            "set the group_id of its object",
-        )
-    else:
-        found = whole + bare
+    found = _joined(list(groups.values()), ungrouped)
     return map(_object, sorted(found, key=lambda group: group.place))
 
 
@@ -145,52 +131,79 @@ def _grouped(shapes: list[_Shape], counts: Counter[str]) -> dict[GroupId, _Group
     return groups
 
 
-def _by_place(bare: list[_Group], single: list[_Point], boxes: list[_Box]) -> list[_Group]:
-    """Each rectangle with what lies in it: a group without one, or points without a group."""
-    owner_of = _finder(boxes)
-    found = [_Group([], [box]) for box in boxes]
-    for group in bare:
-        owner = found[owner_of(group.points)]
-        if owner.points:
-            raise _shared(group.points[0], owner)
-        owner.points = group.points
-    grouped = {id(owner) for owner in found if owner.points}
-    for point in single:
-        owner = found[owner_of([point])]
-        if id(owner) in grouped:
-            raise _shared(point, owner)
-        owner.points.append(point)
-    return found
+def _joined(grouped: list[_Group], ungrouped: _Group) -> list[_Group]:
+    """One group an object, of those with a group_id and of what has none.
+
+    Points that are all there is belong to the one rectangle there may be. Else what lacks a
+    rectangle takes the one that it lies in: a group one without a group_id, a point without a
+    group_id also one that is alone in its group.
+    """
+    free = [_Group([], [box]) for box in ungrouped.boxes]
+    bare = [group for group in grouped if not group.boxes]
+    if free and bare:
+        grouped = [group for group in grouped if group.boxes]
+        find = _finder(free)
+        for group in bare:
+            _give(group.points, find(group.points))
+    if ungrouped.points:
+        owners = free + [group for group in grouped if not group.points]
+        if len(owners) == 1 and not any(group.points for group in free + grouped):
+            owners[0].points = ungrouped.points
+        elif owners:
+            _share_out(ungrouped.points, owners)
+        elif grouped:
+            raise Unusable(
+                _UNCLEAR,
+                f"{ungrouped.points[0].path} has no group_id, but other points have: "
+                "set the group_id of its object",
+            )
+        else:
+            free = [ungrouped]
+    return grouped + free
 
 
-def _finder(boxes: list[_Box]) -> Callable[[list[_Point]], int]:
-    """What finds the index of the one box that points lie in, edges included."""
-    x0, y0, x1, y1 = np.array([box.xyxy for box in boxes]).T  # (B,) each
+def _share_out(points: list[_Point], owners: list[_Group]) -> None:
+    """Give points without a group_id to the rectangles that they lie in."""
+    find = _finder(owners)
+    shares: dict[int, tuple[_Group, list[_Point]]] = {}
+    for point in points:
+        owner = find([point])
+        shares.setdefault(id(owner), (owner, []))[1].append(point)
+    for owner, share in shares.values():
+        _give(share, owner)
 
-    def find(points: list[_Point]) -> int:
-        inside = np.ones(len(boxes), bool)
+
+def _give(points: list[_Point], owner: _Group) -> None:
+    if owner.points:
+        box = owner.boxes[0]
+        raise Unusable(
+            _UNCLEAR,
+            f"{points[0].path} lies in {_path(box.place, box.label)}, as does "
+            f"{owner.points[0].path} of another group_id: "
+            "set the same group_id for the shapes of each object",
+        )
+    owner.points = points
+
+
+def _finder(owners: list[_Group]) -> Callable[[list[_Point]], _Group]:
+    """What finds the one owner in whose rectangle points lie, edges included."""
+    x0, y0, x1, y1 = np.array([owner.boxes[0].xyxy for owner in owners]).T  # (B,) each
+
+    def find(points: list[_Point]) -> _Group:
+        inside = np.ones(len(owners), bool)
         for point in points:
             inside &= (x0 <= point.x) & (point.x <= x1) & (y0 <= point.y) & (point.y <= y1)
-        owners = np.flatnonzero(inside)
-        if len(owners) == 1:
-            return int(owners[0])
+        if np.count_nonzero(inside) == 1:
+            return owners[int(np.argmax(inside))]
         what = "its group" if len(points) > 1 else "it"
         raise Unusable(
             _UNCLEAR,
-            f"{points[0].path}: {what} lies in {len(owners)} of the {len(boxes)} rectangles that "
-            "may be its box, not in one: set the same group_id for the shapes of each object",
+            f"{points[0].path}: {what} lies in {np.count_nonzero(inside)} of the {len(owners)} "
+            "rectangles that may be its box, not in one: "
+            "set the same group_id for the shapes of each object",
         )
 
     return find
-
-
-def _shared(point: _Point, owner: _Group) -> Unusable:
-    box = owner.boxes[0]
-    return Unusable(
-        _UNCLEAR,
-        f"{point.path} lies in {_path(box.place, box.label)}, as does {owner.points[0].path} of "
-        "another group_id: set the same group_id for the shapes of each object",
-    )
 
 
 def _object(group: _Group) -> AnnotatedObject:

@@ -82,7 +82,7 @@ def skeleton_of(annotations: Path, names: Collection[str]) -> Skeleton:
 def _natural(name: str) -> tuple[Any, ...]:
     parts = re.split("([0-9]+)", name)
     parts[1::2] = [f"{len(digits.lstrip('0')):09}{digits.lstrip('0')}" for digits in parts[1::2]]
-    return (*parts, name)
+    return tuple(parts), name
 
 
 class Survey(NamedTuple):

@@ -24,22 +24,6 @@ TORCHVISION = {
 NAMED = {"left_eye": [1, 2], "right_eye": [3, 4, 1], "nose": None}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Writes annotations/<name>.json and images/<name>.jpg for each value; returns the folder."""
-
-    def write(**values):
-        for name, value in values.items():
-            for parent, suffix in (("annotations", ".json"), ("images", ".jpg")):
-                path = tmp_path / parent / f"{name.replace('__', '/')}{suffix}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                text = value if isinstance(value, (str, bytes)) else json.dumps(value)
-                path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return tmp_path / "annotations"
-
-    return write
-
-
 def read_all(annotations, **options):
     return list(read("json", annotations, skeleton=FACE, **options).samples)
 
