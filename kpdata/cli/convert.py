@@ -143,6 +143,7 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
           val=person_keypoints_val2017.json --out shards/
       kpdata convert yolo data.yaml --out shards/
       kpdata convert json annotations/ --images images/ --skeleton boat.json --out shards/
+      kpdata convert json labelme_files/ --out shards/
       kpdata convert shards shards/ --to coco --out back/
       kpdata convert coco s3://bucket/train2017.json --images s3://bucket/train2017/ \\
           --out s3://bucket/shards/ --crop 256

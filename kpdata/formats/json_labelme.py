@@ -132,11 +132,11 @@ def _grouped(shapes: list[_Shape], counts: Counter[str]) -> dict[GroupId, _Group
 
 
 def _joined(grouped: list[_Group], ungrouped: _Group) -> list[_Group]:
-    """One group an object, of those with a group_id and of what has none.
+    """One group for each object, made of those with a group_id and of what has none.
 
-    Points that are all there is belong to the one rectangle there may be. Else what lacks a
-    rectangle takes the one that it lies in: a group one without a group_id, a point without a
-    group_id also one that is alone in its group.
+    A group without a rectangle takes the one without a group_id that it lies in. Points without a
+    group_id are one object where there can be no other; else each takes the rectangle that it lies
+    in, which must not be that of a group with points.
     """
     free = [_Group([], [box]) for box in ungrouped.boxes]
     bare = [group for group in grouped if not group.boxes]
@@ -146,7 +146,7 @@ def _joined(grouped: list[_Group], ungrouped: _Group) -> list[_Group]:
         for group in bare:
             _give(group.points, find(group.points))
     if ungrouped.points:
-        owners = free + [group for group in grouped if not group.points]
+        owners = free + [group for group in grouped if group.boxes]
         if len(owners) == 1 and not any(group.points for group in free + grouped):
             owners[0].points = ungrouped.points
         elif owners:

@@ -220,6 +220,14 @@ UNCLEAR = [
         [NOSE | {"group_id": 4}, CAT, point("tail", 6, 6)],
         "$.shapes[2] (tail) lies in $.shapes[1] (cat), as does $.shapes[0] (nose) of another",
     ),
+    (
+        [NOSE | {"group_id": 4}, CAT | {"group_id": 4}, point("tail", 6, 6)],
+        "$.shapes[2] (tail) lies in $.shapes[1] (cat), as does $.shapes[0] (nose) of another",
+    ),
+    (
+        [NOSE | {"group_id": 4}, CAT | {"group_id": 4}, DOG, point("tail", 6, 6)],
+        "$.shapes[3] (tail): it lies in 2 of the 2 rectangles that may be its box",
+    ),
 ]
 
 
