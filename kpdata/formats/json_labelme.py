@@ -17,7 +17,7 @@ from kpdata.formats.json_objects import AnnotatedObject, StatedImage, Unusable
 from kpdata.formats.source import LARGEST
 from kpdata.schema import MAX_SIDE, OCCLUDED, VISIBLE
 
-MAX_SHAPES = 100_000
+MAX_SHAPES = 30_000
 """Points and rectangles of one file."""
 
 SIZES = "image sizes that are no whole numbers from 1, read as unknown"

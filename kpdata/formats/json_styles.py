@@ -85,8 +85,6 @@ class Style(NamedTuple):
 
     def tidied(self, value: Any, unread: Counter[str]) -> Any:
         """``value`` with its keys by their own names; keys that are not read are counted."""
-        if self.synonyms is None:
-            return value
         if isinstance(value, list):
             return [self._tidied(item, unread) for item in value]
         return self._tidied(value, unread)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import kpdata as library
 from kpdata.skeletons import COCO17
@@ -89,6 +90,22 @@ def test_images_of_another_size_and_missing_ones_are_quarantined(
     assert set(reasons) == {"size mismatch", "image missing"}
     assert "its annotation says 7 × 48" in reasons["size mismatch"]
     assert f"{second}: $.imagePath names 'none.jpg': no such image" in reasons["image missing"]
+
+
+def test_an_image_is_taken_upright_as_labelme_shows_it(kpdata: Kpdata, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the raw picture's top is the upright one's right
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=exif)
+    shapes = [{"label": "nose", "points": [[40, 60]], "shape_type": "point"}]
+    size = {"imageHeight": 64, "imageWidth": 48}
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.jpg"} | size))
+    out = tmp_path.with_name("upright")
+    assert kpdata("convert", "json", tmp_path, "--out", out, "--split", "train=100").code == 0
+    (sample,) = library.open(out)["train"]
+    assert (sample.image.width, sample.image.height) == (48, 64)
+    assert sample.instances[0].keypoints.tolist() == [[40, 60, 2]]
+    arguments = ("--out", tmp_path.with_name("raw"), "--split", "train=100", "--exif", "ignored")
+    assert "try the other value of --exif" in kpdata("convert", "json", tmp_path, *arguments).err
 
 
 def test_labelme_goes_to_coco_and_back(folder: Path, kpdata: Kpdata, tmp_path: Path) -> None:

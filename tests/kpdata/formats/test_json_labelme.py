@@ -328,6 +328,7 @@ def test_other_shapes_are_left_out_whatever_they_hold_and_counted():
         ({"description": 1}, 2, None),
         ({"difficult": True}, 1, "points marked difficult, v = 1"),
         ({"difficult": False}, 2, None),
+        ({"visible": False, "score": 0.5, "attributes": {}, "kie_linking": []}, 2, None),
     ],
 )
 def test_visibility_is_read_from_marks_that_mean_one_thing(more, v, counted):
