@@ -61,7 +61,7 @@ def source_info(source: Source, request: Request) -> SourceInfo:
     paths = source.annotation_files
     hashes = map(_hash_of, paths)
     files = dict(zip(_names_apart([path.name for path in paths]), hashes, strict=True))
-    convention = FORMATS[request.format].convention
+    convention = source.convention or FORMATS[request.format].convention
     return SourceInfo(request.format, convention, files, request.reading)
 
 

@@ -144,6 +144,7 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
       kpdata convert yolo data.yaml --out shards/
       kpdata convert deeplabcut reaching-me-2026-01-31/ --out shards/
       kpdata convert json annotations/ --images images/ --skeleton boat.json --out shards/
+      kpdata convert json labelme_files/ --out shards/
       kpdata convert shards shards/ --to coco --out back/
       kpdata convert shards shards/ --to yolo --out yolo/
       kpdata convert coco s3://bucket/train2017.json --images s3://bucket/train2017/ \\

@@ -77,7 +77,7 @@ def reader_options(function: F) -> F:
                 help="json: the skeleton's name or JSON file.",
             ),
             click.option(
-                "--style", type=click.Choice(["list", "torchvision", "named"]),
+                "--style", type=click.Choice(["list", "torchvision", "named", "labelme"]),
                 help="json: recognised unless given.",
             ),
         )

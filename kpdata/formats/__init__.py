@@ -83,8 +83,9 @@ FORMATS: dict[str, Format] = {
         Format(
             name="json",
             module="kpdata.formats.per_image_json:read",
-            summary="one JSON file per image, same stem; styles list, torchvision, named",
-            convention="0-based pixel indices, boxes continuous xyxy, v 0/1/2, 2 where not given",
+            summary="one JSON file per image; styles list, torchvision, named, labelme",
+            convention="0-based pixel indices (labelme: continuous), boxes continuous xyxy, "
+            "v 0/1/2, 2 where not given",
         ),
         Format(
             name="shards",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kpdata.errors import FormatError
-from kpdata.formats.json_styles import Unusable
+from kpdata.formats.json_objects import Unusable
 from kpdata.scratch import scratch_database
 from kpdata.stores import Place, Url, store_of
 
@@ -19,6 +19,7 @@ MAX_BYTES = 64 << 20
 TABLES = """
     CREATE TABLE annotations (name BLOB PRIMARY KEY, stem BLOB) WITHOUT ROWID;
     CREATE TABLE images (stem BLOB, name BLOB, PRIMARY KEY (stem, name)) WITHOUT ROWID;
+    CREATE TABLE taken (name BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 _PAIRS = """
     SELECT annotations.name, count(images.name), min(images.name), max(images.name)
@@ -66,9 +67,25 @@ class Listing:
                 os.fsdecode(name), candidates, os.fsdecode(first or b""), os.fsdecode(last or b"")
             )
 
+    def holds_image(self, name: str) -> bool:
+        """Whether an image of this relative POSIX path is listed."""
+        if not _can_be_named(name):
+            return False
+        row = (os.fsencode(os.path.splitext(name)[0]), os.fsencode(name))
+        query = "SELECT 1 FROM images WHERE stem = ? AND name = ?"
+        return self._db.execute(query, row).fetchone() is not None
+
+    def take_image(self, name: str) -> bool:
+        """Take an image for an annotation file; False where another has taken it."""
+        row = (os.fsencode(name),)
+        return bool(self._db.execute("INSERT OR IGNORE INTO taken VALUES (?)", row).rowcount)
+
     def count_unannotated(self) -> int:
-        """How many images have no annotation file."""
-        query = "SELECT count(*) FROM images WHERE stem NOT IN (SELECT stem FROM annotations)"
+        """How many images have no annotation file of their stem, and are not taken by another."""
+        query = (
+            "SELECT count(*) FROM images WHERE stem NOT IN (SELECT stem FROM annotations) "
+            "AND name NOT IN (SELECT name FROM taken)"
+        )
         return int(self._db.execute(query).fetchone()[0])
 
 
@@ -103,6 +120,13 @@ def check_file(path: Path, folder: Path) -> None:
         raise Unusable("bad annotation", "is not a file")
     if (size := path.stat().st_size) > MAX_BYTES:
         raise Unusable("bad annotation", f"{size} bytes: expected at most {MAX_BYTES}")
+
+
+def _can_be_named(name: str) -> bool:
+    try:
+        return bool(os.fsencode(name))
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
 
 
 def _real(path: Path) -> Path:

@@ -2,32 +2,23 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-Point = list[float | None] | None
-"""[x, y], [x, y, v] or null."""
-
-Points = dict[str, Point]
-"""JSON path → point."""
+from kpdata.formats.json_labelme import LabelmeFile, labelme_objects, stated_image
+from kpdata.formats.json_objects import (
+    AnnotatedObject,
+    Label,
+    Point,
+    Points,
+    StatedImage,
+    Unusable,
+)
 
 _ITEM_KEYS = {"bbox": "box", "category": "label", "labels": "label"}
 _TORCHVISION_KEYS = {"boxes": "bboxes"}
 """Other names of keys that are read → their own."""
-
-Label = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""A class by name or by number, which must fit a record."""
-
-
-class AnnotatedObject(NamedTuple):
-    """One object as its file has it; ``path`` and the keys of ``keypoints`` are JSON paths."""
-
-    path: str
-    keypoints: Points
-    box_path: str = ""
-    box: list[float] | None = None
-    label: Label | None = None
 
 
 class _Item(msgspec.Struct):
@@ -42,22 +33,14 @@ class _Torchvision(msgspec.Struct):
     labels: list[Label] | None = None
 
 
-class Unusable(Exception):
-    """One annotation file cannot be used."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
-
-
-def _list_objects(items: list[_Item]) -> Iterator[AnnotatedObject]:
+def _list_objects(items: list[_Item], _: Counter[str]) -> Iterator[AnnotatedObject]:
     for number, item in enumerate(items):
         path = f"$[{number}].keypoints"
         keypoints: Points = {f"{path}[{i}]": point for i, point in enumerate(item.keypoints)}
         yield AnnotatedObject(path, keypoints, f"$[{number}].box", item.box, item.label)
 
 
-def _torchvision_objects(value: _Torchvision) -> Iterator[AnnotatedObject]:
+def _torchvision_objects(value: _Torchvision, _: Counter[str]) -> Iterator[AnnotatedObject]:
     count = len(value.keypoints)
     boxes: list[Any] = value.bboxes if value.bboxes is not None else [None] * count
     labels: list[Any] = value.labels if value.labels is not None else [None] * count
@@ -75,22 +58,33 @@ def _torchvision_objects(value: _Torchvision) -> Iterator[AnnotatedObject]:
         yield AnnotatedObject(path, keypoints, box_path, boxes[number], labels[number])
 
 
-def _named_objects(value: Points) -> Iterator[AnnotatedObject]:
-    yield AnnotatedObject("$", {f"$.{name}": point for name, point in value.items()})
+def _named_objects(value: Points, _: Counter[str]) -> Iterator[AnnotatedObject]:
+    names = {name: f"$.{name}" for name in value}
+    yield AnnotatedObject("$", {names[name]: value[name] for name in value}, names=names)
 
 
 class Style(NamedTuple):
-    """How one style decodes, the objects in what was decoded, and other names of its keys."""
+    """How one style decodes, and what is in what was decoded.
+
+    Attributes:
+        kind: the type to decode as.
+        objects: the objects in it; what is left out is counted.
+        synonyms, keys: other names of the keys that are read, and their own.
+        image: what it says of its image; None where the image has the file's stem.
+        shift: pixels, from the file's coordinates to continuous ones.
+        convention: what its numbers are taken to mean.
+    """
 
     kind: Any
-    objects: Callable[[Any], Iterator[AnnotatedObject]]
+    objects: Callable[[Any, Counter[str]], Iterator[AnnotatedObject]]
     synonyms: dict[str, str] | None = None
     keys: tuple[str, ...] = ()
+    image: Callable[[Any, Counter[str]], StatedImage] | None = None
+    shift: float = 0.5
+    convention: str = "0-based pixel indices, boxes continuous xyxy, v 0/1/2, 2 where not given"
 
     def tidied(self, value: Any, unread: Counter[str]) -> Any:
         """``value`` with its keys by their own names; keys that are not read are counted."""
-        if self.synonyms is None:
-            return value
         if isinstance(value, list):
             return [self._tidied(item, unread) for item in value]
         return self._tidied(value, unread)
@@ -114,6 +108,13 @@ STYLES = {
         _Torchvision, _torchvision_objects, _TORCHVISION_KEYS, _Torchvision.__struct_fields__
     ),
     "named": Style(Points, _named_objects),
+    "labelme": Style(
+        LabelmeFile,
+        labelme_objects,
+        image=stated_image,
+        shift=0,
+        convention="continuous pixels from the image's corner, v 1 where marked occluded, else 2",
+    ),
 }
 
 
@@ -123,12 +124,8 @@ def recognise(value: object) -> str:
     Raises:
         Unusable: none of them, or another format.
     """
-    if isinstance(value, dict) and isinstance(value.get("shapes"), list):
-        raise Unusable(
-            "bad annotation",
-            'a labelme file (it has "shapes"), which kpdata does not read: write a COCO file of '
-            "these, with labelme2coco say, and read that with `kpdata convert coco`",
-        )
+    if isinstance(value, dict) and _is_shapes(value.get("shapes")):
+        return "labelme"
     if isinstance(value, dict) and {"images", "annotations"} <= value.keys():
         raise Unusable(
             "bad annotation",
@@ -139,3 +136,8 @@ def recognise(value: object) -> str:
     if isinstance(value, dict):
         return "torchvision" if {"bboxes", "boxes", "keypoints"} & value.keys() else "named"
     raise Unusable("bad annotation", f"$ is {value!r:.40}: expected a list or an object")
+
+
+def _is_shapes(value: object) -> bool:
+    """Whether it is labelme's; a keypoint called "shapes" would hold numbers."""
+    return isinstance(value, list) and all(isinstance(shape, dict) for shape in value)

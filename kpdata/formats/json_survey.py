@@ -1,17 +1,20 @@
 """The first look at a folder of per-image JSON: its style, its keypoints' names, its classes."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kpdata.errors import FormatError, located
 from kpdata.formats import json_stream
 from kpdata.formats.json_folder import Listing, check_file
-from kpdata.formats.json_styles import STYLES, AnnotatedObject, Label, Unusable, recognise
-from kpdata.skeletons import Skeleton
+from kpdata.formats.json_objects import AnnotatedObject, Label, StatedImage, Unusable
+from kpdata.formats.json_styles import STYLES, recognise
+from kpdata.skeletons import BUILT_IN, MAX_KEYPOINTS, Skeleton
 
 
 def first_sound(
@@ -24,7 +27,7 @@ def first_sound(
         try:
             value = _decode(path, annotations, Any)
             name = style or recognise(value)
-            objects = list(objects_of(path, annotations, name, Counter()))
+            objects, _ = contents_of(path, annotations, name, Counter())
         except Unusable as error:
             problem = problem or f"{path}: {error}"
             continue
@@ -55,13 +58,54 @@ def derive_skeleton(annotations: Path, style: str, first: list[AnnotatedObject])
     )
 
 
-def survey(annotations: Path, listing: Listing, style: str) -> tuple[bool, set[Label | None]]:
-    """Whether any object has a box, and the labels of all; style ``named`` has neither."""
+def skeleton_of(annotations: Path, names: Collection[str]) -> Skeleton:
+    """The built-in skeleton of exactly these keypoints, else one of them in the order of names.
+
+    Numbers in names count as numbers: ``p2`` comes before ``p10``.
+
+    Raises:
+        FormatError: there are none.
+        SchemaError: there are too many.
+    """
+    if not names:
+        raise FormatError(
+            f"{annotations}: no file has a shape of type point, whose label names a keypoint: "
+            "label some, or pass --skeleton"
+        )
+    for skeleton in BUILT_IN.values():
+        if set(skeleton.keypoints) == set(names):
+            return skeleton
+    with located(f"{annotations}: the labels of all points"):
+        return Skeleton(name="custom", keypoints=tuple(sorted(names, key=_natural)))
+
+
+def _natural(name: str) -> tuple[Any, ...]:
+    parts = re.split("([0-9]+)", name)
+    parts[1::2] = [f"{len(digits.lstrip('0')):09}{digits.lstrip('0')}" for digits in parts[1::2]]
+    return tuple(parts), name
+
+
+class Survey(NamedTuple):
+    """What all files together hold: boxes or none, labels, and names of keypoints."""
+
+    has_boxes: bool
+    labels: set[Label | None]
+    names: set[str]
+
+
+def survey(annotations: Path, listing: Listing, style: str) -> Survey:
+    """Look at all files, or at one where style ``named`` has neither boxes nor labels.
+
+    No more names are kept than show that there are too many.
+    """
     has_boxes = False
     labels: dict[Label | None, Path] = {}
+    names: set[str] = set()
     for path, found in __all_objects(annotations, listing, style):
         has_boxes |= found.box is not None
         labels.setdefault(found.label, path)
+        if len(names) <= MAX_KEYPOINTS:
+            names.update(found.names or ())
         if style == "named":
             break
     kinds = {type(label): label for label in labels if label is not None}
@@ -71,7 +115,7 @@ def survey(annotations: Path, listing: Listing, style: str) -> tuple[bool, set[L
             f"{labels[number]}: its label {number} is a number, but {labels[name]} has the name "
             f"{name!r}: give all labels as names, or all as numbers"
         )
-    return has_boxes, set(labels)
+    return Survey(has_boxes, set(labels), names)
 
 
 def __all_objects(
@@ -81,7 +125,7 @@ def __all_objects(
         path = annotations / pair.annotation
         objects: list[AnnotatedObject] = []
         with suppress(Unusable):  # the second reading says so
-            objects += objects_of(path, annotations, style, Counter())
+            objects, _ = contents_of(path, annotations, style, Counter())
         for found in objects:
             yield path, found
 
@@ -99,22 +143,22 @@ def classes_of(
     return {label: (name, order[name]) for label, name in names.items()}
 
 
-def objects_of(
-    path: Path, folder: Path, style: str, unread: Counter[str]
-) -> Iterator[AnnotatedObject]:
-    """The objects of a file; keys that the style does not read are counted by name."""
+def contents_of(
+    path: Path, folder: Path, style: str, counts: Counter[str]
+) -> tuple[list[AnnotatedObject], StatedImage | None]:
+    """The objects of a file and what it says of its image; what is not read is counted."""
     chosen = STYLES[style]
-    return chosen.objects(
-        _decode(path, folder, chosen.kind, lambda value: chosen.tidied(value, unread))
-    )
+    tidy = partial(chosen.tidied, unread=counts) if chosen.synonyms else None
+    value = _decode(path, folder, chosen.kind, tidy)
+    return list(chosen.objects(value, counts)), chosen.image and chosen.image(value, counts)
 
 
-def _decode(
-    path: Path, folder: Path, kind: Any, tidy: Callable[[Any], Any] = lambda value: value
-) -> Any:
+def _decode(path: Path, folder: Path, kind: Any, tidy: Callable[[Any], Any] | None = None) -> Any:
     try:
         check_file(path, folder)
-        return json_stream.decode_tidied(path, path.read_bytes(), kind, tidy)
+        if tidy:
+            return json_stream.decode_tidied(path, path.read_bytes(), kind, tidy)
+        return json_stream.decode(path, "$", path.read_bytes(), kind)
     except OSError as error:
         raise Unusable("bad annotation", f"cannot read: {error.strerror}") from error
     except FormatError as error:

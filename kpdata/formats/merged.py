@@ -41,6 +41,7 @@ def merge(sources: Mapping[str, Source]) -> Source:
         counts=counts,
         has_boxes=any(source.has_boxes for source in sources.values()),
         groups_from_names=all(source.groups_from_names for source in sources.values()),
+        convention="; ".join(dict.fromkeys(s.convention for s in sources.values() if s.convention)),
     )
 
 

@@ -1,8 +1,11 @@
-"""One JSON file per image, with the image's stem, in one of three styles.
+"""One JSON file per image, in one of four styles.
 
 - ``list``: ``[{"box": [x0, y0, x1, y1], "keypoints": [[x, y, v] or [x, y], ...], "label": ...}]``
 - ``torchvision``: ``{"bboxes": [[x0, y0, x1, y1]], "keypoints": [[[x, y, v], ...]]}``
 - ``named``, one object: ``{"left_eye": [x, y] or [x, y, v] or null, ...}``
+- ``labelme``: see json_labelme
+
+A file of labelme names its image, others bear its stem. The rest is not of labelme.
 
 Keypoints are taken as 0-based pixel indices, like COCO's: half a pixel is added. Boxes are
 continuous xyxy. A keypoint without v is visible (2), unless it is [0, 0] or has two negative
@@ -13,11 +16,13 @@ number depends neither on the files' names nor on their order.
 """
 
 import math
+import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -30,15 +35,16 @@ from kpdata.formats.json_folder import (
     Pair,
     holds_images,
 )
-from kpdata.formats.json_styles import (
-    STYLES,
-    AnnotatedObject,
-    Label,
-    Point,
-    Points,
-    Unusable,
+from kpdata.formats.json_objects import AnnotatedObject, Label, Point, StatedImage, Unusable
+from kpdata.formats.json_styles import STYLES
+from kpdata.formats.json_survey import (
+    classes_of,
+    contents_of,
+    derive_skeleton,
+    first_sound,
+    skeleton_of,
+    survey,
 )
-from kpdata.formats.json_survey import classes_of, derive_skeleton, first_sound, objects_of, survey
 from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref
 from kpdata.schema import NOT_LABELLED, VISIBLE, Instance, Rejected, Sample
 from kpdata.scratch import scratch_database
@@ -46,10 +52,13 @@ from kpdata.skeletons import BUILT_IN, Skeleton, get_skeleton
 from kpdata.stores import Place
 
 ABSENT = "named keypoints absent from their file, v = 0"
+UNMARKED = "keypoints without a point in their object, v = 0"
+BACKSLASHES = "image paths with \\, read as /"
 UNANNOTATED = "images without an annotation file"
 HIDDEN = "hidden files, whose names begin with a dot, left out"
 NEGATIVE = "points [x, y] with both negative, taken for missing, v = 0"
 AT_ORIGIN = "points [0, 0], taken for missing, v = 0"
+_SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 
 
 def read(
@@ -62,10 +71,11 @@ def read(
 
     Args:
         annotations: the folder.
-        images: the images' folder, where each has the JSON file's stem and the same relative
-            place; by default the annotations' own folder if it holds images, else ``../images``.
+        images: the images' folder, where each has the JSON file's stem, or in style labelme the
+            name that it gives, and the same relative place; by default the annotations' own folder
+            if it holds images, else ``../images``.
         skeleton: a Skeleton, a built-in one's name or a JSON file; the named style can do without
-            and then takes the first file's keys.
+            and then takes the first file's keys, and style labelme the names of all files' points.
         style: a key of STYLES; by default the shape of the first file that is sound tells.
 
     Raises:
@@ -97,15 +107,16 @@ def _source(
     style: str | None,
     stack: ExitStack,
 ) -> Source:
-    counts: Counter[str] = +Counter(
-        {UNANNOTATED: listing.count_unannotated(), HIDDEN: listing.hidden}
-    )
     name, first = first_sound(annotations, listing, style)
+    unannotated = 0 if STYLES[name].image else listing.count_unannotated()
+    counts: Counter[str] = +Counter({UNANNOTATED: unannotated, HIDDEN: listing.hidden})
     if isinstance(skeleton, str):
         skeleton = get_skeleton(skeleton)
     derived = skeleton is None
-    skeleton = skeleton or derive_skeleton(annotations, name, first)
-    has_boxes, labels = survey(annotations, listing, name)
+    if derived and name != "labelme":
+        skeleton = derive_skeleton(annotations, name, first)
+    has_boxes, labels, names = survey(annotations, listing, name)
+    skeleton = skeleton or skeleton_of(annotations, names)
     reader = _Reader(
         annotations=annotations,
         root=root,
@@ -122,6 +133,7 @@ def _source(
         annotation_files=(annotations,),
         counts=counts,
         has_boxes=has_boxes,
+        convention=STYLES[name].convention,
     )
 
 
@@ -139,18 +151,54 @@ class _Reader:
 
     def samples(self, listing: Listing, stack: ExitStack) -> Iterator[Sample | Rejected]:
         """All samples; ``stack`` holds the listing's database."""
+        read = self._with_its_stem
+        if STYLES[self.style].image:
+            read = partial(self._with_its_name, listing)
         with stack:
             for pair in listing.pairs():
                 path = self.annotations / pair.annotation
                 try:
-                    image = self._image(pair)
-                    found = objects_of(path, self.annotations, self.style, self.counts)
-                    instances = tuple(map(self._instance, found))
+                    yield read(path, pair)
                 except Unusable as error:
                     key = pair.image if pair.candidates == 1 else pair.annotation
                     yield Rejected(key, error.reason, f"{path}: {error}")
-                else:
-                    yield Sample(image, image_ref(self.root, image), instances)
+            if STYLES[self.style].image:
+                self.counts.update(+Counter({UNANNOTATED: listing.count_unannotated()}))
+
+    def _with_its_stem(self, path: Path, pair: Pair) -> Sample:
+        """The sample of a file whose image bears its stem."""
+        image = self._image(pair)
+        found, _ = contents_of(path, self.annotations, self.style, self.counts)
+        return Sample(image, image_ref(self.root, image), tuple(map(self._instance, found)))
+
+    def _with_its_name(self, listing: Listing, path: Path, pair: Pair) -> Sample:
+        """The sample of a file that may name its image."""
+        found, stated = contents_of(path, self.annotations, self.style, self.counts)
+        assert stated is not None
+        image = self._named_image(listing, pair, stated) if stated.path else self._image(pair)
+        instances = tuple(map(self._instance, found))
+        if not listing.take_image(image):
+            problem = f"another file before it has its image {image}, too: remove one of them"
+            raise Unusable("two annotations for one image", problem)
+        ref = image_ref(self.root, image, stated.width, stated.height)
+        return Sample(image, ref, instances)
+
+    def _named_image(self, listing: Listing, pair: Pair, stated: StatedImage) -> str:
+        """The image of the name that ends a path, at the annotation's place."""
+        folder = pair.annotation.rpartition("/")[0]
+        name = posixpath.join(folder, stated.path.rpartition("/")[2])
+        if listing.holds_image(name):
+            return name
+        base = PureWindowsPath(stated.path).name
+        slashed = posixpath.join(folder, base)
+        if listing.holds_image(slashed):
+            self.counts[BACKSLASHES] += 1
+            return slashed
+        raise Unusable(
+            "image missing",
+            f"$.imagePath names {base!r:.200}: no such image ({_SUFFIXES}) at its place below "
+            f"{self.root}; pictures embedded as imageData are not read",
+        )
 
     def _image(self, pair: Pair) -> str:
         if pair.candidates == 1:
@@ -160,20 +208,21 @@ class _Reader:
                 "two images for one annotation",
                 f"both {pair.image} and {pair.last_image} have its stem: remove one",
             )
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise Unusable(
-            "image missing", f"no image with its stem ({suffixes}) at its place below {self.root}"
+            "image missing", f"no image with its stem ({_SUFFIXES}) at its place below {self.root}"
         )
 
     def _instance(self, found: AnnotatedObject) -> Instance:
-        points = self._ordered(found) if self.style == "named" else found.keypoints
+        points = list(found.keypoints.items())
+        if found.names is not None:
+            points = self._ordered(found, found.names)
         if len(points) != len(self.skeleton):
             raise Unusable(
                 "bad keypoints",
                 f"{found.path} holds {len(points)} keypoints: expected the {len(self.skeleton)} of "
                 f"skeleton {self.skeleton.name}",
             )
-        rows = [self._keypoint(path, point) for path, point in points.items()]
+        rows = [self._keypoint(path, point) for path, point in points]
         if found.label not in self.classes:
             raise Unusable("bad annotation", "changed while it was read")
         category, category_id = self.classes[found.label]
@@ -184,20 +233,20 @@ class _Reader:
             category_id=category_id,
         )
 
-    def _ordered(self, found: AnnotatedObject) -> Points:
-        """A named object's keypoints in the skeleton's order, None where it lacks one."""
-        wanted = [f"$.{name}" for name in self.skeleton.keypoints]
-        for path in found.keypoints.keys() - set(wanted):
-            problem = f"{path} is not a keypoint of skeleton {self.skeleton.name}"
-            if self.derived:
+    def _ordered(self, found: AnnotatedObject, names: dict[str, str]) -> list[tuple[str, Point]]:
+        """Paths and points in the skeleton's order, None where the object lacks one."""
+        for name in names.keys() - set(self.skeleton.keypoints):
+            problem = f"{names[name]} is not a keypoint of skeleton {self.skeleton.name}"
+            if self.derived and self.style == "named":
                 raise FormatError(
                     f"{self.annotations}: {problem}, which was read off the first file: "
                     "pass --skeleton FILE.json with every name"
                 )
             raise Unusable("bad keypoints", problem)
-        if absent := len(wanted) - len(found.keypoints):
-            self.counts[ABSENT] += absent
-        return {path: found.keypoints.get(path) for path in wanted}
+        if absent := len(self.skeleton) - len(names):
+            self.counts[ABSENT if self.style == "named" else UNMARKED] += absent
+        paths = [names.get(name, "") for name in self.skeleton.keypoints]
+        return [(path, found.keypoints.get(path)) for path in paths]
 
     def _keypoint(self, path: str, point: Point) -> tuple[float, float, float]:
         if point is None:
@@ -216,7 +265,8 @@ class _Reader:
         if not (abs(x) <= LARGEST and abs(y) <= LARGEST):
             problem = f"{path} is {point}: expected finite numbers within {LARGEST:g} pixels"
             raise Unusable("bad keypoints", problem)
-        return x + 0.5, y + 0.5, visibility
+        shift = STYLES[self.style].shift
+        return x + shift, y + shift, visibility
 
     def _seen(self, x: float, y: float) -> int:
         """The visibility of a point that does not say: 0 for what other tools call missing."""

@@ -33,6 +33,7 @@ class Source:
         has_boxes: at least one instance carries a box.
         groups_from_names: samples' groups are read off their images' names, so that ``--group``
             takes their place; else it can only join what the source holds together.
+        convention: what the numbers were taken to mean, where that is not all that the format says.
     """
 
     skeleton: Skeleton
@@ -42,6 +43,7 @@ class Source:
     counts: Counter[str]
     has_boxes: bool
     groups_from_names: bool = False
+    convention: str = ""
 
     @property
     def folders(self) -> tuple[Place, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, ImageError, SchemaError, located
 from kpdata.formats.json_folder import check_file
-from kpdata.formats.json_styles import Unusable
+from kpdata.formats.json_objects import Unusable
 from kpdata.formats.source import LARGEST, ZEROED, Source, image_ref, require_file
 from kpdata.formats.yolo_data import Data, load_data, split_images
 from kpdata.image_files import safe_path, stamp

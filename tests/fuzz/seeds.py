@@ -137,8 +137,34 @@ def per_image(style: str) -> tuple[bytes, ...]:
             {"keypoints": [[point] * 3]},
         ),
         "named": ({"left_a": pair, "right_a": None, "top": point}, {"left_a": point}),
+        "labelme": _labelme(),
     }
     return tuple(map(_as_json, values[style]))
+
+
+def _labelme() -> tuple[dict[str, Any], ...]:
+    """With group ids; with rectangles for them; with one object; and without any."""
+    marks: list[dict[str, Any]] = [
+        {"flags": {"occluded": True}},
+        {"flags": {"visible": False}, "description": "hidden"},
+        {"difficult": True, "attributes": {}, "score": 0.5},
+        {},
+    ]
+    shapes = []
+    for group, x in enumerate((2, 12)):
+        corners = [[x, 1], [x + 8, 1], [x + 8, 9], [x, 9]]
+        shapes.append({"label": "cat", "points": corners[:: 2 - group], "shape_type": "rectangle"})
+        for number, name in enumerate(SKELETON.keypoints):
+            shape = {"label": name, "points": [[x + number, 4.5]], "shape_type": "point"}
+            shapes.append(shape | marks[(group + number) % len(marks)])
+        for shape in shapes[-4:]:
+            shape["group_id"] = group
+    shapes.append({"label": "sea", "points": [[0, 0], [1, 0], [0, 1]], "shape_type": "polygon"})
+    rest = {"flags": {}, "imagePath": "..\\a.jpg", "imageData": "/9j/", "version": "5.4.1"}
+    size = {"imageWidth": WIDTH, "imageHeight": HEIGHT}
+    ungrouped = [shape | {"group_id": None} for shape in shapes]
+    found = (shapes, ungrouped, ungrouped[:4], [])
+    return tuple({"shapes": some} | rest | size for some in found)
 
 
 @cache

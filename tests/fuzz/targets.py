@@ -121,7 +121,7 @@ def _per_image(style: str, folder: Path) -> Check:
     for name in ("a", "b"):
         (folder / f"{name}.jpg").write_bytes(b"")
     (folder / "b.json").write_bytes(seeds.per_image(style)[0])
-    known = None if style == "named" else seeds.SKELETON
+    known = None if style in ("named", "labelme") else seeds.SKELETON
 
     def check(data: bytes) -> None:
         (folder / "a.json").write_bytes(data)
@@ -349,7 +349,7 @@ TARGETS: dict[str, Target] = {
         f"json-{style}": Target(
             partial(seeds.per_image, style), mutate.json_text, partial(_per_image, style), 2
         )
-        for style in ("list", "torchvision", "named")
+        for style in ("list", "torchvision", "named", "labelme")
     },
     "yolo-data": Target(seeds.yolo_data, mutate.plain, partial(_yolo, "data.yaml"), 2),
     "yolo-labels": Target(seeds.yolo_labels, mutate.plain, partial(_yolo, "labels"), 3),

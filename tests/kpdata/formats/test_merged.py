@@ -47,6 +47,15 @@ def test_each_source_is_a_split_and_numbers_may_start_anew(folders):
     assert merged.images_root == train.parent
     assert merged.counts == Counter(streamed=3)
     assert [path.name for path in merged.annotation_files] == ["1.jpg.json", "1.jpg.json"]
+    assert merged.convention == ""
+
+
+def test_what_numbers_were_taken_to_mean_is_said_once(folders):
+    said = ("continuous", "", "0-based", "continuous")
+    sources = {
+        f"s{n}": replace(source(folders[0], "1.jpg"), convention=c) for n, c in enumerate(said)
+    }
+    assert merge(sources).convention == "continuous; 0-based"
 
 
 def test_groups_that_were_read_off_names_stay_apart_as_the_names_do(folders):

@@ -24,22 +24,6 @@ TORCHVISION = {
 NAMED = {"left_eye": [1, 2], "right_eye": [3, 4, 1], "nose": None}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Writes annotations/<name>.json and images/<name>.jpg for each value; returns the folder."""
-
-    def write(**values):
-        for name, value in values.items():
-            for parent, suffix in (("annotations", ".json"), ("images", ".jpg")):
-                path = tmp_path / parent / f"{name.replace('__', '/')}{suffix}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                text = value if isinstance(value, (str, bytes)) else json.dumps(value)
-                path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return tmp_path / "annotations"
-
-    return write
-
-
 def read_all(annotations, **options):
     return list(read("json", annotations, skeleton=FACE, **options).samples)
 
@@ -111,7 +95,7 @@ def test_the_style_is_recognised_once_and_can_be_forced(folder):
         read("json", annotations)
     source = read("json", annotations, style="named")
     assert source.skeleton.keypoints == ("keypoints", "bboxes")
-    with pytest.raises(FormatError, match="unknown style 'voc': expected list, torchvision, named"):
+    with pytest.raises(FormatError, match=r"unknown style 'voc': expected list, .*, labelme"):
         read("json", annotations, style="voc")
 
 
@@ -333,15 +317,9 @@ def test_keys_that_are_not_read_are_counted_by_name(folder):
     assert source.counts == {"keys not read: score": 3, "keys not read: bbox": 3}
 
 
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [
-        ({"version": "5", "shapes": [], "imagePath": "a.jpg"}, "labelme file .* convert coco"),
-        ({"images": [], "annotations": [], "categories": []}, "a COCO file .* convert coco"),
-    ],
-)
-def test_files_of_other_formats_are_answered_with_what_to_do(folder, value, told):
-    with pytest.raises(FormatError, match=told):
+def test_a_coco_file_is_answered_with_what_to_do(folder):
+    value = {"images": [], "annotations": [], "categories": []}
+    with pytest.raises(FormatError, match=r"a COCO file .* convert coco"):
         read("json", folder(one=value))
 
 
