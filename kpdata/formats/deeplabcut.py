@@ -20,8 +20,7 @@ import numpy as np
 from kpdata.errors import FormatError, located
 from kpdata.formats.deeplabcut_project import open_project
 from kpdata.formats.deeplabcut_table import Columns, Table, read_table
-from kpdata.formats.json_styles import Unusable
-from kpdata.formats.source import LARGEST, Source, find_images, image_ref
+from kpdata.formats.source import LARGEST, Source, Unusable, find_images, image_ref
 from kpdata.schema import NOT_LABELLED, VISIBLE, Instance, Rejected, Sample
 from kpdata.skeletons import Skeleton
 from kpdata.stores import Place

@@ -10,8 +10,7 @@ import yaml
 from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, located
 from kpdata.formats.json_folder import check_file, is_hidden
-from kpdata.formats.json_styles import Unusable
-from kpdata.formats.source import require_file
+from kpdata.formats.source import Unusable, require_file
 from kpdata.skeletons import Pair
 
 LABELED = "labeled-data"

@@ -20,7 +20,7 @@ from typing import TextIO
 
 from kpdata.errors import FormatError, located
 from kpdata.formats.json_folder import check_file
-from kpdata.formats.json_styles import Unusable
+from kpdata.formats.source import Unusable
 
 UNIQUE = "single"
 """The individual of bodyparts that occur once in an image."""

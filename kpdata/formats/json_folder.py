@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kpdata.errors import FormatError
-from kpdata.formats.json_objects import Unusable
+from kpdata.formats.source import Unusable
 from kpdata.scratch import scratch_database
 from kpdata.stores import Place, Url, store_of
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from kpdata.formats.json_objects import AnnotatedObject, StatedImage, Unusable
-from kpdata.formats.source import LARGEST
+from kpdata.formats.json_objects import AnnotatedObject, StatedImage
+from kpdata.formats.source import LARGEST, Unusable
 from kpdata.schema import MAX_SIDE, OCCLUDED, VISIBLE
 
 MAX_SHAPES = 30_000

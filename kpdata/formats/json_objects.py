@@ -35,11 +35,3 @@ class StatedImage(NamedTuple):
     path: str
     width: int | None = None
     height: int | None = None
-
-
-class Unusable(Exception):
-    """One annotation file cannot be used."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason

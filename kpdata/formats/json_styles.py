@@ -7,14 +7,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kpdata.formats.json_labelme import LabelmeFile, labelme_objects, stated_image
-from kpdata.formats.json_objects import (
-    AnnotatedObject,
-    Label,
-    Point,
-    Points,
-    StatedImage,
-    Unusable,
-)
+from kpdata.formats.json_objects import AnnotatedObject, Label, Point, Points, StatedImage
+from kpdata.formats.source import Unusable
 
 _ITEM_KEYS = {"bbox": "box", "category": "label", "labels": "label"}
 _TORCHVISION_KEYS = {"boxes": "bboxes"}

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from kpdata.errors import FormatError, located
 from kpdata.formats import json_stream
 from kpdata.formats.json_folder import Listing, check_file
-from kpdata.formats.json_objects import AnnotatedObject, Label, StatedImage, Unusable
+from kpdata.formats.json_objects import AnnotatedObject, Label, StatedImage
 from kpdata.formats.json_styles import STYLES, recognise
+from kpdata.formats.source import Unusable
 from kpdata.skeletons import BUILT_IN, MAX_KEYPOINTS, Skeleton
 
 

@@ -35,7 +35,7 @@ from kpdata.formats.json_folder import (
     Pair,
     holds_images,
 )
-from kpdata.formats.json_objects import AnnotatedObject, Label, Point, StatedImage, Unusable
+from kpdata.formats.json_objects import AnnotatedObject, Label, Point, StatedImage
 from kpdata.formats.json_styles import STYLES
 from kpdata.formats.json_survey import (
     classes_of,
@@ -45,7 +45,7 @@ from kpdata.formats.json_survey import (
     skeleton_of,
     survey,
 )
-from kpdata.formats.source import LARGEST, ZEROED, Source, find_images, image_ref
+from kpdata.formats.source import LARGEST, ZEROED, Source, Unusable, find_images, image_ref
 from kpdata.schema import NOT_LABELLED, VISIBLE, Instance, Rejected, Sample
 from kpdata.scratch import scratch_database
 from kpdata.skeletons import BUILT_IN, Skeleton, get_skeleton

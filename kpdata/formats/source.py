@@ -19,6 +19,14 @@ LARGEST_AREA = LARGEST**2
 ZEROED = "keypoints with v = 0 but coordinates, zeroed"
 
 
+class Unusable(Exception):
+    """One annotation of an image, or the file that holds them, cannot be used."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Source:
     """What a reader found.

@@ -17,8 +17,7 @@ import numpy as np
 from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, ImageError, SchemaError, located
 from kpdata.formats.json_folder import check_file
-from kpdata.formats.json_objects import Unusable
-from kpdata.formats.source import LARGEST, ZEROED, Source, image_ref, require_file
+from kpdata.formats.source import LARGEST, ZEROED, Source, Unusable, image_ref, require_file
 from kpdata.formats.yolo_data import Data, load_data, split_images
 from kpdata.image_files import safe_path, stamp
 from kpdata.image_headers import upright_size

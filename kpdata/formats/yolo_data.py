@@ -12,7 +12,7 @@ import yaml
 from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, located
 from kpdata.formats.json_folder import IMAGE_SUFFIXES, check_file, is_hidden, walk
-from kpdata.formats.json_objects import Unusable
+from kpdata.formats.source import Unusable
 from kpdata.image_files import local_name
 from kpdata.skeletons import COCO17, MAX_KEYPOINTS, Skeleton, built_in_with
 from kpdata.splits import DEFAULT_NAMES

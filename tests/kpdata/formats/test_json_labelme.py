@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from kpdata.errors import FormatError, SchemaError
 from kpdata.formats import json_labelme, per_image_json, read
 from kpdata.formats.json_labelme import LabelmeFile, labelme_objects
-from kpdata.formats.json_objects import Unusable
 from kpdata.formats.json_stream import decode
+from kpdata.formats.source import Unusable
 from kpdata.schema import Rejected
 from kpdata.skeletons import COCO17, Skeleton
 
