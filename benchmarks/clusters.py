@@ -28,7 +28,7 @@ from engines import ENGINES
 
 SOURCES = ("kpdata", "pipelines", "tests/clusters")
 PACKAGES = ("kpdata", "apache-beam", "distributed", "apache-flink-libraries", "pyspark")
-OPTIONS = ("--crop", "256", "--augment", "2", "--split", "train=100", "--shards", "32")
+OPTIONS = ("--crop", "256", "--augment", "6", "--split", "train=100", "--shards", "32")
 WORKERS = 2
 TARGET = 0.8
 EMBEDDED = "embedded"
