@@ -21,6 +21,7 @@ TRAIN = [
 EXPORT = [
     *TRAIN,
     "ai-edge-litert>=2",
+    "keras>=3.13",
     "onnx>=1.17",
     "onnxruntime>=1.20",
     "tf2onnx>=1.16",
@@ -36,7 +37,7 @@ TEST = [
     "build>=1.2",
     "hypothesis>=6.100",
     "jax>=0.4.35",
-    "keras>=3.12",
+    "keras>=3.13",
     "matplotlib>=3.9",
     "moto[s3,server]>=5",
     "mypy>=1.15",

@@ -40,8 +40,8 @@ def compose(second: Affine, first: Affine) -> Affine:
 
     Number by number: a matrix product's last bit depends on the processor.
     """
-    (a, b, x), (c, d, y) = np.asarray(second).tolist()
-    (e, f, u), (g, h, v) = np.asarray(first).tolist()
+    (a, b, x), (c, d, y) = np.asarray(second, np.float64).tolist()
+    (e, f, u), (g, h, v) = np.asarray(first, np.float64).tolist()
     return np.array(
         [
             [a * e + b * g, a * f + b * h, a * u + b * v + x],
@@ -192,7 +192,7 @@ def warp(
         width, height: of the result.
         fill: the colour beyond the edges.
     """
-    (a, b, x), (c, d, y) = affine.tolist()
+    (a, b, x), (c, d, y) = np.asarray(affine).tolist()
     matrix = np.array([[a, b, x + (a + b - 1) / 2], [c, d, y + (c + d - 1) / 2]])
     warped = cv2.warpAffine(
         pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill

@@ -100,6 +100,22 @@ def mean_of_blocks(pixels: Pixels, side: int) -> Pixels:
     return cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
 
 
+def square(pixels: Pixels, affine: geometry.Affine, side: int) -> Pixels:
+    """(side, side, 3) of ``pixels`` through ``affine``, shrunk by whole blocks where they are many.
+
+    Bilinear sampling alone would skip over pixels, which no picture in training does. Beyond the
+    picture it is black.
+
+    Args:
+        pixels: (H, W, 3).
+        affine: (2, 3) from ``pixels`` to the square, as of :func:`kpdata.geometry.square_crop`.
+        side: of the square.
+    """
+    shrink = geometry.shrink_for(affine)
+    small = geometry.with_spare_channel(mean_of_blocks(pixels, shrink))
+    return geometry.warp(small, geometry.from_shrunk(affine, shrink), side, side)
+
+
 def decode_upright(data: bytes, header: Header) -> Pixels:
     """Decode any readable image to upright (H, W, 3) RGB.
 

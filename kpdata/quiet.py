@@ -11,12 +11,13 @@ from contextlib import contextmanager
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Have no library warn: Beam does, of optional cloud packages, while it is imported."""
-    logging.disable(logging.WARNING)
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
 
 
 @contextmanager

@@ -64,8 +64,8 @@ class _Frame:
         return geometry.shrink_for(self.affine)
 
 
-class _Drawing(NamedTuple):
-    """A picture to draw: all of its record but the pixels.
+class _Picture(NamedTuple):
+    """A picture before it is drawn: all of its record but the pixels.
 
     Attributes:
         frame: what it shows.
@@ -168,7 +168,13 @@ def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
     if not header.storable:
         counts["images re-encoded as upright RGB"] += 1
         data = images.encode(images.decode_upright(data, header), kind, job.jpeg_quality)
-    image = ImageRef(upright.sample.image.name, "", upright.width, upright.height, data, kind)
+    image = ImageRef(
+        upright.sample.image.name,
+        width=upright.width,
+        height=upright.height,
+        data=data,
+        format=kind,
+    )
     view = View(upright.base, *upright.source_size)
     return replace(upright.sample, image=image, view=view)
 
@@ -176,30 +182,38 @@ def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
 def _pictures(
     upright: Upright, frames: list[_Frame], copies: range, job: Job, counts: Counter[str]
 ) -> Iterator[Sample]:
-    drawings = [_plan(upright, frame, copy, job, counts) for frame in frames for copy in copies]
+    pictures = [
+        _described(upright, frame, copy, job, counts) for frame in frames for copy in copies
+    ]
     decoded = {
         reduce: geometry.with_spare_channel(_decode(upright, reduce))
-        for reduce in sorted({drawing.frame.reduction for drawing in drawings})
+        for reduce in sorted({picture.frame.reduction for picture in pictures})
     }
-    return (_draw(upright.sample, decoded, drawing, job) for drawing in drawings)
+    return (_drawn(upright.sample, decoded, picture, job) for picture in pictures)
 
 
-def _plan(upright: Upright, frame: _Frame, copy: int, job: Job, counts: Counter[str]) -> _Drawing:
+def _described(
+    upright: Upright, frame: _Frame, copy: int, job: Job, counts: Counter[str]
+) -> _Picture:
     numbers, affine = _draw_copy(upright, frame, copy, job) if copy else (Draw(), frame.affine)
     instances = _instances_in(frame, affine, numbers, "copy" if copy else "crop", job, counts)
     view = upright.view(affine, copy, job.seed if copy else 0, frame.index)
-    return _Drawing(frame, numbers, affine, instances, view)
+    return _Picture(frame, numbers, affine, instances, view)
 
 
-def _draw(sample: Sample, decoded: dict[int, images.Pixels], drawing: _Drawing, job: Job) -> Sample:
-    frame, numbers, affine, instances, view = drawing
+def _drawn(
+    sample: Sample, decoded: dict[int, images.Pixels], picture: _Picture, job: Job
+) -> Sample:
+    frame, numbers, affine, instances, view = picture
     from_reduced = geometry.from_shrunk(affine, frame.reduction)
-    picture = geometry.warp(decoded[frame.reduction], from_reduced, frame.width, frame.height)
+    pixels = geometry.warp(decoded[frame.reduction], from_reduced, frame.width, frame.height)
     if view.copy:
-        data = images.encode(paint(picture, numbers), "jpeg", numbers.jpeg_quality)
+        data = images.encode(paint(pixels, numbers), "jpeg", numbers.jpeg_quality)
     else:
-        data = images.encode(picture, "jpeg", job.jpeg_quality)
-    image = ImageRef(sample.image.name, "", frame.width, frame.height, data, "jpeg")
+        data = images.encode(pixels, "jpeg", job.jpeg_quality)
+    image = ImageRef(
+        sample.image.name, width=frame.width, height=frame.height, data=data, format="jpeg"
+    )
     return replace(sample, image=image, instances=instances, view=view)
 
 

@@ -133,7 +133,7 @@ class Predictor:
                 f"{self.path} was not taught {', '.join(sorted(missing))}: it has "
                 f"{', '.join(self.best.heads)}"
             )
-        if decode == "udp" and "offset" not in self.net.output:
+        if decode == "udp" and HEATMAP in heads and "offset" not in self.net.output:
             raise KpdataError(
                 f"{self.path}: --decode udp needs offset maps, and this run was trained without "
                 "them (offsets=false)"

@@ -181,10 +181,13 @@ def _flat(maps: Tensor) -> Tensor:
 
 
 def _peaks(flat: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Centres x, y (B, K) of the highest pixels, in heatmap pixels."""
+    """Centres x, y (B, K) of the highest pixels, in heatmap pixels; of equals, the first.
+
+    Spelled out, for ``ops.argmax`` makes operations that TFLite lacks. NaN gives the last pixel.
+    """
     cells = np.arange(flat.shape[1], dtype=np.int32)[:, None]
     is_highest = flat == ops.max(flat, axis=1, keepdims=True)
-    best = ops.min(ops.where(is_highest, cells, cells[-1]), axis=1)  # argmax: TFLite lacks Keras's
+    best = ops.min(ops.where(is_highest, cells, cells[-1]), axis=1)
     x, y = best % width, best // width
     return ops.cast(x, "float32") + 0.5, ops.cast(y, "float32") + 0.5
 

@@ -8,7 +8,7 @@ import click
 
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, flip_option, quiet
+from kpdata.cli.options import as_json, decode_option, flip_option, quiet, refuse_idle_decode
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
 
@@ -29,13 +29,7 @@ if TYPE_CHECKING:
     help="Write scores, predictions and pictures to this folder.",
 )  # fmt: skip
 @flip_option
-@click.option(
-    "--decode", default="dark", show_default=True,
-    type=click.Choice(["dark", "udp", "quadratic", "argmax"]),
-    help="How to find a keypoint in its heatmap: at the peak of a fitted Gaussian (dark) or a "
-    "fitted parabola (quadratic), at the highest cell (argmax), or where the offset maps point to "
-    "from there (udp, for runs with offsets=true).",
-)  # fmt: skip
+@decode_option
 @click.option(
     "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]), show_default="as in training",
     help="What to cut the model's squares around, where SHARDS hold whole images: the annotated "
@@ -43,7 +37,10 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @quiet
 @as_json
-def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context, /, run: Path, shards: Path, out: Path | None, **options: Any
+) -> None:
     """Score the trained model RUN on a split of the dataset SHARDS.
 
     Every score is in pixels of the source images, and comes with its definition, a bootstrap 95 %
@@ -66,6 +63,7 @@ def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
     from kpdata.train.scoring.evaluate import evaluate, save
 
     predictor = Predictor.open(run)
+    refuse_idle_decode(ctx, predictor.best.heads)
     settings = _settings(predictor, options)
     out = out or run / f"evaluation-{settings.split}"
     with Meter(options["quiet"] or options["as_json"]) as meter:

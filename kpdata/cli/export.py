@@ -7,7 +7,7 @@ import click
 
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, given_options, quiet
+from kpdata.cli.options import as_json, decode_option, quiet, refuse_idle_decode
 
 if TYPE_CHECKING:
     from kpdata.train.export.export import Card
@@ -34,11 +34,7 @@ if TYPE_CHECKING:
     help="Put the flip test inside, which takes twice as long. To score what you export without "
     "it, use kpdata evaluate --no-flip.",
 )  # fmt: skip
-@click.option(
-    "--decode", default="dark", show_default=True,
-    type=click.Choice(["dark", "udp", "quadratic", "argmax"]),
-    help="How to find a keypoint in its heatmap, as for kpdata evaluate.",
-)  # fmt: skip
+@decode_option
 @quiet
 @as_json
 @click.pass_context
@@ -49,7 +45,7 @@ def command(
 
     An exported model takes squares cut out of pictures, uint8 RGB, and answers with keypoints: x, y
     in pixels of the square, and a score. Scaling the pixels and decoding the heatmaps is inside.
-    Each file is run once by its own runtime, and kept only if it finds what the Keras model finds.
+    Each file is run by its own runtime: unless all find what the Keras model finds, none is kept.
 
     \b
     Examples:
@@ -61,13 +57,10 @@ def command(
     need_trainer()
     from kpdata.train.export.export import export
     from kpdata.train.predictor import Predictor
-    from kpdata.train.scoring.predictions import UNSEEN_MIRROR
 
     predictor = Predictor.open(run)
-    _refuse_idle_decode(given_options(ctx), options["head"] or predictor.best.heads[0])
+    refuse_idle_decode(ctx, (options["head"] or predictor.best.heads[0],))
     with Meter(options["quiet"] or options["as_json"]) as meter:
-        if options["flip"] and not predictor.saw_mirrored:
-            meter.say(f"warning: {UNSEEN_MIRROR}")
         meter.begin("exporting", len(formats))
         card = export(
             predictor,
@@ -78,19 +71,16 @@ def command(
             options["decode"],
             lambda: meter.advance(1, "files"),
         )
+        for note in card.notes:
+            meter.say(f"warning: {note}")
     if options["as_json"]:
-        click.echo((out / "model.json").read_text(), nl=False)
+        click.echo((out / "model.json").read_text(encoding="utf-8"), nl=False)
     elif not options["quiet"]:
         _show(card, out)
 
 
-def _refuse_idle_decode(given: set[str], head: str) -> None:
-    if "decode" in given and head != "heatmap":
-        raise click.UsageError(f"--decode changes nothing: the {head} head has no heatmap to read")
-
-
 def _show(card: "Card", out: Path) -> None:
-    columns = ["file", "MB", "squares at a time", "median px off", "max px off"]
+    columns = ["file", "MB", "squares at a time", "median px off", "max px off", "max score off"]
     rows = [
         [
             file.name,
@@ -98,6 +88,7 @@ def _show(card: "Card", out: Path) -> None:
             "any number" if file.batch is None else str(file.batch),
             f"{file.agreement.median_px:.2g}",
             f"{file.agreement.max_px:.2g}",
+            f"{file.agreement.max_score:.2g}",
         ]
         for file in card.files.values()
     ]

@@ -1,7 +1,7 @@
 """Options that several commands share, and what they amount to."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -75,6 +75,13 @@ flip_option = click.option(
     help="Average the keypoints with those found in the mirror image of each picture, which takes "
     "twice as long. A run with augment.flip=0 never saw a mirror image, and gets worse by it.",
 )  # fmt: skip
+decode_option = click.option(
+    "--decode", default="dark", show_default=True,
+    type=click.Choice(["dark", "udp", "quadratic", "argmax"]),
+    help="How to find a keypoint in its heatmap: at the peak of a fitted Gaussian (dark) or a "
+    "fitted parabola (quadratic), at the highest cell (argmax), or where the offset maps point to "
+    "from there (udp, for runs with offsets=true).",
+)  # fmt: skip
 workers_option = click.option(
     "--workers", type=click.IntRange(1, 1024),
     help="Worker processes; one for each core that kpdata may use, unless given."
@@ -141,6 +148,12 @@ def refuse_idle_options(given: set[str], options: dict[str, Any]) -> None:
     ):
         if name in given and not options[partner]:
             raise FormatError(f"--{name.replace('_', '-')} changes nothing without --{partner}")
+
+
+def refuse_idle_decode(ctx: click.Context, heads: Collection[str]) -> None:
+    """Refuse --decode where no heatmap is read."""
+    if "decode" in given_options(ctx) and "heatmap" not in heads:
+        raise click.UsageError(f"--decode changes nothing: {', '.join(heads)} need no decoding")
 
 
 def target_skeleton(source: Source, options: dict[str, Any]) -> tuple[Skeleton, Mapping | None]:

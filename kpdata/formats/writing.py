@@ -1,9 +1,10 @@
 """What the writers of annotation formats share: a folder with images, whole or not at all."""
 
+import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from kpdata.whole_folder import blaming, whole_folder
 
 DRAWN = "boxes drawn around the keypoints"
 RENAMED = "image names given the suffix of their format"
+
+_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
 
 
 class Writer(Protocol):
@@ -137,9 +140,10 @@ class ImageFolder:
         if suffixes and wanted.suffix.lower() not in suffixes:
             self._counts[RENAMED] += 1
             wanted = wanted.with_suffix(suffixes[0])
-        (self._folder / wanted).parent.mkdir(parents=True, exist_ok=True)
-        free = str(self._free(wanted, sample))
-        (self._folder / free).write_bytes(data)
+        with possible_name(name):
+            (self._folder / wanted).parent.mkdir(parents=True, exist_ok=True)
+            free = str(self._free(wanted, sample))
+            (self._folder / free).write_bytes(data)
         return free
 
     def _free(self, wanted: PurePosixPath, sample: Sample) -> PurePosixPath:
@@ -157,6 +161,17 @@ class ImageFolder:
     def _is_taken(self, name: PurePosixPath) -> bool:
         names = [str(name), self._beside(str(name))] if self._beside else [str(name)]
         return any(os.path.lexists(self._folder / one) for one in names)
+
+
+@contextmanager
+def possible_name(name: str) -> Iterator[None]:
+    """Raise ImageError where the disk refuses a file for its name, and not for want of space."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_NAMES:
+            raise
+        raise ImageError("image name", f"{name}: {error.strerror}: rename the image") from error
 
 
 def is_crop(sample: Sample) -> bool:

@@ -1,7 +1,7 @@
 """Writing YOLO pose (Ultralytics): data.yaml, images, and for each a text file of its labels.
 
-What Ultralytics refuses costs it the whole image, so nothing of the kind is written: it wants every
-coordinate within the image, and knows neither crowds nor objects without a box.
+A label that Ultralytics refuses costs it the whole image, so none of the kind is written: it wants
+every coordinate within the image, and knows neither crowds nor objects without a box.
 """
 
 import io
@@ -18,7 +18,14 @@ import yaml
 
 from kpdata import __version__
 from kpdata.errors import FormatError, ImageError
-from kpdata.formats.writing import DRAWN, ImageFolder, is_crop, relative_name, write_folder
+from kpdata.formats.writing import (
+    DRAWN,
+    ImageFolder,
+    is_crop,
+    possible_name,
+    relative_name,
+    write_folder,
+)
 from kpdata.formats.yolo import label_name
 from kpdata.geometry import keypoint_box
 from kpdata.image_headers import Header, check_size, open_with_pillow
@@ -108,9 +115,7 @@ class _Writer:
         name = self._images.write(sample, wanted, data, format_)
         size = np.array(header.upright_size, np.float64)
         lines = list(filter(None, (self._line(one, size) for one in sample.instances)))
-        label = self._folder / label_name(name)
-        label.parent.mkdir(parents=True, exist_ok=True)
-        label.write_bytes("".join(lines).encode())
+        self._write_label(name, "".join(lines))
         self._splits.add(split)
         self._counts["images"] += 1
         self._counts["instances"] += len(lines)
@@ -118,10 +123,20 @@ class _Writer:
         self._counts[GROUPED] += is_crop(sample) or sample.split_group != sample.image.name
         self._counts[SMALL] += min(header.upright_size) < _SMALLEST
 
+    def _write_label(self, image: str, lines: str) -> None:
+        label = self._folder / label_name(image)
+        try:
+            with possible_name(image):
+                label.parent.mkdir(parents=True, exist_ok=True)
+                label.write_bytes(lines.encode())
+        except ImageError:
+            (self._folder / image).unlink()
+            raise
+
     def finish(self) -> None:
         names, numbers = self._classes.in_order()
         if numbers != sorted(numbers):
-            for path in (self._folder / "labels").rglob("*.txt"):
+            for path in filter(Path.is_file, (self._folder / "labels").rglob("*.txt")):
                 path.write_bytes(_renumbered(path.read_bytes(), numbers))
         for split in (TRAIN, VAL):
             self._counts[MISSING.format(split)] += bool(self._splits) and split not in self._splits
@@ -136,7 +151,7 @@ class _Writer:
             known = ", ".join(DEFAULT_NAMES)
             raise FormatError(
                 f"sample {sample.key}: its split is {split!r}, YOLO knows {known}: convert to "
-                "shards with such a --split first, then those"
+                "shards with --split 80/10/10 first, then convert those"
             )
         return split
 

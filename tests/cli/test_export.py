@@ -4,11 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import keras
 import pytest
 
+from kpdata.cli.export import command
 from kpdata.skeletons import COCO17
 from kpdata.train.config import AugmentConfig, Phase, TrainConfig
+from kpdata.train.export.formats import FORMATS
 from kpdata.train.models import build
 from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
 
@@ -55,6 +58,12 @@ def test_json_is_the_card(kpdata: Kpdata, run, tmp_path):
     assert result.err == ""
     assert result.out == (tmp_path / "o/model.json").read_text()
     assert result.json["files"]["saved_model"]["agreement"]["max_px"] < 1e-3
+
+
+def test_the_formats_offered_are_those_that_there_are():
+    (option,) = (p for p in command.params if p.name == "formats")
+    assert isinstance(option.type, click.Choice)
+    assert set(option.type.choices) == set(FORMATS)
 
 
 def test_a_flip_test_inside_a_model_that_saw_no_mirror_image_is_warned_of(

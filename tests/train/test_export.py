@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kpdata import images
+from kpdata.augment import AugmentConfig
 from kpdata.errors import DatasetError, KpdataError, TrainingError
 from kpdata.framing import Framing
 from kpdata.skeletons import COCO17
@@ -49,6 +50,8 @@ def run_of(folder: Path, config: TrainConfig, heads: tuple[str, ...]) -> Predict
     run = RunFolder(folder)
     run.begin(config, info)
     net = build(config, len(COCO17), SIDE)
+    for variable in net.trainable_variables:  # untrained heads answer any picture alike
+        variable.assign(variable + 0.3 * keras.random.normal(variable.shape))
     file = run.save_weights("best", net.save_weights)
     run.save_state(State(best=Best(file, 0, 7, SIDE, heads, {}), done=1))
     return Predictor.open(folder)
@@ -70,8 +73,7 @@ def answers(predictor: Predictor, head: str, flip: bool, decode: str) -> dict[st
     [
         ("heatmap", False, "dark"),
         ("heatmap", True, "udp"),
-        ("heatmap", False, "argmax"),
-        ("coordinates", True, "dark"),
+        ("coordinates", False, "dark"),
     ],
 )
 def test_every_file_answers_as_the_run_does(blazepose, head, flip, decode, tmp_path):
@@ -93,7 +95,11 @@ def test_every_head_of_a_regression_model_is_exported(head, tmp_path):
     run = run_of(tmp_path / "run", config, ("coordinates",))
     card = export(run, tmp_path / "out", ("tflite", "onnx"))
     assert card.head == "coordinates"
-    assert max(file.agreement.max_px for file in card.files.values()) < 1e-2
+    answered = answers(run, "coordinates", flip=False, decode="dark")["coordinates"]
+    assert np.ptp(answered[..., :2], axis=0).max() > 1  # it does look at the picture
+    for file in card.files.values():
+        assert file.agreement.max_px < 1e-2
+        assert file.agreement.max_score < 1e-3
 
 
 def test_the_card_says_what_a_caller_must_know(blazepose, tmp_path):
@@ -124,35 +130,77 @@ def test_the_card_says_what_the_score_of_untaught_visibility_is(tmp_path):
     assert "always 1" in card.outputs["keypoints"].meaning
 
 
-def test_a_file_that_answers_otherwise_is_not_kept(blazepose, tmp_path, monkeypatch):
+def loading(monkeypatch, load):
+    """SavedModels are loaded by ``load``, given what really loads them."""
     form = FORMATS["saved_model"]
+    changed = replace(form, load=lambda path: load(form.load, path))
+    monkeypatch.setitem(exporting.FORMATS, "saved_model", changed)
 
-    def load_shifted(path: Path):
-        run = form.load(path)
-        return lambda squares: {k: v + 0.6 for k, v in run(squares).items()}
 
-    monkeypatch.setitem(exporting.FORMATS, "saved_model", replace(form, load=load_shifted))
-    with pytest.raises(TrainingError, match=r"only 0% of the keypoints .* not kept"):
+def answering_otherwise(change):
+    def load(really, path: Path):
+        run = really(path)
+        return lambda squares: change(dict(run(squares)))
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f: f | {"keypoints": f["keypoints"] + [0.6, 0, 0]}, r"only 0% of the keypoints"),
+        (lambda f: f | {"keypoints": f["keypoints"] - [0, 0, 0.1]}, r"scores up to 0.1\)"),
+        (lambda f: f | {"visibility": f["visibility"] + 0.1}, r"scores up to 0.1\)"),
+        (lambda f: f | {"visibility": f["visibility"] * np.nan}, "are not all numbers"),
+        (lambda f: {"keypoints": f["keypoints"]}, "gives keypoints, not "),
+    ],
+)
+def test_a_file_that_answers_otherwise_is_not_kept(blazepose, tmp_path, monkeypatch, change, says):
+    loading(monkeypatch, answering_otherwise(change))
+    with pytest.raises(TrainingError, match=r"--to saved_model: .*" + says):
+        export(blazepose, tmp_path / "out", ("saved_model",), head="coordinates")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no such op\nand more"), OSError("no such op")])
+def test_a_file_that_its_runtime_refuses_is_not_kept(blazepose, tmp_path, monkeypatch, error):
+    def refuse(really, path: Path):
+        raise error
+
+    loading(monkeypatch, refuse)
+    with pytest.raises(TrainingError, match=r"written and run: no such op; leave this format out$"):
         export(blazepose, tmp_path / "out", ("saved_model",))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_its_runtime_refuses_is_not_kept(blazepose, tmp_path, monkeypatch):
-    def refuse(path: Path):
-        raise RuntimeError("Select TensorFlow op(s) are not supported\nand more")
-
-    form = replace(FORMATS["saved_model"], load=refuse)
-    monkeypatch.setitem(exporting.FORMATS, "saved_model", form)
-    with pytest.raises(TrainingError, match=r"saved_model: .* not run: Select .* supported$"):
-        export(blazepose, tmp_path / "out", ("saved_model",))
-    assert list(tmp_path.iterdir()) == []
+def test_a_run_that_diverged_is_not_blamed_on_a_converter(tmp_path):
+    run = run_of(tmp_path / "run", REGRESSION, ("coordinates",))
+    run.net.trainable_variables[0].assign(run.net.trainable_variables[0] * np.nan)
+    with pytest.raises(TrainingError, match="its training diverged"):
+        export(run, tmp_path / "out", ("saved_model",))
+    assert not (tmp_path / "out").exists()
 
 
-def test_agreement_counts_and_nan_is_far():
+def test_agreement_is_counted_by_keypoint():
     expected = {"keypoints": np.zeros((1, 4, 3))}
-    found = {"keypoints": np.array([[[0.3, 0.4, 9], [0.6, 0, 9], [3, 4, 9], [np.nan, 0, 9]]])}
+    found = {"keypoints": np.array([[[0.3, 0.4, 0.01], [0.6, 0, 0], [3, 4, 0], [0, 0, 0.03]]])}
     agrees = agreement(expected, found)
     assert (agrees.squares, agrees.near) == (1, 0.25)
+    assert (agrees.max_px, agrees.max_score) == pytest.approx((5, 0.03))
+
+
+def test_a_flip_test_of_a_run_that_saw_no_mirror_image_is_noted(tmp_path):
+    config = msgspec.structs.replace(REGRESSION, augment=AugmentConfig(flip=0.0))
+    run = run_of(tmp_path / "run", config, ("coordinates",))
+    assert export(run, tmp_path / "out", ("saved_model",)).notes == []
+    (note,) = export(run, tmp_path / "flip", ("saved_model",), flip=True).notes
+    assert "never saw a mirror image" in note
+
+
+def test_another_backend_is_refused(blazepose, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(TrainingError, match="set KERAS_BACKEND=tensorflow"):
+        export(blazepose, tmp_path / "out", ("saved_model",))
 
 
 def test_an_output_in_use_is_left_alone(blazepose, tmp_path):

@@ -8,25 +8,28 @@ import msgspec
 import numpy as np
 
 import kpdata
-from kpdata import geometry, synth
-from kpdata.errors import TrainingError, first_line
+from kpdata import geometry, images, synth
+from kpdata.errors import TrainingError, first_line, located
 from kpdata.framing import Framing
 from kpdata.images import Pixels
-from kpdata.quiet import without_native_stderr, without_warnings
+from kpdata.quiet import without_warnings
 from kpdata.skeletons import Skeleton
 from kpdata.train.export.formats import FORMATS, INPUT, Format, Outputs, check_formats
-from kpdata.train.predict.frames import cut
 from kpdata.train.predictor import Predictor
-from kpdata.train.scoring.predictions import HEATMAP, Decode
+from kpdata.train.scoring.predictions import HEATMAP, UNSEEN_MIRROR, Decode
 from kpdata.whole_folder import blaming, whole_folder
 
 CARD = "model.json"
 KEYPOINTS, VISIBILITY = "keypoints", "visibility"
 
 _SQUARES = 16
-_NEAR_PX, _LEAST_NEAR = 0.5, 0.95
+_NEAR_PX, _NEAR_SCORE, _LEAST_NEAR = 0.5, 0.02, 0.95
 
-_INPUT_MEANING = "RGB, 0 to 255: a square of the picture, cut out as framing says"
+_INPUT_MEANING = (
+    "RGB, 0 to 255: a square around the middle of what framing.crop_from names, its side margin "
+    "times the longer side of that; of the upright picture, averaged where it shrinks by half or "
+    "more, then sampled bilinearly, black beyond the edges"
+)
 _PLACE_MEANING = "x, y in continuous pixels of the square, (0, 0) its left upper corner; score: "
 _VISIBILITY_MEANING = "the probability that the keypoint is visible"
 
@@ -40,17 +43,19 @@ class Array(msgspec.Struct, frozen=True):
 
 
 class Agreement(msgspec.Struct, frozen=True):
-    """How far a file's keypoints are from those of the Keras model, on the same squares.
+    """How far a file's answers are from those of the Keras model, on the same squares.
 
     Attributes:
         squares: how many were looked at.
-        median_px, max_px: distances in pixels of the square.
-        near: the share of keypoints that are no further than half a pixel.
+        median_px, max_px: between the keypoints, in pixels of the square.
+        max_score: the largest difference of scores and visibilities.
+        near: the share of keypoints within half a pixel, and 0.02 of each score.
     """
 
     squares: int
     median_px: float
     max_px: float
+    max_score: float
     near: float
 
 
@@ -75,7 +80,7 @@ class Card(msgspec.Struct, frozen=True):
 
     Attributes:
         kpdata: the version that wrote it.
-        run: the folder that the model was trained in, and ``epoch`` whose weights it has.
+        run: the name of the folder it was trained in, and ``epoch`` whose weights it has.
         root_hash: of the shards that it was trained on.
         skeleton: names the K keypoints, in their order.
         framing: which squares it was taught to see.
@@ -84,6 +89,7 @@ class Card(msgspec.Struct, frozen=True):
         flip_test: whether an answer is the mean with that to the mirror image.
         inputs, outputs: by name.
         files: by format.
+        notes: what else to know of the answers.
     """
 
     kpdata: str
@@ -98,6 +104,7 @@ class Card(msgspec.Struct, frozen=True):
     inputs: dict[str, Array]
     outputs: dict[str, Array]
     files: dict[str, File]
+    notes: list[str]
 
 
 def export(
@@ -122,23 +129,28 @@ def export(
 
     Raises:
         DatasetError: ``out`` is in use, or cannot be written.
-        KpdataError: a format's library is missing, the run lacks the head or the decoding, or a
-            file answers otherwise than the model that it was made of.
+        KpdataError: a format's library is missing, the run lacks the head or the decoding, a
+            converter or a runtime refuses the model, or a file answers otherwise than it.
     """
     check_formats(formats)
     head = head or predictor.best.heads[0]
-    model = answering(predictor, head, flip, decode)
-    squares = rendered_squares(predictor.input_size, _SQUARES)
-    expected = model.predict_on_batch(squares)
     files: dict[str, File] = {}
     with whole_folder(out) as folder:
+        model = answering(predictor, head, flip, decode)
+        squares = rendered_squares(predictor.input_size, _SQUARES)
+        expected = model.predict_on_batch(squares)
+        if not all(np.isfinite(value).all() for value in expected.values()):
+            raise TrainingError(
+                f"{predictor.path}: the model's answers are not all numbers: its weights are "
+                "damaged, or its training diverged"
+            )
         for name in dict.fromkeys(formats):
-            with blaming(out), without_warnings(), without_native_stderr():
+            with located(f"--to {name}"), without_warnings():
                 files[name] = _export(FORMATS[name], model, folder, squares, expected)
             on_done()
         card = Card(
             kpdata=kpdata.__version__,
-            run=str(predictor.path),
+            run=predictor.path.resolve().name,
             epoch=predictor.best.epoch,
             root_hash=predictor.info.root_hash,
             skeleton=predictor.skeleton,
@@ -149,9 +161,11 @@ def export(
             inputs={INPUT: _array(model.input, _INPUT_MEANING)},
             outputs=_outputs(model.output, head),
             files=files,
+            notes=[UNSEEN_MIRROR] * (flip and not predictor.saw_mirrored),
         )
         text = msgspec.json.format(msgspec.json.encode(card), indent=1)
-        (folder / CARD).write_bytes(text + b"\n")
+        with blaming(out):
+            (folder / CARD).write_bytes(text + b"\n")
     return card
 
 
@@ -170,19 +184,30 @@ def rendered_squares(side: int, count: int) -> Pixels:
     pictures = [sample.pixels() for sample in synth.samples(count)]
     height, width = pictures[0].shape[:2]
     affine = geometry.square_crop(np.array([0.0, 0.0, width, height]), 1.0, side)
-    return np.stack([cut(picture, affine, side) for picture in pictures])
+    return np.stack([images.square(picture, affine, side) for picture in pictures])
 
 
 def agreement(expected: Outputs, found: Outputs) -> Agreement:
-    """How far ``found`` is from ``expected``; NaN is far."""
-    apart = np.linalg.norm(
-        np.asarray(found[KEYPOINTS])[..., :2] - np.asarray(expected[KEYPOINTS])[..., :2], axis=-1
-    )
+    """How far ``found`` is from ``expected``.
+
+    Raises:
+        TrainingError: the outputs have other names, or are not all numbers.
+    """
+    if found.keys() != expected.keys():
+        raise TrainingError(f"gives {', '.join(found)}, not {', '.join(expected)}")
+    if not all(np.isfinite(value).all() for value in found.values()):
+        raise TrainingError("its answers are not all numbers")
+    keypoints, others = expected[KEYPOINTS], found[KEYPOINTS]
+    apart = np.linalg.norm(others[..., :2] - keypoints[..., :2], axis=-1)  # (B, K)
+    scores = np.abs(others[..., 2] - keypoints[..., 2])
+    if VISIBILITY in expected:
+        scores = np.maximum(scores, np.abs(found[VISIBILITY] - expected[VISIBILITY]))
     return Agreement(
         squares=len(apart),
         median_px=float(np.median(apart)),
         max_px=float(apart.max()),
-        near=float(np.mean(apart <= _NEAR_PX)),
+        max_score=float(scores.max()),
+        near=float(np.mean((apart <= _NEAR_PX) & (scores <= _NEAR_SCORE))),
     )
 
 
@@ -193,17 +218,15 @@ def _export(
     try:
         form.write(model, path)
         found = form.load(path)(squares)
-    except OSError:
-        raise
     except Exception as error:  # converters and runtimes raise many kinds
         raise TrainingError(
-            f"{form.file}: this model cannot be written so, or not run: {first_line(error)}"
+            f"{form.file} could not be written and run: {first_line(error)}; leave this format out"
         ) from error
     agrees = agreement(expected, found)
     if agrees.near < _LEAST_NEAR:
         raise TrainingError(
             f"{form.file} finds only {agrees.near:.0%} of the keypoints where the Keras model does "
-            f"(median {agrees.median_px:.2g} px apart): it is not kept"
+            f"(median {agrees.median_px:.2g} px apart, scores up to {agrees.max_score:.2g})"
         )
     parts = path.rglob("*") if path.is_dir() else [path]
     size = sum(part.stat().st_size for part in parts if part.is_file())

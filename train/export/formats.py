@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kpdata.errors import TrainingError
+from kpdata.quiet import without_native_stderr
 
 Outputs = Mapping[str, npt.NDArray[np.float32]]
 Run = Callable[[npt.NDArray[np.uint8]], Outputs]
@@ -80,7 +81,9 @@ def _write_tflite(model: keras.Model, path: Path) -> None:
 def _load_tflite(path: Path) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    with without_native_stderr():  # it tells of its delegate
+        interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+        interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner()
 
     def run(squares: npt.NDArray[np.uint8]) -> Outputs:

@@ -171,22 +171,11 @@ def as_views(frames: Sequence[Frame], side: int, margin: float) -> Views:
         to_source=np.stack([geometry.invert(affine) for affine in affines]),
         images=np.stack(
             [
-                cut(frame.pixels, affine, side)
+                images.square(frame.pixels, affine, side)
                 for (frame, _), affine in zip(seen, affines, strict=True)
             ]
         ),
     )
-
-
-def cut(pixels: Pixels, affine: geometry.Affine, side: int) -> Pixels:
-    """(side, side, 3) of ``pixels`` through ``affine``, shrunk by whole blocks where they are many.
-
-    Bilinear sampling alone would skip over pixels, which no picture in training does.
-    """
-    shrink = geometry.shrink_for(affine)
-    small = images.mean_of_blocks(pixels, shrink)
-    shrunk = geometry.from_shrunk(affine, shrink)
-    return geometry.warp(geometry.with_spare_channel(small), shrunk, side, side)
 
 
 def _grown(bbox_xyxy: FloatArray, margin: float) -> FloatArray:

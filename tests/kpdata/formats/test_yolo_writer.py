@@ -266,6 +266,24 @@ def test_images_whose_labels_would_be_one_file_are_told_apart(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("taken", "name"),
+    [("a.png", "a.png/b.png"), ("a.png", "a.txt/b.png"), ("b.png", "n" * 251 + ".gif")],
+)
+def test_a_name_that_the_disk_refuses_costs_its_sample_alone(tmp_path, taken, name):
+    counts = write(tmp_path, sample(taken), sample(name), sample("c.png"), max_bad=50.0)
+    assert counts["quarantined: image name"] == 1
+    assert sorted(names(tmp_path)) == [f"images/train/{taken}", "images/train/c.png"]
+    assert len(files(tmp_path / "out/images")) == len(files(tmp_path / "out/labels")) == 2
+    assert "rename the image" in (tmp_path / "out/quarantine.jsonl").read_text()
+
+
+def test_a_folder_called_like_a_label_does_not_disturb_the_numbering(tmp_path):
+    late, early = dart(category="b", category_id=2), dart(category="a", category_id=1)
+    write(tmp_path, sample("x.txt/b.png", late), sample("c.png", early))
+    assert (tmp_path / "out/labels/train/x.txt/b.txt").read_text().startswith("1 ")
+
+
 def test_folders_that_mean_something_to_yolo_are_not_written_twice(tmp_path):
     write(
         tmp_path,
