@@ -19,8 +19,6 @@ IDENTITY: Affine = np.eye(2, 3)
 IDENTITY.flags.writeable = False
 
 _SHRINKS = (8, 4, 2)
-_LARGEST_SHRUNK = 0.75
-"""The scale that may be left to sample at, once a picture is shrunk."""
 
 
 def apply_affine(affine: Affine, xy: FloatArray) -> FloatArray:
@@ -139,10 +137,10 @@ def resize_affine(width: int, height: int, size: int) -> Affine:
 def shrink_for(affine: Affine) -> int:
     """By how many whole pixels to average before ``affine``, so that sampling skips none.
 
-    A moderate enlargement on top of it still finds pixels enough.
+    As many as leave nothing to enlarge: bilinear sampling at a scale of a half or less would.
     """
     scale = scale_of(affine)
-    return next((n for n in _SHRINKS if scale * n <= _LARGEST_SHRUNK), 1)
+    return next((n for n in _SHRINKS if scale * n <= 1), 1)
 
 
 def from_shrunk(affine: Affine, shrink: int) -> Affine:

@@ -320,7 +320,7 @@ def test_a_damaged_record_is_named(shards, tmp_path, memory):
 
 @pytest.mark.parametrize(
     ("scale", "shrink"),
-    [(2, 1), (0.76, 1), (0.38, 1), (0.375, 2), (0.2, 2), (0.18, 4), (0.09, 8), (0.01, 8)],
+    [(2, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4), (0.13, 4), (0.125, 8), (0.01, 8)],
 )
 def test_large_pictures_are_averaged_before_they_are_sampled(scale, shrink):
     assert geometry.shrink_for(np.array([[scale, 0, 3], [0, scale, 5.0]])) == shrink
@@ -340,7 +340,7 @@ def test_shrinking_moves_nothing():
         y, x = np.mgrid[:side, :side] + 0.5
         found = np.array([(x * seen).sum(), (y * seen).sum()]) / seen.sum()
         expected = apply_affine(affine, center + 0.5)  # OpenCV draws on pixel centres
-        np.testing.assert_allclose(found, expected, atol=0.05)
+        np.testing.assert_allclose(found, expected, atol=0.06)
 
 
 def test_views_count_their_affines():

@@ -268,7 +268,7 @@ def test_images_whose_labels_would_be_one_file_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize(
     ("taken", "name"),
-    [("a.png", "a.png/b.png"), ("a.png", "a.txt/b.png"), ("b.png", "n" * 251 + ".gif")],
+    [("a.png", "a.png/b.png"), ("a.png", "a.txt/b.png"), ("b.png", "n" * 252 + ".gif")],
 )
 def test_a_name_that_the_disk_refuses_costs_its_sample_alone(tmp_path, taken, name):
     counts = write(tmp_path, sample(taken), sample(name), sample("c.png"), max_bad=50.0)
