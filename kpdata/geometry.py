@@ -19,6 +19,9 @@ IDENTITY: Affine = np.eye(2, 3)
 IDENTITY.flags.writeable = False
 
 _SHRINKS = (8, 4, 2)
+_LARGEST_SHRUNK = 0.8
+"""The scale that may be left to sample at, once a picture is shrunk. On COCO photos, a copy that is
+enlarged by a third comes as near to the true mean as without shrinking, and all others nearer."""
 
 
 def apply_affine(affine: Affine, xy: FloatArray) -> FloatArray:
@@ -137,10 +140,10 @@ def resize_affine(width: int, height: int, size: int) -> Affine:
 def shrink_for(affine: Affine) -> int:
     """By how many whole pixels to average before ``affine``, so that sampling skips none.
 
-    As many as leave nothing to enlarge: bilinear sampling at a scale of a half or less would.
+    A moderate enlargement on top of it still finds pixels enough.
     """
     scale = scale_of(affine)
-    return next((n for n in _SHRINKS if scale * n <= 1), 1)
+    return next((n for n in _SHRINKS if scale * n <= _LARGEST_SHRUNK), 1)
 
 
 def from_shrunk(affine: Affine, shrink: int) -> Affine:

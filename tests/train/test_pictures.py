@@ -320,7 +320,7 @@ def test_a_damaged_record_is_named(shards, tmp_path, memory):
 
 @pytest.mark.parametrize(
     ("scale", "shrink"),
-    [(2, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4), (0.13, 4), (0.125, 8), (0.01, 8)],
+    [(2, 1), (0.41, 1), (0.4, 2), (0.21, 2), (0.2, 4), (0.11, 4), (0.1, 8), (0.01, 8)],
 )
 def test_large_pictures_are_averaged_before_they_are_sampled(scale, shrink):
     assert geometry.shrink_for(np.array([[scale, 0, 3], [0, scale, 5.0]])) == shrink

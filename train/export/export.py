@@ -27,8 +27,8 @@ _NEAR_PX, _NEAR_SCORE, _LEAST_NEAR = 0.5, 0.02, 0.95
 
 _INPUT_MEANING = (
     "RGB, 0 to 255: a square around the middle of what framing.crop_from names, its side margin "
-    "times the longer side of that; of the upright picture, averaged where it shrinks by half or "
-    "more, then sampled bilinearly, black beyond the edges"
+    "times the longer side of that; of the upright picture, averaged where it shrinks to two "
+    "fifths or less, then sampled bilinearly, black beyond the edges"
 )
 _PLACE_MEANING = "x, y in continuous pixels of the square, (0, 0) its left upper corner; score: "
 _VISIBILITY_MEANING = "the probability that the keypoint is visible"
