@@ -323,7 +323,9 @@ def test_a_damaged_record_is_named(shards, tmp_path, memory):
     [(2, 1), (0.41, 1), (0.4, 2), (0.21, 2), (0.2, 4), (0.11, 4), (0.1, 8), (0.01, 8)],
 )
 def test_large_pictures_are_averaged_before_they_are_sampled(scale, shrink):
-    assert geometry.shrink_for(np.array([[scale, 0, 3], [0, scale, 5.0]])) == shrink
+    affine = np.array([[scale, 0, 3], [0, scale, 5.0]])
+    assert geometry.shrink_for(affine) == shrink
+    assert geometry.shrink_for(geometry.as_stored(affine)) == shrink
 
 
 def test_shrinking_moves_nothing():
