@@ -18,8 +18,7 @@ TRAIN = [
     "tensorboard>=2.19",
 ]
 
-EXPORT = [
-    *TRAIN,
+EXPORTERS = [
     "ai-edge-litert>=2",
     "keras>=3.13",
     "onnx>=1.17",
@@ -32,17 +31,14 @@ GCS = ["apache-beam[gcp]>=2.70,<3"]
 HDFS = ["apache-beam[hadoop]>=2.70,<3"]
 
 TEST = [
+    *EXPORTERS,
     *S3,
-    "ai-edge-litert>=2",
     "build>=1.2",
     "hypothesis>=6.100",
     "jax>=0.4.35",
-    "keras>=3.13",
     "matplotlib>=3.9",
     "moto[s3,server]>=5",
     "mypy>=1.15",
-    "onnx>=1.17",
-    "onnxruntime>=1.20",
     "pycocotools>=2.0.8",
     "pytest>=8.2",
     "pytest-xdist>=3.6",
@@ -50,7 +46,6 @@ TEST = [
     "tensorboard>=2.19",
     "tensorflow-cpu>=2.20",
     "tensorflow-datasets>=4.9.9",
-    "tf2onnx>=1.16",
     "twine>=6",
 ]
 
@@ -110,7 +105,7 @@ setup(
     ],
     extras_require={
         "train": TRAIN,
-        "export": EXPORT,
+        "export": [*TRAIN, *EXPORTERS],
         "s3": S3,
         "gcs": GCS,
         "hdfs": HDFS,

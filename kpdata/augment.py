@@ -201,6 +201,8 @@ def draw_affine(draw: Draw, width: int, height: int) -> Affine:
 
 def occlude(instance: Instance, rectangles: Collection[Rectangle]) -> Instance:
     """``instance`` with every visible keypoint under a rectangle marked as occluded."""
+    if not rectangles:
+        return instance
     hidden = [
         row
         for row, (x, y, visibility) in enumerate(instance.keypoints.tolist())

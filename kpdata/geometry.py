@@ -147,11 +147,6 @@ def shrink_for(affine: Affine) -> int:
     return next((n for n in _SHRINKS if scale * n <= _LARGEST_SHRUNK), 1)
 
 
-def from_shrunk(affine: Affine, shrink: int) -> Affine:
-    """``affine`` for a picture whose every pixel is the mean of a block of side ``shrink``."""
-    return np.asarray(affine, np.float64) * (shrink, shrink, 1)
-
-
 def keypoint_box(instance: Instance) -> FloatArray | None:
     """(4,) xyxy: the tight box of the labelled keypoints, or None without any."""
     labelled = instance.xy[instance.visibility > 0]
@@ -183,6 +178,7 @@ def warp(
     width: int,
     height: int,
     fill: tuple[int, int, int] = (0, 0, 0),
+    shrink: int = 1,
 ) -> npt.NDArray[np.uint8]:
     """Resample ``pixels`` through ``affine`` into (height, width, 3), bilinearly.
 
@@ -190,11 +186,12 @@ def warp(
 
     Args:
         pixels: (H, W, 3), or (H, W, 4) whose last channel is dropped.
-        affine: (2, 3) from ``pixels`` to the result.
+        affine: (2, 3) from the picture's pixels to the result.
         width, height: of the result.
         fill: the colour beyond the edges.
+        shrink: of the picture; each of ``pixels`` is the mean of a block of this side.
     """
-    (a, b, x), (c, d, y) = np.asarray(affine).tolist()
+    (a, b, x), (c, d, y) = (np.asarray(affine, np.float64) * (shrink, shrink, 1)).tolist()
     matrix = np.array([[a, b, x + (a + b - 1) / 2], [c, d, y + (c + d - 1) / 2]])
     warped = cv2.warpAffine(
         pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill

@@ -113,7 +113,7 @@ def square(pixels: Pixels, affine: geometry.Affine, side: int) -> Pixels:
     """
     shrink = geometry.shrink_for(affine)
     small = geometry.with_spare_channel(mean_of_blocks(pixels, shrink))
-    return geometry.warp(small, geometry.from_shrunk(affine, shrink), side, side)
+    return geometry.warp(small, affine, side, side, shrink=shrink)
 
 
 def decode_upright(data: bytes, header: Header) -> Pixels:

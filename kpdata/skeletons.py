@@ -12,9 +12,8 @@ Only ``name`` and ``keypoints`` are required. Without ``flip_pairs`` they are re
 (left/right); give ``[]`` for an object without a mirror image.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -24,8 +23,7 @@ import numpy.typing as npt
 
 from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, SchemaError, located
-
-Pair = tuple[str, str]
+from kpdata.flip_pairs import Pair, flip_pairs_by_name
 
 MAX_KEYPOINTS = 1000
 
@@ -132,58 +130,6 @@ def _name_fault(names: Sequence[str]) -> str | None:
             return f"{name!r} is {'given twice' if name else 'empty'}"
         seen.add(name)
     return None
-
-
-def flip_pairs_by_name(names: Sequence[str]) -> tuple[Pair, ...]:
-    """Pairs that differ only in their side: left/right, else l/r, left one first.
-
-    A single l is a word (``l_eye``, ``LEye``, ``eyeL``, ``L1``), or a word's first or last letter
-    (``lf_paw``). A name is paired only where its counterpart exists, and one that says left or
-    right only by that.
-
-    >>> flip_pairs_by_name(["nose", "left_eye", "right_eye", "mouth_left", "mouth_right"])
-    (('left_eye', 'right_eye'), ('mouth_left', 'mouth_right'))
-    """
-    by_folded = {name.lower(): name for name in names}
-    plain = {name: spelt for name, spelt in by_folded.items() if not _SIDE.search(name)}
-    pairs: list[Pair] = []
-    paired: set[str] = set()
-    for mirrored, among in ((_mirror_side, by_folded), (_mirror_l, plain), (_mirror_edge, plain)):
-        for name in (name for name in names if name.lower() in among):
-            found = next((among[other] for other in mirrored(name) if other in among), None)
-            if found and paired.isdisjoint((name, found)):
-                pairs.append((name, found))
-                paired |= {name, found}
-    places = {name: place for place, name in enumerate(names)}
-    return tuple(sorted(pairs, key=lambda pair: min(places[name] for name in pair)))
-
-
-_SIDE = re.compile("left|right")
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-"""A word of snake_case, camelCase or both; digits part words too."""
-
-
-def _mirror_side(name: str) -> Iterator[str]:
-    folded = name.lower()
-    if folded.count("left") == 1:
-        yield folded.replace("left", "right")
-
-
-def _mirror_l(name: str) -> Iterator[str]:
-    words = [word for word in _WORD.finditer(name) if word[0] in ("l", "L")]
-    if len(words) == 1:
-        yield _with_r(name, words[0].start())
-
-
-def _mirror_edge(name: str) -> Iterator[str]:
-    for word in _WORD.finditer(name):
-        for place in (word.start(), word.end() - 1):
-            if name[place] in ("l", "L"):
-                yield _with_r(name, place)
-
-
-def _with_r(name: str, place: int) -> str:
-    return f"{name[:place]}r{name[place + 1 :]}".lower()
 
 
 def load_skeleton(path: str | Path) -> Skeleton:

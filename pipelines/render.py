@@ -205,8 +205,8 @@ def _drawn(
     sample: Sample, decoded: dict[int, images.Pixels], picture: _Picture, job: Job
 ) -> Sample:
     frame, numbers, affine, instances, view = picture
-    from_reduced = geometry.from_shrunk(affine, frame.reduction)
-    pixels = geometry.warp(decoded[frame.reduction], from_reduced, frame.width, frame.height)
+    shrink = frame.reduction
+    pixels = geometry.warp(decoded[shrink], affine, frame.width, frame.height, shrink=shrink)
     if view.copy:
         data = images.encode(paint(pixels, numbers), "jpeg", numbers.jpeg_quality)
     else:

@@ -96,8 +96,7 @@ def picture(sample: Sample, affine: Affine, side: int) -> images.Pixels:
         and np.array_equal(affine, geometry.IDENTITY)
     ):
         return pixels
-    shrunk = geometry.from_shrunk(affine, shrink)
-    return geometry.warp(geometry.with_spare_channel(pixels), shrunk, side, side)
+    return geometry.warp(geometry.with_spare_channel(pixels), affine, side, side, shrink=shrink)
 
 
 def _room_for(sample: Sample) -> AbstractContextManager[object]:

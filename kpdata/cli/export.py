@@ -74,7 +74,7 @@ def command(
         for note in card.notes:
             meter.say(f"warning: {note}")
     if options["as_json"]:
-        click.echo((out / "model.json").read_text(encoding="utf-8"), nl=False)
+        click.echo(card.json().decode(), nl=False)
     elif not options["quiet"]:
         _show(card, out)
 

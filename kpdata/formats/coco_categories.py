@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from kpdata.errors import FormatError, located
+from kpdata.flip_pairs import Pair
 from kpdata.formats.coco_index import Category
-from kpdata.skeletons import Pair, Skeleton, built_in_with
+from kpdata.skeletons import Skeleton, built_in_with
 
 FAULTY_EDGES = "edges of a category's skeleton that join no two of its keypoints, left out"
 FROM_ZERO = "edges of a category's skeleton counted from 0, read as such"

@@ -5,13 +5,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, located
+from kpdata.flip_pairs import Pair
 from kpdata.formats.json_folder import check_file, is_hidden
 from kpdata.formats.source import Unusable, require_file
-from kpdata.skeletons import Pair
+from kpdata.formats.yaml_file import read_yaml
 
 LABELED = "labeled-data"
 
@@ -20,9 +18,6 @@ OTHER_SCORERS = "CollectedData files that are not of config.yaml's scorer, left 
 FAULTY_EDGES = "edges of config.yaml's skeleton that join no two keypoints, left out"
 
 _CONFIG = "config.yaml"
-_MAX_BYTES = 1 << 20
-"""Of a YAML file, which is parsed slowly."""
-
 _LARGEST = 1e9
 """No number that names something is; Python spells none of thousands of digits."""
 
@@ -148,11 +143,9 @@ def _config(root: Path) -> tuple[Path | None, Config]:
     with located(str(path)):
         try:
             check_file(path, root)
-            value = yaml.safe_load(read_bounded(path, _MAX_BYTES))
+            value = read_yaml(path, "YAML")
         except (Unusable, OSError) as error:
             raise FormatError(f"cannot be read: {error}") from error
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise FormatError(f"not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(value, dict):
             raise FormatError("expected the keys of a DeepLabCut project, such as scorer")
         task, scorer = _text(value.get("Task")), _text(value.get("scorer"))

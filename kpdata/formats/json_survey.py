@@ -102,7 +102,7 @@ def survey(annotations: Path, listing: Listing, style: str) -> Survey:
     has_boxes = False
     labels: dict[Label | None, Path] = {}
     names: set[str] = set()
-    for path, found in __all_objects(annotations, listing, style):
+    for path, found in _all_objects(annotations, listing, style):
         has_boxes |= found.box is not None
         labels.setdefault(found.label, path)
         if len(names) <= MAX_KEYPOINTS:
@@ -119,7 +119,7 @@ def survey(annotations: Path, listing: Listing, style: str) -> Survey:
     return Survey(has_boxes, set(labels), names)
 
 
-def __all_objects(
+def _all_objects(
     annotations: Path, listing: Listing, style: str
 ) -> Iterator[tuple[Path, AnnotatedObject]]:
     for pair in listing.pairs():

@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from kpdata.bounded import read_bounded
 from kpdata.errors import FormatError, located
 from kpdata.formats.json_folder import IMAGE_SUFFIXES, check_file, is_hidden, walk
 from kpdata.formats.source import Unusable
+from kpdata.formats.yaml_file import read_yaml
 from kpdata.image_files import local_name
 from kpdata.skeletons import COCO17, MAX_KEYPOINTS, Skeleton, built_in_with
 from kpdata.splits import DEFAULT_NAMES
-
-_MAX_BYTES = 1 << 20
-"""Of a YAML file, which is parsed slowly."""
 
 _MAX_LIST_BYTES = 256 << 20
 """Of a list of images: some four million."""
@@ -105,12 +102,9 @@ def load_data(path: Path) -> Data:
     """
     with located(str(path)):
         try:
-            value = yaml.safe_load(read_bounded(path, _MAX_BYTES))
-            data = msgspec.convert(value, Data)
+            data: Data = read_yaml(path, "a YOLO pose data.yaml", Data)
         except OSError as error:
             raise FormatError(f"cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise FormatError(f"not a YOLO pose data.yaml: {_one_line(error)}") from error
         _check(data)
         return data
 
@@ -132,10 +126,6 @@ def _check(data: Data) -> None:
         raise FormatError(
             f"flip_idx is {flips}: expected each of {count} keypoints' mirror image, counted from 0"
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def split_images(file: Path, root: Path, data: Data) -> Iterator[tuple[str, str]]:

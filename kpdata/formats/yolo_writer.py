@@ -77,21 +77,9 @@ def write(
     box has no extent within the image, are left out. Refused samples, and those whose image cannot
     be used, are listed in ``out/quarantine.jsonl``.
 
-    Args:
-        samples: what to write, streamed once; each carries its bytes, or a name to copy.
-        skeleton: what their keypoints are.
-        out: a folder that does not exist or is empty.
-        images_root: the folder that image names may not leave.
-        max_bad: the percentage of samples that may be refused.
-
-    Returns:
-        ``images`` and ``instances`` written, and what else was counted.
-
-    Raises:
-        DatasetError: ``out`` is in use, or cannot be written.
-        FormatError: an image name that leads out of the folder, or a split that YOLO does not know.
-        JobError: more than ``max_bad`` of the samples were refused, or a disk failed while an image
-            was read.
+    Arguments, counts and errors are those of :func:`~kpdata.formats.writing.write_folder`;
+    ``skeleton`` says what the samples' keypoints are. A split that YOLO does not know is a
+    FormatError, too.
     """
     return write_folder(samples, out, images_root, max_bad, partial(_Writer, skeleton))
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kpdata.errors import SchemaError
+from kpdata.flip_pairs import Pair
 from kpdata.metrics.measure import Measure, ratio_of_sums
 from kpdata.metrics.poses import (
     BoolArray,
@@ -21,7 +22,6 @@ from kpdata.metrics.poses import (
     require_pair,
 )
 from kpdata.schema import FloatArray
-from kpdata.skeletons import Pair
 
 AUC_THRESHOLDS = np.arange(21) / 100
 """0, 0.01 … 0.2: both ends are included."""

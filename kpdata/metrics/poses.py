@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kpdata.errors import SchemaError
+from kpdata.flip_pairs import Pair
 from kpdata.schema import NOT_LABELLED, FloatArray
-from kpdata.skeletons import Pair, Skeleton
+from kpdata.skeletons import Skeleton
 
 Reference = str | Pair
 """``torso``, ``head``, ``bbox``, or a pair of keypoint names."""

@@ -10,12 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kpdata.errors import FormatError, SchemaError
+from kpdata.flip_pairs import flip_pairs_by_name
 from kpdata.skeletons import (
     BUILT_IN,
     COCO17,
     LSP14,
     Skeleton,
-    flip_pairs_by_name,
     get_skeleton,
     load_skeleton,
 )

@@ -13,8 +13,9 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from kpdata.flip_pairs import Pair
 from kpdata.schema import NOT_LABELLED, FloatArray
-from kpdata.skeletons import Pair, Skeleton
+from kpdata.skeletons import Skeleton
 
 BoolArray = npt.NDArray[np.bool_]
 

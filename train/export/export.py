@@ -106,6 +106,10 @@ class Card(msgspec.Struct, frozen=True):
     files: dict[str, File]
     notes: list[str]
 
+    def json(self) -> bytes:
+        """The content of ``model.json``."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
 
 def export(
     predictor: Predictor,
@@ -139,7 +143,7 @@ def export(
         model = answering(predictor, head, flip, decode)
         squares = rendered_squares(predictor.input_size, _SQUARES)
         expected = model.predict_on_batch(squares)
-        if not all(np.isfinite(value).all() for value in expected.values()):
+        if not _are_numbers(expected):
             raise TrainingError(
                 f"{predictor.path}: the model's answers are not all numbers: its weights are "
                 "damaged, or its training diverged"
@@ -163,9 +167,8 @@ def export(
             files=files,
             notes=[UNSEEN_MIRROR] * (flip and not predictor.saw_mirrored),
         )
-        text = msgspec.json.format(msgspec.json.encode(card), indent=1)
         with blaming(out):
-            (folder / CARD).write_bytes(text + b"\n")
+            (folder / CARD).write_bytes(card.json())
     return card
 
 
@@ -195,7 +198,7 @@ def agreement(expected: Outputs, found: Outputs) -> Agreement:
     """
     if found.keys() != expected.keys():
         raise TrainingError(f"gives {', '.join(found)}, not {', '.join(expected)}")
-    if not all(np.isfinite(value).all() for value in found.values()):
+    if not _are_numbers(found):
         raise TrainingError("its answers are not all numbers")
     keypoints, others = expected[KEYPOINTS], found[KEYPOINTS]
     apart = np.linalg.norm(others[..., :2] - keypoints[..., :2], axis=-1)  # (B, K)
@@ -209,6 +212,10 @@ def agreement(expected: Outputs, found: Outputs) -> Agreement:
         max_score=float(scores.max()),
         near=float(np.mean((apart <= _NEAR_PX) & (scores <= _NEAR_SCORE))),
     )
+
+
+def _are_numbers(outputs: Outputs) -> bool:
+    return all(np.isfinite(value).all() for value in outputs.values())
 
 
 def _export(
