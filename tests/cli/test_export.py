@@ -9,35 +9,30 @@ import keras
 import pytest
 
 from kpdata.cli.export import command
-from kpdata.skeletons import COCO17
 from kpdata.train.config import AugmentConfig, Phase, TrainConfig
 from kpdata.train.export.formats import FORMATS
-from kpdata.train.models import build
-from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("models are exported through TensorFlow", allow_module_level=True)
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
 Kpdata = Callable[..., Any]
-SIDE = 64
 
 
 @pytest.fixture(scope="module")
-def run(tiny_models: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(
+    tiny_models: None,
+    untrained_run: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A regression run that saw no mirror image."""
     config = TrainConfig(
-        phases=(Phase("all", 1, SIDE, 1e-3),),
+        phases=(Phase("all", 1, 64, 1e-3),),
         model="regression",
         backbone="mobilenet",
         augment=AugmentConfig(flip=0.0),
     )
-    info = RunInfo("shards", "a" * 64, COCO17, "a crop", ((0.5, 0.5),) * 17, {"train": 1}, {})
-    folder = RunFolder(tmp_path_factory.mktemp("runs") / "a")
-    folder.begin(config, info)
-    file = folder.save_weights("best", build(config, len(COCO17), SIDE).save_weights)
-    folder.save_state(State(best=Best(file, 0, 7, SIDE, ("coordinates",), {}), done=1))
-    return folder.path
+    return untrained_run(tmp_path_factory.mktemp("runs") / "a", config, "coordinates")
 
 
 def test_a_table_says_what_was_written_and_how_well_it_agrees(kpdata: Kpdata, run, tmp_path):

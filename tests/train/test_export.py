@@ -21,9 +21,7 @@ from kpdata.train.config import LossWeights, Phase, TrainConfig
 from kpdata.train.export import export as exporting
 from kpdata.train.export.export import Card, agreement, answering, export, rendered_squares
 from kpdata.train.export.formats import FORMATS
-from kpdata.train.models import build
 from kpdata.train.predictor import Predictor
-from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("models are exported through TensorFlow", allow_module_level=True)
@@ -40,26 +38,15 @@ BOTH = ("heatmap", "coordinates")
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 
 
-def run_of(folder: Path, config: TrainConfig, heads: tuple[str, ...]) -> Predictor:
-    """A run whose weights nobody trained."""
-    keras.utils.set_random_seed(1)
-    info = RunInfo(
-        "shards", "a" * 64, COCO17, "a crop", ((0.5, 0.5),) * 17, {"train": 1}, {},
-        Framing("bbox", 1.5),
-    )  # fmt: skip
-    run = RunFolder(folder)
-    run.begin(config, info)
-    net = build(config, len(COCO17), SIDE)
-    for variable in net.trainable_variables:  # untrained heads answer any picture alike
-        variable.assign(variable + 0.3 * keras.random.normal(variable.shape))
-    file = run.save_weights("best", net.save_weights)
-    run.save_state(State(best=Best(file, 0, 7, SIDE, heads, {}), done=1))
-    return Predictor.open(folder)
+@pytest.fixture(scope="module")
+def run_of(untrained_run):
+    """``run_of(folder, config, *heads)``: a run whose weights nobody trained, opened."""
+    return lambda *arguments: Predictor.open(untrained_run(*arguments))
 
 
 @pytest.fixture(scope="module")
-def blazepose(tiny_models: None, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return run_of(tmp_path_factory.mktemp("runs") / "blazepose", BLAZEPOSE, BOTH)
+def blazepose(tiny_models: None, run_of, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return run_of(tmp_path_factory.mktemp("runs") / "blazepose", BLAZEPOSE, *BOTH)
 
 
 def answers(predictor: Predictor, head: str, flip: bool, decode: str) -> dict[str, np.ndarray]:
@@ -90,9 +77,9 @@ def test_every_file_answers_as_the_run_does(blazepose, head, flip, decode, tmp_p
 
 
 @pytest.mark.parametrize("head", ["dense", "softargmax", "rle"])
-def test_every_head_of_a_regression_model_is_exported(head, tmp_path):
+def test_every_head_of_a_regression_model_is_exported(run_of, head, tmp_path):
     config = msgspec.structs.replace(REGRESSION, head=head)
-    run = run_of(tmp_path / "run", config, ("coordinates",))
+    run = run_of(tmp_path / "run", config, "coordinates")
     card = export(run, tmp_path / "out", ("tflite", "onnx"))
     assert card.head == "coordinates"
     answered = answers(run, "coordinates", flip=False, decode="dark")["coordinates"]
@@ -122,9 +109,9 @@ def test_the_card_says_what_a_caller_must_know(blazepose, tmp_path):
         assert file.bytes == sum(part.stat().st_size for part in parts)
 
 
-def test_the_card_says_what_the_score_of_untaught_visibility_is(tmp_path):
+def test_the_card_says_what_the_score_of_untaught_visibility_is(run_of, tmp_path):
     config = msgspec.structs.replace(REGRESSION, losses=LossWeights(visibility=0.0))
-    run = run_of(tmp_path / "run", config, ("coordinates",))
+    run = run_of(tmp_path / "run", config, "coordinates")
     card = export(run, tmp_path / "out", ("saved_model",))
     assert card.outputs.keys() == {"keypoints"}
     assert "always 1" in card.outputs["keypoints"].meaning
@@ -173,8 +160,8 @@ def test_a_file_that_its_runtime_refuses_is_not_kept(blazepose, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_diverged_is_not_blamed_on_a_converter(tmp_path):
-    run = run_of(tmp_path / "run", REGRESSION, ("coordinates",))
+def test_a_run_that_diverged_is_not_blamed_on_a_converter(run_of, tmp_path):
+    run = run_of(tmp_path / "run", REGRESSION, "coordinates")
     run.net.trainable_variables[0].assign(run.net.trainable_variables[0] * np.nan)
     with pytest.raises(TrainingError, match="its training diverged"):
         export(run, tmp_path / "out", ("saved_model",))
@@ -189,9 +176,9 @@ def test_agreement_is_counted_by_keypoint():
     assert (agrees.max_px, agrees.max_score) == pytest.approx((5, 0.03))
 
 
-def test_a_flip_test_of_a_run_that_saw_no_mirror_image_is_noted(tmp_path):
+def test_a_flip_test_of_a_run_that_saw_no_mirror_image_is_noted(run_of, tmp_path):
     config = msgspec.structs.replace(REGRESSION, augment=AugmentConfig(flip=0.0))
-    run = run_of(tmp_path / "run", config, ("coordinates",))
+    run = run_of(tmp_path / "run", config, "coordinates")
     assert export(run, tmp_path / "out", ("saved_model",)).notes == []
     (note,) = export(run, tmp_path / "flip", ("saved_model",), flip=True).notes
     assert "never saw a mirror image" in note
@@ -219,12 +206,12 @@ def test_a_missing_library_is_named_before_anything_is_done(blazepose, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_head_or_a_decoding_that_the_run_lacks_is_refused(tmp_path):
-    run = run_of(tmp_path / "run", REGRESSION, ("coordinates",))
+def test_a_head_or_a_decoding_that_the_run_lacks_is_refused(run_of, tmp_path):
+    run = run_of(tmp_path / "run", REGRESSION, "coordinates")
     with pytest.raises(KpdataError, match="was not taught heatmap: it has coordinates"):
         export(run, tmp_path / "out", ("saved_model",), head="heatmap")
     plain = msgspec.structs.replace(BLAZEPOSE, offsets=False)
-    run = run_of(tmp_path / "plain", plain, BOTH)
+    run = run_of(tmp_path / "plain", plain, *BOTH)
     with pytest.raises(KpdataError, match="udp needs offset maps"):
         export(run, tmp_path / "out", ("saved_model",), decode="udp")
 
