@@ -3,9 +3,7 @@
 import contextlib
 import logging
 import os
-import shlex
 import shutil
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +11,7 @@ from typing import Any
 
 from kpdata.errors import JobError, KpdataError
 from kpdata.pipelines import remote
+from kpdata.pipelines.beam_workers import ForkedEnvironment, Workers
 from kpdata.pipelines.runners import EMBEDDED, Execution
 from kpdata.pipelines.watchdog import Watchdog
 from kpdata.quiet import without_warnings
@@ -22,9 +21,7 @@ with without_warnings():
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
     from apache_beam.runners.portability.job_server import SubprocessJobServer
-    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-_WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _SELF_EXPLAINING = (KpdataError, OSError, RuntimeError)
 _UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Runners that Beam has, but knows by their full name only."""
@@ -58,9 +55,9 @@ def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], execution: E
                 | "spread over workers" >> beam.Reshuffle()
                 | "write" >> beam.Map(write)
             )
-            _run(pipeline, watchdog)
+            with Workers(execution.beam_options, execution.log, watchdog.hear_death):
+                _run(pipeline, watchdog)
         except BaseException as error:
-            watchdog.stop_workers()
             if watchdog.interrupted:
                 remote.cancel_on_flink(execution.beam_options, job_name)
                 raise KeyboardInterrupt from error
@@ -99,10 +96,8 @@ def _pipeline(execution: Execution, job_name: str) -> beam.Pipeline:
     options = PipelineOptions(
         [*execution.beam_options, f"--direct_num_workers={max(1, execution.workers)}"]
     )
-    python, log = shlex.quote(sys.executable), shlex.quote(str(execution.log))
-    command = f"trap '' INT TERM; exec {python} -m {_WORKER} 2>>{log}"  # for the driver to hear
-    workers = SubprocessSDKEnvironment.from_command_string(command)
-    return beam.Pipeline(FnApiRunner(workers if execution.workers else None), options=options)
+    workers = ForkedEnvironment() if execution.workers else None
+    return beam.Pipeline(FnApiRunner(workers), options=options)
 
 
 @contextlib.contextmanager

@@ -5,14 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
 from kpdata.errors import DatasetError, JobError, StoreError
 from kpdata.formats.source import Source
 from kpdata.manifest import MANIFEST, QUARANTINE, Manifest, SourceInfo, read_manifest
-from kpdata.pipelines import runners
+from kpdata.pipelines import forked, runners
 from kpdata.pipelines.fetch import on_store
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.near import join_near_duplicates
@@ -26,7 +26,7 @@ from kpdata.quarantine import check_bad
 from kpdata.splits import group_finder
 from kpdata.stores import Place, Url
 
-_SECONDS_WORTH_WORKERS = 3.0
+_SECONDS_WORTH_WORKERS = 2.0
 """What workers must save, since they take half of it to start and to end."""
 
 _SECONDS_PER_IMAGE, _SECONDS_PER_PICTURE = 0.0003, 0.002
@@ -99,11 +99,19 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
     origin = source_info(source, request)
     options = options_of(request)
     group_of = group_finder(request.group) if request.group else None
-    with open_outbox(out) if isinstance(out, Url) else open_workspace(out.absolute()) as workspace:
+    with (
+        open_outbox(out) if isinstance(out, Url) else open_workspace(out.absolute()) as workspace,
+        _WarmUp(request, workspace.sealed) as warm_up,
+    ):
         watcher.planning()
+
+        def planned(samples: int) -> None:
+            watcher.planned(samples)
+            warm_up.planned(samples)
+
         plan = make_plan(
             source, request.job, request.splits, request.sharding, workspace.plan_folder,
-            group_of, watcher.planned, _near_joiner(request, watcher),
+            group_of, planned, _near_joiner(request, watcher),
         )  # fmt: skip
         if workspace.sealed:
             existing = _same_dataset(workspace, plan, origin, options, request.job)
@@ -139,6 +147,27 @@ def _claim_for(workspace: Workspace, request: Request, origin: SourceInfo) -> No
             "run that command again to finish it, or remove the folder first"
         )
     workspace.note_asked(asked)
+
+
+class _WarmUp:
+    """Has imported what worker processes need when the plan is made, where they will pay."""
+
+    def __init__(self, request: Request, sealed: bool):
+        self._request, self._samples = request, 0
+        self._wanted = request.runner == runners.EMBEDDED and not sealed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def planned(self, samples: int) -> None:
+        """Hear of so many more samples to write."""
+        self._samples += samples
+        if self._wanted and _pays(self._request, self._request.workers, self._samples):
+            self._wanted = False
+            forked.warm_up()
+
+    def __exit__(self, *_: object) -> None:
+        forked.cool_down()
 
 
 class _Written(NamedTuple):
@@ -215,15 +244,19 @@ def _write(
 def _execution(
     request: Request, pending: Sequence[ShardPlan], workspace: Workspace
 ) -> runners.Execution:
-    job, samples = request.job, sum(shard.samples for shard in pending)
     workers = min(request.workers, len(pending))
+    pay = _pays(request, workers, sum(shard.samples for shard in pending))
+    return runners.Execution(
+        request.runner, workers if pay else 0, workspace.log_path, request.beam_options
+    )
+
+
+def _pays(request: Request, workers: int, samples: int) -> bool:
+    """Whether to write so many samples in that many processes beside this one."""
+    job = request.job
     each = _SECONDS_PER_PICTURE * (1 + job.augment) if job.renders else _SECONDS_PER_IMAGE
     each += _SECONDS_PER_OBJECT if on_store(job) else 0
-    saved = samples * each * (1 - 1 / workers)
-    alone = workers == 1 or saved < _SECONDS_WORTH_WORKERS
-    return runners.Execution(
-        request.runner, 0 if alone else workers, workspace.log_path, request.beam_options
-    )
+    return samples * each * (1 - 1 / workers) >= _SECONDS_WORTH_WORKERS
 
 
 def write_or_tell(workspace: Workspace, shard: str, spare_cores: bool) -> None:

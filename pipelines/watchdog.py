@@ -1,15 +1,11 @@
 """Ends Beam's embedded runner when one of its worker processes dies, or on Ctrl-C."""
 
-import contextlib
 import signal
 import threading
 from types import FrameType
 from typing import Self
 
-import psutil
-
-_WORKER_DIED = "Worker subprocess exited"
-_BEAM_THREADS = frozenset({"run_worker", "beam_control_read", "read_grpc_client_inputs"})
+_BEAM_THREADS = frozenset({"beam_control_read", "read_grpc_client_inputs"})
 """They serve one worker each, and end in an exception when it is gone."""
 _BEAM_MESSAGES = "wait_until_finish_read"
 """A thread that hears from a job server, and ends in an exception when that is gone, at exit."""
@@ -27,7 +23,7 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        self.interrupted = self.saw_death = self._stopping = False
+        self.interrupted = self.saw_death = False
         self._in_main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Self:
@@ -45,18 +41,23 @@ class Watchdog:
                 signal.signal(number, self._interrupt)
 
     def __exit__(self, *_: object) -> None:
+        for thread in threading.enumerate():
+            if thread.name in _BEAM_THREADS:
+                thread.join(_SECONDS_TO_END)
         if not any(thread.name == _BEAM_MESSAGES for thread in threading.enumerate()):
             threading.excepthook = self._old_hook
         if self._in_main:
             for number, handler in self._old_handlers.items():
                 signal.signal(number, handler)
 
+    def hear_death(self) -> None:
+        """A worker died: break the main thread's wait, unless it was interrupted anyway."""
+        if self._in_main and not (self.saw_death or self.interrupted):
+            self.saw_death = True
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
     def _hear(self, args: threading.ExceptHookArgs) -> None:
-        if _WORKER_DIED in str(args.exc_value):
-            if self._in_main and not (self.saw_death or self._stopping):
-                self.saw_death = True
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        elif args.thread is None or args.thread.name not in _BEAM_THREADS | {_BEAM_MESSAGES}:
+        if args.thread is None or args.thread.name not in _BEAM_THREADS | {_BEAM_MESSAGES}:
             self._old_hook(args)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -65,27 +66,11 @@ class Watchdog:
             raise KeyboardInterrupt
         handler = self._old_handlers[signal.Signals(number)]
         if callable(handler):
-            self.interrupted = self._stopping = True
+            self.interrupted = True
             handler(number, frame)
-
-    def stop_workers(self) -> None:
-        """Kill all workers, and wait until the threads that served them have ended."""
-        self._stopping = True
-        _kill_workers()
-        for thread in threading.enumerate():
-            if thread.name in _BEAM_THREADS:
-                thread.join(_SECONDS_TO_END)
 
 
 def _signals_to_hear() -> list[signal.Signals]:
     """Ctrl-C, through which a worker's death is told too, and SIGTERM where somebody handles it."""
     handled = callable(signal.getsignal(signal.SIGTERM))
     return [signal.SIGINT, signal.SIGTERM] if handled else [signal.SIGINT]
-
-
-def _kill_workers() -> None:
-    """Kill Beam's worker processes, and nobody else's children."""
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if any("sdk_worker_main" in word for word in child.cmdline()):
-                child.kill()
