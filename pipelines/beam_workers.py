@@ -28,7 +28,7 @@ _SAY_LITTLE = "--default_sdk_harness_log_level=ERROR"
 
 
 @Environment.register_urn(_URN, bytes)
-class ForkedEnvironment(Environment):  # type: ignore[misc]
+class ForkedEnvironment(Environment):
     """What :class:`Workers` answer to."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Workers:
             self._on_death()
 
 
-class _Handler(GrpcWorkerHandler):  # type: ignore[misc]
+class _Handler(GrpcWorkerHandler):
     """Beam's hold on one worker."""
 
     def __init__(self, workers: Workers, payload: bytes, *surroundings: Any):

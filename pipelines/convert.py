@@ -256,7 +256,7 @@ def _pays(request: Request, workers: int, samples: int) -> bool:
     job = request.job
     each = _SECONDS_PER_PICTURE * (1 + job.augment) if job.renders else _SECONDS_PER_IMAGE
     each += _SECONDS_PER_OBJECT if on_store(job) else 0
-    return samples * each * (1 - 1 / workers) >= _SECONDS_WORTH_WORKERS
+    return workers > 1 and samples * each * (1 - 1 / workers) >= _SECONDS_WORTH_WORKERS
 
 
 def write_or_tell(workspace: Workspace, shard: str, spare_cores: bool) -> None:
