@@ -6,6 +6,7 @@ labelled (and then x = y = 0), 1 labelled but occluded, 2 visible.
 """
 
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any, NamedTuple
 
 import msgspec
@@ -125,10 +126,11 @@ class View:
     def __post_init__(self) -> None:
         """Raise SchemaError unless the transform is a finite, invertible affine."""
         matrix = _floats(self.transform, "transform must be 6 finite numbers").reshape(-1)
-        if matrix.size != 6 or not np.isfinite(matrix).all():
-            raise SchemaError(f"transform must be 6 finite numbers, got {matrix.tolist()}")
-        if matrix[0] * matrix[4] == matrix[1] * matrix[3]:
-            raise SchemaError(f"transform cannot be inverted: {matrix.tolist()}")
+        numbers = matrix.tolist()
+        if len(numbers) != 6 or not all(map(isfinite, numbers)):
+            raise SchemaError(f"transform must be 6 finite numbers, got {numbers}")
+        if numbers[0] * numbers[4] == numbers[1] * numbers[3]:
+            raise SchemaError(f"transform cannot be inverted: {numbers}")
         for name, low, high in _VIEW_LIMITS:
             if not low <= getattr(self, name) <= high:
                 raise SchemaError(f"{name} is {getattr(self, name)}: expected {low} to {high}")
@@ -234,7 +236,7 @@ def _keypoint_fault(row: int, x: float, y: float, v: float) -> str:
 def _checked_box(values: FloatArray) -> FloatArray:
     box = _floats(values, "bbox_xyxy must be 4 finite numbers")
     sides = box.tolist()
-    if box.shape != (4,) or not np.isfinite(box).all():
+    if box.shape != (4,) or not all(map(isfinite, sides)):
         raise SchemaError(f"bbox_xyxy must be 4 finite numbers, got {sides}")
     if sides[2] < sides[0] or sides[3] < sides[1]:
         raise SchemaError(f"bbox_xyxy ends before it begins: {sides}")
