@@ -82,7 +82,7 @@ def measure_untouched(sizes: Sizes, rounds: int, work: Path, cold: bool) -> Sect
         "tf.train.Example, and TFRecord asks for a CRC32C of every record. On top of that, kpdata "
         "takes the sha256 of every image and of every shard, checks each image's header and end "
         "marker, and, before its work begins, looks for identical images and splits by hash. Asked "
-        "for two workers it starts none where they would save less than they cost: below 20,000 "
+        "for two workers it starts none where they would save less than they cost: below 13,000 "
         "untouched images, so that they are written by one process and its threads."
     )
     ratios = [

@@ -92,7 +92,7 @@ def job_section(workers: int, costs: Costs[JobCost]) -> Section:
         ratios = [*growth(costs, "seconds"), *growth(costs, "cpu"), *flatness(costs, "driver")]
     else:
         note += (
-            " Below 20,000 images it starts no workers, since they would not pay, nor does it load "
+            " Below 13,000 images it starts no workers, since they would not pay, nor does it load "
             "Beam: sizes do not compare. `convert.md` compares memory with workers at 1× and 10×."
         )
     return Section(f"Whole job, workers: {workers}", note, columns, rows, ratios, raw(costs))

@@ -137,6 +137,7 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
     Examples:
       kpdata convert lsp joints.mat --out shards/
       kpdata convert lsp joints.mat --out shards/ --split official --val 10
+      kpdata convert mpii mpii_human_pose_v1_u12_1.mat --out shards/ --crop 256
       kpdata convert coco person_keypoints_train2017.json --images train2017/ \\
           --out shards/ --crop 256 --augment 4
       kpdata convert coco train=person_keypoints_train2017.json \\

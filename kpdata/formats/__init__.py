@@ -60,6 +60,12 @@ FORMATS: dict[str, Format] = {
             convention="1-based pixels, flag 1 = labelled and visible, 0 = missing",
         ),
         Format(
+            name="mpii",
+            module="kpdata.formats.mpii:read",
+            summary="MPII Human Pose: mpii_human_pose_v1_u12_1.mat and images/",
+            convention="1-based pixels, is_visible 1/0, what is not listed is not labelled",
+        ),
+        Format(
             name="coco",
             module="kpdata.formats.coco:read",
             summary="COCO keypoints: one JSON file, any category and any number of keypoints",

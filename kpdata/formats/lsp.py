@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kpdata.errors import FormatError, located
 from kpdata.formats import matlab
-from kpdata.formats.source import LARGEST, Source, find_images, image_ref, require_file
+from kpdata.formats.source import LARGEST, Source, find_images, image_ref
 from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray, Instance, Rejected, Sample
 from kpdata.skeletons import LSP14
 from kpdata.stores import Place
@@ -101,18 +101,7 @@ def _samples(
 
 def _load(path: Path, name: str) -> FloatArray:
     """``joints`` as float64, (3, 14, N) or (14, 3, N) as the format ``name`` has it."""
-    require_file(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise FormatError(
-                f"{path}: {size} bytes: expected at most {MAX_BYTES} for a joints.mat"
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"{path}: cannot read: {error.strerror}") from error
-    if not data:
-        raise FormatError(f"{path}: is empty: download it again")
+    data = matlab.read_file(path, MAX_BYTES)
     with located(str(path)):
         joints = matlab.read_array(data, "joints", MAX_BYTES)
         return joints.reshape(_full_shape(joints.shape, name))

@@ -98,6 +98,37 @@ def matlab(name: str) -> tuple[bytes, ...]:
 
 
 @cache
+def mpii() -> tuple[bytes, ...]:
+    """MPII's file of a labelled image, one of the test set and one of nobody; compressed too."""
+
+    def structs(*rows: dict[str, Any]) -> Any:
+        array = np.empty((1, len(rows)), [(name, object) for name in rows[0]])
+        for index, row in enumerate(rows):
+            array[0, index] = tuple(row.values())
+        return array
+
+    points = structs(
+        *({"x": 9.0 * n, "y": 99 - n, "id": n, "is_visible": flag} for n, flag in enumerate("10"))
+    )
+    place = structs({"x": 40.0, "y": 50.0})
+    person = {"x1": 1, "y1": 2, "x2": 30, "y2": 40, "scale": 0.5, "objpos": place}
+    people = structs({**person, "annopoints": structs({"point": points})})
+    images = structs(
+        *(
+            {"image": structs({"name": f"{n}.jpg"}), "annorect": found, "vididx": n}
+            for n, found in enumerate((people, people, np.zeros((0, 0))))
+        )
+    )
+    release = structs({"annolist": images, "img_train": np.array([[1, 0, 1]]), "version": "12"})
+    made = []
+    for compress in (False, True):
+        out = io.BytesIO()
+        scipy.io.savemat(out, {"RELEASE": release}, do_compression=compress)
+        made.append(out.getvalue())
+    return tuple(made)
+
+
+@cache
 def coco() -> tuple[bytes, ...]:
     """A file of three images, two categories, a crowd and an annotation without keypoints."""
     images = [

@@ -53,9 +53,9 @@ def _drain(source: Source) -> None:
         pass
 
 
-def _lsp(name: str, folder: Path) -> Check:
+def _mat(name: str, folder: Path) -> Check:
     (folder / "images").mkdir()
-    path = folder / "joints.mat"
+    path = folder / "annotations.mat"
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
@@ -342,8 +342,9 @@ def _quarantine(path: Path) -> None:
 
 
 TARGETS: dict[str, Target] = {
-    "lsp-mat": Target(partial(seeds.matlab, "lsp"), mutate.matlab, partial(_lsp, "lsp"), 4),
-    "lspet-mat": Target(partial(seeds.matlab, "lspet"), mutate.matlab, partial(_lsp, "lspet"), 4),
+    "lsp-mat": Target(partial(seeds.matlab, "lsp"), mutate.matlab, partial(_mat, "lsp"), 4),
+    "lspet-mat": Target(partial(seeds.matlab, "lspet"), mutate.matlab, partial(_mat, "lspet"), 4),
+    "mpii-mat": Target(seeds.mpii, mutate.matlab, partial(_mat, "mpii"), 4),
     "coco-json": Target(seeds.coco, mutate.json_text, _coco, 4),
     **{
         f"json-{style}": Target(

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpdata.errors import FormatError
-from kpdata.formats.matlab import read_array
+from kpdata.formats.matlab import (
+    Variable,
+    number,
+    numbers,
+    read_array,
+    read_variable,
+    records,
+    text,
+)
 
 BUDGET = 1 << 20
 
@@ -84,5 +92,67 @@ def test_small_numbers_that_would_grow_too_large_are_refused():
 
 
 def test_a_file_that_is_not_matlabs_is_not_to_be_downloaded_again():
-    with pytest.raises(FormatError, match=r"not a MATLAB file .* give the dataset's joints"):
+    with pytest.raises(FormatError, match=r"not a MATLAB file .* give the dataset's own"):
         read_array(b"<html>" * 100, "joints", 1 << 20)
+
+
+def of(value: object, compress: bool = False) -> Variable:
+    return read_variable(saved(compress, it=value), "it", BUDGET)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20))
+def test_text_is_what_was_saved(words):
+    assert text(of(words)) == words.rstrip(" ")
+
+
+def test_text_of_utf_16_follows_the_files_byte_order():
+    data = saved(False, it="ab")
+    utf_8 = struct.pack("<HH", 16, 2) + b"ab\0\0"
+    assert utf_8 in data
+    wide = data.replace(utf_8, struct.pack("<HH", 17, 4) + "äß".encode("utf-16-le"))
+    assert text(read_variable(wide, "it", BUDGET)) == "äß"
+
+
+@pytest.mark.parametrize("value", [7, -1.5, np.uint8(3), np.bool_(True), [[2]]])
+def test_one_number_is_what_was_saved(value):
+    assert number(of(value)) == np.float64(value)
+
+
+def test_what_is_empty_is_no_number_no_text_and_no_struct():
+    empty = of(np.zeros((0, 0)))
+    assert number(empty) is None
+    assert text(empty) == ""
+    assert list(records(empty)) == []
+
+
+def test_structs_come_one_by_one_in_matlabs_order():
+    array = np.empty((2, 2), [("row", object), ("inner", object)])
+    for row, column in np.ndindex(2, 2):
+        array[row, column] = 10 * row + column, {"deep": np.arange(3) + row}
+    found = list(records(of(array, compress=True)))
+    assert [number(record["row"]) for record in found] == [0, 10, 1, 11]
+    (inner,) = records(found[1]["inner"])
+    assert numbers(inner["deep"], BUDGET).tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("read", "value", "fault"),
+    [
+        (number, "text", "it is a MATLAB char: expected an array of numbers"),
+        (number, 1j, "it is a complex array"),
+        (number, np.eye(2), r"it has shape \(2, 2\): expected one number"),
+        (text, 5.0, "it is a MATLAB double: expected text"),
+        (lambda variable: list(records(variable)), 5.0, "it is a MATLAB double: expected a struct"),
+    ],
+)
+def test_what_holds_something_else_says_what(read, value, fault):
+    with pytest.raises(FormatError, match=fault):
+        read(of(value))
+
+
+def test_a_claimed_number_of_structs_allocates_nothing():
+    data = bytearray(saved(False, it={"a": 1.0}))
+    place = data.index(struct.pack("<IIii", 5, 8, 1, 1)) + 8
+    struct.pack_into("<ii", data, place, 2**31 - 1, 2**31 - 1)
+    with pytest.raises(FormatError, match="it claims 4,611,686,014,132,420,609 structs"):
+        list(records(read_variable(bytes(data), "it", BUDGET)))

@@ -19,7 +19,7 @@ def test_every_format_has_one_line_of_summary_and_convention():
 
 def test_the_formats_and_the_writable_ones_are_these():
     assert list(formats.FORMATS) == [
-        "lsp", "lspet", "coco", "yolo", "deeplabcut", "json", "shards",
+        "lsp", "lspet", "mpii", "coco", "yolo", "deeplabcut", "json", "shards",
     ]  # fmt: skip
     assert [f.name for f in formats.FORMATS.values() if f.writable] == ["coco", "yolo", "shards"]
 
@@ -39,7 +39,7 @@ def test_a_writer_is_found_by_the_formats_name():
 
 
 def test_an_unknown_format_lists_the_known_ones():
-    with pytest.raises(FormatError, match="unknown format 'voc': kpdata knows lsp, lspet, coco"):
+    with pytest.raises(FormatError, match="unknown format 'voc': kpdata knows lsp, lspet, mpii,"):
         formats.read("voc", Path("x"))
 
 
