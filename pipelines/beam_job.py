@@ -7,6 +7,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from kpdata.errors import JobError, KpdataError
@@ -55,7 +56,7 @@ def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], execution: E
                 | "spread over workers" >> beam.Reshuffle()
                 | "write" >> beam.Map(write)
             )
-            with Workers(execution.beam_options, execution.log, watchdog.hear_death):
+            with _workers(execution, watchdog):
                 _run(pipeline, watchdog)
         except BaseException as error:
             if watchdog.interrupted:
@@ -72,6 +73,13 @@ def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], execution: E
             if not isinstance(error, Exception) or isinstance(error, _SELF_EXPLAINING):
                 raise
             raise JobError(f"--runner {execution.runner}: {error}") from error
+
+
+def _workers(execution: Execution, watchdog: Watchdog) -> AbstractContextManager[object]:
+    """The processes that the embedded runner asks for; all others have their own."""
+    if not execution.workers:
+        return contextlib.nullcontext()
+    return Workers(execution.nursery, execution.beam_options, watchdog.hear_death)
 
 
 def _run(pipeline: beam.Pipeline, watchdog: Watchdog) -> None:

@@ -2,14 +2,12 @@
 
 import functools
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, Self
 
-from kpdata.pipelines import forked
+from kpdata.pipelines.nursery import Nursery
 from kpdata.quiet import without_warnings
 
 with without_warnings():
@@ -19,7 +17,6 @@ with without_warnings():
         GrpcWorkerHandler,
         WorkerHandler,
     )
-    from apache_beam.runners.worker import sdk_worker_main
     from apache_beam.transforms.environments import Environment, python_sdk_capabilities
     from google.protobuf import text_format
 
@@ -48,20 +45,18 @@ class Workers:
     """Those of one job, for which Beam asks when it runs in a :class:`ForkedEnvironment`.
 
     Leaving the context ends them all.
+
+    Args:
+        nursery: where they come from.
+        beam_options: hold in the workers too: FnApiRunner itself tells them none.
+        on_death: called, in another thread, when one ends before its time.
     """
 
-    def __init__(self, beam_options: Sequence[str], log: Path, on_death: Callable[[], None]):
-        """Be ready to start workers.
-
-        Args:
-            beam_options: hold in the workers too: FnApiRunner itself tells them none.
-            log: gets what they say on standard error.
-            on_death: called, in another thread, when one ends that nobody has ended.
-        """
+    def __init__(self, nursery: Nursery, beam_options: Sequence[str], on_death: Callable[[], None]):
         options = PipelineOptions([_SAY_LITTLE, *beam_options])
         self._options = json.dumps(options.get_all_options(drop_default=True))
-        self._log, self._on_death = log, on_death
-        self._processes: list[BaseProcess] = []
+        self._nursery, self._on_death = nursery, on_death
+        self._watching: list[threading.Thread] = []
         self._ending = False
 
     def __enter__(self) -> Self:
@@ -84,20 +79,25 @@ class Workers:
             "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
             "PIPELINE_OPTIONS": self._options,
         }
-        process = forked.start(_work, environment, self._log)
-        self._processes.append(process)
-        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+        pipe = self._nursery.fork(environment)
+        thread = threading.Thread(target=self._watch, args=(pipe,), daemon=True)
+        thread.start()
+        self._watching.append(thread)
+
+    def expect_end(self) -> None:
+        """From now on they may end by themselves."""
+        self._ending = True
 
     def end(self) -> None:
         """Kill them all: whatever they did is told, or will not be trusted."""
-        self._ending = True
-        while self._processes:
-            process = self._processes.pop()
-            process.kill()
-            process.join()
+        self.expect_end()
+        self._nursery.end()
+        for thread in self._watching:
+            thread.join()
 
-    def _watch(self, process: BaseProcess) -> None:
-        wait([process.sentinel])
+    def _watch(self, pipe: int) -> None:
+        os.read(pipe, 1)
+        os.close(pipe)
         if not self._ending:
             self._on_death()
 
@@ -112,9 +112,9 @@ class _Handler(GrpcWorkerHandler):
     def start_worker(self) -> None:
         self._workers.start(self.worker_id, self.control_address)
 
+    def close(self) -> None:
+        self._workers.expect_end()  # it begins to end as soon as its streams are closed
+        super().close()
+
     def stop_worker(self) -> None:
-        self._workers.end()
-
-
-def _work() -> None:
-    sdk_worker_main.main([])
+        self._workers.end()  # all of them: Beam stops one only to stop the rest

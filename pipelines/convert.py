@@ -1,21 +1,23 @@
 """The conversion: plan → write → seal."""
 
+import contextlib
 import functools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import msgspec
 
 from kpdata.errors import DatasetError, JobError, StoreError
 from kpdata.formats.source import Source
 from kpdata.manifest import MANIFEST, QUARANTINE, Manifest, SourceInfo, read_manifest
-from kpdata.pipelines import forked, runners
+from kpdata.pipelines import runners
 from kpdata.pipelines.fetch import on_store
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.near import join_near_duplicates
+from kpdata.pipelines.nursery import Nursery
 from kpdata.pipelines.outbox import open_outbox
 from kpdata.pipelines.plan import JoinNear, Plan, ShardPlan, make_plan
 from kpdata.pipelines.request import Request, asked_for, options_of, source_info
@@ -101,14 +103,12 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
     group_of = group_finder(request.group) if request.group else None
     with (
         open_outbox(out) if isinstance(out, Url) else open_workspace(out.absolute()) as workspace,
-        _WarmUp(request, workspace.sealed) as warm_up,
+        Nursery(workspace.log_path) as nursery,
     ):
         watcher.planning()
-
-        def planned(samples: int) -> None:
-            watcher.planned(samples)
-            warm_up.planned(samples)
-
+        planned = watcher.planned
+        if request.runner == runners.EMBEDDED and not any(workspace.sizes()):
+            planned = _warming_up(nursery, request, watcher)
         plan = make_plan(
             source, request.job, request.splits, request.sharding, workspace.plan_folder,
             group_of, planned, _near_joiner(request, watcher),
@@ -122,7 +122,7 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
             watcher.warn(warning)
         _check_bad(plan.rejected, plan, request, plan.rejected_details())
         _claim_for(workspace, request, origin)
-        written = _write_missing(workspace, plan, request, watcher)
+        written = _write_missing(workspace, plan, request, watcher, nursery)
         manifest = seal(workspace, plan, written.reports, request.job, origin, options)
     return Outcome(
         manifest,
@@ -149,25 +149,19 @@ def _claim_for(workspace: Workspace, request: Request, origin: SourceInfo) -> No
     workspace.note_asked(asked)
 
 
-class _WarmUp:
-    """Has imported what worker processes need when the plan is made, where they will pay."""
+def _warming_up(nursery: Nursery, request: Request, watcher: Watcher) -> Callable[[int], None]:
+    """Hears of references read, and has workers prepared once there are enough for them to pay."""
+    total = 0
 
-    def __init__(self, request: Request, sealed: bool):
-        self._request, self._samples = request, 0
-        self._wanted = request.runner == runners.EMBEDDED and not sealed
+    def planned(samples: int) -> None:
+        nonlocal total
+        watcher.planned(samples)
+        total += samples
+        if _pays(request, request.workers, total):
+            with contextlib.suppress(OSError):  # starting workers will tell
+                nursery.warm_up()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def planned(self, samples: int) -> None:
-        """Hear of so many more samples to write."""
-        self._samples += samples
-        if self._wanted and _pays(self._request, self._request.workers, self._samples):
-            self._wanted = False
-            forked.warm_up()
-
-    def __exit__(self, *_: object) -> None:
-        forked.cool_down()
+    return planned
 
 
 class _Written(NamedTuple):
@@ -185,12 +179,12 @@ class _Written(NamedTuple):
 
 
 def _write_missing(
-    workspace: Workspace, plan: Plan, request: Request, watcher: Watcher
+    workspace: Workspace, plan: Plan, request: Request, watcher: Watcher, nursery: Nursery
 ) -> _Written:
     started = time.monotonic()
     pending = _pending(workspace, plan)
     workspace.ask_for([shard.name for shard in pending])
-    _write(pending, workspace, request, watcher)
+    _write(pending, workspace, request, watcher, nursery)
     reports = _reports(workspace, plan)
     rejected = rejected_counts(plan, reports.values())
     _check_bad(rejected, plan, request, _rejected_details(plan, reports))
@@ -224,12 +218,16 @@ def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
 
 
 def _write(
-    pending: Sequence[ShardPlan], workspace: Workspace, request: Request, watcher: Watcher
+    pending: Sequence[ShardPlan],
+    workspace: Workspace,
+    request: Request,
+    watcher: Watcher,
+    nursery: Nursery,
 ) -> None:
     watcher.writing(sum(shard.samples for shard in pending))
     if not pending:
         return
-    execution = _execution(request, pending, workspace)
+    execution = _execution(request, pending, nursery)
     try:
         runners.run(
             [shard.name for shard in pending],
@@ -242,13 +240,11 @@ def _write(
 
 
 def _execution(
-    request: Request, pending: Sequence[ShardPlan], workspace: Workspace
+    request: Request, pending: Sequence[ShardPlan], nursery: Nursery
 ) -> runners.Execution:
     workers = min(request.workers, len(pending))
     pay = _pays(request, workers, sum(shard.samples for shard in pending))
-    return runners.Execution(
-        request.runner, workers if pay else 0, workspace.log_path, request.beam_options
-    )
+    return runners.Execution(request.runner, workers if pay else 0, nursery, request.beam_options)
 
 
 def _pays(request: Request, workers: int, samples: int) -> bool:

@@ -5,8 +5,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from kpdata.pipelines.nursery import Nursery
 
 EMBEDDED = "embedded"
 _SECONDS_BETWEEN_LOOKS = 0.25
@@ -19,13 +20,13 @@ class Execution:
     Attributes:
         runner: ``embedded``, or the name of any Beam runner.
         workers: processes of the embedded runner; 0 stays inside this process, without Beam.
-        log: where those processes write what they have to say.
+        nursery: where those processes come from.
         beam_options: passed to Beam as they are.
     """
 
     runner: str
     workers: int
-    log: Path
+    nursery: Nursery
     beam_options: tuple[str, ...] = ()
 
     @property

@@ -41,6 +41,11 @@ _NUMBERS = frozenset(range(6, 16))
 _COMPLEX = 0x800
 _MOST_AXES = 32
 _NAMED = 20
+_NAME_BYTES = 64
+"""Bytes of a name, its closing zero among them."""
+
+_MOST_FIELDS = _MOST_EMPTY = 4096
+"""Fields of a struct, and structs without any: no bytes stand for these."""
 
 
 class Variable(NamedTuple):
@@ -103,7 +108,7 @@ def read_variable(data: bytes, name: str, budget: int) -> Variable:
         if variable.name == name:
             return variable
         found.append(variable.name)
-    held = ", ".join(found[:_NAMED]) or "nothing"
+    held = ", ".join(name[:_NAME_BYTES] for name in found[:_NAMED]) or "nothing"
     raise FormatError(f"has no variable {name!r}, it holds {held}")
 
 
@@ -126,7 +131,10 @@ def numbers(variable: Variable, budget: int) -> FloatArray:
     if math.prod(shape) * 8 > budget:
         raise FormatError(f"{name} of shape {shape} is larger than {budget:,} bytes")
     values: npt.NDArray[np.float64] = np.frombuffer(data, dtype).astype(np.float64)
-    return values.reshape(shape, order="F")
+    try:
+        return values.reshape(shape, order="F")
+    except ValueError as error:  # of no numbers, along axes that are too long together
+        raise _damaged(f"{name} of shape {shape}") from error
 
 
 def number(variable: Variable) -> float | None:
@@ -144,8 +152,8 @@ def number(variable: Variable) -> float | None:
     return float(struct.unpack(stored, data)[0])
 
 
-def text(variable: Variable) -> str:
-    """What a row of characters says; "" where the variable is empty.
+def text(variable: Variable, most: int) -> str:
+    """What a row of at most so many characters says; "" where the variable is empty.
 
     Raises:
         FormatError: it holds anything else; a damaged one.
@@ -154,7 +162,10 @@ def text(variable: Variable) -> str:
         return ""
     if variable.kind != _CHAR:
         raise variable.must_be("text")
+    if not 0 < (length := math.prod(variable.shape)) <= most:
+        raise FormatError(f"{variable.name} has {length:,} characters: expected at most {most:,}")
     kind, data, _ = _element(variable.rest, 0, variable.order)
+    data = data[: 4 * most]
     encoding = _ENCODINGS.get(kind, "")
     suffix = _SUFFIXES[variable.order] if encoding in ("utf-16", "utf-32") else ""
     try:
@@ -181,7 +192,8 @@ def records(variable: Variable) -> Iterator[dict[str, Variable]]:
     data, order = variable.rest, variable.order
     fields, place = _field_names(variable)
     count = math.prod(variable.shape)
-    if min(variable.shape, default=-1) < 0 or count * len(fields) * _TAG_BYTES > len(data) - place:
+    most = (len(data) - place) // (len(fields) * _TAG_BYTES) if fields else _MOST_EMPTY
+    if min(variable.shape, default=-1) < 0 or count > most:
         raise _damaged(f"{variable.name} claims {count:,} structs, more than there are")
     for _ in range(count):
         record = {}
@@ -197,11 +209,16 @@ def _field_names(variable: Variable) -> tuple[list[str], int]:
     """The names of a struct's fields, and where their values begin."""
     _, width, place = _element(variable.rest, 0, variable.order)
     _, names, place = _element(variable.rest, place, variable.order)
+    if not names:
+        return [], place
     (size,) = struct.unpack(f"{variable.order}i", width) if len(width) == 4 else (0,)
-    if size < 1 or not names:
-        raise _damaged(f"{variable.name} has no fields")
-    found = [bytes(names[at : at + size]) for at in range(0, len(names), size)]
-    return [name.split(b"\0")[0].decode("latin1") for name in found], place
+    if not 1 <= size <= _NAME_BYTES or len(names) % size or len(names) // size > _MOST_FIELDS:
+        raise _damaged(f"{variable.name} has {len(names):,} bytes of names of {size} each")
+    cut = [bytes(names[at : at + size]) for at in range(0, len(names), size)]
+    found = [name.split(b"\0")[0].decode("latin1") for name in cut]
+    if len(set(found)) < len(found):
+        raise _damaged(f"{variable.name} has two fields of one name")
+    return found, place
 
 
 def _byte_order(data: bytes) -> str:

@@ -13,6 +13,7 @@ from math import hypot, prod
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from kpdata.errors import FormatError, located
 from kpdata.formats import matlab
@@ -35,8 +36,16 @@ SIDE_OF_SCALE = 200
 HEAD_SIZE_OF_DIAGONAL = 0.6
 """What PCKh divides by, in diagonals of the head's box: ``SC_BIAS`` of MPII's evaluation."""
 
+_NAMED = 20
+"""Fields that a message lists."""
+
+_NAME = 1024
+"""Characters of an image's name, or of a flag."""
+
 TEST = "images of MPII's test set, whose keypoints are not public, left out"
 NOT_SAID = "keypoints of unknown visibility, taken for visible"
+
+_VISIBLE, _OCCLUDED = (1, "1"), (0, "0")
 
 Record = dict[str, Variable]
 _Point = tuple[float, float]
@@ -51,13 +60,18 @@ def read(annotations: Path, images: Place | None = None) -> Source:
     data = matlab.read_file(annotations, MAX_BYTES)
     with located(str(annotations)):
         release = _one(matlab.read_variable(data, "RELEASE", MAX_INFLATED))
-        is_train = matlab.numbers(_field(release, "img_train"), MAX_INFLATED).reshape(-1) == 1
-        images_found = matlab.records(_field(release, "annolist"))
+        listed, flags = _field(release, "annolist"), _field(release, "img_train")
+        if prod(flags.shape) != prod(listed.shape):
+            raise FormatError(
+                f"annolist has shape {listed.shape}, but img_train {flags.shape}: "
+                "expected a flag for every image"
+            )
+        is_train = matlab.numbers(flags, MAX_INFLATED).reshape(-1) == 1
     counts: Counter[str] = Counter()
     root = find_images(annotations, images, [annotations.parent / "images"])
     return Source(
         skeleton=MPII16,
-        samples=_Reader(annotations, root, counts).samples(images_found, is_train.tolist()),
+        samples=_Reader(annotations, root, counts).samples(listed, is_train),
         images_root=root,
         annotation_files=(annotations,),
         counts=counts,
@@ -72,12 +86,10 @@ class _Reader:
     counts: Counter[str]
 
     def samples(
-        self, images: Iterator[Record], is_train: list[bool]
+        self, images: Variable, is_train: npt.NDArray[np.bool_]
     ) -> Iterator[Sample | Rejected]:
         with located(str(self.annotations)):
-            for number, image in enumerate(images, start=1):
-                if number > len(is_train):
-                    raise FormatError(f"img_train ends before image {number}: download it again")
+            for number, image in enumerate(matlab.records(images), start=1):
                 if is_train[number - 1]:
                     yield self._sample(number, image)
                 else:
@@ -86,7 +98,7 @@ class _Reader:
     def _sample(self, number: int, image: Record) -> Sample | Rejected:
         name = f"image {number}"
         try:
-            name = matlab.text(_field(_one(_field(image, "image")), "name")) or name
+            name = matlab.text(_field(_one(_field(image, "image")), "name"), _NAME) or name
             people = _field(image, "annorect")
             if prod(people.shape) > MAX_INSTANCES:
                 raise Unusable("bad annotation", f"annorect has shape {people.shape}")
@@ -131,16 +143,20 @@ class _Reader:
         if flag is None or 0 in flag.shape:
             self.counts[NOT_SAID] += 1
             return VISIBLE
-        said = matlab.text(flag) if matlab.is_text(flag) else f"{_number(point, 'is_visible'):g}"
-        if said not in ("0", "1"):
+        said = matlab.text(flag, _NAME) if matlab.is_text(flag) else _number(point, "is_visible")
+        if said not in (*_VISIBLE, *_OCCLUDED):
             raise Unusable("bad keypoints", f"is_visible is {said!r:.20}: expected 0, 1 or nothing")
-        return VISIBLE if said == "1" else OCCLUDED
+        return VISIBLE if said in _VISIBLE else OCCLUDED
 
 
 def _video(image: Record) -> str | None:
     """The group of the video's frames; None where the image names no video."""
     index = matlab.number(image["vididx"]) if "vididx" in image else None
-    return None if index is None else f"video {index:g}"
+    if index is None:
+        return None
+    if not (index.is_integer() and 0 <= index <= LARGEST):
+        raise Unusable("bad annotation", f"vididx is {index}: expected a video's number")
+    return f"video {int(index)}"
 
 
 def _box(person: Record) -> FloatArray | None:
@@ -189,5 +205,6 @@ def _one(variable: Variable) -> Record:
 
 def _field(record: Record, name: str) -> Variable:
     if name not in record:
-        raise FormatError(f"no field {name}: expected MPII's, among {', '.join(record)}")
+        found = ", ".join(list(record)[:_NAMED])
+        raise FormatError(f"no field {name}: expected MPII's, among {found or 'none at all'}")
     return record[name]

@@ -1,69 +1,141 @@
-"""The embedded runner's worker processes: what they are told, what they hear, how they end."""
+"""The embedded runner's workers: where they come from, what they are told, how they end."""
 
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import ControlConnection
 
 from kpdata.errors import JobError
-from kpdata.pipelines import forked
 from kpdata.pipelines.beam_job import run_on_beam
+from kpdata.pipelines.nursery import Nursery
 from kpdata.pipelines.runners import EMBEDDED, Execution
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+
+from kpdata.pipelines.beam_job import run_on_beam
+from kpdata.pipelines.nursery import Nursery
+from kpdata.pipelines.runners import EMBEDDED, Execution
+
+print("once")
+folder = Path(sys.argv[1])
+with Nursery(folder / "log") as nursery:
+    run_on_beam(
+        ["a", "b"], lambda name: (folder / name).touch(), Execution(EMBEDDED, 2, nursery)
+    )
+"""
 
 
 @pytest.fixture
-def execution(tmp_path: Path) -> Execution:
-    options = ("--hdfs_host=example", "--hdfs_port=8020")
-    return Execution(EMBEDDED, 2, tmp_path / "workers.log", options)
+def nursery(tmp_path: Path) -> Iterator[Nursery]:
+    """One whose processes have all ended when a test has."""
+    with Nursery(tmp_path / "workers.log") as made:
+        yield made
+    assert family() == []
 
 
-def test_workers_are_told_beam_options_and_are_deaf_to_signals(
-    execution: Execution, tmp_path: Path
+def family() -> list[psutil.Process]:
+    """Nurseries that this process has started, and their workers."""
+    below = psutil.Process().children(recursive=True)
+    return [one for one in below if any("beam_nursery" in word for word in one.cmdline())]
+
+
+def touch(folder: Path) -> Callable[[str], None]:
+    return lambda name: (folder / name).touch()
+
+
+def test_workers_are_told_beam_options_and_have_a_process_group_of_their_own(
+    nursery: Nursery, tmp_path: Path
 ) -> None:
     def look(name: str) -> None:
         from apache_beam.io.filesystems import FileSystems
         from apache_beam.options.pipeline_options import HadoopFileSystemOptions
 
         options = FileSystems._pipeline_options.view_as(HadoopFileSystemOptions)
-        seen = {
-            "options": [options.hdfs_host, options.hdfs_port],
-            "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
-            "pid": os.getpid(),
-        }
-        (tmp_path / name).write_text(json.dumps(seen))
+        seen = {"options": [options.hdfs_host, options.hdfs_port], "group": os.getpgrp()}
+        (tmp_path / name).write_text(json.dumps({**seen, "path": sys.path}))
 
-    run_on_beam(["a", "b"], look, execution)
-    forked.cool_down()
+    options = ("--hdfs_host=example", "--hdfs_port=8020")
+    run_on_beam(["a", "b"], look, Execution(EMBEDDED, 2, nursery, options))
     for name in ("a", "b"):
         seen = json.loads((tmp_path / name).read_text())
         assert seen["options"] == ["example", "8020"]
-        assert {signal.SIGINT, signal.SIGTERM} <= set(seen["blocked"])
-        assert not psutil.pid_exists(seen["pid"])
-    assert forked_from() == []
+        assert seen["group"] != os.getpgrp()
+        assert set(sys.path) <= set(seen["path"])
+    assert family() == []
 
 
-def test_what_a_worker_prints_before_it_dies_is_in_the_log(execution: Execution) -> None:
+def test_what_a_worker_prints_before_it_dies_is_in_the_log(
+    nursery: Nursery, tmp_path: Path
+) -> None:
     def die(_: str) -> None:
         os.write(2, b"Segmentation fault")
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(JobError, match=r"a worker process was killed.*\(this run had 2\)"):
-        run_on_beam(["a", "b"], die, execution)
-    assert "Segmentation fault" in execution.log.read_text()
-    forked.cool_down()
-    assert forked_from() == []
+        run_on_beam(["a", "b"], die, Execution(EMBEDDED, 2, nursery))
+    assert "Segmentation fault" in (tmp_path / "workers.log").read_text()
 
 
-def forked_from() -> list[str]:
-    """Command lines of forking processes, and of what was forked, that this one has started."""
-    lines = [child.cmdline() for child in psutil.Process().children(recursive=True)]
-    return [" ".join(line) for line in lines if any("forkserver" in word for word in line)]
+def test_a_worker_that_ends_before_it_is_stopped_has_not_died(
+    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = ControlConnection.close
+
+    def close_slowly(connection: Any) -> None:
+        close(connection)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(ControlConnection, "close", close_slowly)
+    run_on_beam(["a", "b"], touch(tmp_path), Execution(EMBEDDED, 2, nursery))
+    assert (tmp_path / "a").exists()
 
 
-def test_cooling_down_what_is_not_warm_does_nothing() -> None:
-    forked.cool_down()
-    forked.cool_down()
-    assert forked_from() == []
+def test_a_nursery_that_dies_early_is_reported(nursery: Nursery, tmp_path: Path) -> None:
+    nursery.warm_up()
+    (process,) = family()
+    process.kill()
+    with pytest.raises(JobError, match="no worker process could be started"):
+        run_on_beam(["a", "b"], touch(tmp_path), Execution(EMBEDDED, 2, nursery))
+
+
+def test_a_nursery_ends_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    wait = (
+        "import sys, time\nfrom pathlib import Path\nfrom kpdata.pipelines.nursery import Nursery\n"
+    )
+    wait += "Nursery(Path(sys.argv[1])).warm_up()\nprint('warm', flush=True)\ntime.sleep(60)"
+    command = [sys.executable, "-c", wait, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout
+        driver.stdout.readline()
+        (process,) = family()
+        driver.kill()
+    process.wait(20)
+
+
+def test_a_nursery_ends_twice_and_unborn() -> None:
+    unborn = Nursery(Path("log"))
+    unborn.end()
+    unborn.end()
+
+
+@pytest.mark.parametrize("by_name", [True, False], ids=["file", "standard input"])
+def test_a_script_that_guards_nothing_runs_once(tmp_path: Path, by_name: bool) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script) if by_name else "-", str(tmp_path)]
+    done = subprocess.run(
+        command, input=None if by_name else SCRIPT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "once\n", "")
+    assert (tmp_path / "b").exists()

@@ -27,6 +27,7 @@ from kpdata.pipelines import convert as convert_module
 from kpdata.pipelines import runners, workspace, write
 from kpdata.pipelines.convert import Outcome, Watcher
 from kpdata.pipelines.job import Job
+from kpdata.pipelines.nursery import Nursery
 from kpdata.quarantine import digest
 from kpdata.schema import Rejected, Sample
 from kpdata.skeletons import COCO17
@@ -153,7 +154,7 @@ def test_cores_that_the_process_may_not_use_do_not_count() -> None:
     os.sched_setaffinity(0, {min(allowed)})
     try:
         assert runners.usable_cores() == 1
-        assert not runners.Execution("embedded", 1, Path("log")).spare_cores
+        assert not runners.Execution("embedded", 1, Nursery(Path("log"))).spare_cores
     finally:
         os.sched_setaffinity(0, allowed)
 

@@ -4,6 +4,7 @@ import io
 import struct
 import tracemalloc
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def of(value: object, compress: bool = False) -> Variable:
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20))
 def test_text_is_what_was_saved(words):
-    assert text(of(words)) == words.rstrip(" ")
+    assert text(of(words), 20) == words.rstrip(" ")
 
 
 def test_text_of_utf_16_follows_the_files_byte_order():
@@ -110,7 +111,7 @@ def test_text_of_utf_16_follows_the_files_byte_order():
     utf_8 = struct.pack("<HH", 16, 2) + b"ab\0\0"
     assert utf_8 in data
     wide = data.replace(utf_8, struct.pack("<HH", 17, 4) + "äß".encode("utf-16-le"))
-    assert text(read_variable(wide, "it", BUDGET)) == "äß"
+    assert text(read_variable(wide, "it", BUDGET), 2) == "äß"
 
 
 @pytest.mark.parametrize("value", [7, -1.5, np.uint8(3), np.bool_(True), [[2]]])
@@ -121,7 +122,7 @@ def test_one_number_is_what_was_saved(value):
 def test_what_is_empty_is_no_number_no_text_and_no_struct():
     empty = of(np.zeros((0, 0)))
     assert number(empty) is None
-    assert text(empty) == ""
+    assert text(empty, 1) == ""
     assert list(records(empty)) == []
 
 
@@ -141,7 +142,8 @@ def test_structs_come_one_by_one_in_matlabs_order():
         (number, "text", "it is a MATLAB char: expected an array of numbers"),
         (number, 1j, "it is a complex array"),
         (number, np.eye(2), r"it has shape \(2, 2\): expected one number"),
-        (text, 5.0, "it is a MATLAB double: expected text"),
+        (partial(text, most=9), 5.0, "it is a MATLAB double: expected text"),
+        (partial(text, most=9), "0123456789", "it has 10 characters: expected at most 9"),
         (lambda variable: list(records(variable)), 5.0, "it is a MATLAB double: expected a struct"),
     ],
 )
@@ -156,3 +158,47 @@ def test_a_claimed_number_of_structs_allocates_nothing():
     struct.pack_into("<ii", data, place, 2**31 - 1, 2**31 - 1)
     with pytest.raises(FormatError, match="it claims 4,611,686,014,132,420,609 structs"):
         list(records(read_variable(bytes(data), "it", BUDGET)))
+
+
+def struct_of_fields(width: int, names: bytes) -> bytes:
+    """A file whose variable ``it`` is a 1 × 1 struct, and ends behind the names of its fields."""
+    body = struct.pack("<IIII", 6, 8, 2, 0) + struct.pack("<IIii", 5, 8, 1, 1)
+    body += struct.pack("<HHI", 1, 2, int.from_bytes(b"it", "little"))
+    body += struct.pack("<HHi", 5, 4, width) + struct.pack("<II", 1, len(names)) + names
+    return saved(False, a=1.0)[:128] + struct.pack("<II", 14, len(body)) + body
+
+
+def test_a_struct_without_fields_is_one_of_nothing():
+    assert list(records(read_variable(struct_of_fields(1, b""), "it", BUDGET))) == [{}]
+
+
+@pytest.mark.parametrize(
+    ("width", "names", "fault"),
+    [
+        (0, b"ab", "2 bytes of names of 0 each"),
+        (65, bytes(65), "65 bytes of names of 65 each"),
+        (4, b"abcde", "5 bytes of names of 4 each"),
+        (1, bytes(4097), "4,097 bytes of names"),
+        (2, b"a\0a\0", "two fields of one name"),
+    ],
+)
+def test_names_of_fields_that_no_file_has_are_refused(width, names, fault):
+    with pytest.raises(FormatError, match=f"it has {fault}"):
+        list(records(read_variable(struct_of_fields(width, names), "it", BUDGET)))
+
+
+def test_many_bytes_of_names_allocate_nothing():
+    variable = read_variable(struct_of_fields(1, bytes(8 << 20)), "it", BUDGET)
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="8,388,608 bytes of names of 1 each"):
+        list(records(variable))
+    assert tracemalloc.get_traced_memory()[1] < BUDGET
+    tracemalloc.stop()
+
+
+def test_axes_that_are_too_long_together_are_refused_though_they_hold_nothing():
+    data = bytearray(saved(False, joints=np.zeros((0, 2, 2, 2))))
+    place = data.index(struct.pack("<iiii", 0, 2, 2, 2))
+    struct.pack_into("<iii", data, place + 4, *(2**31 - 1,) * 3)
+    with pytest.raises(FormatError, match="a damaged one"):
+        read_array(bytes(data), "joints", BUDGET)

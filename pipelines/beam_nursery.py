@@ -1,0 +1,52 @@
+"""The nursery's process, ``python -m kpdata.pipelines.beam_nursery``: see :mod:`.nursery`."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+
+import kpdata.pipelines.convert  # noqa: F401 - what workers will run
+from kpdata.quiet import without_warnings
+
+with without_warnings():
+    from apache_beam.runners.worker import sdk_worker_main
+
+_STDIN = 0
+
+
+def main() -> None:
+    """Fork a worker for every line on the socket that is standard input, until the driver ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets dead workers by itself
+    driver = socket.socket(fileno=_STDIN)
+    with driver.makefile("rb") as requests:
+        for request in requests:
+            reader, writer = os.pipe()
+            if not os.fork():
+                _work(json.loads(request))
+            socket.send_fds(driver, [b"."], [reader])
+            os.close(reader)
+            os.close(writer)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _work(environment: dict[str, str]) -> None:
+    """Be a worker, and never return. The pipe's writer stays open until this process ends."""
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, _STDIN)
+        os.environ.update(environment)
+        sdk_worker_main.main([])
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
