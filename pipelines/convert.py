@@ -106,7 +106,7 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
         Nursery(workspace.log_path) as nursery,
     ):
         watcher.planning()
-        planned = watcher.planned
+        planned: Callable[[int], None] = watcher.planned
         if request.runner == runners.EMBEDDED and not any(workspace.sizes()):
             planned = _warming_up(nursery, request, watcher)
         plan = make_plan(

@@ -45,7 +45,7 @@ class Nursery:
         with theirs, self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", _MODULE],
-                stdin=theirs, stdout=log, stderr=log, process_group=0,
+                stdin=theirs.fileno(), stdout=log, stderr=log, process_group=0,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             )  # fmt: skip
 

@@ -62,7 +62,7 @@ FORMATS: dict[str, Format] = {
         Format(
             name="mpii",
             module="kpdata.formats.mpii:read",
-            summary="MPII Human Pose: mpii_human_pose_v1_u12_1.mat and images/",
+            summary="MPII Human Pose: its .mat of annotations and images/",
             convention="1-based pixels, is_visible 1/0, what is not listed is not labelled",
         ),
         Format(
