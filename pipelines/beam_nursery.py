@@ -1,11 +1,14 @@
 """The nursery's process, ``python -m kpdata.pipelines.beam_nursery``: see :mod:`.nursery`."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import socket
 import sys
 import traceback
+from typing import Any
 
 import kpdata.pipelines.convert  # noqa: F401 - what workers will run
 from kpdata.quiet import without_warnings
@@ -13,7 +16,20 @@ from kpdata.quiet import without_warnings
 with without_warnings():
     from apache_beam.runners.worker import sdk_worker_main
 
-_STDIN = 0
+_STDIN, _STDERR = 0, 2
+
+
+class _Forgiving(io.FileIO):
+    """A log on a disk that may be full: what cannot be written is lost.
+
+    Beam prints a bundle's error before it reports it, and would never report it.
+    """
+
+    def write(self, data: Any) -> int:
+        """Write, or pretend to."""
+        with contextlib.suppress(OSError):
+            return super().write(data) or 0
+        return len(data)
 
 
 def main() -> None:
@@ -38,6 +54,7 @@ def _work(environment: dict[str, str]) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, _STDIN)
+        sys.stderr = io.TextIOWrapper(_Forgiving(_STDERR, "w"), write_through=True)
         os.environ.update(environment)
         sdk_worker_main.main([])
         status = 0

@@ -73,7 +73,8 @@ class Nursery:
         """Kill the process and all that it has forked."""
         process, self._process = self._process, None
         if process:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(PermissionError):  # macOS's answer where all have died already
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         if self._socket:
             self._socket.close()

@@ -87,6 +87,14 @@ def test_what_a_worker_prints_before_it_dies_is_in_the_log(
     assert "Segmentation fault" in (tmp_path / "workers.log").read_text()
 
 
+def test_an_error_is_reported_though_it_cannot_be_logged(tmp_path: Path) -> None:
+    def fail(_: str) -> None:
+        raise ValueError("no such shard")
+
+    with Nursery(Path("/dev/full")) as nursery, pytest.raises(RuntimeError, match="no such shard"):
+        run_on_beam(["a", "b"], fail, Execution(EMBEDDED, 2, nursery))
+
+
 def test_a_worker_that_ends_before_it_is_stopped_has_not_died(
     nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
