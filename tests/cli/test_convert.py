@@ -543,7 +543,7 @@ def test_a_skeleton_file_at_fault_is_named_with_its_key(
 
 
 def test_a_format_that_does_not_exist_lists_those_that_do(refuses: Refuses, tmp_path: Path) -> None:
-    says = ["'voc' is not one of 'lsp', 'lspet', 'coco', 'yolo', 'deeplabcut', 'json'"]
+    says = ["'voc' is not one of 'lsp', 'lspet', 'mpii', 'coco', 'yolo', 'deeplabcut', 'json'"]
     refuses("convert", "voc", tmp_path, says=says)
 
 

@@ -56,7 +56,7 @@ def test_arguments_in_the_wrong_order_are_told_the_right_one(
 ) -> None:
     result = kpdata("augment-preview", tiny_coco / "annotations.json", "coco")
     assert result.code == 2
-    assert "annotations.json' is not one of 'lsp', 'lspet', 'coco'" in result.err
+    assert "annotations.json' is not one of 'lsp', 'lspet', 'mpii', 'coco'" in result.err
     assert "The format comes first: kpdata augment-preview FORMAT ANNOTATIONS" in result.err
 
 
