@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -150,14 +151,14 @@ def _claim_for(workspace: Workspace, request: Request, origin: SourceInfo) -> No
 
 
 def _warming_up(nursery: Nursery, request: Request, watcher: Watcher) -> Callable[[int], None]:
-    """Hears of references read, and has workers prepared once there are enough for them to pay."""
-    total = 0
+    """Hears of references read, and has workers prepared when there are enough for them to pay."""
+    total, enough = 0, _samples_that_pay(request, request.workers)
 
     def planned(samples: int) -> None:
         nonlocal total
         watcher.planned(samples)
-        total += samples
-        if _pays(request, request.workers, total):
+        before, total = total, total + samples
+        if before < enough <= total:
             with contextlib.suppress(OSError):  # starting workers will tell
                 nursery.warm_up()
 
@@ -243,16 +244,18 @@ def _execution(
     request: Request, pending: Sequence[ShardPlan], nursery: Nursery
 ) -> runners.Execution:
     workers = min(request.workers, len(pending))
-    pay = _pays(request, workers, sum(shard.samples for shard in pending))
+    pay = sum(shard.samples for shard in pending) >= _samples_that_pay(request, workers)
     return runners.Execution(request.runner, workers if pay else 0, nursery, request.beam_options)
 
 
-def _pays(request: Request, workers: int, samples: int) -> bool:
-    """Whether to write so many samples in that many processes beside this one."""
+def _samples_that_pay(request: Request, workers: int) -> float:
+    """From how many samples on that many processes beside this one are worth their start."""
+    if workers == 1:
+        return math.inf
     job = request.job
     each = _SECONDS_PER_PICTURE * (1 + job.augment) if job.renders else _SECONDS_PER_IMAGE
     each += _SECONDS_PER_OBJECT if on_store(job) else 0
-    return workers > 1 and samples * each * (1 - 1 / workers) >= _SECONDS_WORTH_WORKERS
+    return _SECONDS_WORTH_WORKERS / (each * (1 - 1 / workers))
 
 
 def write_or_tell(workspace: Workspace, shard: str, spare_cores: bool) -> None:
