@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.errors import FormatError
+from kpdata.bounded import read_bounded
+from kpdata.errors import FormatError, located
 from kpdata.formats.source import require_file
 from kpdata.schema import FloatArray
 
@@ -80,14 +81,15 @@ def read_file(path: Path, most: int) -> bytes:
         FormatError: there is none, it is empty or larger, or cannot be read.
     """
     require_file(path)
-    try:
-        if (size := path.stat().st_size) > most:
-            raise FormatError(f"{path}: {size:,} bytes: expected at most {most:,}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"{path}: cannot read: {error.strerror}") from error
-    if not data:
-        raise FormatError(f"{path}: is empty: download it again")
+    with located(str(path)):
+        try:
+            if (size := path.stat().st_size) > most:
+                raise FormatError(f"{size:,} bytes: expected at most {most:,}")
+            data = read_bounded(path, most)
+        except OSError as error:
+            raise FormatError(f"cannot read: {error.strerror}") from error
+        if not data:
+            raise FormatError("is empty: download it again")
     return data
 
 

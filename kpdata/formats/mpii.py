@@ -108,8 +108,9 @@ class _Reader:
             )
             group = _video(image)
         except (FormatError, Unusable) as error:
-            reason = error.reason if isinstance(error, Unusable) else "bad annotation"
-            return Rejected(name, reason, f"{self.annotations}: image {number} ({name}): {error}")
+            return Rejected(
+                name, _reason(error), f"{self.annotations}: image {number} ({name}): {error}"
+            )
         return Sample(name, image_ref(self.root, name), instances, "train", group)
 
     def _person(self, number: int, person: Record) -> Instance:
@@ -122,8 +123,7 @@ class _Reader:
                 head_size=_head_size(person),
             )
         except (FormatError, Unusable) as error:
-            reason = error.reason if isinstance(error, Unusable) else "bad annotation"
-            raise Unusable(reason, f"person {number}: {error}") from error
+            raise Unusable(_reason(error), f"person {number}: {error}") from error
 
     def _keypoints(self, person: Record) -> FloatArray:
         keypoints = np.zeros((len(MPII16), 3), np.float32)
@@ -147,6 +147,10 @@ class _Reader:
         if said not in (*_VISIBLE, *_OCCLUDED):
             raise Unusable("bad keypoints", f"is_visible is {said!r:.20}: expected 0, 1 or nothing")
         return VISIBLE if said in _VISIBLE else OCCLUDED
+
+
+def _reason(error: FormatError | Unusable) -> str:
+    return error.reason if isinstance(error, Unusable) else "bad annotation"
 
 
 def _video(image: Record) -> str | None:
