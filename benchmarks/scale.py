@@ -190,8 +190,7 @@ def measure(
         plan_section(
             "Plan phase over hard links",
             "The worst case of the search for identical images: every image has one of 2,000 "
-            "pictures, by a hard link, so that all are read in full and joined into 2,000 groups. "
-            "The groups are kept in memory: some 100 bytes for every image that has a twin.",
+            "pictures, by a hard link, so that all are read in full and joined into 2,000 groups.",
             twins,
         ),
     ]

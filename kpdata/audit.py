@@ -114,7 +114,7 @@ def audit(
 
 def _name_spaces(datasets: Sequence[Dataset], same_names: bool) -> list[str]:
     """For each dataset, a name that it shares with those made of the same annotations."""
-    origins: Groups[str] = Groups()
+    origins: Groups[str] = Groups({})
     seen: dict[str, Path] = {}
     for dataset in datasets:
         root = dataset.manifest.root_hash

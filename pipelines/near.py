@@ -37,10 +37,11 @@ def join_near_duplicates(spool: Spool, job: Job, distance: int, listener: Listen
     """
     listener.grouping("hashing", spool.samples)
     numbers, hashes = _hash(spool, job, listener)
-    alike: Groups[int] = Groups()
+    parents: dict[int, int] = {}
+    alike = Groups[int](parents)
     for first, second in _alike(hashes, distance, listener):
         alike.join(numbers[first], numbers[second])
-    members = alike.renamed()
+    members = {number: alike.find(number) for number in parents}
     names = dict.fromkeys(members.values(), "")
     joined = 0
     for number, (group, _) in enumerate(spool.images()):

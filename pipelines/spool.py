@@ -1,6 +1,7 @@
 """References at rest: a temporary SQLite file that groups and orders them in bounded memory."""
 
 import hashlib
+import sqlite3
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,8 +21,9 @@ from kpdata.stores import in_parallel
 _TABLES = """
     CREATE TABLE refs (
         id INTEGER PRIMARY KEY, key TEXT, rank INTEGER, grp TEXT, official TEXT,
-        size INTEGER, mtime INTEGER, instances INTEGER);
+        size INTEGER, mtime INTEGER, instances INTEGER, regrouped INTEGER);
     CREATE TABLE packed (id INTEGER PRIMARY KEY, sample BLOB);
+    CREATE TABLE joined (grp TEXT PRIMARY KEY, parent TEXT) WITHOUT ROWID;
     CREATE TABLE rejected (key TEXT, reason TEXT, detail TEXT);
     CREATE TABLE tails (id INTEGER PRIMARY KEY, digest BLOB);
     CREATE TABLE wholes (id INTEGER PRIMARY KEY, digest BLOB);
@@ -34,6 +36,17 @@ _SAME_SIZE = """
 _SAME_TAIL = """
     SELECT id, size FROM tails JOIN refs USING (id) WHERE digest IN
     (SELECT digest FROM tails GROUP BY digest HAVING COUNT(*) > 1) ORDER BY id
+"""
+_SHORTEN = """
+    UPDATE joined SET parent =
+    (SELECT above.parent FROM joined AS above WHERE above.grp = joined.parent)
+    WHERE parent IN (SELECT grp FROM joined)
+"""
+"""Halves the way up: once it changes nothing, every parent stands for its whole set."""
+
+_REGROUP = """
+    UPDATE refs SET regrouped = TRUE, grp = (SELECT parent FROM joined WHERE grp = refs.grp)
+    WHERE grp IN (SELECT grp FROM joined)
 """
 STAMP = struct.Struct("<qq")
 """How a stamp is packed: it makes a plan differ when an image does, and tells the writer so."""
@@ -56,12 +69,12 @@ class Spool:
 
     def __init__(self) -> None:
         self._scratch = scratch_database(_TABLES)
-        self._groups: Groups[str] = Groups()
         self._pending: list[tuple[tuple[object, ...], tuple[int, bytes]]] = []
         self._added = self._references = 0
 
     def __enter__(self) -> Self:
         self._db = self._scratch.__enter__()
+        self._groups = Groups(_Parents(self._db))
         return self
 
     def __exit__(
@@ -97,7 +110,7 @@ class Spool:
 
     def _flush(self) -> None:
         rows, packed = zip(*self._pending, strict=True) if self._pending else ((), ())
-        self._db.executemany("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._db.executemany("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?, ?, ?, FALSE)", rows)
         self._db.executemany("INSERT INTO packed VALUES (?, ?)", packed)
         self._pending.clear()
 
@@ -114,7 +127,7 @@ class Spool:
         self._digest("tails", _SAME_SIZE, fetch_tail, job)
         self._digest("wholes", _SAME_TAIL, fetch, job)
         rows = self._db.execute(
-            "SELECT digest, grp FROM wholes JOIN refs USING (id) ORDER BY digest, id"
+            "SELECT digest, grp FROM wholes JOIN refs USING (id) ORDER BY digest, grp"
         )
         joined = 0
         for (one, group), (next_one, next_group) in pairwise(rows):
@@ -149,21 +162,11 @@ class Spool:
         rows = self._db.execute("SELECT grp, sample FROM refs JOIN packed USING (id) ORDER BY id")
         return ((group, unpack_sample(sample).image) for group, sample in rows)
 
-    def regroup(self) -> None:
+    def _regroup(self) -> None:
         """Write the joined groups' names into the references."""
-        renamed = self._groups.renamed()
-        if renamed:
-            self._db.execute("CREATE INDEX by_group ON refs (grp)")
-        for old, new in renamed.items():
-            ids = self._db.execute("SELECT id FROM refs WHERE grp = ?", (old,)).fetchall()
-            for (reference,) in ids:
-                self._rename(reference, new)
-
-    def _rename(self, reference: int, group: str) -> None:
-        row = self._db.execute("SELECT sample FROM packed WHERE id = ?", (reference,)).fetchone()
-        sample = pack(replace(unpack_sample(row[0]), group=group))
-        self._db.execute("UPDATE packed SET sample = ? WHERE id = ?", (sample, reference))
-        self._db.execute("UPDATE refs SET grp = ? WHERE id = ?", (group, reference))
+        while self._db.execute(_SHORTEN).rowcount:
+            pass
+        self._db.execute(_REGROUP)
 
     def place(self, splits: Splits) -> None:
         """Give every reference its split, and refuse what would tear a group between official ones.
@@ -171,8 +174,9 @@ class Spool:
         Raises:
             FormatError: two references have the same key.
         """
+        self._flush()
         self._check_keys()
-        self.regroup()
+        self._regroup()
         if splits.official:
             self._refuse_torn_groups()
         self._db.create_function("split_of", 2, splits.assign, deterministic=True)
@@ -238,16 +242,36 @@ class Spool:
     def packed_samples(self, split: str) -> Iterator[bytes]:
         """The split's packed samples behind their images' stamps, in their keys' hash order."""
         rows = self._db.execute(
-            "SELECT size, mtime, sample FROM placed JOIN refs USING (id) JOIN packed USING (id) "
+            "SELECT size, mtime, regrouped, grp, sample "
+            "FROM placed JOIN refs USING (id) JOIN packed USING (id) "
             "WHERE split = ? ORDER BY placed.rank, placed.key",
             (split,),
         )
-        return (STAMP.pack(size, mtime) + sample for size, mtime, sample in rows)
+        for size, mtime, regrouped, group, sample in rows:
+            yield STAMP.pack(size, mtime) + (_in_group(group, sample) if regrouped else sample)
 
     def rejected(self) -> Iterator[Rejected]:
         """Refused samples, by key."""
         rows = self._db.execute("SELECT key, reason, detail FROM rejected ORDER BY key, detail")
         return (Rejected(*row) for row in rows)
+
+
+class _Parents:
+    """The parents of joined groups, in a table."""
+
+    def __init__(self, db: sqlite3.Connection):
+        self._db = db
+
+    def get(self, group: str, default: str, /) -> str:
+        row = self._db.execute("SELECT parent FROM joined WHERE grp = ?", (group,)).fetchone()
+        return row[0] if row else default
+
+    def __setitem__(self, group: str, parent: str, /) -> None:
+        self._db.execute("REPLACE INTO joined VALUES (?, ?)", (group, parent))
+
+
+def _in_group(group: str, sample: bytes) -> bytes:
+    return pack(replace(unpack_sample(sample), group=group))
 
 
 def _bytes_or_none(
