@@ -149,23 +149,21 @@ def repeat(
 
 
 def curves(
-    plans: Costs[PlanCost], jobs: Mapping[int, Costs[JobCost]]
+    plans: Mapping[str, Costs[PlanCost]], jobs: Mapping[int, Costs[JobCost]]
 ) -> Iterator[tuple[str, Curve]]:
     """Names and curves for the picture."""
-    yield (
-        "plan phase",
-        Curve(
-            {count: median(found, "seconds") for count, found in plans.items()},
-            {count: median(found, "peak") for count, found in plans.items()},
-        ),
+    for what, costs in plans.items():
+        yield what, curve(costs, "peak")
+    for workers, found in jobs.items():
+        yield f"whole job, {workers} worker{'s' * (workers > 1)}", curve(found, "driver", "worker")
+
+
+def curve(costs: Costs[Cost], *memory: str) -> Curve:
+    """Median seconds, and the larger of the median peaks."""
+    return Curve(
+        {count: median(found, "seconds") for count, found in costs.items()},
+        {count: max(median(found, key) for key in memory) for count, found in costs.items()},
     )
-    for workers, costs in jobs.items():
-        what = f"whole job, {workers} worker{'s' * (workers > 1)}"
-        yield what, Curve(
-            {count: median(found, "seconds") for count, found in costs.items()},
-            {count: max(median(found, "driver"), median(found, "worker"))
-             for count, found in costs.items()},
-        )  # fmt: skip
 
 
 def measure(
@@ -183,7 +181,8 @@ def measure(
     link_images(work / "linked", max(sizes))
     linked = {count: annotate(work / "linked", count) for count in sizes[1:]}
     twins = repeat(lambda dataset, _: plan_cost(dataset, work), linked, rounds)
-    draw(dict(curves(plans, jobs)), picture)
+    phases = {"plan phase": plans, "plan phase, hard links": twins}
+    draw(dict(curves(phases, jobs)), picture)
     return [
         plan_section("Plan phase", "", plans),
         *(job_section(workers, costs) for workers, costs in jobs.items()),
@@ -202,7 +201,8 @@ def measure(
     type=click.IntRange(1000), help="References; once for each of at least three sizes.",
 )  # fmt: skip
 @click.option(
-    "--full-up-to", default=100_000, show_default=True, help="The largest whole job."
+    "--full-up-to", default=100_000, show_default=True, type=click.IntRange(FULL_CACHES),
+    help="The largest whole job.",
 )  # fmt: skip
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Markdown; .json, .png")

@@ -33,17 +33,23 @@ class _Forgiving(io.FileIO):
 
 
 def main() -> None:
-    """Fork a worker for every line on the socket that is standard input, until the driver ends."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets dead workers by itself
+    """Fork a worker for every line on the socket that is standard input; at its end, kill them."""
+    workers = []
     driver = socket.socket(fileno=_STDIN)
     with driver.makefile("rb") as requests:
         for request in requests:
             reader, writer = os.pipe()
-            if not os.fork():
+            worker = os.fork()
+            if not worker:
                 _work(json.loads(request))
+            workers.append(worker)
             socket.send_fds(driver, [b"."], [reader])
             os.close(reader)
             os.close(writer)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    for worker in workers:
+        os.waitpid(worker, 0)  # else their CPU time would count for nobody
     os.killpg(0, signal.SIGKILL)
 
 
@@ -51,7 +57,6 @@ def _work(environment: dict[str, str]) -> None:
     """Be a worker, and never return. The pipe's writer stays open until this process ends."""
     status = 1
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, _STDIN)
         sys.stderr = io.TextIOWrapper(_Forgiving(_STDERR, "w"), write_through=True)

@@ -14,6 +14,7 @@ from typing import Self
 from kpdata.errors import JobError
 
 _MODULE = "kpdata.pipelines.beam_nursery"
+_SECONDS_TO_END = 5.0
 
 
 class Nursery:
@@ -41,6 +42,7 @@ class Nursery:
         """
         if self._process:
             return
+        self._has_forked = False
         self._socket, theirs = socket.socketpair()
         with theirs, self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -65,22 +67,34 @@ class Nursery:
         with contextlib.suppress(ConnectionError):
             self._socket.sendall(json.dumps(dict(environment)).encode() + b"\n")
             _, files, _, _ = socket.recv_fds(self._socket, 1, 1)
+        self._has_forked = True
         if not files:
             raise JobError("no worker process could be started.")
         return files[0]
 
     def end(self) -> None:
-        """Kill the process and all that it has forked."""
+        """End the process and all that it has forked; their CPU time becomes this process's."""
         process, self._process = self._process, None
-        if process:
-            with contextlib.suppress(PermissionError):  # macOS's answer where all have died already
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if self._socket:
-            self._socket.close()
+        if not (process and self._socket):
+            return
+        with self._socket as other_end:
+            if self._has_forked:  # else it may still import, and would hear nothing
+                _await_end(other_end)
+        with contextlib.suppress(PermissionError):  # macOS's answer where all have died already
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+def _await_end(nursery: socket.socket) -> None:
+    """Have the process kill its workers and wait for them, and wait until it has."""
+    nursery.settimeout(_SECONDS_TO_END)
+    with contextlib.suppress(OSError):
+        nursery.shutdown(socket.SHUT_WR)
+        while nursery.recv(1):
+            pass

@@ -131,6 +131,18 @@ def test_a_nursery_ends_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     process.wait(20)
 
 
+def test_the_cpu_time_of_workers_counts_for_the_driver(nursery: Nursery) -> None:
+    def work(_: str) -> None:
+        end = time.process_time() + 1.5
+        while time.process_time() < end:
+            pass
+
+    before = os.times()
+    run_on_beam(["a", "b"], work, Execution(EMBEDDED, 2, nursery))
+    spent = [now - then for now, then in zip(os.times(), before, strict=True)]
+    assert spent[2] + spent[3] > 3.0  # of children, in user and in system mode
+
+
 def test_a_nursery_ends_twice_and_unborn() -> None:
     unborn = Nursery(Path("log"))
     unborn.end()
