@@ -17,6 +17,7 @@ from kpdata.cli.options import (
     refuse_idle_options,
     writing,
 )
+from kpdata.cli.printable import printable
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.errors import DatasetError, FormatError
 from kpdata.formats import Source
@@ -97,7 +98,7 @@ def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
             data = fetch(located.image, job.max_bytes)
             yield from list(render(located, data, TRAIN, job, Counter()))
         except ImageError as error:
-            click.echo(f"left out: {error}", err=True)
+            click.echo(f"left out: {printable(str(error))}", err=True)
         except OSError as error:
             raise DatasetError(
                 f"{sample.image.uri}: cannot be read: {error.strerror}: check its disk, or give "

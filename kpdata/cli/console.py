@@ -1,12 +1,13 @@
 """What the user sees of a command: progress and tables, by rich.
 
-Names and paths are the user's: nothing here takes their square brackets or colons for markup.
+Names and paths are the user's, or a stranger's: nothing here takes their square brackets or colons
+for markup, nor passes their control characters on.
 """
 
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import click
 from rich.cells import cell_len
@@ -24,14 +25,21 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from kpdata.cli.printable import printable
+
 _SECONDS_BETWEEN_LINES = 5.0
 _LONGEST_WORD = 16
 """Longer words, such as hashes, are broken where text has little room."""
 
 
+class _Screen(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
+
+
 def screen(stderr: bool = False, quiet: bool = False) -> Console:
     """Where commands print: text as it is, on lines as long as it takes."""
-    return Console(
+    return _Screen(
         stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True
     )
 
@@ -118,9 +126,9 @@ def table(
 
     On a narrow terminal only text behind the first column wraps: names and numbers stay whole.
     """
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    cells = [[_as_text(cell) for cell in row] for row in rows]
     made = Table(
-        title=Text(title, style="bold") if title else None,
+        title=Text(printable(title), style="bold") if title else None,
         title_justify="left", box=None, pad_edge=False,
     )  # fmt: skip
     for i, column in enumerate(columns):
@@ -136,3 +144,7 @@ def table(
     for row in cells:
         made.add_row(*map(Text, row))
     return made
+
+
+def _as_text(cell: object) -> str:
+    return f"{cell:,}" if isinstance(cell, int) else printable(str(cell))

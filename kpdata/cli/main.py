@@ -10,6 +10,8 @@ import sys
 
 import click
 
+from kpdata.cli.printable import printable
+
 COMMANDS = {
     "convert": "Convert annotations into verified, leak-free TFRecord shards, or back.",
     "formats": "List what can be read and written, each with its convention.",
@@ -100,5 +102,5 @@ def main() -> None:
 
 
 def _end(message: str, status: int) -> None:
-    click.echo(f"kpdata: {message}", err=True)
+    click.echo(f"kpdata: {printable(message)}", err=True)
     sys.exit(status)

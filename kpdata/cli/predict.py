@@ -12,6 +12,7 @@ import click
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, flip_option, quiet
+from kpdata.cli.printable import printable
 
 if TYPE_CHECKING:
     from kpdata.train.predict.boxes import Boxes
@@ -204,7 +205,7 @@ def _report(tally: "Tally", results: "CocoResults", options: dict[str, Any]) -> 
         return
     for path, _, detail in tally.skipped[:_SHOWN]:
         named = detail if str(path) in detail else f"{path}: {detail}"
-        click.echo(f"SKIPPED {named}", err=True)
+        click.echo(f"SKIPPED {printable(named)}", err=True)
     if len(tally.skipped) > _SHOWN:
         click.echo(f"… and {len(tally.skipped) - _SHOWN:,} more", err=True)
     reasons = Counter(reason for _, reason, _ in tally.skipped)

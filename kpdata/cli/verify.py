@@ -8,6 +8,7 @@ import click
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import PLACE, as_json, quiet
+from kpdata.cli.printable import printable
 from kpdata.manifest import read_manifest
 from kpdata.stores import Place
 from kpdata.verify import verify
@@ -40,7 +41,7 @@ def command(shards: Place, quiet: bool, as_json: bool) -> None:
         click.echo(json.dumps(result, indent=1))
     else:
         for fault in faults[:_SHOWN]:
-            click.echo(f"FAULT {fault}", err=True)
+            click.echo(f"FAULT {printable(fault)}", err=True)
         if len(faults) > _SHOWN:
             click.echo(f"… and {len(faults) - _SHOWN:,} more", err=True)
     if faults:

@@ -34,6 +34,30 @@ def edit(path: Path, change: Edit) -> None:
     path.write_text(json.dumps(content))
 
 
+def test_no_name_writes_to_the_terminal(kpdata: Kpdata, coco: Path, tmp_path: Path) -> None:
+    steal, wipe, out = "\x1b]52;c;b3duZWQ=\x07", "\x1b[2J\x9b2J", tmp_path / "shards"
+
+    def change(content: dict[str, Any]) -> None:
+        content["categories"][0]["keypoints"][0] = f"nose{steal}"
+        content["images"][0]["file_name"] = f"gone{wipe}.jpg"
+
+    edit(coco, change)
+    convert = ("convert", "coco", coco, "--images", coco.parent / "images", "--out", out)
+    refused, made, inspected = (
+        kpdata(*convert),
+        kpdata(*convert, "--max-bad", 50),
+        kpdata("inspect", out),
+    )
+    with next(out.glob("*.tfrecord")).open("r+b") as shard:
+        shard.truncate(100)
+    verified = kpdata("verify", out)
+    assert [each.code for each in (refused, made, inspected, verified)] == [1, 0, 0, 1]
+    assert r"gone\x1b[2J\x9b2J.jpg" in refused.err
+    assert r"nose\x1b]52;c;b3duZWQ=\x07" in inspected.out
+    said = "".join(each.out + each.err for each in (refused, made, inspected, verified))
+    assert not set(said) & {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))}
+
+
 # --- annotation files -----------------------------------------------------------------------------
 
 
