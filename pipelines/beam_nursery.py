@@ -34,33 +34,44 @@ class _Forgiving(io.FileIO):
 
 def main() -> None:
     """Fork a worker for every line on the socket that is standard input; at its end, kill them."""
-    workers = []
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who started the driver may have it ignored
+    workers: list[int] = []
     driver = socket.socket(fileno=_STDIN)
-    with driver.makefile("rb") as requests:
-        for request in requests:
-            reader, writer = os.pipe()
-            worker = os.fork()
-            if not worker:
-                _work(json.loads(request))
-            workers.append(worker)
-            socket.send_fds(driver, [b"."], [reader])
-            os.close(reader)
-            os.close(writer)
-    for worker in workers:
-        os.kill(worker, signal.SIGKILL)
-    for worker in workers:
-        os.waitpid(worker, 0)  # else their CPU time would count for nobody
-    os.killpg(0, signal.SIGKILL)
+    try:
+        with driver.makefile("rb") as requests:
+            for request in requests:
+                reader = _fork(request, workers)
+                socket.send_fds(driver, [b"."], [reader])
+                os.close(reader)
+    except OSError:  # the driver is gone, or there is no process to be had
+        traceback.print_exc()
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        for worker in workers:
+            os.waitpid(worker, 0)  # else their CPU time would count for nobody
+        os.killpg(0, signal.SIGKILL)
 
 
-def _work(environment: dict[str, str]) -> None:
+def _fork(request: bytes, workers: list[int]) -> int:
+    """Add a worker, and return the end of a pipe that tells of its death."""
+    reader, writer = os.pipe()
+    worker = os.fork()
+    if not worker:
+        _work(request)
+    workers.append(worker)
+    os.close(writer)
+    return reader
+
+
+def _work(request: bytes) -> None:
     """Be a worker, and never return. The pipe's writer stays open until this process ends."""
     status = 1
     try:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, _STDIN)
         sys.stderr = io.TextIOWrapper(_Forgiving(_STDERR, "w"), write_through=True)
-        os.environ.update(environment)
+        os.environ.update(json.loads(request))
         sdk_worker_main.main([])
         status = 0
     except BaseException:

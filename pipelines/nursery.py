@@ -75,14 +75,22 @@ class Nursery:
     def end(self) -> None:
         """End the process and all that it has forked; their CPU time becomes this process's."""
         process, self._process = self._process, None
-        if not (process and self._socket):
+        with self._socket or contextlib.nullcontext():
+            if process:
+                try:
+                    self._await_end()
+                finally:
+                    _kill(process)
+
+    def _await_end(self) -> None:
+        """Have the process kill its workers and wait for them, and wait until it has."""
+        if not (self._socket and self._has_forked):  # it may still import, and would hear nothing
             return
-        with self._socket as other_end:
-            if self._has_forked:  # else it may still import, and would hear nothing
-                _await_end(other_end)
-        with contextlib.suppress(PermissionError):  # macOS's answer where all have died already
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        self._socket.settimeout(_SECONDS_TO_END)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while self._socket.recv(1):
+                pass
 
     def __enter__(self) -> Self:
         return self
@@ -91,10 +99,7 @@ class Nursery:
         self.end()
 
 
-def _await_end(nursery: socket.socket) -> None:
-    """Have the process kill its workers and wait for them, and wait until it has."""
-    nursery.settimeout(_SECONDS_TO_END)
-    with contextlib.suppress(OSError):
-        nursery.shutdown(socket.SHUT_WR)
-        while nursery.recv(1):
-            pass
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(PermissionError):  # macOS's answer where all have died already
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -42,7 +42,7 @@ _SHORTEN = """
     (SELECT above.parent FROM joined AS above WHERE above.grp = joined.parent)
     WHERE parent IN (SELECT grp FROM joined)
 """
-"""Halves the way up: once it changes nothing, every parent stands for its whole set."""
+"""Halves each way up at least: once it changes nothing, every parent stands for its whole set."""
 
 _REGROUP = """
     UPDATE refs SET regrouped = TRUE, grp = (SELECT parent FROM joined WHERE grp = refs.grp)

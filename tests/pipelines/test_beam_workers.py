@@ -35,6 +35,28 @@ with Nursery(folder / "log") as nursery:
     )
 """
 
+NOWHERE = {
+    "WORKER_ID": "1",
+    "CONTROL_API_SERVICE_DESCRIPTOR": 'url: "localhost:1"',
+    "PIPELINE_OPTIONS": "{}",
+}
+"""What keeps a worker trying for a minute."""
+
+KILLED = f"""
+import json, signal, sys, time
+from pathlib import Path
+
+from kpdata.pipelines.nursery import Nursery
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as some that start programs leave it
+where = {NOWHERE}
+request = json.dumps(where).encode() + b"\\n"
+nursery = Nursery(Path(sys.argv[1]))
+BEGIN
+print("begun", flush=True)
+time.sleep(60)
+"""
+
 
 @pytest.fixture
 def nursery(tmp_path: Path) -> Iterator[Nursery]:
@@ -117,18 +139,40 @@ def test_a_nursery_that_dies_early_is_reported(nursery: Nursery, tmp_path: Path)
         run_on_beam(["a", "b"], touch(tmp_path), Execution(EMBEDDED, 2, nursery))
 
 
-def test_a_nursery_ends_with_a_driver_that_is_killed(tmp_path: Path) -> None:
-    wait = (
-        "import sys, time\nfrom pathlib import Path\nfrom kpdata.pipelines.nursery import Nursery\n"
-    )
-    wait += "Nursery(Path(sys.argv[1])).warm_up()\nprint('warm', flush=True)\ntime.sleep(60)"
-    command = [sys.executable, "-c", wait, str(tmp_path / "log")]
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param("nursery.warm_up()", id="importing"),
+        pytest.param("nursery.warm_up(); nursery._socket.sendall(request)", id="asked too early"),
+        pytest.param("nursery.fork(where); nursery.fork(where)", id="two workers"),
+        pytest.param(
+            "nursery.fork({}); time.sleep(1); nursery.fork(where)", id="two workers, one dead"
+        ),
+    ],
+)
+def test_nothing_outlives_a_driver_that_is_killed(tmp_path: Path, begun: str) -> None:
+    command = [sys.executable, "-c", KILLED.replace("BEGIN", begun), str(tmp_path / "log")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as driver:
         assert driver.stdout
         driver.stdout.readline()
-        (process,) = family()
+        processes = psutil.Process(driver.pid).children(recursive=True)
         driver.kill()
-    process.wait(20)
+    group = processes[0].pid
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+
+
+def test_a_nursery_that_hears_nothing_is_killed_with_its_workers(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kpdata.pipelines.nursery._SECONDS_TO_END", 0.2)
+    os.close(nursery.fork(NOWHERE))
+    parent, _ = family()
+    parent.suspend()
+    nursery.end()
+    assert family() == []
 
 
 def test_the_cpu_time_of_workers_counts_for_the_driver(nursery: Nursery) -> None:
