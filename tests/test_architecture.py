@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,3 +154,9 @@ def test_a_commands_help_is_the_one_in_the_list(name):
     assert command.name == name
     assert command.short_help == COMMANDS[name]
     assert cli.get_command(click.Context(cli), name) is command
+
+
+def test_nothing_is_printed_but_through_what_makes_it_printable():
+    bare = re.compile(r"\bclick\.s?echo\(|(?<!def )(?<![.\w])print\(")
+    found = [path for folder in ("kpdata", "pipelines", "train") for path in files(folder)]
+    assert [path.name for path in found if bare.search(path.read_text())] == ["say.py"]

@@ -14,6 +14,7 @@ from kpdata.certificate import KINDS, Certificate, Picture, leak_sheet, write_ce
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import BITS_APART, as_json, quiet, writing
+from kpdata.cli.say import complain, say_json
 from kpdata.draw import write_png
 from kpdata.errors import FormatError
 from kpdata.perceptual import BITS, DEFAULT_DISTANCE
@@ -66,13 +67,13 @@ def command(
         certificate = audit(shards, distance, same_names, _Progress(meter))
     _write(certificate, out, pictures)
     if pictures and not (certificate.leaks or quiet):
-        click.echo(f"no leak to draw: {pictures} was not written", err=True)
+        complain(f"no leak to draw: {pictures} was not written")
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(certificate), indent=1).decode())
+        say_json(msgspec.json.format(msgspec.json.encode(certificate), indent=1).decode())
     elif not quiet:
         _show(certificate)
     if certificate.leaks:
-        click.echo(f"kpdata: {len(certificate.leaks):,} leaks across splits", err=True)
+        complain(f"kpdata: {len(certificate.leaks):,} leaks across splits")
         sys.exit(1)
 
 

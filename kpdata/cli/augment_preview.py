@@ -17,7 +17,7 @@ from kpdata.cli.options import (
     refuse_idle_options,
     writing,
 )
-from kpdata.cli.printable import printable
+from kpdata.cli.say import complain, say
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.errors import DatasetError, FormatError
 from kpdata.formats import Source
@@ -77,7 +77,7 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
     with writing(f"--out {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
-    click.echo(f"{out}: {len(pictures)} pictures")
+    say(f"{out}: {len(pictures)} pictures")
 
 
 def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
@@ -98,7 +98,7 @@ def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
             data = fetch(located.image, job.max_bytes)
             yield from list(render(located, data, TRAIN, job, Counter()))
         except ImageError as error:
-            click.echo(f"left out: {printable(str(error))}", err=True)
+            complain(f"left out: {error}")
         except OSError as error:
             raise DatasetError(
                 f"{sample.image.uri}: cannot be read: {error.strerror}: check its disk, or give "

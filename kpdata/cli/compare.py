@@ -9,6 +9,7 @@ import msgspec
 from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json
+from kpdata.cli.say import say_json
 from kpdata.cli.score_tables import amount, by_reason, change, keypoint_rows, span
 from kpdata.metrics import Delta, Difference
 
@@ -43,7 +44,7 @@ def command(first: Path, second: Path, split: str, as_json: bool) -> None:
 
     comparison = compare_runs(first, second, split)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode())
+        say_json(msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode())
     else:
         show(comparison)
 

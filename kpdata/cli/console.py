@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from kpdata.cli.printable import printable
+from kpdata.cli.say import printable
 
 _SECONDS_BETWEEN_LINES = 5.0
 _LONGEST_WORD = 16
@@ -147,4 +147,4 @@ def table(
 
 
 def _as_text(cell: object) -> str:
-    return f"{cell:,}" if isinstance(cell, int) else printable(str(cell))
+    return f"{cell:,}" if isinstance(cell, int) else printable(str(cell)).replace("\n", r"\n")

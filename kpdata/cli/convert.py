@@ -24,6 +24,7 @@ from kpdata.cli.options import (
     workers_option,
 )
 from kpdata.cli.outcome import as_dict, show_outcome
+from kpdata.cli.say import say_json
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.errors import FormatError
 from kpdata.formats import FORMATS, Source, writer
@@ -177,7 +178,7 @@ def _to_shards(source: Source, out: Place, options: dict[str, Any]) -> None:
     with going_on(), Meter(options["quiet"] or options["as_json"]) as meter:
         outcome = run_conversion(source, out, options, meter)
     if options["as_json"]:
-        click.echo(json.dumps(as_dict(outcome), indent=1))
+        say_json(json.dumps(as_dict(outcome), indent=1))
     elif not options["quiet"]:
         show_outcome(outcome, out)
 
@@ -229,7 +230,7 @@ def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any])
         written = writer(to)(mapped(meter), skeleton, out, source.images_root, options["max_bad"])
     counts = source.counts + written
     if options["as_json"]:
-        click.echo(json.dumps(counts, indent=1))
+        say_json(json.dumps(counts, indent=1))
     elif not options["quiet"]:
         screen().print(table(f"{out}", ("what", "count"), sorted(counts.items())))
 

@@ -8,6 +8,7 @@ import click
 
 from kpdata.cli.console import going_on
 from kpdata.cli.main import COMMANDS, cli
+from kpdata.cli.say import say
 from kpdata.errors import KpdataError
 from kpdata.shards import Dataset
 from kpdata.splits import TRAIN, VAL
@@ -45,9 +46,9 @@ def command(out: Path, count: int, no_train: bool) -> None:
         if not no_train and _can_train():
             _refuse_empty_splits(out / "shards")
             pictures |= _train_and_score(out / "shards", out / "run")
-    click.echo("\nLook at:")
+    say("\nLook at:")
     for path, what in pictures.items():
-        click.echo(f"  {path}: {what}")
+        say(f"  {path}: {what}")
 
 
 def _refuse_other_demo(out: Path, count: int) -> None:
@@ -72,7 +73,7 @@ def _make_shards(out: Path, count: int) -> dict[Path, str]:
     """Make ``out/shards``; the picture of what is in it."""
     annotations = out / "synth" / "annotations.json"
     if annotations.is_file():
-        click.echo(f"{annotations.parent} is there already: kept")
+        say(f"{annotations.parent} is there already: kept")
     else:
         _run("synth", "--count", count, "--out", out / "synth")
     _run("convert", "coco", annotations, "--out", out / "shards", "--crop", 128, "--augment", 3)
@@ -90,7 +91,7 @@ def _can_train() -> bool:
     try:
         need_trainer()
     except KpdataError as error:
-        click.echo(f"\nNothing is trained: {error}")
+        say(f"\nNothing is trained: {error}")
         return False
     return True
 
@@ -115,7 +116,7 @@ def _train_and_score(shards: Path, run: Path) -> dict[Path, str]:
     folder = RunFolder(run)
     state = folder.state()
     if state.rows and state.done == len(folder.config().phases):
-        click.echo(f"\n{run} is trained already: kept")
+        say(f"\n{run} is trained already: kept")
     elif state.rows:
         _run("train", "--out", run, "--resume")
     else:
@@ -132,5 +133,5 @@ def _train_and_score(shards: Path, run: Path) -> dict[Path, str]:
 
 def _run(*words: object) -> None:
     arguments = [str(word) for word in words]
-    click.echo(f"\n$ kpdata {shlex.join(arguments)}")
+    say(f"\n$ kpdata {shlex.join(arguments)}")
     cli.main(arguments, standalone_mode=False)

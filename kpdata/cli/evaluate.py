@@ -9,6 +9,7 @@ import click
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, decode_option, flip_option, quiet, refuse_idle_decode
+from kpdata.cli.say import say, say_json
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
 
@@ -71,10 +72,10 @@ def command(
         evaluation = evaluate(predictor, dataset, settings, meter)
         save(evaluation, out)
     if options["as_json"]:
-        click.echo(evaluation.report.json().decode(), nl=False)
+        say_json(evaluation.report.json().decode())
     elif not options["quiet"]:
         show(evaluation.report, f"{run} on {shards}")
-        click.echo(f"{out}: metrics.json, predictions.jsonl, truth.jsonl and pictures")
+        say(f"{out}: metrics.json, predictions.jsonl, truth.jsonl and pictures")
 
 
 def _settings(predictor: "Predictor", options: dict[str, Any]) -> "Settings":

@@ -8,6 +8,7 @@ import click
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, decode_option, quiet, refuse_idle_decode
+from kpdata.cli.say import say_json
 
 if TYPE_CHECKING:
     from kpdata.train.export.export import Card
@@ -74,7 +75,7 @@ def command(
         for note in card.notes:
             meter.say(f"warning: {note}")
     if options["as_json"]:
-        click.echo(card.json().decode(), nl=False)
+        say_json(card.json().decode())
     elif not options["quiet"]:
         _show(card, out)
 

@@ -7,6 +7,7 @@ import kpdata
 from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import PLACE, as_json
+from kpdata.cli.say import say_json
 from kpdata.manifest import Manifest
 from kpdata.mapping import MappedKeypoint
 from kpdata.stores import Place
@@ -29,7 +30,7 @@ def command(shards: Place, as_json: bool) -> None:
     """
     manifest = kpdata.open(shards).manifest
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode())
+        say_json(msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode())
     else:
         show(manifest, shards)
 

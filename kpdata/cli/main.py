@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from kpdata.cli.printable import printable
+from kpdata.cli.say import complain, explain
 
 COMMANDS = {
     "convert": "Convert annotations into verified, leak-free TFRecord shards, or back.",
@@ -87,7 +87,7 @@ def main() -> None:
     except click.exceptions.Abort as error:
         _end(f"interrupted. {error}".removesuffix(". "), 130)
     except click.ClickException as error:
-        error.show()
+        explain(error)
         sys.exit(error.exit_code)
     except KpdataError as error:
         _end(str(error), trouble)
@@ -102,5 +102,5 @@ def main() -> None:
 
 
 def _end(message: str, status: int) -> None:
-    click.echo(f"kpdata: {printable(message)}", err=True)
+    complain(f"kpdata: {message}")
     sys.exit(status)

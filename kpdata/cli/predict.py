@@ -12,7 +12,7 @@ import click
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, flip_option, quiet
-from kpdata.cli.printable import printable
+from kpdata.cli.say import complain, say, say_json
 
 if TYPE_CHECKING:
     from kpdata.train.predict.boxes import Boxes
@@ -201,13 +201,13 @@ def _report(tally: "Tally", results: "CocoResults", options: dict[str, Any]) -> 
         ]
         counts = {name: value for name, value in vars(tally).items() if name != "skipped"}
         summary = {"out": str(out), **counts, "not_in_coco": left_out, "skipped": skipped}
-        click.echo(json.dumps(summary, indent=1))
+        say_json(json.dumps(summary, indent=1))
         return
     for path, _, detail in tally.skipped[:_SHOWN]:
         named = detail if str(path) in detail else f"{path}: {detail}"
-        click.echo(f"SKIPPED {printable(named)}", err=True)
+        complain(f"SKIPPED {named}")
     if len(tally.skipped) > _SHOWN:
-        click.echo(f"… and {len(tally.skipped) - _SHOWN:,} more", err=True)
+        complain(f"… and {len(tally.skipped) - _SHOWN:,} more")
     reasons = Counter(reason for _, reason, _ in tally.skipped)
     notes = [f"{count:,} skipped: {reason}" for reason, count in reasons.items()]
     notes += [f"{count:,} boxes left out: {why}" for why, count in tally.boxes_left_out.items()]
@@ -215,4 +215,4 @@ def _report(tally: "Tally", results: "CocoResults", options: dict[str, Any]) -> 
     notes += [f"{left_out:,} frames unknown to the COCO file left out of it"] * bool(left_out)
     if not options["quiet"]:
         what = f"{tally.images:,} images, {tally.videos:,} videos, {tally.instances:,} instances"
-        click.echo(f"{out}: {'; '.join([what, *notes])}")
+        say(f"{out}: {'; '.join([what, *notes])}")

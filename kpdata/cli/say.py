@@ -1,13 +1,40 @@
-"""Text that may come out of a file, as a terminal can be trusted with it."""
+"""What commands say beside their tables: nothing that a file holds can rewrite the screen."""
 
-_CONTROLS = {
-    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
-}
+import io
+
+import click
+
+_C1 = range(0x7F, 0xA0)
+_AS_DIGITS = {code: f"\\x{code:02x}" for code in (*range(0x20), *_C1) if chr(code) not in "\n\t"}
+_AS_JSON = {code: f"\\u{code:04x}" for code in _C1}
+"""JSON's writers escape the others."""
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters, which can rewrite a screen, as ``\x1b``.
+    r"""The text with control characters as ``\x1b``, except for the ends of lines and tabs."""
+    return text.translate(_AS_DIGITS)
 
-    Lines and tabs stay.
+
+def say(text: str) -> None:
+    """Print text on standard output."""
+    click.echo(printable(text))
+
+
+def say_json(text: str) -> None:
+    """Print a JSON document on standard output."""
+    click.echo(text.rstrip("\n").translate(_AS_JSON))
+
+
+def complain(text: str) -> None:
+    """Print a message on standard error, its lines behind the first set in.
+
+    So no part of it, such as a name with an end of line in it, passes for another message.
     """
-    return text.translate(_CONTROLS)
+    click.echo(printable(text).replace("\n", "\n  "), err=True)
+
+
+def explain(error: click.ClickException) -> None:
+    """Print what click says of a wrong command line on standard error."""
+    shown = io.StringIO()
+    error.show(shown)
+    click.echo(printable(shown.getvalue()), err=True, nl=False)

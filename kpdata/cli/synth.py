@@ -8,6 +8,7 @@ import click
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import quiet
+from kpdata.cli.say import say
 from kpdata.schema import Sample
 
 
@@ -34,7 +35,7 @@ def command(count: int, out: Path, seed: int, size: tuple[int, int], quiet: bool
     with Meter(quiet) as meter:
         render_dataset(count, out, seed, size, meter)
     if not quiet:
-        click.echo(f"{out}: {count:,} images and annotations.json")
+        say(f"{out}: {count:,} images and annotations.json")
 
 
 def render_dataset(count: int, out: Path, seed: int, size: tuple[int, int], meter: Meter) -> None:

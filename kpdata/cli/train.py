@@ -9,6 +9,7 @@ import click
 from kpdata.cli.console import Meter, screen
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, quiet
+from kpdata.cli.say import say, say_json
 from kpdata.cli.training import need_trainer
 from kpdata.errors import TrainingError
 
@@ -118,7 +119,7 @@ def command(ctx: click.Context, /, shards: Path | None, **options: Any) -> None:
         dataset = Dataset.open(shards)
         config = _configuration(dataset, options)
     if options["print_config"]:
-        click.echo(_as_json(config))
+        say_json(_as_json(config))
         return
     if not options["resume"] and folder.state().rows:
         raise TrainingError(
@@ -127,7 +128,7 @@ def command(ctx: click.Context, /, shards: Path | None, **options: Any) -> None:
         )
     state = _train(folder, dataset, config, options)
     if options["as_json"]:
-        click.echo(json.dumps(_result(folder, state), indent=1))
+        say_json(json.dumps(_result(folder, state), indent=1))
     elif not options["quiet"]:
         _show(folder, dataset, state)
 
@@ -227,7 +228,7 @@ def _list_recipes() -> None:
 
     for name in recipe_names():
         module = importlib.import_module(f"kpdata.train.recipes.{name}")
-        click.echo(f"{name}: {(module.__doc__ or '').splitlines()[0]}")
+        say(f"{name}: {(module.__doc__ or '').splitlines()[0]}")
 
 
 def _result(folder: "RunFolder", state: "State") -> dict[str, Any]:

@@ -8,7 +8,7 @@ import click
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import PLACE, as_json, quiet
-from kpdata.cli.printable import printable
+from kpdata.cli.say import complain, say, say_json
 from kpdata.manifest import read_manifest
 from kpdata.stores import Place
 from kpdata.verify import verify
@@ -38,18 +38,18 @@ def command(shards: Place, quiet: bool, as_json: bool) -> None:
     records = sum(split.records for split in manifest.splits.values())
     if as_json:
         result = {"root_hash": manifest.root_hash, "records": records, "faults": faults}
-        click.echo(json.dumps(result, indent=1))
+        say_json(json.dumps(result, indent=1))
     else:
         for fault in faults[:_SHOWN]:
-            click.echo(f"FAULT {printable(fault)}", err=True)
+            complain(f"FAULT {fault}")
         if len(faults) > _SHOWN:
-            click.echo(f"… and {len(faults) - _SHOWN:,} more", err=True)
+            complain(f"… and {len(faults) - _SHOWN:,} more")
     if faults:
         if not as_json:
-            click.echo(f"{shards}: {len(faults):,} faults: do not trust it", err=True)
+            complain(f"{shards}: {len(faults):,} faults: do not trust it")
         sys.exit(1)
     if not (quiet or as_json):
-        click.echo(
+        say(
             f"{shards}: sound: {records:,} records, no leak across "
             f"{', '.join(manifest.splits)}; root hash {manifest.root_hash}"
         )

@@ -1,0 +1,51 @@
+"""What commands print can neither rewrite the screen nor pass for what it is not."""
+
+import json
+
+import click
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kpdata.cli.console import Meter, screen, table
+from kpdata.cli.say import complain, explain, printable, say, say_json
+
+CONTROLS = {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))}
+HOSTILE = "a" + "".join(sorted(CONTROLS)) + "z"
+
+
+@given(st.text())
+def test_controls_become_digits_and_nothing_else_changes(text):
+    expected = "".join(f"\\x{ord(c):02x}" if c in CONTROLS else c for c in text)
+    assert printable(text) == expected
+
+
+def test_text_on_either_stream_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    say(HOSTILE)
+    complain(HOSTILE)
+    explain(click.UsageError(HOSTILE))
+    screen().print(HOSTILE)
+    screen(stderr=True).print(table(HOSTILE, ("name", "count"), [(HOSTILE, 1)]))
+    with Meter() as meter:
+        meter.say(HOSTILE)
+    said = capsys.readouterr()
+    assert not set(said.out + said.err) & CONTROLS
+    assert (said.out.count(r"\x1b"), said.err.count(r"\x1b")) == (2, 5)
+
+
+def test_json_is_escaped_and_means_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    say_json(msgspec.json.format(msgspec.json.encode({HOSTILE: "é\n"}), indent=1).decode())
+    said = capsys.readouterr().out
+    assert not set(said) & CONTROLS
+    assert json.loads(said) == {HOSTILE: "é\n"}
+
+
+def test_a_name_of_two_lines_passes_for_no_message_and_no_row(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    complain("kpdata: a.jpg\nkpdata: 0 faults: is damaged")
+    screen(stderr=True).print(table("", ("name",), [("a.jpg\nb.jpg",)]))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["kpdata: a.jpg", "  kpdata: 0 faults: is damaged"]
+    assert [line.strip() for line in lines[2:]] == ["name", r"a.jpg\nb.jpg"]
