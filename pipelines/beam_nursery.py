@@ -40,7 +40,8 @@ def main() -> None:
     try:
         with driver.makefile("rb") as requests:
             for request in requests:
-                reader = _fork(request, workers)
+                worker, reader = _fork(request)
+                workers.append(worker)
                 socket.send_fds(driver, [b"."], [reader])
                 os.close(reader)
     except OSError:  # the driver is gone, or there is no process to be had
@@ -53,15 +54,14 @@ def main() -> None:
         os.killpg(0, signal.SIGKILL)
 
 
-def _fork(request: bytes, workers: list[int]) -> int:
-    """Add a worker, and return the end of a pipe that tells of its death."""
+def _fork(request: bytes) -> tuple[int, int]:
+    """A new worker's id, and the end of a pipe that tells of its death."""
     reader, writer = os.pipe()
     worker = os.fork()
     if not worker:
         _work(request)
-    workers.append(worker)
     os.close(writer)
-    return reader
+    return worker, reader
 
 
 def _work(request: bytes) -> None:

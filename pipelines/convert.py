@@ -1,8 +1,6 @@
 """The conversion: plan → write → seal."""
 
-import contextlib
 import functools
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,8 +12,7 @@ import msgspec
 from kpdata.errors import DatasetError, JobError, StoreError
 from kpdata.formats.source import Source
 from kpdata.manifest import MANIFEST, QUARANTINE, Manifest, SourceInfo, read_manifest
-from kpdata.pipelines import runners
-from kpdata.pipelines.fetch import on_store
+from kpdata.pipelines import runners, workforce
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.near import join_near_duplicates
 from kpdata.pipelines.nursery import Nursery
@@ -28,15 +25,6 @@ from kpdata.pipelines.write import ShardReport, whole_report, write_shard
 from kpdata.quarantine import check_bad
 from kpdata.splits import group_finder
 from kpdata.stores import Place, Url
-
-_SECONDS_WORTH_WORKERS = 2.0
-"""What workers must save, since they take half of it to start and to end."""
-
-_SECONDS_PER_IMAGE, _SECONDS_PER_PICTURE = 0.0003, 0.002
-"""Rough costs of storing an image as it is and of drawing a picture, on one core."""
-
-_SECONDS_PER_OBJECT = 0.003
-"""What a request to a store costs on top, where 32 are under way at once."""
 
 _POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
 """Refusals that the user asked for: they are listed, but do not count as bad samples."""
@@ -109,7 +97,7 @@ def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> O
         watcher.planning()
         planned: Callable[[int], None] = watcher.planned
         if request.runner == runners.EMBEDDED and not any(workspace.sizes()):
-            planned = _warming_up(nursery, request, watcher)
+            planned = workforce.warming_up(nursery, request, watcher.planned)
         plan = make_plan(
             source, request.job, request.splits, request.sharding, workspace.plan_folder,
             group_of, planned, _near_joiner(request, watcher),
@@ -148,21 +136,6 @@ def _claim_for(workspace: Workspace, request: Request, origin: SourceInfo) -> No
             "run that command again to finish it, or remove the folder first"
         )
     workspace.note_asked(asked)
-
-
-def _warming_up(nursery: Nursery, request: Request, watcher: Watcher) -> Callable[[int], None]:
-    """Hears of references read, and has workers prepared when there are enough for them to pay."""
-    total, enough = 0, _samples_that_pay(request, request.workers)
-
-    def planned(samples: int) -> None:
-        nonlocal total
-        watcher.planned(samples)
-        before, total = total, total + samples
-        if before < enough <= total:
-            with contextlib.suppress(OSError):  # starting workers will tell
-                nursery.warm_up()
-
-    return planned
 
 
 class _Written(NamedTuple):
@@ -228,7 +201,7 @@ def _write(
     watcher.writing(sum(shard.samples for shard in pending))
     if not pending:
         return
-    execution = _execution(request, pending, nursery)
+    execution = workforce.execution(request, pending, nursery)
     try:
         runners.run(
             [shard.name for shard in pending],
@@ -238,24 +211,6 @@ def _write(
         )
     except (JobError, StoreError, RuntimeError, OSError) as error:
         raise JobError(_why(workspace, error)) from error
-
-
-def _execution(
-    request: Request, pending: Sequence[ShardPlan], nursery: Nursery
-) -> runners.Execution:
-    workers = min(request.workers, len(pending))
-    pay = sum(shard.samples for shard in pending) >= _samples_that_pay(request, workers)
-    return runners.Execution(request.runner, workers if pay else 0, nursery, request.beam_options)
-
-
-def _samples_that_pay(request: Request, workers: int) -> float:
-    """From how many samples on that many processes beside this one are worth their start."""
-    if workers == 1:
-        return math.inf
-    job = request.job
-    each = _SECONDS_PER_PICTURE * (1 + job.augment) if job.renders else _SECONDS_PER_IMAGE
-    each += _SECONDS_PER_OBJECT if on_store(job) else 0
-    return _SECONDS_WORTH_WORKERS / (each * (1 - 1 / workers))
 
 
 def write_or_tell(workspace: Workspace, shard: str, spare_cores: bool) -> None:

@@ -38,7 +38,7 @@ class _Screen(Console):
 
 
 def screen(stderr: bool = False, quiet: bool = False) -> Console:
-    """Where commands print: text as it is, on lines as long as it takes."""
+    """Where commands print: printable text without markup, on lines as long as it takes."""
     return _Screen(
         stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True
     )

@@ -4,9 +4,10 @@ import io
 
 import click
 
-_C1 = range(0x7F, 0xA0)
-_AS_DIGITS = {code: f"\\x{code:02x}" for code in (*range(0x20), *_C1) if chr(code) not in "\n\t"}
-_AS_JSON = {code: f"\\u{code:04x}" for code in _C1}
+_DEL_AND_C1 = range(0x7F, 0xA0)
+_CONTROLS = [code for code in (*range(0x20), *_DEL_AND_C1) if chr(code) not in "\n\t"]
+_AS_DIGITS = {code: f"\\x{code:02x}" for code in _CONTROLS}
+_AS_JSON = {code: f"\\u{code:04x}" for code in _DEL_AND_C1}
 """JSON's writers escape the others."""
 
 

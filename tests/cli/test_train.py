@@ -392,7 +392,7 @@ def test_damaged_labels_are_refused_by_the_gate_that_names_them(
     shards, out = lsp(change), tmp_path / "run"
     message = fails(kpdata, shards, *QUICK, "--batch-size", 32, "--out", out)
     assert "the checks before training failed.\n" in message
-    failed = [line for line in message.splitlines() if line.strip().startswith(f"{gate}: ")]
+    failed = [line for line in message.splitlines() if line.startswith(f"  {gate}: ")]
     assert len(failed) == 1
     assert says in failed[0]
     assert "--skip-checks" in failed[0]

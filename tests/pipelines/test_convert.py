@@ -24,7 +24,7 @@ from kpdata.formats import coco_writer
 from kpdata.geometry import apply_affine, invert
 from kpdata.manifest import file_blake3, file_sha256
 from kpdata.pipelines import convert as convert_module
-from kpdata.pipelines import runners, workspace, write
+from kpdata.pipelines import runners, workforce, workspace, write
 from kpdata.pipelines.convert import Outcome, Watcher
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.nursery import Nursery
@@ -111,7 +111,7 @@ def test_any_number_of_workers_gives_the_same_folder(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = convert_to(tmp_path / "0", coco, **HEAVY)
-    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
     for workers in (1, 2):
         outcome = convert_to(tmp_path / str(workers), coco, workers=workers, **HEAVY)
         assert outcome.manifest.root_hash == alone.manifest.root_hash
@@ -165,7 +165,7 @@ def test_the_worker_processes_are_really_used(
     def here(place: workspace.Workspace, name: str, spare_cores: bool) -> None:
         raise AssertionError("written in the driver")
 
-    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
     monkeypatch.setattr(convert_module, "write_shard", here)
     convert_to(tmp_path / "out", coco, workers=2)
     with pytest.raises((JobError, AssertionError)):
@@ -574,7 +574,7 @@ def test_a_worker_with_other_versions_than_the_driver_writes_nothing(
 ) -> None:
     newer = manifest.software() | {"opencv": "99.0"}
     monkeypatch.setattr("kpdata.pipelines.plan.software", lambda: newer)
-    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
     here = manifest.software()["opencv"]
     says = rf"worker on .*: opencv is {here}, .* it is 99\.0, .*install the same version on every"
     with pytest.raises(JobError, match=says):
@@ -917,7 +917,7 @@ def test_no_more_workers_start_than_there_are_shards_to_write(
             write(name)
 
     monkeypatch.setattr(runners, "run", note)
-    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
     convert_to(tmp_path / "out", coco, shards=shards, split="train=100", workers=4)
     assert started == [workers]
 
@@ -1250,7 +1250,7 @@ def test_a_disk_that_really_fills_up_is_named_and_left_without_half_files(
     monkeypatch: pytest.MonkeyPatch,
     workers: int,
 ) -> None:
-    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
     options = {"split": "train=100", "augment": 10, "shards": 8}
     with pytest.raises(JobError, match="No space left on device"):
         convert_to(small_disk / "out", coco, workers=workers, **options)

@@ -32,7 +32,7 @@ from kpdata.image_files import Stamp
 from kpdata.image_objects import Listing
 from kpdata.manifest import read_manifest
 from kpdata.pipelines import convert as conversion
-from kpdata.pipelines import lease
+from kpdata.pipelines import lease, workforce
 from kpdata.pipelines.outbox import Outbox
 from kpdata.pipelines.progress import Progress
 from kpdata.stores import Store, Url, store_of
@@ -214,7 +214,7 @@ def test_any_mix_of_disk_and_store_gives_the_same_dataset(
 def test_worker_processes_read_from_the_store_and_write_to_it(
     client: Any, bucket: Url, source: Path, root_hash: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion, "_SECONDS_WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0.0)
     images = put(client, source.parent / "images", bucket / "images")
     assert convert(source, images, bucket / "out", "--workers", 2) == root_hash
     assert_finished(client, bucket / "out", root_hash)
@@ -288,7 +288,7 @@ def test_one_request_in_ten_may_fail(
     client: Any, server: Server, bucket: Url, source: Path, root_hash: str, whole: Path,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault_trial: Callable[..., None], workers: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(conversion, "_SECONDS_WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0.0)
     put(client, source.parent, bucket / "in")
     annotations, images, out = bucket / "in" / source.name, bucket / "in/images", bucket / "out"
     server.reset()

@@ -14,7 +14,7 @@ from scipy.io import loadmat
 import kpdata
 from kpdata import formats
 from kpdata.formats import coco_writer
-from kpdata.pipelines import convert as convert_module
+from kpdata.pipelines import workforce
 from kpdata.pipelines.convert import Outcome
 from kpdata.verify import verify
 
@@ -60,7 +60,7 @@ def test_lsp_crops_and_copies_do_not_depend_on_the_workers(
     lsp: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"format": "lsp", "crop": 128, "crop_from": "image", "augment": 3, "shards": 12}
-    monkeypatch.setattr(convert_module, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
     one, two = (
         convert_to(tmp_path / str(workers), lsp, workers=workers, **options) for workers in (1, 2)
     )
