@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "kpdata" / "__init__.py").read_text())[1]
@@ -68,24 +68,8 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=[
-        "kpdata",
-        "kpdata.cli",
-        "kpdata.formats",
-        "kpdata.metrics",
-        "kpdata.synth",
-        "kpdata.wire",
-        "kpdata.pipelines",
-        "kpdata.train",
-        "kpdata.train.checks",
-        "kpdata.train.export",
-        "kpdata.train.models",
-        "kpdata.train.predict",
-        "kpdata.train.recipes",
-        "kpdata.train.scoring",
-    ],
-    package_dir={"kpdata.pipelines": "pipelines", "kpdata.train": "train"},
-    package_data={"kpdata": ["py.typed"], "kpdata.wire": ["*.proto"]},
+    packages=find_packages(include=["kpdata", "kpdata.*"]),
+    package_data={"kpdata": ["py.typed"], "kpdata.shards.wire": ["*.proto"]},
     entry_points={"console_scripts": ["kpdata = kpdata.cli.main:main"]},
     install_requires=[
         BEAM,

@@ -21,7 +21,7 @@ from _shared.machine import facts
 from _shared.report import Ratio, Section, per_second, write
 
 from kpdata.cli.training import need_trainer
-from kpdata.shards import Dataset
+from kpdata.shards.dataset import Dataset
 
 if TYPE_CHECKING:
     from _train.race import Case, Lap, Laps

@@ -6,13 +6,9 @@ import pathlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from kpdata.shards import Dataset
+    from kpdata.shards.dataset import Dataset
 
 __version__ = "0.1.0"
-
-_root = pathlib.Path(__file__).parent
-if not (_root / "pipelines").is_dir():  # a checkout that is not installed: the folders lie beside
-    __path__.append(str(_root.parent))
 
 
 def open(path: str | pathlib.Path) -> Dataset:  # noqa: A001 - reads as kpdata.open("shards/")
@@ -21,7 +17,7 @@ def open(path: str | pathlib.Path) -> Dataset:  # noqa: A001 - reads as kpdata.o
     >>> dataset = kpdata.open("shards/")                                     # doctest: +SKIP
     >>> dataset.skeleton.keypoints, dataset.splits                           # doctest: +SKIP
     >>> for sample in dataset["train"]:                                      # doctest: +SKIP
-    ...     rgb = sample.pixels()
+    ...     rgb = codec.decode_stored(sample.image)
     ...     for instance in sample.instances:
     ...         keypoints = instance.keypoints
 
@@ -29,12 +25,12 @@ def open(path: str | pathlib.Path) -> Dataset:  # noqa: A001 - reads as kpdata.o
         DatasetError: no dataset is there, or its manifest is damaged.
         StoreError: the store refuses, or cannot be reached.
     """
-    from kpdata.shards import Dataset
-    from kpdata.stores import Url, place
+    from kpdata.shards.dataset import Dataset
+    from kpdata.storage.stores import Url, place
 
     where = place(path)
     if isinstance(where, Url):
-        from kpdata.mirror import open_mirror
+        from kpdata.shards.remote import open_mirror
 
         return open_mirror(where)
     return Dataset.open(where)

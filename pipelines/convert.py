@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kpdata.errors import DatasetError, JobError, StoreError
-from kpdata.formats.source import Source
-from kpdata.manifest import MANIFEST, QUARANTINE, Manifest, SourceInfo, read_manifest
-from kpdata.pipelines import runners, workforce
+from kpdata.core.errors import DatasetError, JobError, StoreError
+from kpdata.core.splits import group_finder
+from kpdata.formats.base import Source
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.near import join_near_duplicates
-from kpdata.pipelines.nursery import Nursery
-from kpdata.pipelines.outbox import open_outbox
-from kpdata.pipelines.plan import JoinNear, Plan, ShardPlan, make_plan
+from kpdata.pipelines.output.local import Workspace, holds_text, open_workspace
+from kpdata.pipelines.output.remote import open_outbox
+from kpdata.pipelines.plan.make import JoinNear, Plan, ShardPlan, make_plan
+from kpdata.pipelines.plan.near import join_near_duplicates
 from kpdata.pipelines.request import Request, asked_for, options_of, source_info
+from kpdata.pipelines.run import runners, workforce
+from kpdata.pipelines.run.nursery import Nursery
 from kpdata.pipelines.seal import rejected_counts, seal
-from kpdata.pipelines.workspace import Workspace, holds_text, open_workspace
-from kpdata.pipelines.write import ShardReport, whole_report, write_shard
-from kpdata.quarantine import check_bad
-from kpdata.splits import group_finder
-from kpdata.stores import Place, Url
+from kpdata.pipelines.write.shard import ShardReport, whole_report, write_shard
+from kpdata.shards.manifest import MANIFEST, QUARANTINE, Manifest, SourceInfo, read_manifest
+from kpdata.shards.quarantine import check_bad
+from kpdata.storage.stores import Place, Url
 
 _POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
 """Refusals that the user asked for: they are listed, but do not count as bad samples."""

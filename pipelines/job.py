@@ -4,13 +4,13 @@ from typing import Literal
 
 import msgspec
 
-from kpdata.augment import AugmentConfig
-from kpdata.errors import JobError
-from kpdata.framing import CropFrom, Framing
-from kpdata.image_files import MAX_BYTES
-from kpdata.image_headers import MAX_PIXELS
-from kpdata.mapping import Mapping
-from kpdata.skeletons import Skeleton
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.crop import CropFrom, Framing
+from kpdata.core.errors import JobError
+from kpdata.core.mapping import Mapping
+from kpdata.core.skeleton import Skeleton
+from kpdata.images.headers import MAX_PIXELS
+from kpdata.storage.image_files import MAX_BYTES
 
 
 class Job(msgspec.Struct, frozen=True):

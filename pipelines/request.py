@@ -10,14 +10,15 @@ from typing import Any
 
 import msgspec
 
-from kpdata.errors import JobError
+from kpdata.core.errors import JobError
+from kpdata.core.splits import TRAIN, Splits
 from kpdata.formats import FORMATS, Source
-from kpdata.formats.json_folder import annotation_files
-from kpdata.manifest import MANIFEST, SourceInfo, file_sha256, read_manifest
-from kpdata.pipelines import runners
+from kpdata.formats._lib.listing import annotation_files
 from kpdata.pipelines.job import Job
+from kpdata.pipelines.run import runners
 from kpdata.pipelines.sharding import Sharding
-from kpdata.splits import TRAIN, Splits
+from kpdata.shards.manifest import MANIFEST, SourceInfo, read_manifest
+from kpdata.storage.files import file_sha256
 
 
 @dataclass(frozen=True)

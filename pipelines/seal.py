@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from kpdata import tfds
-from kpdata.errors import JobError
-from kpdata.manifest import (
+from kpdata.core.errors import JobError
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.output.local import Workspace
+from kpdata.pipelines.plan.make import REJECTED, Plan
+from kpdata.pipelines.write.shard import ShardReport
+from kpdata.shards import tfds
+from kpdata.shards.manifest import (
     MANIFEST,
     QUARANTINE,
     Manifest,
@@ -16,15 +20,11 @@ from kpdata.manifest import (
     SourceInfo,
     SplitInfo,
     software,
-    write_atomically,
     write_manifest,
 )
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import REJECTED, Plan
-from kpdata.pipelines.workspace import Workspace
-from kpdata.pipelines.write import ShardReport
-from kpdata.quarantine import as_line, digest
-from kpdata.records import SCHEMA_VERSION
+from kpdata.shards.quarantine import as_line, digest
+from kpdata.shards.records import SCHEMA_VERSION
+from kpdata.storage.atomic import write_atomically
 
 
 def seal(

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from kpdata import records
-from kpdata.shards import Dataset
-from kpdata.skeletons import COCO17
-from kpdata.verify import verify
+from kpdata.checks.verify import verify
+from kpdata.core.skeleton import COCO17
+from kpdata.shards import records
+from kpdata.shards.dataset import Dataset
 
 settings.register_profile(
     "kpdata",
@@ -64,11 +64,11 @@ def tiny_shards(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     Never write into it.
     """
     from kpdata import formats
+    from kpdata.core.splits import parse_splits
     from kpdata.pipelines.convert import Watcher, convert
     from kpdata.pipelines.job import Job
     from kpdata.pipelines.request import Request
     from kpdata.pipelines.sharding import Sharding
-    from kpdata.splits import parse_splits
 
     source = formats.read("coco", tiny_coco / "annotations.json")
     job = Job(source.skeleton, images_root=str(source.images_root), augment=1)
@@ -86,7 +86,8 @@ def reseal() -> Callable[[Path], None]:
 
 
 def _reseal(folder: Path) -> None:
-    from kpdata.manifest import MANIFEST, file_blake3, read_manifest, write_manifest
+    from kpdata.shards.manifest import MANIFEST, read_manifest, write_manifest
+    from kpdata.storage.files import file_blake3
 
     content = json.loads((folder / MANIFEST).read_text())
     for split in content["splits"].values():
@@ -186,9 +187,9 @@ def untrained_run() -> Callable[..., Path]:
 def _untrained_run(folder: Path, config: Any, *heads: str) -> Path:
     import keras
 
-    from kpdata.framing import Framing
+    from kpdata.core.crop import Framing
     from kpdata.train.models import build
-    from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
+    from kpdata.train.run.folder import Best, RunFolder, RunInfo, State
 
     keras.utils.set_random_seed(1)
     pose, framing, side = ((0.5, 0.5),) * 17, Framing("bbox", 1.5), config.phases[0].input_size

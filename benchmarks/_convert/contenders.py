@@ -119,8 +119,8 @@ def tensorflow_loop(dataset: Dataset, folder: Path) -> LoopTimes:
 
 def unchecked_loop(dataset: Dataset, folder: Path) -> LoopTimes:
     """The same loop with kpdata's message and writer, and without anything that kpdata checks."""
-    from kpdata import tfrecord
-    from kpdata.wire import example_pb2
+    from kpdata.shards import tfrecord
+    from kpdata.shards.wire import example_pb2
 
     def writer(path: str) -> tfrecord.Writer:
         return tfrecord.Writer(path, durable=False)

@@ -25,7 +25,7 @@ def items_of(dataset: Dataset) -> list[Item]:
 
 def untouched(item: Item) -> bytes:
     """An Example with the file's own bytes."""
-    from kpdata.wire import example_pb2
+    from kpdata.shards.wire import example_pb2
 
     path, image, annotations = item
     data = Path(path).read_bytes()
@@ -34,7 +34,7 @@ def untouched(item: Item) -> bytes:
 
 def resized(item: Item) -> bytes:
     """An Example with the image as a square with borders, the labels moved along."""
-    from kpdata.wire import example_pb2
+    from kpdata.shards.wire import example_pb2
 
     path, image, annotations = item
     data, scale = resize(Path(path).read_bytes())

@@ -10,10 +10,10 @@ from _convert.dataset import Dataset
 from _convert.memory import high_water
 
 from kpdata import formats
+from kpdata.core.splits import parse_splits
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import make_plan
+from kpdata.pipelines.plan.make import make_plan
 from kpdata.pipelines.sharding import Sharding
-from kpdata.splits import parse_splits
 
 
 class PlanCost(NamedTuple):

@@ -14,17 +14,17 @@ import keras
 import msgspec
 import numpy as np
 
-from kpdata.augment import AugmentConfig
-from kpdata.framing import Framing
-from kpdata.shards import Dataset
-from kpdata.train.batches import Batch, Batches
-from kpdata.train.config import Phase, TrainConfig
-from kpdata.train.defaults import default_config
-from kpdata.train.learner import Learner, jit
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.crop import Framing
+from kpdata.shards.dataset import Dataset
+from kpdata.train.data.batches import Batch, Batches
+from kpdata.train.data.pictures import Pictures, load
+from kpdata.train.loop.defaults import default_config
+from kpdata.train.loop.learner import Learner, jit
+from kpdata.train.loop.optimisers import make_optimiser
+from kpdata.train.loop.scanned import ScannedLearner, can_scan, epochs
 from kpdata.train.models import build
-from kpdata.train.optimisers import make_optimiser
-from kpdata.train.pictures import Pictures, load
-from kpdata.train.scanned import ScannedLearner, can_scan, epochs
+from kpdata.train.run.config import Phase, TrainConfig
 
 NO_AUGMENTATION = AugmentConfig(
     flip=0.0, rotate=(0, 0), scale=(1, 1), shift=0.0, brightness=(0, 0), contrast=(1, 1),

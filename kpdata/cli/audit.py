@@ -9,16 +9,16 @@ from pathlib import Path
 import click
 import msgspec
 
-from kpdata.audit import MAX_LEAKS, Listener, audit
-from kpdata.certificate import KINDS, Certificate, Picture, leak_sheet, write_certificate
+from kpdata.checks.audit import MAX_LEAKS, Listener, audit
+from kpdata.checks.certificate import KINDS, Certificate, Picture, leak_sheet, write_certificate
 from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import BITS_APART, as_json, quiet, writing
 from kpdata.cli.say import complain, say_json
-from kpdata.draw import write_png
-from kpdata.errors import FormatError
-from kpdata.perceptual import BITS, DEFAULT_DISTANCE
-from kpdata.schema import WHOLE_IMAGE
+from kpdata.core.errors import FormatError
+from kpdata.core.sample import WHOLE_IMAGE
+from kpdata.images.perceptual import BITS, DEFAULT_DISTANCE
+from kpdata.view.draw import write_png
 
 _SHOWN = 5
 

@@ -19,9 +19,9 @@ from kpdata.cli.options import (
 )
 from kpdata.cli.say import complain, say
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
-from kpdata.errors import DatasetError, FormatError
+from kpdata.core.errors import DatasetError, FormatError
+from kpdata.core.sample import Sample
 from kpdata.formats import Source
-from kpdata.schema import Sample
 
 if TYPE_CHECKING:
     from kpdata.pipelines.job import Job
@@ -60,7 +60,8 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
       kpdata augment-preview lsp joints.mat --crop 256 --crop-from image \\
           --augment 7 --augment-config strong.toml --out strong.png
     """
-    from kpdata import draw
+    from kpdata.view import draw
+    from kpdata.view.sheet import contact_sheet
 
     if out.suffix.lower() != ".png":
         raise FormatError(f"--out {out}: the contact sheet is a PNG: give a name that ends in .png")
@@ -73,7 +74,7 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
     tiles = [
         (draw.draw_sample(sample, job.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]
-    sheet = draw.contact_sheet(tiles, columns=job.augment + 1, tile=_TILE)
+    sheet = contact_sheet(tiles, columns=job.augment + 1, tile=_TILE)
     with writing(f"--out {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
@@ -81,12 +82,12 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
 
 
 def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
-    from kpdata.errors import ImageError
-    from kpdata.mapping import map_sample
-    from kpdata.pipelines.fetch import fetch
-    from kpdata.pipelines.plan import locate
-    from kpdata.pipelines.render import render
-    from kpdata.splits import TRAIN
+    from kpdata.core.errors import ImageError
+    from kpdata.core.mapping import map_sample
+    from kpdata.core.splits import TRAIN
+    from kpdata.pipelines.plan.make import locate
+    from kpdata.pipelines.write.render import render
+    from kpdata.shards.fetch import fetch
 
     for sample in source.samples:
         if not isinstance(sample, Sample) or not any(i.num_labelled for i in sample.instances):

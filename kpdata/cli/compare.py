@@ -14,7 +14,7 @@ from kpdata.cli.score_tables import amount, by_reason, change, keypoint_rows, sp
 from kpdata.metrics import Delta, Difference
 
 if TYPE_CHECKING:
-    from kpdata.train.scoring.compare import Comparison
+    from kpdata.train.evaluate.compare import Comparison
 
 _COLUMNS = ("first", "second", "second − first", "95 %")
 
@@ -40,7 +40,7 @@ def command(first: Path, second: Path, split: str, as_json: bool) -> None:
       kpdata compare runs/a runs/b
       kpdata compare runs/a runs/b --split val --json
     """
-    from kpdata.train.scoring.compare import compare_runs
+    from kpdata.train.evaluate.compare import compare_runs
 
     comparison = compare_runs(first, second, split)
     if as_json:

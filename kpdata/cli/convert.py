@@ -26,11 +26,11 @@ from kpdata.cli.options import (
 from kpdata.cli.outcome import as_dict, show_outcome
 from kpdata.cli.say import say_json
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
-from kpdata.errors import FormatError
+from kpdata.core.errors import FormatError
+from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL, Splits, parse_splits
 from kpdata.formats import FORMATS, Source, writer
-from kpdata.perceptual import DEFAULT_DISTANCE
-from kpdata.splits import DEFAULT_SPLIT, OFFICIAL, Splits, parse_splits
-from kpdata.stores import Place, Url, is_inside
+from kpdata.images.perceptual import DEFAULT_DISTANCE
+from kpdata.storage.stores import Place, Url, is_inside
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
@@ -189,7 +189,7 @@ def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: M
     from kpdata.cli.watcher import MeterWatcher
     from kpdata.pipelines.convert import convert
     from kpdata.pipelines.request import Request
-    from kpdata.pipelines.runners import EMBEDDED, usable_cores
+    from kpdata.pipelines.run.runners import EMBEDDED, usable_cores
     from kpdata.pipelines.sharding import Sharding
 
     request = Request(
@@ -215,8 +215,8 @@ def _splits(options: dict[str, Any]) -> Splits:
 
 
 def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any]) -> None:
-    from kpdata.mapping import map_sample
-    from kpdata.schema import Sample
+    from kpdata.core.mapping import map_sample
+    from kpdata.core.sample import Sample
 
     skeleton, mapping = target_skeleton(source, options)
 
@@ -246,7 +246,7 @@ def _refuse_shard_options(given: set[str], to: str) -> None:
 
 
 def _refuse_far_shards(options: dict[str, Any]) -> None:
-    from kpdata.pipelines.runners import EMBEDDED
+    from kpdata.pipelines.run.runners import EMBEDDED
 
     embedded = options["runner"] in (None, EMBEDDED) and not options["beam_options"]
     if options["format_name"] != "shards" or embedded:
@@ -271,7 +271,7 @@ def _tell_beam(options: dict[str, Any], out: Place) -> None:
     """Have the Beam options hold for the stores that this process reaches through Beam."""
     places = [*places_of(options), out]
     if any(isinstance(where, Url) and where.scheme != "s3" for where in places):
-        from kpdata.pipelines.beam_store import use_options
+        from kpdata.pipelines.run.beam_store import use_options
 
         use_options(options["beam_options"])
 

@@ -9,9 +9,9 @@ import click
 from kpdata.cli.console import going_on
 from kpdata.cli.main import COMMANDS, cli
 from kpdata.cli.say import say
-from kpdata.errors import KpdataError
-from kpdata.shards import Dataset
-from kpdata.splits import TRAIN, VAL
+from kpdata.core.errors import KpdataError
+from kpdata.core.splits import TRAIN, VAL
+from kpdata.shards.dataset import Dataset
 
 _SPLIT = "test"
 FEWEST = 42
@@ -110,8 +110,8 @@ def _refuse_empty_splits(shards: Path) -> None:
 
 def _train_and_score(shards: Path, run: Path) -> dict[Path, str]:
     """Make ``run``, with its evaluation; the pictures that it leaves."""
-    from kpdata.train.run_folder import RunFolder
-    from kpdata.train.scoring.report import BARS, CURVE, SHEETS
+    from kpdata.train.evaluate.report import BARS, CURVE, SHEETS
+    from kpdata.train.run.folder import RunFolder
 
     folder = RunFolder(run)
     state = folder.state()

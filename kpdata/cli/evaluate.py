@@ -14,8 +14,8 @@ from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
 
 if TYPE_CHECKING:
-    from kpdata.train.predictor import Predictor
-    from kpdata.train.scoring.report import Report, Settings
+    from kpdata.train.evaluate.report import Report, Settings
+    from kpdata.train.infer.predictor import Predictor
 
 
 @click.command("evaluate", short_help=COMMANDS["evaluate"])
@@ -59,9 +59,9 @@ def command(
     from kpdata.cli.training import need_trainer
 
     need_trainer()
-    from kpdata.shards import Dataset
-    from kpdata.train.predictor import Predictor
-    from kpdata.train.scoring.evaluate import evaluate, save
+    from kpdata.shards.dataset import Dataset
+    from kpdata.train.evaluate.evaluate import evaluate, save
+    from kpdata.train.infer.predictor import Predictor
 
     predictor = Predictor.open(run)
     refuse_idle_decode(ctx, predictor.best.heads)
@@ -79,7 +79,7 @@ def command(
 
 
 def _settings(predictor: "Predictor", options: dict[str, Any]) -> "Settings":
-    from kpdata.train.scoring.report import Settings
+    from kpdata.train.evaluate.report import Settings
 
     return Settings(
         split=options["split"],
@@ -117,7 +117,7 @@ def show(report: "Report", title: str) -> None:
 
 
 def _conditions(report: "Report", title: str) -> list[str]:
-    from kpdata.train.scoring.predictions import HEATMAP
+    from kpdata.train.infer.predictions import HEATMAP
 
     settings = report.settings
     how = [f"{'with' if settings.flip_test else 'without'} flip test"]

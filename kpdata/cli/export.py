@@ -57,7 +57,7 @@ def command(
 
     need_trainer()
     from kpdata.train.export.export import export
-    from kpdata.train.predictor import Predictor
+    from kpdata.train.infer.predictor import Predictor
 
     predictor = Predictor.open(run)
     refuse_idle_decode(ctx, (options["head"] or predictor.best.heads[0],))

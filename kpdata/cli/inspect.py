@@ -8,9 +8,9 @@ from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import PLACE, as_json
 from kpdata.cli.say import say_json
-from kpdata.manifest import Manifest
-from kpdata.mapping import MappedKeypoint
-from kpdata.stores import Place
+from kpdata.core.mapping import MappedKeypoint
+from kpdata.shards.manifest import Manifest
+from kpdata.storage.stores import Place
 
 _DEEPEST = 10
 _MOST_FILES = 3

@@ -74,7 +74,7 @@ def cli() -> None:
 
 def main() -> None:
     """The console script: a user's mistake ends in one message, never in a traceback."""
-    from kpdata.errors import KpdataError
+    from kpdata.core.errors import KpdataError
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kpdata.errors import DatasetError, FormatError
+from kpdata.core.errors import DatasetError, FormatError
+from kpdata.core.mapping import Mapping, map_by_name
+from kpdata.core.skeleton import Skeleton
 from kpdata.formats import Source
-from kpdata.mapping import Mapping, map_by_name
-from kpdata.perceptual import MAX_DISTANCE
-from kpdata.skeletons import Skeleton, get_skeleton
-from kpdata.stores import Place, place
+from kpdata.formats.settings import get_skeleton
+from kpdata.images.perceptual import MAX_DISTANCE
+from kpdata.storage.stores import Place, place
 
 if TYPE_CHECKING:
     from kpdata.pipelines.job import Job
@@ -180,7 +181,8 @@ def job_from(source: Source, options: dict[str, Any]) -> "Job":
     Raises:
         KpdataError: an option out of range, or boxes asked of a source that has none.
     """
-    from kpdata.augment import AugmentConfig, load_config
+    from kpdata.core.augment import AugmentConfig
+    from kpdata.formats.settings import load_config
     from kpdata.pipelines.job import Job
 
     skeleton, mapping = target_skeleton(source, options)

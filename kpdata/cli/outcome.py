@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kpdata.cli.console import screen, table
-from kpdata.manifest import QUARANTINE, ShardInfo
-from kpdata.stores import Place
+from kpdata.shards.manifest import QUARANTINE, ShardInfo
+from kpdata.storage.stores import Place
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome

@@ -15,10 +15,10 @@ from kpdata.cli.options import as_json, flip_option, quiet
 from kpdata.cli.say import complain, say, say_json
 
 if TYPE_CHECKING:
-    from kpdata.train.predict.boxes import Boxes
-    from kpdata.train.predict.files import CocoResults
-    from kpdata.train.predict.frames import Tally
-    from kpdata.train.predictor import Predictor
+    from kpdata.train.infer.boxes import Boxes
+    from kpdata.train.infer.files import CocoResults
+    from kpdata.train.infer.frames import Tally
+    from kpdata.train.infer.predictor import Predictor
 
 _SHOWN = 20
 
@@ -102,9 +102,9 @@ def command(**options: Any) -> None:
     from kpdata.cli.training import need_trainer
 
     need_trainer()
-    from kpdata.train.predict.frames import Skipped, Tally
-    from kpdata.train.predict.media import find
-    from kpdata.train.predictor import Predictor
+    from kpdata.train.infer.frames import Skipped, Tally
+    from kpdata.train.infer.media import find
+    from kpdata.train.infer.predictor import Predictor
 
     items = find(options["inputs"], besides=options["out"])
     boxes, results = _boxes_and_results(options)
@@ -124,9 +124,9 @@ def command(**options: Any) -> None:
 def _boxes_and_results(
     options: dict[str, Any],
 ) -> "tuple[Boxes | None, CocoResults]":
-    from kpdata.errors import FormatError
-    from kpdata.train.predict.boxes import ANY, ByName, Wanted, read_boxes, read_image_ids
-    from kpdata.train.predict.files import CocoResults
+    from kpdata.core.errors import FormatError
+    from kpdata.train.infer.boxes import ANY, ByName, Wanted, read_boxes, read_image_ids
+    from kpdata.train.infer.files import CocoResults
 
     wanted = Wanted(options["category"], options["min_box_score"])
     if wanted != ANY and not options["boxes"]:
@@ -150,9 +150,9 @@ def _predict(
     meter: Meter,
     options: dict[str, Any],
 ) -> None:
-    from kpdata.train.predict.files import Answers
-    from kpdata.train.predict.frames import predict_frames, read_frames
-    from kpdata.train.predict.media import count_frames
+    from kpdata.train.infer.files import Answers
+    from kpdata.train.infer.frames import predict_frames, read_frames
+    from kpdata.train.infer.media import count_frames
 
     margin = options["margin"] or predictor.framing.margin
     flip = predictor.saw_mirrored if options["flip"] is None else options["flip"]
@@ -171,7 +171,7 @@ def _what_it_sees(
     predictor: "Predictor", boxes: "Boxes | None", margin: float, flip: bool
 ) -> Iterator[str]:
     """What to know of the answers, before there are any."""
-    from kpdata.train.scoring.predictions import UNSEEN_MIRROR
+    from kpdata.train.infer.predictions import UNSEEN_MIRROR
 
     if boxes is not None and predictor.framing.crop_from != "bbox":
         yield (

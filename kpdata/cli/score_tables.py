@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
+from kpdata.core.skeleton import Skeleton
 from kpdata.metrics.measure import Interval
 from kpdata.metrics.poses import keypoint_groups
-from kpdata.skeletons import Skeleton
 
 MISSING = "-"
 _SHORT_UNITS = {"fraction": " %", "px": " px", "reference lengths": ""}

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from kpdata.errors import FormatError
+from kpdata.core.errors import FormatError
+from kpdata.core.splits import SPLIT_NAME
 from kpdata.formats import FORMATS, Source, read
-from kpdata.skeletons import get_skeleton
-from kpdata.splits import SPLIT_NAME
-from kpdata.stores import Place, Url, at_hand, place
+from kpdata.formats.settings import get_skeleton
+from kpdata.storage.stores import Place, Url, at_hand, place
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -108,7 +108,7 @@ def source_from(options: dict[str, Any]) -> Iterator[Source]:
         if list(sources) == [""]:
             yield sources[""]
         else:
-            from kpdata.formats.merged import merge
+            from kpdata.formats._lib.merged import merge
 
             yield merge(sources)
 

@@ -9,7 +9,7 @@ from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import quiet
 from kpdata.cli.say import say
-from kpdata.schema import Sample
+from kpdata.core.sample import Sample
 
 
 @click.command("synth", short_help=COMMANDS["synth"])
@@ -41,8 +41,8 @@ def command(count: int, out: Path, seed: int, size: tuple[int, int], quiet: bool
 def render_dataset(count: int, out: Path, seed: int, size: tuple[int, int], meter: Meter) -> None:
     """Write ``count`` pictures and their annotations into ``out``."""
     from kpdata import synth
-    from kpdata.formats import coco_writer
-    from kpdata.skeletons import COCO17
+    from kpdata.core.skeleton import COCO17
+    from kpdata.formats.coco import write
 
     meter.begin("rendering", count)
 
@@ -51,4 +51,4 @@ def render_dataset(count: int, out: Path, seed: int, size: tuple[int, int], mete
             yield sample
             meter.advance(1)
 
-    coco_writer.write(counted(), COCO17, out)
+    write.write(counted(), COCO17, out)

@@ -11,12 +11,12 @@ from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, quiet
 from kpdata.cli.say import say, say_json
 from kpdata.cli.training import need_trainer
-from kpdata.errors import TrainingError
+from kpdata.core.errors import TrainingError
 
 if TYPE_CHECKING:
-    from kpdata.shards import Dataset
-    from kpdata.train.config import TrainConfig
-    from kpdata.train.run_folder import RunFolder, State
+    from kpdata.shards.dataset import Dataset
+    from kpdata.train.run.config import TrainConfig
+    from kpdata.train.run.folder import RunFolder, State
 
 _SHORTHANDS = ("size", "backbone", "weights", "head", "batch_size", "seed")
 _ONLY_OF = {
@@ -105,8 +105,8 @@ def command(ctx: click.Context, /, shards: Path | None, **options: Any) -> None:
         _list_recipes()
         return
     need_trainer()
-    from kpdata.shards import Dataset
-    from kpdata.train.run_folder import RunFolder
+    from kpdata.shards.dataset import Dataset
+    from kpdata.train.run.folder import RunFolder
 
     folder = RunFolder(_out(options))
     if options["resume"]:
@@ -151,7 +151,7 @@ def _refuse_other_options(ctx: click.Context) -> None:
 
 def _same_data(folder: "RunFolder", shards: Path | None) -> "Dataset":
     """The dataset that a run was begun with, wherever it lies now."""
-    from kpdata.shards import Dataset
+    from kpdata.shards.dataset import Dataset
 
     info = folder.info()
     dataset = Dataset.open(shards or info.shards)
@@ -164,8 +164,8 @@ def _same_data(folder: "RunFolder", shards: Path | None) -> "Dataset":
 
 
 def _configuration(dataset: "Dataset", options: dict[str, Any]) -> "TrainConfig":
-    from kpdata.train.config import load_recipe, of_stage, override
-    from kpdata.train.defaults import default_config
+    from kpdata.train.loop.defaults import default_config
+    from kpdata.train.run.config import load_recipe, of_stage, override
 
     if options["recipe"]:
         if options["model"]:
@@ -196,7 +196,7 @@ def _train(
     folder: "RunFolder", dataset: "Dataset", config: "TrainConfig", options: dict[str, Any]
 ) -> "State":
     from kpdata.cli.training_watcher import MeterWatcher
-    from kpdata.train.loop import train
+    from kpdata.train.loop.train import train
 
     with Meter(options["quiet"] or options["as_json"]) as meter:
         try:
@@ -224,10 +224,10 @@ def _as_json(config: "TrainConfig") -> str:
 def _list_recipes() -> None:
     import importlib
 
-    from kpdata.train.config import recipe_names
+    from kpdata.train.run.config import recipe_names
 
     for name in recipe_names():
-        module = importlib.import_module(f"kpdata.train.recipes.{name}")
+        module = importlib.import_module(f"kpdata.train.run.recipes.{name}")
         say(f"{name}: {(module.__doc__ or '').splitlines()[0]}")
 
 

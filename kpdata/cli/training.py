@@ -3,8 +3,8 @@
 import importlib.util
 import os
 
-from kpdata.errors import KpdataError
-from kpdata.quiet import without_native_stderr
+from kpdata.core.errors import KpdataError
+from kpdata.core.quiet import without_native_stderr
 
 _BACKENDS = ("tensorflow", "jax")
 _NEEDED = ("keras", "matplotlib", "pycocotools", "tensorboard")

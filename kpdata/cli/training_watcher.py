@@ -1,10 +1,10 @@
 """Shows a training run on a meter; imported only by the commands that run one."""
 
+from kpdata.checks.gates import Verdict
 from kpdata.cli.console import Meter
-from kpdata.train.checks.gates import Verdict
-from kpdata.train.config import Phase, TrainConfig
-from kpdata.train.phase import Watcher
-from kpdata.train.run_folder import Row
+from kpdata.train.loop.phase import Watcher
+from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.run.folder import Row
 
 
 class MeterWatcher(Watcher):

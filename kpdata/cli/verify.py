@@ -5,13 +5,13 @@ import sys
 
 import click
 
+from kpdata.checks.verify import verify
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import PLACE, as_json, quiet
 from kpdata.cli.say import complain, say, say_json
-from kpdata.manifest import read_manifest
-from kpdata.stores import Place
-from kpdata.verify import verify
+from kpdata.shards.manifest import read_manifest
+from kpdata.storage.stores import Place
 
 _SHOWN = 50
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kpdata.errors import FormatError
-from kpdata.formats.source import Source
+from kpdata.core.errors import FormatError
+from kpdata.formats.base import Source
 
 __all__ = ["FORMATS", "Format", "Source", "read", "writer"]
 
@@ -49,53 +49,53 @@ FORMATS: dict[str, Format] = {
     for entry in (
         Format(
             name="lsp",
-            module="kpdata.formats.lsp:read",
+            module="kpdata.formats.lsp.read:read",
             summary="Leeds Sports Pose: joints.mat of shape (3, 14, N) and images/im0001.jpg ...",
             convention="1-based pixels, flag 1 = occluded, every keypoint labelled",
         ),
         Format(
             name="lspet",
-            module="kpdata.formats.lsp:read_lspet",
+            module="kpdata.formats.lsp.read:read_lspet",
             summary="LSP extended: joints.mat of shape (14, 3, N) and images/im00001.jpg ...",
             convention="1-based pixels, flag 1 = labelled and visible, 0 = missing",
         ),
         Format(
             name="mpii",
-            module="kpdata.formats.mpii:read",
+            module="kpdata.formats.mpii.read:read",
             summary="MPII Human Pose: its .mat of annotations and images/",
             convention="1-based pixels, is_visible 1/0, what is not listed is not labelled",
         ),
         Format(
             name="coco",
-            module="kpdata.formats.coco:read",
+            module="kpdata.formats.coco.read:read",
             summary="COCO keypoints: one JSON file, any category and any number of keypoints",
             convention="0-based pixel indices, boxes continuous xywh, v 0/1/2",
-            writer="kpdata.formats.coco_writer:write",
+            writer="kpdata.formats.coco.write:write",
         ),
         Format(
             name="yolo",
-            module="kpdata.formats.yolo:read",
+            module="kpdata.formats.yolo.read:read",
             summary="YOLO pose: data.yaml, images/ and labels/ with a text file per image",
             convention="normalised x/W, y/H of the upright image, v 0/1/2, 2 where not given",
             has_splits=True,
-            writer="kpdata.formats.yolo_writer:write",
+            writer="kpdata.formats.yolo.write:write",
         ),
         Format(
             name="deeplabcut",
-            module="kpdata.formats.deeplabcut:read",
+            module="kpdata.formats.deeplabcut.read:read",
             summary="DeepLabCut: a project with labeled-data/VIDEO/CollectedData_SCORER.csv",
             convention="0-based pixel indices, empty cells = not labelled, no boxes",
         ),
         Format(
             name="json",
-            module="kpdata.formats.per_image_json:read",
+            module="kpdata.formats.json.read:read",
             summary="one JSON file per image; styles list, torchvision, named, labelme",
             convention="0-based pixel indices (labelme: continuous), boxes continuous xyxy, "
             "v 0/1/2, 2 where not given",
         ),
         Format(
             name="shards",
-            module="kpdata.formats.shards:read",
+            module="kpdata.formats.shards.read:read",
             summary="a shard folder that kpdata wrote: TFRecord files and kpdata.json",
             convention="normalised x/W, y/H from the image's corner, v 0/1/2",
             has_splits=True,

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.errors import SchemaError
-from kpdata.flip_pairs import Pair
+from kpdata.core.errors import SchemaError
+from kpdata.core.flip_pairs import Pair
+from kpdata.core.sample import FloatArray
 from kpdata.metrics.measure import Measure, ratio_of_sums
 from kpdata.metrics.poses import (
     BoolArray,
@@ -21,7 +22,6 @@ from kpdata.metrics.poses import (
     reference_lengths,
     require_pair,
 )
-from kpdata.schema import FloatArray
 
 AUC_THRESHOLDS = np.arange(21) / 100
 """0, 0.01 … 0.2: both ends are included."""

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.errors import SchemaError
-from kpdata.schema import FloatArray
+from kpdata.core.errors import SchemaError
+from kpdata.core.sample import FloatArray
 
 Interval = tuple[float, float]
 

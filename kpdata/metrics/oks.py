@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from kpdata.errors import KpdataError, SchemaError
+from kpdata.core.errors import KpdataError, SchemaError
+from kpdata.core.sample import FloatArray
+from kpdata.core.skeleton import Skeleton
 from kpdata.metrics.measure import Measure
 from kpdata.metrics.poses import BoolArray, Poses
-from kpdata.schema import FloatArray
-from kpdata.skeletons import Skeleton
 
 MAX_DETECTIONS = 20
 _CATEGORY = 1

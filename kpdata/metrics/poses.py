@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.errors import SchemaError
-from kpdata.flip_pairs import Pair
-from kpdata.schema import NOT_LABELLED, FloatArray
-from kpdata.skeletons import Skeleton
+from kpdata.core.errors import SchemaError
+from kpdata.core.flip_pairs import Pair
+from kpdata.core.sample import NOT_LABELLED, FloatArray
+from kpdata.core.skeleton import Skeleton
 
 Reference = str | Pair
 """``torso``, ``head``, ``bbox``, or a pair of keypoint names."""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kpdata.errors import SchemaError
+from kpdata.core.errors import SchemaError
+from kpdata.core.sample import VISIBLE, FloatArray
 from kpdata.metrics.localisation import keypoint_mean
 from kpdata.metrics.measure import Measure
 from kpdata.metrics.poses import BoolArray, Poses, keypoint_groups
-from kpdata.schema import VISIBLE, FloatArray
 
 _WHICH = "labelled keypoints count, true class visible (v = 2) or occluded (v = 1)"
 

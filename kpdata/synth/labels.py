@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kpdata.schema import NOT_LABELLED, OCCLUDED, VISIBLE, Instance
-from kpdata.skeletons import COCO17
+from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, Instance
+from kpdata.core.skeleton import COCO17
 from kpdata.synth.body import PARTS, Array, Body
 from kpdata.synth.camera import Camera
 from kpdata.synth.paint import SUPERSAMPLE, figure_of, part_of

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from kpdata import images
-from kpdata.errors import SchemaError
-from kpdata.schema import VISIBLE, ImageRef, Instance, Sample
+from kpdata.core.errors import SchemaError
+from kpdata.core.sample import VISIBLE, ImageRef, Instance, Sample
+from kpdata.images import codec
 from kpdata.synth import paint
 from kpdata.synth.backgrounds import Image, draw_background
 from kpdata.synth.body import Body, draw_body
@@ -65,7 +65,7 @@ def _sample(index: int, rng: np.random.Generator, width: int, height: int) -> Sa
     instances: list[Instance] = []
     while not instances or min(_num_visible(instance) for instance in instances) < _MIN_SHOWN:
         picture, instances = draw_picture(rng, draw_scene(rng, width, height), width, height)
-    data = images.encode(picture, "jpeg", _JPEG_QUALITY)
+    data = codec.encode(picture, "jpeg", _JPEG_QUALITY)
     name = f"{index + 1:06d}.jpg"
     image = ImageRef(name, width=width, height=height, data=data, format="jpeg")
     first_id = index * MAX_FIGURES + 1

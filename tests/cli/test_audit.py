@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kpdata as library
-from kpdata.perceptual import DEFAULT_DISTANCE
+from kpdata.images.perceptual import DEFAULT_DISTANCE
 
 MakeCoco = Callable[..., Path]
 Kpdata = Callable[..., Any]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from kpdata import tfrecord
+from kpdata.shards import tfrecord
 
 MakeCoco = Callable[..., Path]
 Kpdata = Callable[..., Any]

@@ -16,10 +16,10 @@ import pytest
 import kpdata as library
 from kpdata.cli.inspect import show
 from kpdata.cli.main import COMMANDS
+from kpdata.core.mapping import map_by_name
+from kpdata.core.skeleton import COCO17, MPII16
 from kpdata.formats import FORMATS
-from kpdata.manifest import read_manifest, write_manifest
-from kpdata.mapping import map_by_name
-from kpdata.skeletons import COCO17, MPII16
+from kpdata.shards.manifest import read_manifest, write_manifest
 
 Kpdata = Callable[..., Any]
 

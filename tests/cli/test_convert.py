@@ -12,10 +12,10 @@ from scipy.io import savemat
 
 import kpdata as library
 from kpdata.cli.outcome import show_outcome
-from kpdata.pipelines import beam_job
+from kpdata.core.skeleton import BUILT_IN
 from kpdata.pipelines import convert as conversion
 from kpdata.pipelines.convert import Outcome
-from kpdata.skeletons import BUILT_IN
+from kpdata.pipelines.run import beam_job
 
 MakeCoco = Callable[..., Path]
 Kpdata = Callable[..., Any]

@@ -10,7 +10,7 @@ import pytest
 from mpii_files import image, person, point, save, structs
 
 import kpdata as library
-from kpdata.formats import mpii
+from kpdata.formats.mpii import read
 
 Kpdata = Callable[..., Any]
 
@@ -42,8 +42,8 @@ def test_crops_of_whole_videos_with_mpiis_head_size(
         "convert", "mpii", annotations, "--out", out, "--crop", 75, "--split", "50/25/25"
     )
     assert (result.code, result.err) == (0, "")
-    assert mpii.TEST in result.out
-    assert mpii.NOT_SAID in result.out
+    assert read.TEST in result.out
+    assert read.NOT_SAID in result.out
     dataset = library.open(out)
     splits: dict[str, set[str]] = {}
     for split in dataset.splits:

@@ -10,13 +10,13 @@ from msgspec import structs
 
 from kpdata.cli import demo, training
 from kpdata.cli.demo import FEWEST
-from kpdata.errors import KpdataError
-from kpdata.manifest import write_manifest
-from kpdata.shards import Dataset
-from kpdata.skeletons import COCO17
-from kpdata.train.config import load_recipe
-from kpdata.train.run_folder import Row, RunFolder, RunInfo, State
-from kpdata.train.scoring.report import read_report
+from kpdata.core.errors import KpdataError
+from kpdata.core.skeleton import COCO17
+from kpdata.shards.dataset import Dataset
+from kpdata.shards.manifest import write_manifest
+from kpdata.train.evaluate.report import read_report
+from kpdata.train.run.config import load_recipe
+from kpdata.train.run.folder import Row, RunFolder, RunInfo, State
 
 Kpdata = Callable[..., Any]
 

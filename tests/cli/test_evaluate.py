@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 import kpdata as library
-from kpdata import images
-from kpdata.augment import AugmentConfig
 from kpdata.cli.training import need_trainer
-from kpdata.framing import Framing
-from kpdata.skeletons import COCO17, LSP14, Skeleton
-from kpdata.train.config import LossWeights, Phase, TrainConfig
-from kpdata.train.pictures import Pictures
-from kpdata.train.run_folder import Best, RunFolder, RunInfo, State
-from kpdata.train.scoring.predictions import Predictions, read_predictions, read_truth
-from kpdata.train.scoring.report import FILES, read_report
-from kpdata.train.scoring.scores import score_all
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.crop import Framing
+from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.images import codec
+from kpdata.train.data.pictures import Pictures
+from kpdata.train.evaluate.report import FILES, read_report
+from kpdata.train.evaluate.scores import score_all
+from kpdata.train.infer.predictions import Predictions, read_predictions, read_truth
+from kpdata.train.run.config import LossWeights, Phase, TrainConfig
+from kpdata.train.run.folder import Best, RunFolder, RunInfo, State
 
 Kpdata = Callable[..., Any]
 
@@ -76,7 +76,7 @@ def model(tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Stand
         def open(path: Path) -> StandIn:
             return runs[path.name]
 
-    module = ModuleType("kpdata.train.predictor")
+    module = ModuleType("kpdata.train.infer.predictor")
     vars(module)["Predictor"] = Predictor
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr("kpdata.cli.training.need_trainer", lambda: None)
@@ -116,7 +116,7 @@ def test_evaluate_prints_scores_and_leaves_all_files(
     assert pck.definition in result.out
     assert report.split_sha256 in result.out
     for path in folder.glob("*.png"):
-        assert min(images.decode(path.read_bytes()).shape[:2]) > 100
+        assert min(codec.decode(path.read_bytes()).shape[:2]) > 100
 
 
 def test_metrics_json_says_what_the_scores_depend_on_and_follows_from_the_other_files(
@@ -212,7 +212,7 @@ def test_a_torso_that_most_lack_gives_way_to_the_box_and_that_is_said(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("kpdata.train.scoring.scores._USUAL", 1.0)
+    monkeypatch.setattr("kpdata.train.evaluate.scores._USUAL", 1.0)
     result = kpdata("evaluate", tmp_path / "exact", tiny_shards, "--split", "train")
     assert "PCK@0.2 (bbox)" in result.out
     assert "note: the reference length is bbox: " in result.out
@@ -224,9 +224,9 @@ def test_the_reference_of_the_training_is_that_of_the_scores(
 ) -> None:  # fmt: skip
     drawn: list[str] = []
     monkeypatch.setattr(
-        "kpdata.train.scoring.plots.pck_curves", lambda curves, name, path: drawn.append(name)
+        "kpdata.train.evaluate.plots.pck_curves", lambda curves, name, path: drawn.append(name)
     )
-    monkeypatch.setattr("kpdata.train.scoring.scores._USUAL", 1.0)  # most lack a torso
+    monkeypatch.setattr("kpdata.train.evaluate.scores._USUAL", 1.0)  # most lack a torso
     run = model["exact"]
     run.config = msgspec.structs.replace(run.config, reference=("left_hip", "left_knee"))
     result = kpdata("evaluate", tmp_path / "exact", tiny_shards)

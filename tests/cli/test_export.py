@@ -9,8 +9,8 @@ import keras
 import pytest
 
 from kpdata.cli.export import command
-from kpdata.train.config import AugmentConfig, Phase, TrainConfig
 from kpdata.train.export.formats import FORMATS
+from kpdata.train.run.config import AugmentConfig, Phase, TrainConfig
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("models are exported through TensorFlow", allow_module_level=True)

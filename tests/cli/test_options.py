@@ -9,11 +9,11 @@ from typing import Any
 import click
 import pytest
 
-from kpdata import draw
 from kpdata.cli import convert
 from kpdata.cli.options import SIZE
-from kpdata.pipelines import fetch
 from kpdata.pipelines.sharding import Sharding
+from kpdata.shards import fetch
+from kpdata.view import draw
 
 Kpdata = Callable[..., Any]
 

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from kpdata import images
-from kpdata.framing import Framing
-from kpdata.skeletons import Skeleton, load_skeleton
+from kpdata.core.crop import Framing
+from kpdata.core.skeleton import Skeleton
+from kpdata.formats.settings import load_skeleton
+from kpdata.images import codec
 
 SKELETON = Skeleton(
     "kite",
@@ -51,7 +52,10 @@ class StandIn:
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
     """Puts StandIn where the command imports the predictor from."""
-    predictor, training = ModuleType("kpdata.train.predictor"), ModuleType("kpdata.cli.training")
+    predictor, training = (
+        ModuleType("kpdata.train.infer.predictor"),
+        ModuleType("kpdata.cli.training"),
+    )
     predictor.Predictor = StandIn
     training.need_trainer = lambda: None
     for module in (predictor, training):
@@ -66,7 +70,7 @@ def photos(tmp_path: Path) -> Path:
     for name, shape in (("a.jpg", (60, 80, 3)), ("b.png", (80, 60, 3))):
         picture = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
         kind = "jpeg" if name.endswith("jpg") else "png"
-        (folder / name).write_bytes(images.encode(picture, kind))
+        (folder / name).write_bytes(codec.encode(picture, kind))
     return folder
 
 
@@ -285,7 +289,7 @@ def test_images_take_the_numbers_of_a_coco_file_and_unknown_ones_are_counted(
 
 
 def test_a_video_becomes_a_video_and_its_lines_name_the_frames(kpdata, tmp_path):
-    from kpdata.train.predict.media import VideoFile
+    from kpdata.train.infer.media import VideoFile
 
     clip, out = tmp_path / "clip.mp4", tmp_path / "out"
     with VideoFile(clip, 12) as file:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import kpdata as library
-from kpdata.verify import verify
+from kpdata.checks.verify import verify
 
 MakeCoco = Callable[..., Path]
 Kpdata = Callable[..., Any]

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from kpdata.train.config import TrainConfig, override, recipe_names
-from kpdata.train.run_folder import RunFolder, State
+from kpdata.train.run.config import TrainConfig, override, recipe_names
+from kpdata.train.run.folder import RunFolder, State
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the commands run on one backend", allow_module_level=True)
@@ -35,9 +35,9 @@ QUICK = (
 @pytest.fixture(scope="module")
 def trained(tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch. Copy it before changing anything."""
-    from kpdata.shards import Dataset
-    from kpdata.train.loop import train
-    from kpdata.train.phase import Watcher
+    from kpdata.shards.dataset import Dataset
+    from kpdata.train.loop.phase import Watcher
+    from kpdata.train.loop.train import train
 
     settings = [QUICK[n + 1] for n, word in enumerate(QUICK) if word == "--set"]
     config = msgspec.json.decode(
@@ -107,7 +107,7 @@ def test_shorthands_and_settings_reach_the_configuration(kpdata, tiny_shards):
 
 def test_a_seed_of_0_replaces_the_recipes(kpdata, tiny_shards, monkeypatch):
     own = msgspec.structs.replace
-    from kpdata.train.recipes import lsp_blazepose
+    from kpdata.train.run.recipes import lsp_blazepose
 
     monkeypatch.setattr(lsp_blazepose, "CONFIG", own(lsp_blazepose.CONFIG, seed=4))
     assert printed(kpdata, tiny_shards, "--recipe", "lsp_blazepose")["seed"] == 4
@@ -334,11 +334,11 @@ def assert_same_history(state: State, expected: State) -> None:
 def lsp(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``lsp(change)``: 600 people of LSP as shards, their joints (3, 14, N) changed."""
     from kpdata import formats
+    from kpdata.core.splits import parse_splits
     from kpdata.pipelines.convert import Watcher, convert
     from kpdata.pipelines.job import Job
     from kpdata.pipelines.request import Request
     from kpdata.pipelines.sharding import Sharding
-    from kpdata.splits import parse_splits
 
     joints = scipy.io.loadmat(real_data / "lsp" / "joints.mat")["joints"][..., :600]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from engines import ENGINES, Cluster
 
-from kpdata import tfrecord
-from kpdata.verify import verify
+from kpdata.checks.verify import verify
+from kpdata.shards import tfrecord
 
 MARK = "cluster"
 NOTES = pytest.StashKey[list[str]]()

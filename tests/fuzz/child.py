@@ -23,7 +23,7 @@ from random import Random
 from mutate import LARGEST
 from targets import TARGETS, Check, Target
 
-from kpdata.errors import KpdataError
+from kpdata.core.errors import KpdataError
 
 _HEAD = struct.Struct("<QdQQQdQQ")
 _ROOM = 8 * LARGEST

@@ -12,7 +12,7 @@ from random import Random
 
 import google_crc32c
 
-from kpdata.wire.example_pb2 import Example
+from kpdata.shards.wire.example_pb2 import Example
 
 Mutator = Callable[[Random, bytes, Sequence[bytes]], bytes]
 

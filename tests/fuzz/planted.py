@@ -8,7 +8,7 @@ from pathlib import Path
 from mutate import plain
 from targets import Check, Target
 
-from kpdata.errors import KpdataError
+from kpdata.core.errors import KpdataError
 
 
 def _target(misbehave: Callable[[], object]) -> Target:

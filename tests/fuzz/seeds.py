@@ -15,10 +15,10 @@ from blake3 import blake3
 from mutate import frame
 from PIL import Image
 
-from kpdata import records
-from kpdata.manifest import Manifest, ShardInfo, SourceInfo, SplitInfo, compute_root_hash
-from kpdata.schema import ImageRef, Instance, Sample, View
-from kpdata.skeletons import LSP14, Skeleton
+from kpdata.core.sample import ImageRef, Instance, Sample, View
+from kpdata.core.skeleton import LSP14, Skeleton
+from kpdata.shards import records
+from kpdata.shards.manifest import Manifest, ShardInfo, SourceInfo, SplitInfo, compute_root_hash
 
 SKELETON = Skeleton("three", ("left_a", "right_a", "top"), edges=(("left_a", "top"),))
 SIZE = WIDTH, HEIGHT = 24, 16
@@ -395,8 +395,8 @@ def truths() -> tuple[bytes, ...]:
 @cache
 def runs() -> dict[str, bytes]:
     """``config.json``, ``dataset.json`` and ``state.json`` of a run."""
-    from kpdata.train.config import load_recipe
-    from kpdata.train.run_folder import Best, Row, RunInfo, State
+    from kpdata.train.run.config import load_recipe
+    from kpdata.train.run.folder import Best, Row, RunInfo, State
 
     info = RunInfo("shards", "0" * 64, SKELETON, "a square", ((0.5, 0.5),) * 3, {"train": 4}, {})
     row = Row(0, "both", 256, 1, {"loss": 1.5}, {"heatmap": 0.5}, 1e-3, 30.0, 60.0)
@@ -411,7 +411,7 @@ def runs() -> dict[str, bytes]:
 def evaluations() -> tuple[bytes, ...]:
     """``metrics.json``."""
     from kpdata.metrics import Score
-    from kpdata.train.scoring.report import Report, Settings
+    from kpdata.train.evaluate.report import Report, Settings
 
     parts: dict[str, float | None] = dict.fromkeys(SKELETON.keypoints, 0.5)
     score = Score(
@@ -429,9 +429,9 @@ def evaluations() -> tuple[bytes, ...]:
 @cache
 def plans() -> tuple[bytes, ...]:
     """Plan files of the write step."""
+    from kpdata.core.sample import pack
     from kpdata.pipelines.job import Job
-    from kpdata.pipelines.plan_file import PlanHeader
-    from kpdata.schema import pack
+    from kpdata.pipelines.plan.file import PlanHeader
 
     header = msgspec.json.encode(PlanHeader(Job(SKELETON), {"kpdata": "0"}), order="sorted")
     packed = [pack(sample(n, b"")) for n in (1, 2)]
@@ -441,8 +441,8 @@ def plans() -> tuple[bytes, ...]:
 @cache
 def shard_reports() -> tuple[bytes, ...]:
     """Reports of finished shards."""
-    from kpdata.pipelines.write import ShardReport
-    from kpdata.schema import Rejected
+    from kpdata.core.sample import Rejected
+    from kpdata.pipelines.write.shard import ShardReport
 
     shard = manifest_of(shards()[0], 4).splits["train"].shards[0]
     refused = [Rejected("5.jpg", "image missing", "no file")]

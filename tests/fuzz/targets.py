@@ -19,12 +19,18 @@ import mutate
 import seeds
 from mutate import Mutator
 
-from kpdata import formats, images, manifest, records, shards, skeletons, tfds, tfrecord, verify
-from kpdata.errors import KpdataError
-from kpdata.formats.source import Source
-from kpdata.formats.yolo import label_name
-from kpdata.image_headers import probe
-from kpdata.schema import Rejected, Sample
+from kpdata import formats
+from kpdata.checks import verify
+from kpdata.core.errors import KpdataError
+from kpdata.core.sample import Rejected, Sample
+from kpdata.core.skeleton import LSP14
+from kpdata.formats.base import Source
+from kpdata.formats.settings import load_skeleton
+from kpdata.formats.yolo.read import label_name
+from kpdata.images import codec
+from kpdata.images.headers import probe
+from kpdata.shards import manifest, records, tfds, tfrecord
+from kpdata.shards.dataset import Dataset
 
 Check = Callable[[bytes], object]
 
@@ -142,13 +148,13 @@ def _file(name: str, read: Callable[[Path], object], folder: Path) -> Check:
 
 
 def _skeleton(path: Path) -> None:
-    skeleton = skeletons.load_skeleton(path)
+    skeleton = load_skeleton(path)
     assert len(skeleton.flip_index) == len(skeleton)
     assert skeleton.edge_index.shape == (len(skeleton.edges), 2)
 
 
 def _augmentation(path: Path) -> None:
-    from kpdata.augment import load_config
+    from kpdata.formats.settings import load_config
 
     load_config(path)
 
@@ -166,13 +172,13 @@ def _manifest(path: Path) -> None:
     found = manifest.read_manifest(path.parent)
     tfds.metadata(found)
     for split in found.splits:
-        len(shards.Dataset(path.parent, found)[split])
+        len(Dataset(path.parent, found)[split])
 
 
 def _inspect(path: Path) -> None:
     from kpdata.cli.inspect import show
 
-    dataset = shards.Dataset.open(path.parent)
+    dataset = Dataset.open(path.parent)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         show(dataset.manifest, path.parent)
 
@@ -232,14 +238,14 @@ def _accepts(read: Callable[[Path], object], folder: Path) -> bool:
 
 
 def _iterate(folder: Path) -> None:
-    dataset = shards.Dataset.open(folder)
+    dataset = Dataset.open(folder)
     for number, sample in enumerate(dataset["train"]):
         if number < _MOST_PICTURES:
             _shown(sample)
 
 
 def _shown(sample: Sample) -> None:
-    seen = sample.pixels()
+    seen = codec.decode_stored(sample.image)
     assert seen.shape == (sample.image.height, sample.image.width, 3), "not what the record states"
 
 
@@ -248,9 +254,9 @@ def _convert(folder: Path) -> None:
 
 
 def _learn(folder: Path) -> None:
-    from kpdata.train.pictures import Framing, load
+    from kpdata.train.data.pictures import Framing, load
 
-    load(shards.Dataset.open(folder), "train", Framing("keypoints"), 16, memory=1 << 20)
+    load(Dataset.open(folder), "train", Framing("keypoints"), 16, memory=1 << 20)
 
 
 def _header(folder: Path) -> Check:
@@ -261,49 +267,47 @@ def _picture(folder: Path) -> Check:
     def check(data: bytes) -> None:
         header = probe(data)
         if header.storable:
-            seen = images.decode(data)
+            seen = codec.decode(data)
             assert seen.shape == (header.height, header.width, 3), "not what the header states"
-        seen = images.decode_upright(data, header)
+        seen = codec.decode_upright(data, header)
         assert seen.shape[1::-1] == header.upright_size, "not what the header states"
 
     return check
 
 
 def _boxes(path: Path) -> None:
-    from kpdata.train.predict.boxes import read_boxes
+    from kpdata.train.infer.boxes import read_boxes
 
     read_boxes(path, {"1.jpg": 1, "sub/2.jpg": 2})
 
 
 def _predictions(path: Path) -> None:
-    from kpdata.train.scoring.predictions import read_predictions
+    from kpdata.train.infer.predictions import read_predictions
 
     read_predictions(path)
 
 
 def _truth(path: Path) -> None:
-    from kpdata.train.scoring.predictions import read_truth
+    from kpdata.train.infer.predictions import read_truth
 
     truth = read_truth(path)
-    truth.poses(
-        skeletons.LSP14 if len(truth.keypoints[0]) == 14 else seeds.SKELETON, truth.keypoints
-    )
+    truth.poses(LSP14 if len(truth.keypoints[0]) == 14 else seeds.SKELETON, truth.keypoints)
 
 
 def _evaluation(path: Path) -> None:
-    from kpdata.train.scoring.report import read_report
+    from kpdata.train.evaluate.report import read_report
 
     assert read_report(path).by_keypoint
 
 
 def _run(part: str, path: Path) -> None:
-    from kpdata.train.run_folder import RunFolder
+    from kpdata.train.run.folder import RunFolder
 
     getattr(RunFolder(path.parent), part)()
 
 
 def _plan(path: Path) -> None:
-    from kpdata.pipelines.plan_file import read_plan
+    from kpdata.pipelines.plan.file import read_plan
 
     _, samples = read_plan(path)
     for _ in samples:
@@ -315,9 +319,9 @@ def _shard_report(folder: Path) -> Check:
     from collections import Counter
 
     from kpdata.pipelines.convert import _reports
-    from kpdata.pipelines.plan import Plan, ShardPlan
+    from kpdata.pipelines.output.local import Workspace
+    from kpdata.pipelines.plan.make import Plan, ShardPlan
     from kpdata.pipelines.seal import _sizes, _splits
-    from kpdata.pipelines.workspace import Workspace
 
     (folder / seeds.SHARD).write_bytes(seeds.shards()[0])
     workspace = Workspace(folder)

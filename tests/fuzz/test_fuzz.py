@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kpdata.errors import KpdataError
+from kpdata.core.errors import KpdataError
 
 HERE = Path(__file__).parent
 PLANTED = {

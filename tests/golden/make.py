@@ -9,8 +9,8 @@ and commit the new files together with the change and a new ``records.SCHEMA_VER
 
 from pathlib import Path
 
-from kpdata import records, tfrecord
-from kpdata.schema import ImageRef, Instance, Sample, View
+from kpdata.core.sample import ImageRef, Instance, Sample, View
+from kpdata.shards import records, tfrecord
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000004000000020802000000f0caea34000000194944415478da63f8cfc0"

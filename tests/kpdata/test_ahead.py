@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.ahead import ahead, announced
+from kpdata.storage.parallel import ahead, announced
 
 DEPTHS = st.integers(0, 4)
 

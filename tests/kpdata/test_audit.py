@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpdata import audit as audit_module
-from kpdata import geometry, images, records, tfrecord
-from kpdata.audit import Listener, audit
-from kpdata.certificate import (
+from kpdata.checks import audit as audit_module
+from kpdata.checks.audit import Listener, audit
+from kpdata.checks.certificate import (
     GROUP,
     IDENTICAL,
     NEAR,
@@ -24,8 +23,21 @@ from kpdata.certificate import (
     leak_sheet,
     write_certificate,
 )
-from kpdata.errors import DatasetError, ImageError
-from kpdata.manifest import (
+from kpdata.core import transform
+from kpdata.core.errors import DatasetError, ImageError
+from kpdata.core.sample import WHOLE_IMAGE, ImageRef, Pixels, Sample, View
+from kpdata.core.skeleton import Skeleton
+from kpdata.images import codec
+from kpdata.images.perceptual import (
+    BITS,
+    DEFAULT_DISTANCE,
+    Hashes,
+    bit_distances,
+    near_pairs,
+    perceptual_hash,
+)
+from kpdata.shards import records, tfrecord
+from kpdata.shards.manifest import (
     MANIFEST,
     Manifest,
     ShardInfo,
@@ -35,18 +47,8 @@ from kpdata.manifest import (
     shard_name,
     write_manifest,
 )
-from kpdata.perceptual import (
-    BITS,
-    DEFAULT_DISTANCE,
-    Hashes,
-    bit_distances,
-    near_pairs,
-    perceptual_hash,
-)
-from kpdata.schema import WHOLE_IMAGE, ImageRef, Sample, View
-from kpdata.skeletons import Skeleton
 
-Pixels = images.Pixels
+Pixels = Pixels
 
 SKELETON = Skeleton("dot", ("dot",))
 
@@ -62,7 +64,7 @@ def photo(seed: int, width: int = 160, height: int = 120) -> Pixels:
 
 
 def encoded(pixels: Pixels, quality: int = 95) -> bytes:
-    return images.encode(pixels, "jpeg", quality)
+    return codec.encode(pixels, "jpeg", quality)
 
 
 def sample(
@@ -75,9 +77,9 @@ def sample(
 ) -> Sample:
     """An original record of ``pixels``, or of these very bytes."""
     data = pixels if isinstance(pixels, bytes) else encoded(pixels)
-    height, width = images.decode(data).shape[:2]
+    height, width = codec.decode(data).shape[:2]
     image = ImageRef(name, width=width, height=height, data=data, format="jpeg")
-    made = view or View(geometry.IDENTITY, width, height, copy=copy, instance=instance)
+    made = view or View(transform.IDENTITY, width, height, copy=copy, instance=instance)
     return Sample(name, image, group=group, view=made)
 
 
@@ -412,8 +414,8 @@ def test_every_near_pair_is_found_once(
 
 
 def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kpdata.perceptual._ROWS", 3)
-    monkeypatch.setattr("kpdata.perceptual._COLUMNS", 5)
+    monkeypatch.setattr("kpdata.images.perceptual._ROWS", 3)
+    monkeypatch.setattr("kpdata.images.perceptual._COLUMNS", 5)
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 256, (17, 32), np.uint8)
     hashes[16] = hashes[1]
@@ -428,5 +430,5 @@ def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_shrunk_decode_hashes_like_the_whole(tmp_path: Path) -> None:
     """A large JPEG is decoded at a fraction of its size, a PNG is not."""
     pixels = photo(1, 1700, 1300)
-    jpeg, png = perceptual_hash(encoded(pixels)), perceptual_hash(images.encode(pixels, "png"))
+    jpeg, png = perceptual_hash(encoded(pixels)), perceptual_hash(codec.encode(pixels, "png"))
     assert int(bit_distances(jpeg[None], png[None])[0]) <= 8

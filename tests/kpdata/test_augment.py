@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata import geometry
-from kpdata.augment import AugmentConfig, Draw, draw, draw_affine, load_config, occlude, paint
-from kpdata.errors import FormatError, SchemaError
-from kpdata.photometric import Rectangle
-from kpdata.schema import Instance
+from kpdata.core import transform
+from kpdata.core.augment import AugmentConfig, Draw, Rectangle, draw, draw_affine, occlude
+from kpdata.core.errors import FormatError, SchemaError
+from kpdata.core.sample import Instance
+from kpdata.formats.settings import load_config
+from kpdata.images.photometric import paint
 
 WIDTH, HEIGHT = 160, 120
 
@@ -29,21 +30,21 @@ def draws(draw_from: st.DrawFn) -> Draw:
 
 @given(draws(), st.tuples(st.floats(0, WIDTH), st.floats(0, HEIGHT)))
 def test_a_copys_affine_and_its_inverse_give_coordinates_back(copy, xy):
-    stored = geometry.as_stored(draw_affine(copy, WIDTH, HEIGHT))
-    seen = geometry.apply_affine(stored, xy).astype(np.float32)
-    back = geometry.apply_affine(geometry.invert(stored), seen)
+    stored = transform.as_stored(draw_affine(copy, WIDTH, HEIGHT))
+    seen = transform.apply_affine(stored, xy).astype(np.float32)
+    back = transform.apply_affine(transform.invert(stored), seen)
     np.testing.assert_allclose(back, xy, atol=1e-3)
 
 
 def test_a_copy_is_flipped_then_turned_and_scaled_about_the_centre_then_shifted():
     copy = Draw(flip=True, rotate=90, scale=2.0, shift_xy=(0.1, -0.2))
     # 10 px left of the centre → 10 right of it → 20 below it → shifted by (16, −24)
-    seen = geometry.apply_affine(draw_affine(copy, WIDTH, HEIGHT), [WIDTH / 2 - 10, HEIGHT / 2])
+    seen = transform.apply_affine(draw_affine(copy, WIDTH, HEIGHT), [WIDTH / 2 - 10, HEIGHT / 2])
     np.testing.assert_allclose(seen, [WIDTH / 2 + 16, HEIGHT / 2 + 20 - 24], atol=1e-9)
 
 
 def test_the_draw_that_changes_nothing_has_the_identity_affine():
-    np.testing.assert_array_equal(draw_affine(Draw(), WIDTH, HEIGHT), geometry.IDENTITY)
+    np.testing.assert_array_equal(draw_affine(Draw(), WIDTH, HEIGHT), transform.IDENTITY)
 
 
 @given(st.integers(0, 2**32), sides)
@@ -240,7 +241,7 @@ def test_an_empty_file_is_the_default(tmp_path):
 
 
 def test_the_example_in_the_docstring_shows_the_defaults(tmp_path):
-    from kpdata import augment
+    from kpdata.core import augment
 
     path = tmp_path / "example.toml"
     path.write_text("\n".join(s for s in augment.__doc__.splitlines() if s.startswith("    ")))

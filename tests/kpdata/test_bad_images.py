@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kpdata import image_files, images
-from kpdata.errors import ImageError
-from kpdata.image_files import prefetch, read_file, safe_path, stamp
-from kpdata.image_headers import probe
-from kpdata.images import decode, decode_upright
+from kpdata.core.errors import ImageError
+from kpdata.images import codec
+from kpdata.images.codec import decode, decode_upright
+from kpdata.images.headers import probe
+from kpdata.storage import image_files
+from kpdata.storage.image_files import prefetch, read_file, safe_path, stamp
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
 UNDECODABLE = "image does not decode"
@@ -175,7 +176,7 @@ def gif_claiming(width: int, height: int) -> bytes:
     ],
 )
 def test_a_decompression_bomb_is_refused_by_its_header(claiming, side, monkeypatch):
-    monkeypatch.setattr(images.cv2, "imdecode", None)
+    monkeypatch.setattr(codec.cv2, "imdecode", None)
     monkeypatch.setattr(Image.Image, "load", None)
     with pytest.raises(ImageError) as caught:
         probe(claiming(side, side))
@@ -198,7 +199,7 @@ def test_an_image_without_pixels_is_none(claiming, width, height):
 
 def test_a_picture_that_its_format_cannot_hold_is_refused():
     with pytest.raises(ImageError, match="a jpeg cannot hold 65536 × 1 pixels"):
-        images.encode(np.zeros((1, 65536, 3), np.uint8), "jpeg")
+        codec.encode(np.zeros((1, 65536, 3), np.uint8), "jpeg")
 
 
 def test_a_file_larger_than_the_limit_is_not_read(tmp_path):

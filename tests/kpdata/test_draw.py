@@ -2,9 +2,11 @@ import cv2
 import numpy as np
 import pytest
 
-from kpdata import draw, images
-from kpdata.schema import ImageRef, Instance, Sample
-from kpdata.skeletons import Skeleton
+from kpdata.core.sample import ImageRef, Instance, Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.images import codec
+from kpdata.view import draw
+from kpdata.view.sheet import contact_sheet
 
 SKELETON = Skeleton(
     "kite",
@@ -100,7 +102,7 @@ def test_the_given_picture_is_left_alone():
 
 
 def kite_sample(*instances: Instance) -> Sample:
-    data = images.encode(picture(), "png")
+    data = codec.encode(picture(), "png")
     return Sample("1", ImageRef("1.png", width=120, height=90, data=data, format="png"), instances)
 
 
@@ -124,7 +126,7 @@ def flat(red: int, width: int = 40, height: int = 40) -> np.ndarray:
 def test_a_contact_sheet_goes_row_by_row_with_every_tile_fitted():
     reds = [10, 60, 110, 160, 210]
     tiles = [(flat(red, 40, 20 + 5 * n), f"tile {n}") for n, red in enumerate(reds)]
-    sheet = draw.contact_sheet(tiles, columns=3, tile=64)
+    sheet = contact_sheet(tiles, columns=3, tile=64)
     blocks = (sheet[..., 1] == 0) & (sheet[..., 2] == 255)
     count, marks, stats, centres = cv2.connectedComponentsWithStats(blocks.astype(np.uint8))
     assert count == 1 + len(reds)
@@ -136,27 +138,27 @@ def test_a_contact_sheet_goes_row_by_row_with_every_tile_fitted():
 
 
 def test_a_contact_sheet_is_about_square_by_default():
-    sheet = draw.contact_sheet([(flat(10), "")] * 9, tile=64)
+    sheet = contact_sheet([(flat(10), "")] * 9, tile=64)
     assert sheet.shape[1] == pytest.approx(3 * 64, abs=20)
 
 
 def test_captions_are_written_below_and_cut_to_the_tile():
-    plain = draw.contact_sheet([(flat(10), "")], tile=64)
-    short = draw.contact_sheet([(flat(10), "one")], tile=64)
-    long = draw.contact_sheet([(flat(10), "a very long caption " * 9)], tile=64)
+    plain = contact_sheet([(flat(10), "")], tile=64)
+    short = contact_sheet([(flat(10), "one")], tile=64)
+    long = contact_sheet([(flat(10), "a very long caption " * 9)], tile=64)
     assert (short[:68] == plain[:68]).all()
     assert (short[68:] != plain[68:]).any()
     assert (long[:, 68:] == plain[:, 68:]).all()
 
 
 def test_a_contact_sheet_without_tiles_is_one_pixel():
-    assert draw.contact_sheet([]).shape == (1, 1, 3)
+    assert contact_sheet([]).shape == (1, 1, 3)
 
 
 def test_a_png_reads_back_and_leaves_no_temporary_file(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
     draw.write_png(tmp_path / "sheet.png", rgb)
-    assert (images.decode((tmp_path / "sheet.png").read_bytes()) == rgb).all()
+    assert (codec.decode((tmp_path / "sheet.png").read_bytes()) == rgb).all()
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kpdata.errors import SchemaError
-from kpdata.framing import Framing, framing_of_crops, why_not_shown
-from kpdata.geometry import apply_affine
-from kpdata.schema import Instance
+from kpdata.core.crop import Framing, framing_of_crops, why_not_shown
+from kpdata.core.errors import SchemaError
+from kpdata.core.sample import Instance
+from kpdata.core.transform import apply_affine
 
 POSE = np.array([[10, 20, 2], [30, 60, 1], [0, 0, 0]])
 PERSON = Instance(POSE, np.array([0, 10, 40, 90]))

@@ -6,18 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from kpdata import geometry
-from kpdata.schema import Instance
+from kpdata.core import transform
+from kpdata.core.crop import keypoint_box, square_crop
+from kpdata.core.sample import Instance
+from kpdata.images.resample import warp
 
 coordinates = st.floats(-2000, 2000, width=32)
 points = st.tuples(coordinates, coordinates).map(np.array)
 
 
 @st.composite
-def affines(draw: st.DrawFn) -> geometry.Affine:
-    linear = draw(st.floats(0.1, 10)) * geometry.rotation(draw(st.floats(-180, 180)))
-    turned = geometry.about(draw(points), linear, draw(points))
-    return geometry.compose(turned, geometry.flip(640)) if draw(st.booleans()) else turned
+def affines(draw: st.DrawFn) -> transform.Affine:
+    linear = draw(st.floats(0.1, 10)) * transform.rotation(draw(st.floats(-180, 180)))
+    turned = transform.about(draw(points), linear, draw(points))
+    return transform.compose(turned, transform.flip(640)) if draw(st.booleans()) else turned
 
 
 @st.composite
@@ -41,64 +43,64 @@ def centroid(pixels: np.ndarray) -> np.ndarray:
 
 @given(affines(), points)
 def test_an_affine_and_its_inverse_give_a_point_back(affine, xy):
-    there = geometry.apply_affine(affine, xy)
-    back = geometry.apply_affine(geometry.invert(affine), there)
+    there = transform.apply_affine(affine, xy)
+    back = transform.apply_affine(transform.invert(affine), there)
     np.testing.assert_allclose(back, xy, atol=1e-6)
     np.testing.assert_allclose(
-        geometry.compose(geometry.invert(affine), affine), geometry.IDENTITY, atol=1e-6
+        transform.compose(transform.invert(affine), affine), transform.IDENTITY, atol=1e-6
     )
 
 
 @given(affines(), affines(), points)
 def test_compose_applies_the_first_affine_first(first, second, xy):
-    both = geometry.apply_affine(geometry.compose(second, first), xy)
-    one_by_one = geometry.apply_affine(second, geometry.apply_affine(first, xy))
+    both = transform.apply_affine(transform.compose(second, first), xy)
+    one_by_one = transform.apply_affine(second, transform.apply_affine(first, xy))
     np.testing.assert_allclose(both, one_by_one, atol=1e-6)
 
 
 @given(affines(), affines())
 def test_scale_multiplies_when_affines_are_composed(first, second):
-    product = geometry.scale_of(first) * geometry.scale_of(second)
-    assert geometry.scale_of(geometry.compose(second, first)) == pytest.approx(product)
+    product = transform.scale_of(first) * transform.scale_of(second)
+    assert transform.scale_of(transform.compose(second, first)) == pytest.approx(product)
 
 
 @given(points, st.floats(-180, 180), st.floats(0.1, 10), points)
 def test_about_moves_its_centre_by_the_shift_alone(center, degrees, scale, shift):
-    affine = geometry.about(center, scale * geometry.rotation(degrees), shift)
-    np.testing.assert_allclose(geometry.apply_affine(affine, center), center + shift, atol=1e-6)
-    assert geometry.scale_of(affine) == pytest.approx(scale)
+    affine = transform.about(center, scale * transform.rotation(degrees), shift)
+    np.testing.assert_allclose(transform.apply_affine(affine, center), center + shift, atol=1e-6)
+    assert transform.scale_of(affine) == pytest.approx(scale)
 
 
 def test_a_quarter_turn_is_clockwise_on_screen():
-    right_of_origin = geometry.rotation(90) @ [1, 0]
+    right_of_origin = transform.rotation(90) @ [1, 0]
     np.testing.assert_allclose(right_of_origin, [0, 1], atol=1e-12)  # y points down
 
 
 def test_flip_maps_the_left_edge_to_the_right_edge_and_back():
-    mirror = geometry.flip(7)
+    mirror = transform.flip(7)
     np.testing.assert_array_equal(
-        geometry.apply_affine(mirror, [[0, 2], [0.5, 2], [7, 2]]), [[7, 2], [6.5, 2], [0, 2]]
+        transform.apply_affine(mirror, [[0, 2], [0.5, 2], [7, 2]]), [[7, 2], [6.5, 2], [0, 2]]
     )
-    np.testing.assert_array_equal(geometry.compose(mirror, mirror), geometry.IDENTITY)
+    np.testing.assert_array_equal(transform.compose(mirror, mirror), transform.IDENTITY)
 
 
 def test_as_stored_is_float32_and_stays_within_a_thousandth_of_a_pixel_after_the_inverse():
-    affine = geometry.square_crop(np.array([1234.5, 321.7, 1500.1, 900.3]), 1.25, 256)
-    stored = geometry.as_stored(affine)
+    affine = square_crop(np.array([1234.5, 321.7, 1500.1, 900.3]), 1.25, 256)
+    stored = transform.as_stored(affine)
     assert stored.dtype == np.float32
     xy = np.array([[1300.25, 500.75], [1234.5, 900.3]])
-    seen = geometry.apply_affine(stored, xy).astype(np.float32)
-    back = geometry.apply_affine(geometry.invert(stored), seen)
+    seen = transform.apply_affine(stored, xy).astype(np.float32)
+    back = transform.apply_affine(transform.invert(stored), seen)
     np.testing.assert_allclose(back, xy, atol=1e-3)
 
 
 @given(boxes(), st.floats(1, 3), st.integers(16, 512))
 def test_square_crop_is_centred_on_the_box_and_covers_it_with_its_margin(box, margin, size):
-    crop = geometry.square_crop(box, margin, size)
+    crop = square_crop(box, margin, size)
     center, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
-    np.testing.assert_allclose(geometry.apply_affine(crop, center), [size / 2] * 2, atol=1e-6)
-    corners = geometry.apply_affine(
-        geometry.invert(crop), np.array([[0, 0], [size, size]], np.float64)
+    np.testing.assert_allclose(transform.apply_affine(crop, center), [size / 2] * 2, atol=1e-6)
+    corners = transform.apply_affine(
+        transform.invert(crop), np.array([[0, 0], [size, size]], np.float64)
     )
     np.testing.assert_allclose(corners[1] - corners[0], [sides.max() * margin] * 2, rtol=1e-9)
     assert (corners[0] <= center - margin * sides / 2 + 1e-6).all()
@@ -106,25 +108,25 @@ def test_square_crop_is_centred_on_the_box_and_covers_it_with_its_margin(box, ma
 
 
 def test_square_crop_of_an_empty_box_shows_one_pixel_with_its_margin():
-    crop = geometry.square_crop(np.array([10.0, 20, 10, 20]), 2.0, 8)
-    assert geometry.scale_of(crop) == pytest.approx(4)
+    crop = square_crop(np.array([10.0, 20, 10, 20]), 2.0, 8)
+    assert transform.scale_of(crop) == pytest.approx(4)
 
 
 @given(affines(), boxes(), st.floats(0, 1), st.floats(0, 1))
 def test_map_box_contains_every_mapped_point_of_the_box(affine, box, across, down):
     inside = box[:2] + (box[2:] - box[:2]) * [across, down]
-    x, y = geometry.apply_affine(affine, inside)
-    x0, y0, x1, y1 = geometry.map_box(affine, box)
+    x, y = transform.apply_affine(affine, inside)
+    x0, y0, x1, y1 = transform.map_box(affine, box)
     slack = 1e-6 * np.abs([x0, y0, x1, y1]).max() + 1e-4
     assert x0 - slack <= x <= x1 + slack
     assert y0 - slack <= y <= y1 + slack
 
 
 def test_map_box_of_a_turned_square_is_the_upright_box_around_it():
-    turned = geometry.about(np.array([5, 5]), geometry.rotation(45), np.zeros(2))
+    turned = transform.about(np.array([5, 5]), transform.rotation(45), np.zeros(2))
     half = 5 * 2**0.5
     np.testing.assert_allclose(
-        geometry.map_box(turned, np.array([0, 0, 10, 10])),
+        transform.map_box(turned, np.array([0, 0, 10, 10])),
         [5 - half, 5 - half, 5 + half, 5 + half],
         rtol=1e-6,
     )
@@ -132,8 +134,8 @@ def test_map_box_of_a_turned_square_is_the_upright_box_around_it():
 
 def test_keypoint_box_looks_at_labelled_keypoints_alone():
     keypoints = np.array([[0, 0, 0], [4, 9, 1], [7, 3, 2]])
-    np.testing.assert_array_equal(geometry.keypoint_box(Instance(keypoints)), [4, 3, 7, 9])
-    assert geometry.keypoint_box(Instance(np.zeros((3, 3)))) is None
+    np.testing.assert_array_equal(keypoint_box(Instance(keypoints)), [4, 3, 7, 9])
+    assert keypoint_box(Instance(np.zeros((3, 3)))) is None
 
 
 def with_orientation(pixels: np.ndarray, orientation: int) -> Image.Image:
@@ -149,17 +151,17 @@ def test_orientation_affine_agrees_with_pillow_pixel_for_pixel(orientation):
     raw = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
     upright = np.asarray(ImageOps.exif_transpose(with_orientation(raw, orientation)))
     height, width = upright.shape[:2]
-    affine = geometry.orientation_affine(orientation, 8, 5)
-    np.testing.assert_array_equal(geometry.warp(raw, affine, width, height), upright)
+    affine = transform.orientation_affine(orientation, 8, 5)
+    np.testing.assert_array_equal(warp(raw, affine, width, height), upright)
     rows, columns = np.mgrid[:5, :8]
-    seen = np.floor(geometry.apply_affine(affine, np.stack([columns, rows], -1) + 0.5)).astype(int)
+    seen = np.floor(transform.apply_affine(affine, np.stack([columns, rows], -1) + 0.5)).astype(int)
     np.testing.assert_array_equal(upright[seen[..., 1], seen[..., 0]], raw)
 
 
 def test_warp_by_the_identity_and_by_whole_pixels_copies_pixels_exactly():
     pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(geometry.warp(pixels, geometry.IDENTITY, 9, 6), pixels)
-    moved = geometry.warp(pixels, np.array([[1.0, 0, 2], [0, 1, 1]]), 9, 6, fill=(7, 8, 9))
+    np.testing.assert_array_equal(warp(pixels, transform.IDENTITY, 9, 6), pixels)
+    moved = warp(pixels, np.array([[1.0, 0, 2], [0, 1, 1]]), 9, 6, fill=(7, 8, 9))
     np.testing.assert_array_equal(moved[1:, 2:], pixels[:-1, :-2])
     assert (moved[0] == (7, 8, 9)).all()
     assert (moved[:, :2] == (7, 8, 9)).all()
@@ -168,13 +170,13 @@ def test_warp_by_the_identity_and_by_whole_pixels_copies_pixels_exactly():
 def test_warp_doubles_each_pixel_without_a_shift():
     pixels = np.zeros((4, 4, 3), np.uint8)
     pixels[1, 2] = 200
-    doubled = geometry.warp(pixels, np.array([[2.0, 0, 0], [0, 2, 0]]), 8, 8)
+    doubled = warp(pixels, np.array([[2.0, 0, 0], [0, 2, 0]]), 8, 8)
     np.testing.assert_allclose(centroid(doubled), [5, 3], atol=1e-6)
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.25])
 def test_a_dot_in_a_crop_lies_where_the_crop_maps_it(margin):
     xy = np.array([61.3, 47.8])
-    crop = geometry.square_crop(np.array([20, 10, 95, 80]), margin, 96)
-    seen = geometry.warp(blob(120, 90, xy), crop, 96, 96)
-    np.testing.assert_allclose(centroid(seen), geometry.apply_affine(crop, xy), atol=0.1)
+    crop = square_crop(np.array([20, 10, 95, 80]), margin, 96)
+    seen = warp(blob(120, 90, xy), crop, 96, 96)
+    np.testing.assert_allclose(centroid(seen), transform.apply_affine(crop, xy), atol=0.1)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from kpdata import geometry, images
-from kpdata.errors import ImageError
-from kpdata.image_files import read_file, safe_path
-from kpdata.image_headers import Header, check_size, probe
-from kpdata.images import decode, decode_upright
-from kpdata.schema import ImageRef
+from kpdata.core import transform
+from kpdata.core.errors import ImageError
+from kpdata.core.sample import ImageRef
+from kpdata.images import codec
+from kpdata.images.codec import decode, decode_upright
+from kpdata.images.headers import Header, check_size, probe
+from kpdata.images.resample import mean_of_blocks
+from kpdata.storage.image_files import read_file, safe_path
 
 WIDTH, HEIGHT = 40, 24
 ORIENTATIONS = range(1, 9)
@@ -157,11 +159,11 @@ def test_raw_annotations_follow_the_pixels_through_every_orientation(orientation
     )
     header = probe(data)
     pixels = decode_upright(data, header)
-    affine = images.source_to_upright(header, "ignored")
+    affine = codec.source_to_upright(header, "ignored")
     for raw_xy, colour in (((10, 6), (255, 0, 0)), ((30, 6), (0, 255, 0)), ((10, 18), (0, 0, 255))):
-        x, y = geometry.apply_affine(affine, np.array(raw_xy, np.float64))
+        x, y = transform.apply_affine(affine, np.array(raw_xy, np.float64))
         assert np.abs(pixels[int(y), int(x)].astype(int) - colour).max() < 12
-    np.testing.assert_array_equal(images.source_to_upright(header, "applied"), np.eye(2, 3))
+    np.testing.assert_array_equal(codec.source_to_upright(header, "applied"), np.eye(2, 3))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -319,7 +321,7 @@ def centroid(pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("format", ["jpeg", "png"])
 def test_reducing_keeps_every_position(format, width, height, reduce):  # noqa: A002
     xy = (61.3, 40.8)
-    data = images.encode(blob(width, height, xy), format)
+    data = codec.encode(blob(width, height, xy), format)
     pixels = decode(data, reduce)
     assert pixels.shape == (-(-height // reduce), -(-width // reduce), 3)
     np.testing.assert_allclose(centroid(pixels) * reduce, xy, atol=0.15)
@@ -327,8 +329,8 @@ def test_reducing_keeps_every_position(format, width, height, reduce):  # noqa: 
 
 def test_a_block_over_the_edge_repeats_it():
     pixels = np.full((3, 5, 3), 200, np.uint8)
-    np.testing.assert_array_equal(images.mean_of_blocks(pixels, 4), np.full((1, 2, 3), 200))
-    assert images.mean_of_blocks(pixels, 1) is pixels
+    np.testing.assert_array_equal(mean_of_blocks(pixels, 4), np.full((1, 2, 3), 200))
+    assert mean_of_blocks(pixels, 1) is pixels
 
 
 def test_decoding_ignores_orientation_as_records_are_upright():
@@ -339,6 +341,6 @@ def test_decoding_ignores_orientation_as_records_are_upright():
 @pytest.mark.parametrize("format", ["jpeg", "png"])
 def test_decoding_what_was_encoded_gives_the_picture_back(format):  # noqa: A002
     pixels = blob(WIDTH, HEIGHT, (20, 12))
-    data = images.encode(pixels, format, quality=100)
+    data = codec.encode(pixels, format, quality=100)
     assert probe(data).storable
     assert np.abs(decode(data).astype(int) - pixels).max() <= (0 if format == "png" else 2)

@@ -5,17 +5,11 @@ import re
 
 import pytest
 
-from kpdata.errors import DatasetError
-from kpdata.manifest import (
-    MANIFEST,
-    compute_root_hash,
-    file_blake3,
-    file_sha256,
-    read_manifest,
-    write_atomically,
-    write_manifest,
-)
-from kpdata.skeletons import COCO17
+from kpdata.core.errors import DatasetError
+from kpdata.core.skeleton import COCO17
+from kpdata.shards.manifest import MANIFEST, compute_root_hash, read_manifest, write_manifest
+from kpdata.storage.atomic import write_atomically
+from kpdata.storage.files import file_blake3, file_sha256
 
 
 def edit(shards, **changes):
@@ -201,7 +195,7 @@ def test_an_atomic_write_replaces_or_leaves_the_old(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kpdata.manifest.os.fsync", full)
+    monkeypatch.setattr("kpdata.shards.manifest.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, b"never")
     assert path.read_bytes() == b"new"

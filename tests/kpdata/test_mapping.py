@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.mapping import DERIVED, map_by_name, map_sample
-from kpdata.schema import ImageRef, Instance, Sample
-from kpdata.skeletons import BUILT_IN, COCO17, LSP14, MPII16, Skeleton
+from kpdata.core.mapping import DERIVED, map_by_name, map_sample
+from kpdata.core.sample import ImageRef, Instance, Sample
+from kpdata.core.skeleton import BUILT_IN, COCO17, LSP14, MPII16, Skeleton
 
 row = st.one_of(
     st.just((0.0, 0.0, 0.0)),

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata import formats, geometry
-from kpdata.image_headers import probe
+from kpdata import formats
+from kpdata.core import transform
+from kpdata.core.crop import keypoint_box, square_crop
+from kpdata.core.skeleton import LSP14
+from kpdata.images.headers import probe
 from kpdata.metrics import Poses, mean_pose, pck, pckh, pckh_stretched, place
-from kpdata.skeletons import LSP14
 
 SIDE = 256
 
@@ -34,10 +36,10 @@ def test_place_maps_one_pose_into_each_source_image():
 
 @given(st.floats(-180, 180), st.floats(0.1, 10), st.integers(1, 500))
 def test_place_undoes_the_crop(degrees, scale, size):
-    affine = geometry.about((30, 40), scale * geometry.rotation(degrees), (5, -7))
+    affine = transform.about((30, 40), scale * transform.rotation(degrees), (5, -7))
     xy = np.array([[1.0, 2.0], [300.0, -20.0]])
-    pose = geometry.apply_affine(affine, xy) / size
-    placed = place(pose, geometry.invert(affine)[None], size)[0]
+    pose = transform.apply_affine(affine, xy) / size
+    placed = place(pose, transform.invert(affine)[None], size)[0]
     np.testing.assert_allclose(placed, xy, atol=1e-6)
 
 
@@ -55,14 +57,14 @@ def floor_poses(keypoints, sizes, affines):
     """Mean pose of 1–1000 seen through ``affines`` (source → SIDE²), predicted for 1001–2000."""
     seen = mapped(affines, keypoints)
     pose = mean_pose(seen[:1000, :, :2] / SIDE, keypoints[:1000, :, 2])
-    inverse = np.array([geometry.invert(affine) for affine in affines[1000:]])
+    inverse = np.array([transform.invert(affine) for affine in affines[1000:]])
     xy = place(pose, inverse, SIDE)
     predicted = np.concatenate([xy, np.ones((1000, 14, 1))], axis=2)
     return Poses(LSP14, keypoints[1000:], predicted, image_size=sizes[1000:])
 
 
 def mapped(affines, keypoints):
-    xy = [geometry.apply_affine(a, k[:, :2]) for a, k in zip(affines, keypoints, strict=True)]
+    xy = [transform.apply_affine(a, k[:, :2]) for a, k in zip(affines, keypoints, strict=True)]
     return np.concatenate([xy, keypoints[..., 2:]], axis=2)
 
 
@@ -97,8 +99,8 @@ def test_floor_of_the_oracle_square_crop(lsp):
     # 34.9, 19.3 and 19.8 were measured on the crop. A square crop keeps the aspect, so PCKh and PCK
     # are the same in the source; the seed metric, stretched by the whole image's size, is not.
     keypoints, sizes, samples = lsp
-    boxes = [geometry.keypoint_box(sample.instances[0]) for sample in samples]
-    affines = np.array([geometry.square_crop(box, 1.25, SIDE) for box in boxes])
+    boxes = [keypoint_box(sample.instances[0]) for sample in samples]
+    affines = np.array([square_crop(box, 1.25, SIDE) for box in boxes])
     poses = floor_poses(keypoints, sizes, affines)
     assert percent(as_seen(poses, affines[1000:])) == pytest.approx([34.9, 19.3, 19.8], abs=0.05)
     assert percent(poses) == pytest.approx([22.65, 19.3, 19.8], abs=0.05)

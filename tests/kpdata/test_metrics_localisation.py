@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kpdata.errors import SchemaError
+from kpdata.core.errors import SchemaError
+from kpdata.core.skeleton import LSP14, Skeleton
 from kpdata.metrics import (
     Poses,
     auc,
@@ -19,7 +20,6 @@ from kpdata.metrics import (
     pcp,
     reference_lengths,
 )
-from kpdata.skeletons import LSP14, Skeleton
 
 BOAT = Skeleton(
     name="boat",

@@ -4,7 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from kpdata.errors import SchemaError
+from kpdata.core.errors import SchemaError
+from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.metrics import (
     Poses,
     Score,
@@ -20,7 +21,6 @@ from kpdata.metrics import (
     visibility_accuracy,
     visibility_roc_auc,
 )
-from kpdata.skeletons import COCO17, LSP14, Skeleton
 
 DOT = Skeleton(name="dot", keypoints=("dot",))
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kpdata.errors import KpdataError, SchemaError
+from kpdata.core.errors import KpdataError, SchemaError
+from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.metrics import Poses, average_precision, oks
-from kpdata.skeletons import COCO17, LSP14, Skeleton
 
 BALL = Skeleton(name="ball", keypoints=("top", "bottom"), sigmas={"top": 0.1, "bottom": 0.05})
 

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kpdata.errors import SchemaError
+from kpdata.core.errors import SchemaError
+from kpdata.core.skeleton import Skeleton
 from kpdata.metrics import Poses, visibility_accuracy, visibility_roc_auc
-from kpdata.skeletons import Skeleton
 
 FACE = Skeleton(name="face", keypoints=("nose", "left_eye", "right_eye"))
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.photometric import LUMA, blur, colour_matrix, recolour
+from kpdata.images.photometric import LUMA, blur, colour_matrix, recolour
 
 
 def picture() -> np.ndarray:

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from kpdata.quiet import without_native_stderr, without_warnings
+from kpdata.core.quiet import without_native_stderr, without_warnings
 
 
 def test_no_library_warns_and_afterwards_all_is_as_before(caplog):

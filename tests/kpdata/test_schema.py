@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.errors import ImageError, SchemaError
-from kpdata.schema import (
+from kpdata.core.errors import ImageError, SchemaError
+from kpdata.core.sample import (
     WHOLE_IMAGE,
     ImageRef,
     Instance,

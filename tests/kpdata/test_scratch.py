@@ -3,11 +3,11 @@ import tempfile
 
 import pytest
 
-from kpdata import image_objects
-from kpdata import verify as verify_module
-from kpdata.errors import JobError
-from kpdata.scratch import scratch_database
-from kpdata.verify import verify
+from kpdata.checks import verify as verify_module
+from kpdata.checks.verify import verify
+from kpdata.core.errors import JobError
+from kpdata.storage import image_objects
+from kpdata.storage.scratch import scratch_database
 
 FULL = rf"^{tempfile.gettempdir()}: .*full: point TMPDIR to a folder with more room"
 TINY = "PRAGMA max_page_count = 2;"

@@ -9,16 +9,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kpdata.errors import FormatError, SchemaError
-from kpdata.flip_pairs import flip_pairs_by_name
-from kpdata.skeletons import (
-    BUILT_IN,
-    COCO17,
-    LSP14,
-    Skeleton,
-    get_skeleton,
-    load_skeleton,
-)
+from kpdata.core.errors import FormatError, SchemaError
+from kpdata.core.flip_pairs import flip_pairs_by_name
+from kpdata.core.skeleton import BUILT_IN, COCO17, LSP14, Skeleton
+from kpdata.formats.settings import get_skeleton, load_skeleton
 
 BOAT = {
     "name": "boat",

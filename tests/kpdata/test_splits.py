@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.errors import FormatError
-from kpdata.splits import Groups, Splits, group_finder, parse_splits, position, stable_hash
+from kpdata.core.errors import FormatError
+from kpdata.core.groups import Groups
+from kpdata.core.splits import Splits, group_finder, parse_splits, position, stable_hash
 
 names = st.text(max_size=8)
 
@@ -118,7 +119,7 @@ def test_shares_are_reached_and_seeds_draw_apart():
 
 
 def test_a_place_in_the_rounding_gap_below_1_still_has_a_split(monkeypatch):
-    monkeypatch.setattr("kpdata.splits.position", lambda group, seed: 1 - 2**-53)
+    monkeypatch.setattr("kpdata.core.splits.position", lambda group, seed: 1 - 2**-53)
     shares = {"train": 0.7, "val": 0.2, "test": 0.1}  # add up to 0.9999999999999999
     assert Splits(shares).assign("a", None) == "test"
 

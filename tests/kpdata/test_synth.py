@@ -4,9 +4,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from kpdata.errors import SchemaError
-from kpdata.schema import Instance, Sample
-from kpdata.skeletons import COCO17
+from kpdata.core.errors import SchemaError
+from kpdata.core.sample import Instance, Sample
+from kpdata.core.skeleton import COCO17
+from kpdata.images import codec
 from kpdata.synth import labels, paint, samples, scene
 from kpdata.synth.body import PARTS, Body, pose_body
 from kpdata.synth.camera import Camera, turned
@@ -67,7 +68,7 @@ def test_samples_are_numbered_and_carry_jpegs_of_the_size_asked_for():
         assert sample.key == str(number)
         assert sample.image.name == f"{number:06d}.jpg"
         assert (sample.image.width, sample.image.height) == (200, 120)
-        assert sample.pixels().shape == (120, 200, 3)
+        assert codec.decode_stored(sample.image).shape == (120, 200, 3)
 
 
 def test_a_size_too_small_to_show_anything_is_refused():

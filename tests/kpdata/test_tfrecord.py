@@ -12,8 +12,9 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata import tfrecord
-from kpdata.errors import DatasetError
+from kpdata.core.errors import DatasetError
+from kpdata.shards import tfrecord
+from kpdata.storage.atomic import temporary_beside
 
 PAYLOADS = [b"first", b"", b"the third record"]
 OFFSETS = [0, 21, 37]
@@ -209,7 +210,7 @@ def test_nothing_stands_under_the_final_name_before_the_end(tmp_path):
 
 
 def test_temporary_names_never_meet(tmp_path):
-    names = {tfrecord.temporary_beside(tmp_path / "a") for _ in range(100)}
+    names = {temporary_beside(tmp_path / "a") for _ in range(100)}
     assert len(names) == 100
     assert {name.parent for name in names} == {tmp_path}
 

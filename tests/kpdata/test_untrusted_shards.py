@@ -14,21 +14,24 @@ import pytest
 from PIL import Image, ImageOps
 
 import kpdata
-from kpdata import formats, images, records, tfrecord, verify
-from kpdata.errors import DatasetError, ImageError, KpdataError
-from kpdata.framing import Framing
-from kpdata.image_headers import probe
-from kpdata.protobuf_bytes import varint
-from kpdata.shards import Dataset, read_record
-from kpdata.train.pictures import load
-from kpdata.wire.example_pb2 import Example
+from kpdata import formats
+from kpdata.checks import verify
+from kpdata.core.crop import Framing
+from kpdata.core.errors import DatasetError, ImageError, KpdataError
+from kpdata.images import codec
+from kpdata.images.headers import probe
+from kpdata.shards import records, tfrecord
+from kpdata.shards.dataset import Dataset, read_record
+from kpdata.shards.protobuf_bytes import varint
+from kpdata.shards.wire.example_pb2 import Example
+from kpdata.train.data.pictures import load
 
 Forge = Callable[[list[bytes]], list[bytes]]
 
 
 def pixels(folder: Path) -> None:
     for sample in kpdata.open(folder)["train"]:
-        sample.pixels()
+        codec.decode_stored(sample.image)
 
 
 def convert(folder: Path) -> None:
@@ -306,12 +309,12 @@ def kinds() -> list[tuple[str, bytes]]:
 def test_only_a_jpeg_or_png_is_decoded_out_of_a_record(kind, data):
     """OpenCV would decode a dozen formats, each a parser more to attack."""
     with pytest.raises(ImageError, match="neither a JPEG nor a PNG"):
-        images.decode(data)
+        codec.decode(data)
 
 
 def test_orientation_and_bands_agree_with_pillow(monkeypatch):
     """Pictures are converted a few rows at a time, and turned at the end."""
-    monkeypatch.setattr(images, "_BAND_PIXELS", 40)
+    monkeypatch.setattr(codec, "_BAND_PIXELS", 40)
     rgb = np.random.default_rng(0).integers(0, 256, (11, 7, 3), np.uint8)
     for orientation in range(1, 9):
         exif = Image.Exif()
@@ -319,5 +322,5 @@ def test_orientation_and_bands_agree_with_pillow(monkeypatch):
         out = io.BytesIO()
         Image.fromarray(rgb).save(out, "png", exif=exif)
         expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(out.getvalue()))))
-        seen = images.decode_upright(out.getvalue(), probe(out.getvalue()))
+        seen = codec.decode_upright(out.getvalue(), probe(out.getvalue()))
         np.testing.assert_array_equal(seen, expected)

@@ -9,21 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from kpdata import records, tfds, tfrecord
-from kpdata.errors import DatasetError
-from kpdata.manifest import (
-    MANIFEST,
-    QUARANTINE,
-    Manifest,
-    file_blake3,
-    read_manifest,
-    write_manifest,
-)
-from kpdata.schema import Sample
-from kpdata.shards import Dataset
-from kpdata.skeletons import COCO17
-from kpdata.verify import verify
-from kpdata.wire.example_pb2 import Example
+from kpdata.checks.verify import verify
+from kpdata.core.errors import DatasetError
+from kpdata.core.sample import Sample
+from kpdata.core.skeleton import COCO17
+from kpdata.shards import records, tfds, tfrecord
+from kpdata.shards.dataset import Dataset
+from kpdata.shards.manifest import MANIFEST, QUARANTINE, Manifest, read_manifest, write_manifest
+from kpdata.shards.wire.example_pb2 import Example
+from kpdata.storage.files import file_blake3
 
 Payloads = list[bytes]
 

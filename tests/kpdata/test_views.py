@@ -3,11 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata import geometry
-from kpdata.augment import Draw, draw_affine
-from kpdata.schema import Instance
-from kpdata.skeletons import Skeleton
-from kpdata.views import move_instance
+from kpdata.core import transform
+from kpdata.core.augment import Draw, draw_affine
+from kpdata.core.crop import square_crop
+from kpdata.core.sample import Instance
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.transform import move_instance
+from kpdata.images.resample import warp
 
 BOAT = Skeleton(
     name="boat",
@@ -47,7 +49,7 @@ def boats(draw_from: st.DrawFn) -> Instance:
 
 @given(boats())
 def test_a_flip_of_a_flip_is_the_identity(boat):
-    mirror = geometry.flip(WIDTH)
+    mirror = transform.flip(WIDTH)
     once, _ = move_instance(boat, mirror, WIDTH, HEIGHT, BOAT.flip_index)
     twice, left = move_instance(once, mirror, WIDTH, HEIGHT, BOAT.flip_index)
     np.testing.assert_allclose(twice.keypoints, boat.keypoints, atol=1e-4)
@@ -59,7 +61,7 @@ def test_a_flip_puts_the_left_wrist_at_the_mirrored_place_under_the_right_ones_n
     keypoints = np.array([[x, 10 + x, 2] for x in (10, 20, 30, 40, 50, 60, 70)], np.float32)
     keypoints[BOAT.index("left_wrist"), 2] = 1
     flipped, _ = move_instance(
-        Instance(keypoints), geometry.flip(WIDTH), WIDTH, HEIGHT, BOAT.flip_index
+        Instance(keypoints), transform.flip(WIDTH), WIDTH, HEIGHT, BOAT.flip_index
     )
     at = {name: flipped.keypoints[BOAT.index(name)].tolist() for name in BOAT.keypoints}
     assert at["right_wrist"] == [WIDTH - 40, 50, 1]
@@ -71,8 +73,8 @@ def test_a_flip_puts_the_left_wrist_at_the_mirrored_place_under_the_right_ones_n
 @given(st.floats(-180, 180), st.booleans())
 def test_names_change_places_exactly_where_the_whole_affine_mirrors(degrees, mirrored):
     copy = Draw(flip=mirrored, rotate=degrees)
-    crop = geometry.square_crop(np.array([0, 0, WIDTH, HEIGHT]), 1.0, 64)
-    affine = geometry.compose(draw_affine(copy, 64, 64), crop)
+    crop = square_crop(np.array([0, 0, WIDTH, HEIGHT]), 1.0, 64)
+    affine = transform.compose(draw_affine(copy, 64, 64), crop)
     keypoints = np.column_stack([np.full((7, 2), (WIDTH / 2, HEIGHT / 2)), np.full(7, 2)])
     keypoints[BOAT.index("left_wrist"), 2] = 1
     moved, _ = move_instance(Instance(keypoints), affine, 64, 64, BOAT.flip_index)
@@ -82,7 +84,7 @@ def test_names_change_places_exactly_where_the_whole_affine_mirrors(degrees, mir
 
 def test_without_a_flip_index_a_mirroring_affine_keeps_the_names():
     keypoints = np.array([[10.0, 20, 1], [30, 40, 2]])
-    moved, _ = move_instance(Instance(keypoints), geometry.flip(WIDTH), WIDTH, HEIGHT)
+    moved, _ = move_instance(Instance(keypoints), transform.flip(WIDTH), WIDTH, HEIGHT)
     np.testing.assert_array_equal(moved.keypoints, [[WIDTH - 10, 20, 1], [WIDTH - 30, 40, 2]])
 
 
@@ -97,7 +99,7 @@ def test_box_area_and_head_size_follow_the_scale():
 
 def test_what_an_instance_lacks_stays_lacking_and_the_rest_is_kept():
     source = Instance(np.zeros((2, 3)), is_crowd=True, category="boat", category_id=9, id=77)
-    moved, left = move_instance(source, geometry.flip(WIDTH), WIDTH, HEIGHT)
+    moved, left = move_instance(source, transform.flip(WIDTH), WIDTH, HEIGHT)
     assert moved == source
     assert left == 0
 
@@ -114,7 +116,7 @@ def test_a_keypoint_outside_the_frame_is_zeroed_and_counted():
 
 def test_the_frame_holds_its_left_and_top_edge_but_not_the_others():
     edges = [[0, 5, 2], [5, 0, 2], [WIDTH, 5, 2], [5, HEIGHT, 2], [WIDTH - 0.5, HEIGHT - 0.5, 2]]
-    moved, left = move_instance(Instance(np.array(edges)), geometry.IDENTITY, WIDTH, HEIGHT)
+    moved, left = move_instance(Instance(np.array(edges)), transform.IDENTITY, WIDTH, HEIGHT)
     assert moved.visibility.tolist() == [2, 2, 0, 0, 2]
     assert left == 2
 
@@ -129,7 +131,7 @@ def test_every_labelled_keypoint_is_inside_the_frame_or_counted(boat, copy):
 
 
 def test_a_coordinate_that_float32_rounds_up_to_the_edge_counts_as_outside():
-    almost = geometry.IDENTITY.copy()
+    almost = transform.IDENTITY.copy()
     almost[0, 2] = WIDTH - 1e-9
     moved, left = move_instance(Instance(np.array([[0.0, 5, 2]])), almost, WIDTH, HEIGHT)
     assert (moved.keypoints[0].tolist(), left) == ([0, 0, 0], 1)
@@ -157,9 +159,9 @@ def test_a_bright_dot_lies_where_its_keypoint_was_mapped(copy, cropped):
     source = np.repeat(np.round(dot).astype(np.uint8)[..., None], 3, axis=2)
     width, height = (128, 128) if cropped else (WIDTH, HEIGHT)
     box = np.array([30, 10, 130, 95])
-    view = geometry.square_crop(box, 1.25, 128) if cropped else geometry.IDENTITY
-    affine = geometry.as_stored(geometry.compose(draw_affine(copy, width, height), view))
-    seen = geometry.warp(source, affine, width, height).mean(axis=2)
+    view = square_crop(box, 1.25, 128) if cropped else transform.IDENTITY
+    affine = transform.as_stored(transform.compose(draw_affine(copy, width, height), view))
+    seen = warp(source, affine, width, height).mean(axis=2)
     rows, columns = np.mgrid[:height, :width] + 0.5
     centroid = np.array([(seen * columns).sum(), (seen * rows).sum()]) / seen.sum()
     moved, left = move_instance(Instance(np.array([[*xy, 2]])), affine, width, height)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from kpdata import formats
+from kpdata.core.splits import parse_splits
 from kpdata.pipelines.convert import Outcome, Watcher, convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
-from kpdata.splits import parse_splits
 
 Convert = Callable[..., Outcome]
 

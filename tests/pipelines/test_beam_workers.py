@@ -14,10 +14,10 @@ import psutil
 import pytest
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import ControlConnection
 
-from kpdata.errors import JobError
-from kpdata.pipelines.beam_job import run_on_beam
-from kpdata.pipelines.nursery import Nursery
-from kpdata.pipelines.runners import EMBEDDED, Execution
+from kpdata.core.errors import JobError
+from kpdata.pipelines.run.beam_job import run_on_beam
+from kpdata.pipelines.run.nursery import Nursery
+from kpdata.pipelines.run.runners import EMBEDDED, Execution
 
 SCRIPT = """
 import os, sys
@@ -167,7 +167,7 @@ def test_nothing_outlives_a_driver_that_is_killed(tmp_path: Path, begun: str) ->
 def test_a_nursery_that_hears_nothing_is_killed_with_its_workers(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kpdata.pipelines.nursery._SECONDS_TO_END", 0.2)
+    monkeypatch.setattr("kpdata.pipelines.run.nursery._SECONDS_TO_END", 0.2)
     os.close(nursery.fork(NOWHERE))
     parent, _ = family()
     parent.suspend()

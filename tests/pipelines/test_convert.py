@@ -18,20 +18,23 @@ import numpy as np
 import pytest
 
 import kpdata
-from kpdata import formats, manifest, tfrecord
-from kpdata.errors import DatasetError, FormatError, JobError, SchemaError
-from kpdata.formats import coco_writer
-from kpdata.geometry import apply_affine, invert
-from kpdata.manifest import file_blake3, file_sha256
+from kpdata import formats
+from kpdata.checks.verify import verify
+from kpdata.core.errors import DatasetError, FormatError, JobError, SchemaError
+from kpdata.core.sample import Rejected, Sample
+from kpdata.core.skeleton import COCO17
+from kpdata.core.transform import apply_affine, invert
+from kpdata.formats.coco import write as coco_writer
 from kpdata.pipelines import convert as convert_module
-from kpdata.pipelines import runners, workforce, workspace, write
 from kpdata.pipelines.convert import Outcome, Watcher
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.nursery import Nursery
-from kpdata.quarantine import digest
-from kpdata.schema import Rejected, Sample
-from kpdata.skeletons import COCO17
-from kpdata.verify import verify
+from kpdata.pipelines.output import local
+from kpdata.pipelines.run import runners, workforce
+from kpdata.pipelines.run.nursery import Nursery
+from kpdata.pipelines.write import shard as write
+from kpdata.shards import manifest, tfrecord
+from kpdata.shards.quarantine import digest
+from kpdata.storage.files import file_blake3, file_sha256
 
 Convert = Callable[..., Outcome]
 MakeCoco = Callable[..., Path]
@@ -90,7 +93,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         real = convert_module.write_shard
         done: list[str] = []
 
-        def write_one(place: workspace.Workspace, name: str, spare_cores: bool) -> Any:
+        def write_one(place: local.Workspace, name: str, spare_cores: bool) -> Any:
             if len(done) == count:
                 monkeypatch.setattr(convert_module, "write_shard", real)
                 signal.raise_signal(signal.SIGINT)
@@ -162,7 +165,7 @@ def test_cores_that_the_process_may_not_use_do_not_count() -> None:
 def test_the_worker_processes_are_really_used(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def here(place: workspace.Workspace, name: str, spare_cores: bool) -> None:
+    def here(place: local.Workspace, name: str, spare_cores: bool) -> None:
         raise AssertionError("written in the driver")
 
     monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
@@ -381,7 +384,7 @@ def inodes(out: Path) -> dict[str, int]:
 
 
 def report_of(shard: Path) -> Path:
-    return workspace.Workspace(shard.parent).report_path(shard.name)
+    return local.Workspace(shard.parent).report_path(shard.name)
 
 
 @pytest.mark.parametrize(
@@ -501,7 +504,7 @@ def test_a_shard_says_which_plan_it_was_made_from_though_the_plan_changes_meanwh
     unfinished: Path, coco: Path, convert_to: Convert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a killed driver's worker goes on beside a new driver with other options."""
-    place = workspace.Workspace(unfinished)
+    place = local.Workspace(unfinished)
     shard = train_shards(unfinished)[0].name
     stale = place.plan_path(shard).read_bytes()
     real = tfrecord.Writer.write
@@ -520,7 +523,7 @@ def test_a_shard_says_which_plan_it_was_made_from_though_the_plan_changes_meanwh
 def test_a_runner_that_asks_for_a_shard_again_gets_the_one_that_is_there(
     unfinished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = workspace.Workspace(unfinished)
+    place = local.Workspace(unfinished)
     shard = train_shards(unfinished)[0]
     kept, report = inodes(unfinished), report_of(shard).read_bytes()
     convert_module.write_shard(place, shard.name, spare_cores=False)
@@ -559,8 +562,8 @@ def test_other_versions_reuse_no_shard_of_an_unfinished_folder(
     unfinished: Path, coco: Path, convert_to: Convert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer = manifest.software() | {"opencv": "99.0"}
-    monkeypatch.setattr("kpdata.pipelines.plan.software", lambda: newer)
-    monkeypatch.setattr("kpdata.pipelines.write.software", lambda: newer)
+    monkeypatch.setattr("kpdata.pipelines.plan.make.software", lambda: newer)
+    monkeypatch.setattr("kpdata.pipelines.write.shard.software", lambda: newer)
     assert convert_to(unfinished, coco, **HEAVY).written_samples == 40
 
 
@@ -573,7 +576,7 @@ def test_a_worker_with_other_versions_than_the_driver_writes_nothing(
     workers: int,
 ) -> None:
     newer = manifest.software() | {"opencv": "99.0"}
-    monkeypatch.setattr("kpdata.pipelines.plan.software", lambda: newer)
+    monkeypatch.setattr("kpdata.pipelines.plan.make.software", lambda: newer)
     monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
     here = manifest.software()["opencv"]
     says = rf"worker on .*: opencv is {here}, .* it is 99\.0, .*install the same version on every"
@@ -587,10 +590,10 @@ def test_a_report_that_does_not_fit_is_not_said_to_be_missing(
 ) -> None:
     """As when a worker's kpdata writes reports that the driver's cannot read."""
 
-    def write_unreadable(place: workspace.Workspace, name: str, spare_cores: bool) -> None:
+    def write_unreadable(place: local.Workspace, name: str, spare_cores: bool) -> None:
         place.report_path(name).write_text("{}")
 
-    def write_nothing(place: workspace.Workspace, name: str, spare_cores: bool) -> None:
+    def write_nothing(place: local.Workspace, name: str, spare_cores: bool) -> None:
         pass
 
     for write_one, says in (
@@ -623,7 +626,7 @@ def test_a_report_does_not_outlive_the_shard_that_it_speaks_of(
     sizes = {path.name: path.stat().st_size for path in unfinished.glob("*.tfrecord")}
     kept = inodes(unfinished)
     with monkeypatch.context() as patched:
-        patched.setattr("kpdata.pipelines.write.write_atomically", killed)
+        patched.setattr("kpdata.pipelines.write.shard.write_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             convert_to(unfinished, other, images=coco.parent / "images", **HEAVY)
     replaced = {name for name, inode in inodes(unfinished).items() if inode != kept[name]}
@@ -888,7 +891,7 @@ def test_a_lock_whose_file_was_removed_while_it_was_waited_for_is_taken_anew(
 def test_a_note_of_what_workers_printed_outlives_a_job_that_failed(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = workspace.Workspace(tmp_path / "out").log_path
+    log = local.Workspace(tmp_path / "out").log_path
 
     def killed(*_: Any, **__: Any) -> None:
         log.write_text("Segmentation fault")
@@ -1276,7 +1279,7 @@ def test_a_worker_that_dies_of_a_full_disk_is_not_said_to_be_out_of_memory(
 
 
 def test_a_note_that_did_not_fit_on_the_disk_still_names_the_cause(tmp_path: Path) -> None:
-    work = workspace.Workspace(tmp_path)
+    work = local.Workspace(tmp_path)
     work.start()
     (work.folder / "failures" / "train-00000-of-00001.tfrecord").touch()
     assert work.failures() == [f"No space left on device: {tmp_path}"]
@@ -1337,7 +1340,7 @@ def test_a_shard_that_lacks_its_report_does_not_bar_the_next_run(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr("kpdata.pipelines.write.write_atomically", killed)
+        patched.setattr("kpdata.pipelines.write.shard.write_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             convert_to(out, coco)
     assert list(out.glob("*.tfrecord"))

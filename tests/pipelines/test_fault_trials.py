@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kpdata.errors import JobError
+from kpdata.core.errors import JobError
 from kpdata.pipelines import convert as convert_module
 
 FIRST_SEED = int(os.environ.get("KPDATA_FAULT_SEED", "0"))

@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kpdata.manifest import read_manifest
-from kpdata.verify import verify
+from kpdata.checks.verify import verify
+from kpdata.shards.manifest import read_manifest
 
 COMMAND = (sys.executable, "-c", "from kpdata.cli.main import main; main()", "convert", "coco")
 SHARDS = 24

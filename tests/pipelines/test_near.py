@@ -11,17 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kpdata import images as codec
-from kpdata.formats.source import Source
+from kpdata.core.sample import ImageRef, Instance, Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.splits import parse_splits
+from kpdata.formats.base import Source
+from kpdata.images import codec as codec
 from kpdata.pipelines.convert import Outcome, Watcher
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.near import join_near_duplicates
-from kpdata.pipelines.plan import Plan, make_plan
-from kpdata.pipelines.plan_file import read_plan
+from kpdata.pipelines.plan.file import read_plan
+from kpdata.pipelines.plan.make import Plan, make_plan
+from kpdata.pipelines.plan.near import join_near_duplicates
 from kpdata.pipelines.sharding import Sharding
-from kpdata.schema import ImageRef, Instance, Sample
-from kpdata.skeletons import Skeleton
-from kpdata.splits import parse_splits
 
 Convert = Callable[..., Outcome]
 MakeCoco = Callable[..., Path]

@@ -25,18 +25,19 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 import kpdata
-from kpdata import stores
+from kpdata.checks.verify import verify
 from kpdata.cli.main import cli
-from kpdata.errors import DatasetError, JobError, KpdataError, StoreError
-from kpdata.image_files import Stamp
-from kpdata.image_objects import Listing
-from kpdata.manifest import read_manifest
+from kpdata.core.errors import DatasetError, JobError, KpdataError, StoreError
 from kpdata.pipelines import convert as conversion
-from kpdata.pipelines import lease, workforce
-from kpdata.pipelines.outbox import Outbox
-from kpdata.pipelines.progress import Progress
-from kpdata.stores import Store, Url, store_of
-from kpdata.verify import verify
+from kpdata.pipelines.output import lock
+from kpdata.pipelines.output.progress import Progress
+from kpdata.pipelines.output.remote import Outbox
+from kpdata.pipelines.run import workforce
+from kpdata.shards.manifest import read_manifest
+from kpdata.storage import stores
+from kpdata.storage.image_files import Stamp
+from kpdata.storage.image_objects import Listing
+from kpdata.storage.stores import Store, Url, store_of
 
 BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
@@ -515,7 +516,7 @@ def test_a_conversion_that_is_refused_leaves_nothing(
 
 
 def claim_of(**changes: Any) -> bytes:
-    return msgspec.json.encode(msgspec.structs.replace(lease._this_process(), **changes))
+    return msgspec.json.encode(msgspec.structs.replace(lock._this_process(), **changes))
 
 
 def put_claim(client: Any, out: Url, claim: bytes) -> Url:
@@ -527,7 +528,7 @@ def put_claim(client: Any, out: Url, claim: bytes) -> Url:
 def test_a_living_claim_is_respected_and_its_holder_named(
     client: Any, bucket: Url, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(lock, "_LONGEST_PAUSE", 0.05)
     put_claim(client, bucket / "out", claim_of(machine="another", host="far-away", pid=77))
     with pytest.raises(DatasetError, match=r"process 77 on far-away, since 20\d\d-.* \d+ s ago"):
         convert(source, source.parent / "images", bucket / "out")
@@ -550,17 +551,17 @@ def test_a_claim_that_nobody_renews_runs_out_and_one_that_is_renewed_does_not(
     client: Any, bucket: Url, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, seconds in (("RENEWED_EVERY", 0.3), ("DEAD_AFTER", 2.0), ("_LONGEST_PAUSE", 0.05)):
-        monkeypatch.setattr(lease, name, seconds)
+        monkeypatch.setattr(lock, name, seconds)
     put_claim(client, bucket / "out", claim_of(machine="another"))
-    held = lease.Lease(bucket / "held")
+    held = lock.Lease(bucket / "held")
     held.take()
     held.keep()
     time.sleep(3.2)  # the store tells time in whole seconds
-    lease.Lease(bucket / "out").take()
+    lock.Lease(bucket / "out").take()
     with pytest.raises(DatasetError, match="another conversion is writing"):
-        lease.Lease(bucket / "held").take()
+        lock.Lease(bucket / "held").take()
     held.release()
-    lease.Lease(bucket / "held").take()
+    lock.Lease(bucket / "held").take()
 
 
 def test_a_claim_that_a_slow_request_brings_back_is_given_up(
@@ -568,9 +569,9 @@ def test_a_claim_that_a_slow_request_brings_back_is_given_up(
 ) -> None:
     """As when the network is down for a minute while a claim is being renewed."""
     for name, seconds in (("RENEWED_EVERY", 0.1), ("DEAD_AFTER", 1.0)):
-        monkeypatch.setattr(lease, name, seconds)
+        monkeypatch.setattr(lock, name, seconds)
     real = type(store_of(bucket)).put
-    held = lease.Lease(bucket / "out")
+    held = lock.Lease(bucket / "out")
     held.take()
 
     def slow(store: Any, url: Url, data: bytes) -> None:
@@ -589,20 +590,20 @@ def test_a_claim_that_a_slow_request_brings_back_is_given_up(
 
 def test_a_process_that_may_not_be_looked_at_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where /proc is mounted with hidepid, and the process is another user's."""
-    claim = lease._this_process()
-    monkeypatch.setattr(lease, "_beginning", lambda pid: "")
+    claim = lock._this_process()
+    monkeypatch.setattr(lock, "_beginning", lambda pid: "")
     assert not claim.seen_dead
 
 
 def test_of_many_that_come_together_never_two_hold_the_folder(
     client: Any, bucket: Url, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(lock, "_LONGEST_PAUSE", 0.2)
     trials, winners = 12, 0
 
     def take(out: Url) -> bool:
         with contextlib.suppress(DatasetError):
-            lease.Lease(out).take()
+            lock.Lease(out).take()
             return True
         return False
 
@@ -738,7 +739,7 @@ def store(request: pytest.FixtureRequest, server: Server) -> Store:
     """Ours, and the one that goes through Beam's FileSystems, as gs:// and hdfs:// do."""
     if request.param == "S3Store":
         return store_of("s3://")
-    from kpdata.pipelines.beam_store import BeamStore
+    from kpdata.pipelines.run.beam_store import BeamStore
 
     return BeamStore()
 

@@ -12,20 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kpdata.augment import AugmentConfig
-from kpdata.errors import FormatError, JobError
-from kpdata.formats.source import Source
-from kpdata.image_files import stamp
-from kpdata.manifest import software
-from kpdata.mapping import map_by_name
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.errors import FormatError, JobError
+from kpdata.core.mapping import map_by_name
+from kpdata.core.sample import ImageRef, Instance, Rejected, Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.splits import group_finder, parse_splits, stable_hash
+from kpdata.formats.base import Source
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan import REJECTED, Plan, make_plan
-from kpdata.pipelines.plan_file import PlanHeader, read_plan
+from kpdata.pipelines.plan.file import PlanHeader, read_plan
+from kpdata.pipelines.plan.make import REJECTED, Plan, make_plan
+from kpdata.pipelines.plan.table import Spool
 from kpdata.pipelines.sharding import Sharding
-from kpdata.pipelines.spool import Spool
-from kpdata.schema import ImageRef, Instance, Rejected, Sample
-from kpdata.skeletons import Skeleton
-from kpdata.splits import group_finder, parse_splits, stable_hash
+from kpdata.shards.manifest import software
+from kpdata.storage.image_files import stamp
 
 SKELETON = Skeleton("dot", ("left_dot", "right_dot"))
 

@@ -13,10 +13,10 @@ from scipy.io import loadmat
 
 import kpdata
 from kpdata import formats
-from kpdata.formats import coco_writer
-from kpdata.pipelines import workforce
+from kpdata.checks.verify import verify
+from kpdata.formats.coco import write
 from kpdata.pipelines.convert import Outcome
-from kpdata.verify import verify
+from kpdata.pipelines.run import workforce
 
 Convert = Callable[..., Outcome]
 
@@ -86,7 +86,7 @@ def there_and_back(
     convert_to(folder / "shards", coco, split="train=100", max_bad=0)
     assert verify(folder / "shards")[1] == []
     source = formats.read("shards", folder / "shards")
-    coco_writer.write(source.samples, source.skeleton, folder / "back")
+    write.write(source.samples, source.skeleton, folder / "back")
     return folder / "back"
 
 
@@ -141,7 +141,7 @@ def test_coco_ground_truth_scores_one_against_itself(there_and_back: Path) -> No
 def test_coco_crops_lead_back_to_the_annotations(
     coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
-    from kpdata.geometry import apply_affine, invert
+    from kpdata.core.transform import apply_affine, invert
 
     outcome = convert_to(tmp_path / "out", coco, split="train=100", crop=256)
     annotations = by_id(coco, "annotations")

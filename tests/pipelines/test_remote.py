@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from kpdata.errors import JobError
-from kpdata.pipelines import beam_job
-from kpdata.pipelines.remote import cancel_on_flink, check_reachable, explain
-from kpdata.pipelines.watchdog import Watchdog
+from kpdata.core.errors import JobError
+from kpdata.pipelines.run import beam_job
+from kpdata.pipelines.run.clusters import cancel_on_flink, check_reachable, explain
+from kpdata.pipelines.run.watchdog import Watchdog
 
 
 @pytest.fixture

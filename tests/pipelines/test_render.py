@@ -16,14 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from kpdata import records
-from kpdata.augment import AugmentConfig
-from kpdata.errors import ImageError
-from kpdata.geometry import apply_affine, invert
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.errors import ImageError
+from kpdata.core.sample import WHOLE_IMAGE, ImageRef, Instance, Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.transform import apply_affine, invert
+from kpdata.images import codec
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.render import render
-from kpdata.schema import WHOLE_IMAGE, ImageRef, Instance, Sample
-from kpdata.skeletons import Skeleton
+from kpdata.pipelines.write.render import render
+from kpdata.shards import records
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -113,7 +114,7 @@ def test_the_square_is_centred_on_what_it_is_drawn_from(
     assert crop.view.transform[:, :2] == pytest.approx(np.eye(2) * scale, abs=1e-7)
     assert (crop.image.width, crop.image.height) == (64, 64)
     assert (crop.view.source_width, crop.view.source_height) == (300, 200)
-    assert crop.pixels().shape == (64, 64, 3)
+    assert codec.decode_stored(crop.image).shape == (64, 64, 3)
 
 
 def test_an_image_crop_leaks_nothing_of_the_labels() -> None:
@@ -237,7 +238,9 @@ def test_a_bright_dot_lies_where_its_keypoint_says(kind: str, sigma: float, side
         box = (x - 0.45 * side, y - 0.35 * side, x + 0.55 * side, y + 0.4 * side)
         person = instance([[x, y, 2], [0, 0, 0]], box)
         (crop,), _ = rendered(data, person, crop=64, margin=1.25)
-        assert centroid(crop.pixels(), 0) == pytest.approx(crop.instances[0].xy[0], abs=0.15)
+        assert centroid(codec.decode_stored(crop.image), 0) == pytest.approx(
+            crop.instances[0].xy[0], abs=0.15
+        )
 
 
 @pytest.mark.parametrize("size", [(1601, 1203), (1607, 1199)], ids=str)
@@ -246,7 +249,9 @@ def test_a_side_that_does_not_divide_by_the_reduction_shifts_nothing(size: tuple
         data = encoded(blobs(*size, 40, ((1501.0, 1101.0), 0)), kind)
         person = instance([[1501, 1101, 2], [0, 0, 0]])
         (crop,), _ = rendered(data, person, crop=64, crop_from="image", margin=1)
-        assert centroid(crop.pixels(), 0) == pytest.approx(crop.instances[0].xy[0], abs=0.15)
+        assert centroid(codec.decode_stored(crop.image), 0) == pytest.approx(
+            crop.instances[0].xy[0], abs=0.15
+        )
 
 
 def test_the_dots_of_augmented_copies_lie_where_their_keypoints_say() -> None:
@@ -264,8 +269,10 @@ def test_the_dots_of_augmented_copies_lie_where_their_keypoints_say() -> None:
             flips += bool(mirrored)
             red, green = record.instances[0].xy[[1, 0] if mirrored else [0, 1]]
             if (record.instances[0].visibility == 2).all():
-                assert centroid(record.pixels(), 0) == pytest.approx(red, abs=0.3)
-                assert centroid(record.pixels(), 1) == pytest.approx(green, abs=0.3)
+                assert centroid(codec.decode_stored(record.image), 0) == pytest.approx(red, abs=0.3)
+                assert centroid(codec.decode_stored(record.image), 1) == pytest.approx(
+                    green, abs=0.3
+                )
         assert 0 < flips < 12
 
 
@@ -296,7 +303,7 @@ def test_keypoints_of_upright_annotations_stay_on_the_picture(
     (record,), counts = rendered(data, person, size=size, crop=crop, exif="applied")
     for channel in (0, 1):
         xy = record.instances[0].xy[channel]
-        assert centroid(record.pixels(), channel) == pytest.approx(xy, abs=0.2)
+        assert centroid(codec.decode_stored(record.image), channel) == pytest.approx(xy, abs=0.2)
     assert counts["images turned upright"] == (orientation != 1)
     if not crop:
         assert (record.image.width, record.image.height) == size
@@ -313,8 +320,8 @@ def test_keypoints_of_raw_annotations_stay_on_the_picture_and_mirrors_swap_names
     mirrored = orientation in (2, 4, 5, 7)
     for channel, row in ((0, int(mirrored)), (1, int(not mirrored))):
         xy = record.instances[0].xy[row]
-        assert centroid(record.pixels(), channel) == pytest.approx(xy, abs=0.2)
-    assert record.pixels().shape[:2] == (
+        assert centroid(codec.decode_stored(record.image), channel) == pytest.approx(xy, abs=0.2)
+    assert codec.decode_stored(record.image).shape[:2] == (
         (96, 96) if crop else (120, 200) if orientation < 5 else (200, 120)
     )
     assert counts["images turned upright"] == (orientation != 1)
@@ -405,13 +412,15 @@ def test_what_a_record_cannot_hold_is_encoded_anew_and_counted(name: str) -> Non
     (record,), counts = rendered(data, person, size=(64, 48))
     assert record.image.format == kind
     assert record.image.data != data
-    assert record.pixels().shape == (48, 64, 3)
+    assert codec.decode_stored(record.image).shape == (48, 64, 3)
     assert counts == {"images re-encoded as upright RGB": 1}
     assert record.instances[0].keypoints == pytest.approx(person.keypoints, abs=1e-4)
-    difference = np.abs(record.pixels().astype(int) - np.asarray(_rgb(data)).astype(int))
+    difference = np.abs(
+        codec.decode_stored(record.image).astype(int) - np.asarray(_rgb(data)).astype(int)
+    )
     assert np.median(difference) <= 2
     (crop,), _ = rendered(data, person, crop=32)
-    assert crop.pixels().shape == (32, 32, 3)
+    assert codec.decode_stored(crop.image).shape == (32, 32, 3)
 
 
 def _rgb(data: bytes) -> Image.Image:

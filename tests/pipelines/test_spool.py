@@ -5,10 +5,11 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.image_files import Stamp
-from kpdata.pipelines.spool import STAMP, Spool
-from kpdata.schema import ImageRef, Sample, unpack_sample
-from kpdata.splits import Groups, Splits
+from kpdata.core.groups import Groups
+from kpdata.core.sample import ImageRef, Sample, unpack_sample
+from kpdata.core.splits import Splits
+from kpdata.pipelines.plan.table import STAMP, Spool
+from kpdata.storage.image_files import Stamp
 
 numbers = st.integers(0, 40)
 

@@ -11,10 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kpdata import geometry
-from kpdata.augment import AugmentConfig
-from kpdata.skeletons import LSP14
-from kpdata.train import device_augment, losses, targets
+from kpdata.core import transform
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.skeleton import LSP14
+from kpdata.train.ops import augment, losses, targets
 
 B, K, SIZE, SIDE = 3, 14, 64, 16
 RNG = np.random.default_rng(0)
@@ -107,15 +107,15 @@ def losses_and_gradients(predictions: dict[str, Any]) -> dict[str, Any]:
 
 
 def augmented(image: Any, keypoints: Any, draws: Any) -> dict[str, Any]:
-    seen, moved = device_augment.apply(image, keypoints, draws, SIZE, LSP14.flip_index)
+    seen, moved = augment.apply(image, keypoints, draws, SIZE, LSP14.flip_index)
     return {"augmented_image": seen, "augmented_keypoints": moved}
 
 
 if __name__ == "__main__":
     FLOW.build((None, 2))
     FLOW.set_weights([0.4 * RNG.standard_normal(w.shape) for w in FLOW.get_weights()])
-    crops = [geometry.resize_affine(80, 48, SIZE)] * B
-    draws = device_augment.draw_batch(AugmentConfig(blur=0.5), 0, 0, range(B), crops, SIZE)
+    crops = [transform.resize_affine(80, 48, SIZE)] * B
+    draws = augment.draw_batch(AugmentConfig(blur=0.5), 0, 0, range(B), crops, SIZE)
     values = {
         **compiled(targets_and_decoders)(keras.ops.convert_to_tensor(KEYPOINTS)),
         **compiled(losses_and_gradients)(

@@ -5,14 +5,14 @@ import json
 import keras
 import numpy as np
 
-from kpdata.augment import AugmentConfig
-from kpdata.skeletons import LSP14
-from kpdata.train.batches import Batches
-from kpdata.train.config import Phase, TrainConfig
-from kpdata.train.learner import Learner
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.skeleton import LSP14
+from kpdata.train.data.batches import Batches
+from kpdata.train.data.pictures import Pictures
+from kpdata.train.loop.learner import Learner
+from kpdata.train.loop.scanned import ScannedLearner, can_scan, epochs
 from kpdata.train.models import build
-from kpdata.train.pictures import Pictures
-from kpdata.train.scanned import ScannedLearner, can_scan, epochs
+from kpdata.train.run.config import Phase, TrainConfig
 
 COUNT, SIDE = 8, 32
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpdata.augment import AugmentConfig
-from kpdata.skeletons import LSP14
-from kpdata.train.batches import Batches
-from kpdata.train.pictures import Pictures
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.skeleton import LSP14
+from kpdata.train.data.batches import Batches
+from kpdata.train.data.pictures import Pictures
 
 AUGMENT = AugmentConfig(rectangles=1, cutout=0.0)
 SIDE, K = 16, len(LSP14)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpdata.augment import AugmentConfig
-from kpdata.errors import KpdataError, SchemaError
-from kpdata.train.config import (
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.errors import KpdataError, SchemaError
+from kpdata.train.run.config import (
     STAGES,
     LossWeights,
     Phase,

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from kpdata import formats
+from kpdata.core.sample import Sample
+from kpdata.core.splits import parse_splits
 from kpdata.pipelines.convert import Watcher, convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
-from kpdata.schema import Sample
-from kpdata.shards import Dataset
-from kpdata.splits import parse_splits
-from kpdata.train.defaults import default_config
+from kpdata.shards.dataset import Dataset
+from kpdata.train.loop.defaults import default_config
 
 
 @pytest.mark.parametrize(("is_boxed", "crop_from"), [(False, "bbox"), (True, "image")])

@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpdata import geometry
-from kpdata.augment import AugmentConfig, draw, draw_affine, occlude, paint
-from kpdata.geometry import resize_affine
-from kpdata.schema import Instance
-from kpdata.skeletons import LSP14
-from kpdata.train import device_augment
-from kpdata.train.device_augment import apply, draw_batch, no_draws
-from kpdata.views import move_instance
+from kpdata.core import transform
+from kpdata.core.augment import AugmentConfig, draw, draw_affine, occlude
+from kpdata.core.sample import Instance
+from kpdata.core.skeleton import LSP14
+from kpdata.core.transform import move_instance, resize_affine
+from kpdata.images.photometric import paint
+from kpdata.images.resample import warp
+from kpdata.train.ops import augment
+from kpdata.train.ops.augment import apply, draw_batch, no_draws
 
 WIDTH, HEIGHT, SIZE, K = 100, 80, 64, 14
 CROP = np.array([[0.8, 0.1, -6.0], [-0.1, 0.8, 4.0]])
@@ -44,8 +45,8 @@ def bytes_of(image):
 def on_host(config, index, picture, keypoints):
     """What the pipeline would make of the same sample with the same draw."""
     numbers = draw(config, np.random.default_rng([7, 2, index]), SIZE, SIZE)
-    affine = geometry.as_stored(geometry.compose(draw_affine(numbers, SIZE, SIZE), CROP))
-    seen = paint(geometry.warp(picture, affine, SIZE, SIZE), numbers)
+    affine = transform.as_stored(transform.compose(draw_affine(numbers, SIZE, SIZE), CROP))
+    seen = paint(warp(picture, affine, SIZE, SIZE), numbers)
     moved, _ = move_instance(Instance(keypoints), affine, SIZE, SIZE, LSP14.flip_index)
     return seen, occlude(moved, numbers.rectangles).keypoints
 
@@ -126,14 +127,14 @@ def test_a_blob_lands_where_its_keypoint_lands(degrees, scale, mirror, center):
     i, j = np.indices((HEIGHT, WIDTH)) + 0.5
     blob = 255 * np.exp(-((j - center[0]) ** 2 + (i - center[1]) ** 2) / (2 * 3**2))
     image = np.repeat(np.round(blob).astype(np.uint8)[None, ..., None], 3, -1)
-    affine = geometry.about(
-        [WIDTH / 2, HEIGHT / 2], scale * geometry.rotation(degrees), np.array([-18.0, -8.0])
+    affine = transform.about(
+        [WIDTH / 2, HEIGHT / 2], scale * transform.rotation(degrees), np.array([-18.0, -8.0])
     )
     if mirror:
-        affine = geometry.compose(geometry.flip(SIZE), affine)
+        affine = transform.compose(transform.flip(SIZE), affine)
     keypoints = np.full((1, K, 3), (*center, 2), np.float32)
     seen, moved = apply(image, keypoints, no_draws([affine]), SIZE, LSP14.flip_index)
-    hosts = geometry.warp(image[0], affine, SIZE, SIZE)
+    hosts = warp(image[0], affine, SIZE, SIZE)
     y, x = np.indices((SIZE, SIZE)) + 0.5
     for pixels in (bytes_of(seen[0])[..., 0], hosts[..., 0].astype(float)):
         centroid = [(pixels * axis).sum() / pixels.sum() for axis in (x, y)]
@@ -144,11 +145,11 @@ def test_a_mirror_image_swaps_pixels_and_names():
     image, keypoints = pictures(1, SIZE, SIZE), np.full((1, K, 3), (30, 40, 2), np.float32)
     left, right = LSP14.index("left_knee"), LSP14.index("right_knee")
     keypoints[0, left, :2], keypoints[0, right, :2] = (10, 20), (50, 21)
-    draws = no_draws([geometry.flip(SIZE)])
+    draws = no_draws([transform.flip(SIZE)])
     seen, moved = apply(image, keypoints, draws, SIZE, LSP14.flip_index)
     np.testing.assert_allclose(bytes_of(seen[0]), image[0, :, ::-1], atol=1e-3)
     np.testing.assert_allclose(np.asarray(moved)[0, [left, right], :2], [(14, 21), (54, 20)])
-    again = device_augment.move(moved, draws["affine"], SIZE, LSP14.flip_index)
+    again = augment.move(moved, draws["affine"], SIZE, LSP14.flip_index)
     np.testing.assert_allclose(again, keypoints, atol=1e-4)
 
 
@@ -156,7 +157,7 @@ def test_a_keypoint_that_leaves_the_frame_is_no_longer_labelled():
     keypoints = np.zeros((1, K, 3), np.float32)
     keypoints[0, :5] = [(0, 0, 2), (-0.1, 5, 2), (64, 5, 1), (5, 63.9, 1), (5, 64, 2)]
     keypoints[0, 5] = 5, 5, 0
-    moved = device_augment.move(keypoints, geometry.IDENTITY[None], SIZE, np.arange(K))
+    moved = augment.move(keypoints, transform.IDENTITY[None], SIZE, np.arange(K))
     expected = np.zeros_like(keypoints[0])
     expected[[0, 3]] = keypoints[0, [0, 3]]
     np.testing.assert_array_equal(moved[0], expected)
@@ -165,13 +166,13 @@ def test_a_keypoint_that_leaves_the_frame_is_no_longer_labelled():
 def test_rectangles_cover_their_pixels_in_order_and_hide_what_lies_under_them():
     rectangles = np.array([[[10, 20, 30, 40], [20, 30, 25, 50], [0, 0, 0, 0]]], np.float32)
     rgb = np.array([[[1, 2, 3], [4, 5, 6], [9, 9, 9]]], np.float32)
-    pixels = np.asarray(device_augment.cover(np.zeros((1, 64, 64, 3), np.float32), rectangles, rgb))
+    pixels = np.asarray(augment.cover(np.zeros((1, 64, 64, 3), np.float32), rectangles, rgb))
     expected = np.zeros((64, 64, 3))
     expected[20:40, 10:30] = 1, 2, 3
     expected[30:50, 20:25] = 4, 5, 6
     np.testing.assert_array_equal(pixels[0], expected)
     points = [(10, 20, 2), (30, 20, 2), (9.9, 30, 2), (22, 49, 2), (15, 25, 1), (0, 0, 0)]
-    hidden = device_augment.occlude(np.array([points], np.float32), rectangles)
+    hidden = augment.occlude(np.array([points], np.float32), rectangles)
     np.testing.assert_array_equal(hidden[0, :, 2], [1, 2, 2, 1, 1, 0])
     np.testing.assert_array_equal(hidden[0, :, :2], np.array(points, np.float32)[:, :2])
 

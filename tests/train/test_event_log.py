@@ -5,9 +5,9 @@ import time
 import numpy as np
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from kpdata import images
-from kpdata.train.event_log import EventLog
-from kpdata.train.run_folder import Row
+from kpdata.images import codec
+from kpdata.train.run.events import EventLog
+from kpdata.train.run.folder import Row
 
 
 def events(folder):
@@ -33,7 +33,7 @@ def test_scalars_and_pictures_are_what_tensorboard_reads(tmp_path):
     log.scalars(row)
     log.picture(10, "val", picture)
     found = events(tmp_path / "logs")
-    assert found.pop((10, "val")) == images.encode(picture, "png")
+    assert found.pop((10, "val")) == codec.encode(picture, "png")
     assert found == {
         (3, "loss/loss"): 1.5,
         (3, "loss/heatmap"): 1.25,
@@ -62,7 +62,7 @@ def test_a_second_log_of_a_folder_adds_to_the_first(tmp_path):
 
 def test_writing_needs_no_tensorflow(tmp_path):
     code = (
-        "import sys, pathlib, numpy as np; from kpdata.train.event_log import EventLog\n"
+        "import sys, pathlib, numpy as np; from kpdata.train.run.events import EventLog\n"
         f"EventLog(pathlib.Path({str(tmp_path)!r}))"
         ".picture(1, 'val', np.zeros((2, 2, 3), np.uint8))\n"
         "assert 'tensorflow' not in sys.modules"

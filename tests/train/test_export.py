@@ -12,16 +12,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from kpdata import images
-from kpdata.augment import AugmentConfig
-from kpdata.errors import DatasetError, KpdataError, TrainingError
-from kpdata.framing import Framing
-from kpdata.skeletons import COCO17
-from kpdata.train.config import LossWeights, Phase, TrainConfig
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.crop import Framing
+from kpdata.core.errors import DatasetError, KpdataError, TrainingError
+from kpdata.core.skeleton import COCO17
+from kpdata.images import codec
 from kpdata.train.export import export as exporting
 from kpdata.train.export.export import Card, agreement, answering, export, rendered_squares
 from kpdata.train.export.formats import FORMATS
-from kpdata.train.predictor import Predictor
+from kpdata.train.infer.predictor import Predictor
+from kpdata.train.run.config import LossWeights, Phase, TrainConfig
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("models are exported through TensorFlow", allow_module_level=True)
@@ -224,7 +224,7 @@ def test_the_input_is_named_and_takes_bytes(blazepose):
 def test_the_documented_program_runs(blazepose, tmp_path):
     export(blazepose, tmp_path / "exported", ("onnx",))
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
-    (tmp_path / "photo.jpg").write_bytes(images.encode(noise, "jpeg"))
+    (tmp_path / "photo.jpg").write_bytes(codec.encode(noise, "jpeg"))
     (program,) = (
         code for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S)
         if "onnxruntime" in code

@@ -2,14 +2,14 @@ import keras
 import numpy as np
 import pytest
 
-from kpdata.augment import AugmentConfig
-from kpdata.errors import KpdataError, TrainingError
-from kpdata.skeletons import LSP14
-from kpdata.train.config import LossWeights, Phase, TrainConfig
-from kpdata.train.device_augment import draw_batch
-from kpdata.train.learner import Learner, dropout_seeds
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.errors import KpdataError, TrainingError
+from kpdata.core.skeleton import LSP14
+from kpdata.train.loop.learner import Learner, dropout_seeds
 from kpdata.train.models import build
 from kpdata.train.models.regression import backbone_of
+from kpdata.train.ops.augment import draw_batch
+from kpdata.train.run.config import LossWeights, Phase, TrainConfig
 
 tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":

@@ -18,37 +18,33 @@ import pytest
 from keras import ops
 
 from kpdata import formats
-from kpdata.augment import AugmentConfig
-from kpdata.errors import KpdataError, TrainingError
-from kpdata.framing import Framing
-from kpdata.manifest import write_manifest
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.crop import Framing
+from kpdata.core.errors import KpdataError, TrainingError
+from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.core.splits import parse_splits
 from kpdata.metrics import mean_pose, pck
 from kpdata.pipelines.convert import Watcher as ConvertWatcher
 from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
-from kpdata.shards import Dataset
-from kpdata.skeletons import COCO17, LSP14, Skeleton
-from kpdata.splits import parse_splits
-from kpdata.train import loop
-from kpdata.train.batches import Batches
-from kpdata.train.checks.early import (
-    check_reference,
-    refuse_what_is_not_there,
-    warn_of_idle_framing,
-)
-from kpdata.train.config import LossWeights, Phase, TrainConfig
-from kpdata.train.learner import Learner
-from kpdata.train.loop import load_splits, train
+from kpdata.shards.dataset import Dataset
+from kpdata.shards.manifest import write_manifest
+from kpdata.train.data.batches import Batches
+from kpdata.train.data.pictures import Pictures
+from kpdata.train.infer.predictions import Predictions, Truth
+from kpdata.train.infer.predictor import Predictor
+from kpdata.train.infer.reader import PoseReader, read_pictures
+from kpdata.train.loop import train as loop
+from kpdata.train.loop.early import check_reference, refuse_what_is_not_there, warn_of_idle_framing
+from kpdata.train.loop.learner import Learner
+from kpdata.train.loop.phase import PhaseRun, Watcher
+from kpdata.train.loop.train import load_splits, train
 from kpdata.train.models import build
 from kpdata.train.models.blazepose import shared_layers
-from kpdata.train.phase import PhaseRun, Watcher
-from kpdata.train.pictures import Pictures
-from kpdata.train.predictor import Predictor
-from kpdata.train.reader import PoseReader, read_pictures
-from kpdata.train.run_folder import Best, RunFolder, State
-from kpdata.train.scoring.predictions import Predictions, Truth
+from kpdata.train.run.config import LossWeights, Phase, TrainConfig
+from kpdata.train.run.folder import Best, RunFolder, State
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the other backend is tried in a process of its own", allow_module_level=True)
@@ -404,12 +400,12 @@ def test_validation_every_second_epoch_and_at_the_end(tiny_shards, tmp_path):
 
 def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
     from kpdata import formats
+    from kpdata.core.splits import parse_splits
     from kpdata.pipelines.convert import Watcher as Conversion
     from kpdata.pipelines.convert import convert
     from kpdata.pipelines.job import Job
     from kpdata.pipelines.request import Request
     from kpdata.pipelines.sharding import Sharding
-    from kpdata.splits import parse_splits
 
     source = formats.read("coco", tiny_coco / "annotations.json")
     job = Job(source.skeleton, images_root=str(source.images_root))
@@ -489,7 +485,7 @@ def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
         found[1, 3, 0] = np.nan
         return Predictions({"coordinates": found}, None, "coordinates")
 
-    monkeypatch.setattr("kpdata.train.phase.read_pictures", blind)
+    monkeypatch.setattr("kpdata.train.loop.phase.read_pictures", blind)
     val = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).val
     with pytest.raises(TrainingError, match=r"predictions are not a number .* none yet") as caught:
         run(tmp_path / "run", tiny_shards, PLAIN)
@@ -505,7 +501,7 @@ def test_what_validation_measures_by_is_said_where_most_have_no_torso(tiny_shard
     watcher = Interrupts()
     check_reference(PLAIN, val, watcher)
     assert not watcher.warnings
-    monkeypatch.setattr("kpdata.train.scoring.scores._USUAL", 1.0)
+    monkeypatch.setattr("kpdata.train.evaluate.scores._USUAL", 1.0)
     check_reference(msgspec.structs.replace(PLAIN, reference="torso"), val, watcher)
     assert not watcher.warnings
     check_reference(PLAIN, val, watcher)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kpdata.train.losses import (
+from kpdata.train.ops.losses import (
     COORDINATE_LOSSES,
     Flow,
     heatmap_divergence,
@@ -21,7 +21,7 @@ from kpdata.train.losses import (
     visibility_bce,
     wing,
 )
-from kpdata.train.targets import discs, heatmaps, offsets
+from kpdata.train.ops.targets import discs, heatmaps, offsets
 
 tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from kpdata.errors import KpdataError
+from kpdata.core.errors import KpdataError
 from kpdata.train.models.blazepose import (
     SIZES,
     Size,

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.train.config import Phase, TrainConfig
-from kpdata.train.optimisers import (
+from kpdata.train.loop.optimisers import (
     averaged_weights,
     epochs_since_best,
     make_optimiser,
     plateau_rate,
 )
-from kpdata.train.run_folder import Row
+from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.run.folder import Row
 
 STEPS = 5
 PHASE = Phase("heatmap", 10, 64, 0.1, final_rate=0.02, warmup=2)

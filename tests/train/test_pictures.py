@@ -9,23 +9,26 @@ import cv2
 import numpy as np
 import pytest
 
-from kpdata import formats, geometry, images
-from kpdata.errors import DatasetError
-from kpdata.framing import Framing
-from kpdata.geometry import apply_affine
+from kpdata import formats
+from kpdata.core import transform
+from kpdata.core.crop import Framing, square_crop
+from kpdata.core.errors import DatasetError
+from kpdata.core.sample import ImageRef, Instance, Sample
+from kpdata.core.skeleton import COCO17
+from kpdata.core.splits import parse_splits
+from kpdata.core.transform import apply_affine
+from kpdata.images import codec
+from kpdata.images.resample import shrink_for
 from kpdata.pipelines.convert import Watcher, convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
-from kpdata.schema import ImageRef, Instance, Sample
-from kpdata.shards import Dataset
-from kpdata.skeletons import COCO17
-from kpdata.splits import parse_splits
-from kpdata.train.config import Phase, TrainConfig
-from kpdata.train.decoding import picture
-from kpdata.train.loop import load_splits
-from kpdata.train.phase import Watcher as TrainWatcher
-from kpdata.train.pictures import Pictures, Views, load
+from kpdata.shards.dataset import Dataset
+from kpdata.train.data.decoding import picture
+from kpdata.train.data.pictures import Pictures, Views, load
+from kpdata.train.loop.phase import Watcher as TrainWatcher
+from kpdata.train.loop.train import load_splits
+from kpdata.train.run.config import Phase, TrainConfig
 
 SIDE = 40
 Convert = Callable[..., Dataset]
@@ -144,9 +147,7 @@ def test_shards_of_crops_are_resized_to_the_side_asked_for(shards, people):
 
 def test_a_crop_shows_what_lies_at_its_place_in_the_image(shards, annotations):
     pictures = load(shards(), "train", Framing("image", 1.0), 64)
-    rgb = images.decode(
-        (annotations.parent / "images" / f"{pictures.keys[0]:0>6}.jpg").read_bytes()
-    )
+    rgb = codec.decode((annotations.parent / "images" / f"{pictures.keys[0]:0>6}.jpg").read_bytes())
     seen = pictures.images[np.array([0])][0]
     np.testing.assert_array_equal(seen[8:56], rgb)  # 64 × 48, squared around its centre
     assert not seen[:8].any()
@@ -324,8 +325,8 @@ def test_a_damaged_record_is_named(shards, tmp_path, memory):
 )
 def test_large_pictures_are_averaged_before_they_are_sampled(scale, shrink):
     affine = np.array([[scale, 0, 3], [0, scale, 5.0]])
-    assert geometry.shrink_for(affine) == shrink
-    assert geometry.shrink_for(geometry.as_stored(affine)) == shrink
+    assert shrink_for(affine) == shrink
+    assert shrink_for(transform.as_stored(affine)) == shrink
 
 
 def test_shrinking_moves_nothing():
@@ -333,11 +334,11 @@ def test_shrinking_moves_nothing():
     center = np.array([330.0, 250.0])
     rgb = np.zeros((480, 640, 3), np.uint8)
     cv2.circle(rgb, (330, 250), 24, (255, 255, 255), -1)
-    data = images.encode(rgb, "png")
+    data = codec.encode(rgb, "png")
     instance = Instance(np.tile([*center, 2.0], (17, 1)))
     sample = Sample("a.png", ImageRef("a.png", width=640, height=480, data=data), (instance,))
     for side in (32, 64, 128, 480):
-        affine = geometry.square_crop(np.array([0.0, 0, 640, 480]), 1.0, side)
+        affine = square_crop(np.array([0.0, 0, 640, 480]), 1.0, side)
         seen = picture(sample, affine, side)[..., 0].astype(float)
         y, x = np.mgrid[:side, :side] + 0.5
         found = np.array([(x * seen).sum(), (y * seen).sum()]) / seen.sum()

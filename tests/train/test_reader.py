@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kpdata.skeletons import Skeleton
-from kpdata.train.pictures import Views
-from kpdata.train.reader import HEADS, PoseReader, read_pictures
+from kpdata.core.skeleton import Skeleton
+from kpdata.train.data.pictures import Views
+from kpdata.train.infer.reader import HEADS, PoseReader, read_pictures
 
 SKELETON = Skeleton("kite", ("nose", "left_tip", "right_tip"))
 SIZE, CELLS = 32, 8

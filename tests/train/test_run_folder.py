@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kpdata.errors import TrainingError
-from kpdata.skeletons import LSP14
-from kpdata.train.config import Phase, TrainConfig
-from kpdata.train.run_folder import Best, Row, RunFolder, RunInfo, State
+from kpdata.core.errors import TrainingError
+from kpdata.core.skeleton import LSP14
+from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.run.folder import Best, Row, RunFolder, RunInfo, State
 
 CONFIG = TrainConfig(phases=(Phase("heatmap", 2, 64, 1e-3),), reference=("neck", "head_top"))
 INFO = RunInfo("/shards", "abc", LSP14, "whole", ((0.5, 0.25),) * 14, {"train": 3}, {"keras": "3"})
@@ -138,7 +138,7 @@ def test_a_configuration_out_of_range_is_refused_on_reading(folder):
 
 def test_a_folder_takes_one_training_at_a_time(folder):
     script = (
-        "import sys; from pathlib import Path; from kpdata.train.run_folder import RunFolder\n"
+        "import sys; from pathlib import Path; from kpdata.train.run.folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked(): print('in')"
     )
     command = [sys.executable, "-c", script, folder.path]

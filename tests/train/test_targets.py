@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.skeletons import LSP14
-from kpdata.train.targets import (
+from kpdata.core.skeleton import LSP14
+from kpdata.train.ops.targets import (
     decode_argmax,
     decode_dark,
     decode_quadratic,

@@ -8,16 +8,18 @@ import msgspec
 import numpy as np
 
 import kpdata
-from kpdata import geometry, images, synth
-from kpdata.errors import TrainingError, first_line, located
-from kpdata.framing import Framing
-from kpdata.images import Pixels
-from kpdata.quiet import without_warnings
-from kpdata.skeletons import Skeleton
+from kpdata import synth
+from kpdata.core.crop import Framing, square_crop
+from kpdata.core.errors import TrainingError, first_line, located
+from kpdata.core.quiet import without_warnings
+from kpdata.core.sample import Pixels
+from kpdata.core.skeleton import Skeleton
+from kpdata.images import codec
+from kpdata.images.resample import square
+from kpdata.storage.atomic import blaming, whole_folder
 from kpdata.train.export.formats import FORMATS, INPUT, Format, Outputs, check_formats
-from kpdata.train.predictor import Predictor
-from kpdata.train.scoring.predictions import HEATMAP, UNSEEN_MIRROR, Decode
-from kpdata.whole_folder import blaming, whole_folder
+from kpdata.train.infer.predictions import HEATMAP, UNSEEN_MIRROR, Decode
+from kpdata.train.infer.predictor import Predictor
 
 CARD = "model.json"
 KEYPOINTS, VISIBILITY = "keypoints", "visibility"
@@ -184,10 +186,10 @@ def answering(predictor: Predictor, head: str, flip: bool, decode: Decode) -> ke
 
 def rendered_squares(side: int, count: int) -> Pixels:
     """(count, side, side, 3): simulated people, something to look at for any model."""
-    pictures = [sample.pixels() for sample in synth.samples(count)]
+    pictures = [codec.decode_stored(sample.image) for sample in synth.samples(count)]
     height, width = pictures[0].shape[:2]
-    affine = geometry.square_crop(np.array([0.0, 0.0, width, height]), 1.0, side)
-    return np.stack([images.square(picture, affine, side) for picture in pictures])
+    affine = square_crop(np.array([0.0, 0.0, width, height]), 1.0, side)
+    return np.stack([square(picture, affine, side) for picture in pictures])
 
 
 def agreement(expected: Outputs, found: Outputs) -> Agreement:

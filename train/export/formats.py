@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.errors import TrainingError
-from kpdata.quiet import without_native_stderr
+from kpdata.core.errors import TrainingError
+from kpdata.core.quiet import without_native_stderr
 
 Outputs = Mapping[str, npt.NDArray[np.float32]]
 Run = Callable[[npt.NDArray[np.uint8]], Outputs]

@@ -5,10 +5,10 @@ Importing this package registers their layers, which ``keras.models.load_model``
 
 import keras
 
-from kpdata.train.config import TrainConfig
 from kpdata.train.models import layers as layers
 from kpdata.train.models.blazepose import blazepose
 from kpdata.train.models.regression import FAMILIES, regression
+from kpdata.train.run.config import TrainConfig
 
 
 def build(config: TrainConfig, num_keypoints: int, input_size: int) -> keras.Model:

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from kpdata.errors import KpdataError
+from kpdata.core.errors import KpdataError
 from kpdata.train.models.layers import (
     BATCH_NORM_MEMORY,
     SpatialExpectation,

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from kpdata.errors import KpdataError, first_line
+from kpdata.core.errors import KpdataError, first_line
 from kpdata.train.models.layers import (
     BATCH_NORM_MEMORY,
     ChannelAffine,

@@ -8,12 +8,15 @@ import warnings
 import numpy as np
 import pytest
 
-from kpdata.errors import FormatError, ImageError, JobError, SchemaError
-from kpdata.formats import coco, coco_categories, coco_index, coco_mend, read
-from kpdata.formats.source import ZEROED
-from kpdata.image_files import safe_path
-from kpdata.schema import Rejected
-from kpdata.skeletons import COCO17, LSP14
+from kpdata.core.errors import FormatError, ImageError, JobError, SchemaError
+from kpdata.core.sample import Rejected
+from kpdata.core.skeleton import COCO17, LSP14
+from kpdata.formats import read
+from kpdata.formats.base import ZEROED
+from kpdata.formats.coco import index, mend
+from kpdata.formats.coco import read as coco
+from kpdata.formats.coco.categories import FAULTY_EDGES, FROM_ZERO
+from kpdata.storage.image_files import safe_path
 
 
 def document(**changes):
@@ -263,12 +266,12 @@ def with_category(**changes):
 @pytest.mark.parametrize(
     ("skeleton", "edges", "counts"),
     [
-        ([[1, 2], [2, 9]], [("bow", "stern")], {coco_categories.FAULTY_EDGES: 1}),
+        ([[1, 2], [2, 9]], [("bow", "stern")], {FAULTY_EDGES: 1}),
         ([[1, 2], [3, 3], ["bow", "stern"], [1.0, 2], [1], 7, [0, 4]], [("bow", "stern")],
-         {coco_categories.FAULTY_EDGES: 6}),
+         {FAULTY_EDGES: 6}),
         ([[0, 1], [2, 3]], [("bow", "stern"), ("left_rail", "right_rail")],
-         {coco_categories.FROM_ZERO: 2}),
-        ("bow-stern", [], {coco_categories.FAULTY_EDGES: 1}),
+         {FROM_ZERO: 2}),
+        ("bow-stern", [], {FAULTY_EDGES: 1}),
     ],
 )  # fmt: skip
 def test_faulty_edges_are_left_out_or_read_from_zero_and_counted(save, skeleton, edges, counts):
@@ -278,22 +281,22 @@ def test_faulty_edges_are_left_out_or_read_from_zero_and_counted(save, skeleton,
 
 
 REPAIRS = [
-    ("keypoints", [], {coco_mend.EMPTY: 1}),
-    ("bbox", [], {coco_mend.EMPTY: 1}),
-    ("iscrowd", None, {coco_mend.FLAGS: 1}),
-    ("iscrowd", 0.0, {coco_mend.FLAGS: 1}),
-    ("iscrowd", "0", {coco_mend.FLAGS: 1}),
-    ("iscrowd", "false", {coco_mend.FLAGS: 1}),
+    ("keypoints", [], {mend.EMPTY: 1}),
+    ("bbox", [], {mend.EMPTY: 1}),
+    ("iscrowd", None, {mend.FLAGS: 1}),
+    ("iscrowd", 0.0, {mend.FLAGS: 1}),
+    ("iscrowd", "0", {mend.FLAGS: 1}),
+    ("iscrowd", "false", {mend.FLAGS: 1}),
     ("iscrowd", False, {}),
-    ("image_id", 1.0, {coco_mend.WHOLE: 1}),
+    ("image_id", 1.0, {mend.WHOLE: 1}),
     ("image_id", "1", {}),
-    ("category_id", "7", {coco_mend.WHOLE: 1}),
-    ("id", ..., {coco_mend.NUMBERS: 1}),
-    ("id", "eleven", {coco_mend.NUMBERS: 1}),
-    ("id", 2**70, {coco_mend.NUMBERS: 1}),
-    ("id", 11, {coco_mend.NUMBERS: 1}),
+    ("category_id", "7", {mend.WHOLE: 1}),
+    ("id", ..., {mend.NUMBERS: 1}),
+    ("id", "eleven", {mend.NUMBERS: 1}),
+    ("id", 2**70, {mend.NUMBERS: 1}),
+    ("id", 11, {mend.NUMBERS: 1}),
     ("keypoints", [None, None, 0, 1, float("nan"), 0] * 2,
-     {ZEROED: 4, coco_mend.NULLS: 4}),
+     {ZEROED: 4, mend.NULLS: 4}),
 ]  # fmt: skip
 
 
@@ -330,7 +333,7 @@ def test_sizes_that_say_nothing_are_unknown_and_decimals_are_numbers(save):
         (None, 12),
     ]
     assert [len(s.instances) for s in samples] == [1, 1, 1]
-    assert source.counts == {coco_mend.SIZES: 2, coco_mend.WHOLE: 3}
+    assert source.counts == {mend.SIZES: 2, mend.WHOLE: 3}
 
 
 def test_an_annotation_of_an_unknown_image_is_quarantined_alone(save):
@@ -455,7 +458,7 @@ def test_missing_files_and_folders_are_told_apart(tmp_path):
 
 
 def test_no_room_for_the_index_says_what_to_do(save, monkeypatch):
-    monkeypatch.setattr(coco_index, "TABLES", coco_index.TABLES + "PRAGMA max_page_count = 5;")
+    monkeypatch.setattr(index, "TABLES", index.TABLES + "PRAGMA max_page_count = 5;")
     images = [{"id": i, "file_name": "x" * 100} for i in range(1000)]
     with pytest.raises(JobError, match="full: point TMPDIR to a folder"):
         coco.read(save(document(images=images, annotations=[])))

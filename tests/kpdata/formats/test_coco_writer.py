@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kpdata import images
-from kpdata.errors import DatasetError, FormatError, JobError
-from kpdata.formats import coco, coco_writer, writing
-from kpdata.schema import ImageRef, Instance, Rejected, Sample, View
-from kpdata.skeletons import COCO17, Skeleton
+from kpdata.core.errors import DatasetError, FormatError, JobError
+from kpdata.core.sample import ImageRef, Instance, Rejected, Sample, View
+from kpdata.core.skeleton import COCO17, Skeleton
+from kpdata.formats._lib import writing
+from kpdata.formats.coco import read, write
+from kpdata.images import codec
 
-PNG = images.encode(np.zeros((6, 8, 3), np.uint8), "png")
+PNG = codec.encode(np.zeros((6, 8, 3), np.uint8), "png")
 SKELETON = Skeleton(
     name="dart", keypoints=("tip", "left_fin", "right_fin"), edges=(("tip", "left_fin"),)
 )
@@ -50,7 +51,7 @@ def files(folder):
 
 def test_what_is_written(tmp_path):
     out = tmp_path / "out"
-    counts = coco_writer.write([sample()], SKELETON, out)
+    counts = write.write([sample()], SKELETON, out)
     assert counts == {"images": 1, "instances": 1}
     assert files(out) == ["annotations.json", "images/a.png"]
     assert (out / "images" / "a.png").read_bytes() == PNG
@@ -70,7 +71,7 @@ def test_what_is_written(tmp_path):
 def test_one_file_per_split_with_all_images_in_one_folder(tmp_path):
     splits = ["train", "val", "train", None]
     samples = [sample(str(n), f"{n}.png", split=split) for n, split in enumerate(splits)]
-    coco_writer.write(samples, SKELETON, tmp_path / "out")
+    write.write(samples, SKELETON, tmp_path / "out")
     assert files(tmp_path / "out") == [
         "annotations.json", "images/0.png", "images/1.png", "images/2.png", "images/3.png",
         "train.json", "val.json",
@@ -83,7 +84,7 @@ def test_one_file_per_split_with_all_images_in_one_folder(tmp_path):
 def test_ids_are_kept_where_they_can_be_and_are_never_given_twice(tmp_path):
     keys = ["im1.jpg", "7", "7", "007", "-3", "٣", "0", "9" * 30]
     samples = [sample(key, f"{n}.png") for n, key in enumerate(keys)]
-    coco_writer.write(samples, SKELETON, tmp_path / "out")
+    write.write(samples, SKELETON, tmp_path / "out")
     written = load(tmp_path / "out" / "annotations.json")
     ids = [image["id"] for image in written["images"]]
     assert ids == [1, 7, 2, 3, 4, 5, 0, 6]
@@ -98,17 +99,17 @@ def test_a_group_that_is_not_the_file_name_is_written_and_read_back(tmp_path):
         sample("3", "b.png", group="b.png"),
         sample("4", "c.png"),
     ]
-    coco_writer.write(samples, SKELETON, tmp_path / "out")
+    write.write(samples, SKELETON, tmp_path / "out")
     written = load(tmp_path / "out" / "annotations.json")["images"]
     assert [image.get("group") for image in written] == ["video", "a.png", None, None]
-    again = list(coco.read(tmp_path / "out" / "annotations.json").samples)
+    again = list(read.read(tmp_path / "out" / "annotations.json").samples)
     assert [s.image.name for s in again] == ["a.png", "a-1.png", "b.png", "c.png"]
     assert [s.split_group for s in again] == [s.split_group for s in samples]
 
 
 def test_a_suffix_follows_from_the_bytes_and_names_stay_apart(tmp_path):
     names = ["a.webp", "a.png", "b.PNG", "c", "d\\e.jpg"]
-    counts = coco_writer.write([sample(n, n) for n in names], SKELETON, tmp_path / "out")
+    counts = write.write([sample(n, n) for n in names], SKELETON, tmp_path / "out")
     written = load(tmp_path / "out" / "annotations.json")["images"]
     assert [i["file_name"] for i in written] == ["a.png", "a-1.png", "b.PNG", "c.png", "d/e.png"]
     assert [i.get("group") for i in written] == ["a.webp", "a.png", None, "c", "d\\e.jpg"]
@@ -127,7 +128,7 @@ def test_names_that_are_taken_get_a_number_and_subfolders_stay(tmp_path):
         sample("2", "a.png"),
         sample("2", "a.png"),
     ]
-    coco_writer.write(samples, SKELETON, tmp_path / "out")
+    write.write(samples, SKELETON, tmp_path / "out")
     written = load(tmp_path / "out" / "annotations.json")
     names = [image["file_name"] for image in written["images"]]
     assert names == [
@@ -142,20 +143,20 @@ def test_names_that_are_taken_get_a_number_and_subfolders_stay(tmp_path):
 )
 def test_a_name_that_leads_out_is_refused_and_nothing_is_left(tmp_path, name):
     with pytest.raises(FormatError, match="leads out of the folder"):
-        coco_writer.write([sample(), sample("3", name)], SKELETON, tmp_path / "out")
+        write.write([sample(), sample("3", name)], SKELETON, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("split", ["../train", "a/b", ".."])
 def test_a_split_that_is_no_file_name_is_refused(tmp_path, split):
     with pytest.raises(FormatError, match="cannot be a file's name"):
-        coco_writer.write([sample(split=split)], SKELETON, tmp_path / "out")
+        write.write([sample(split=split)], SKELETON, tmp_path / "out")
 
 
 def test_an_image_given_by_uri_is_copied_and_measured(tmp_path):
     (tmp_path / "a.png").write_bytes(PNG)
     reference = ImageRef(name="b/c.png", uri=str(tmp_path / "a.png"))
-    coco_writer.write([Sample("1", reference)], SKELETON, tmp_path / "out")
+    write.write([Sample("1", reference)], SKELETON, tmp_path / "out")
     assert (tmp_path / "out" / "images" / "b" / "c.png").read_bytes() == PNG
     assert load(tmp_path / "out" / "annotations.json")["images"] == [
         {"id": 1, "file_name": "b/c.png", "width": 8, "height": 6}
@@ -166,7 +167,7 @@ def test_what_cannot_be_written_is_quarantined_by_reason(tmp_path):
     missing = Sample("4", ImageRef(name="x.png", uri=str(tmp_path / "x.png"), width=1, height=1))
     bad = Rejected("8", "bad keypoints", "a.json: v is 7")
     out = tmp_path / "out"
-    counts = coco_writer.write([bad, sample(), missing, bad], SKELETON, out, max_bad=75)
+    counts = write.write([bad, sample(), missing, bad], SKELETON, out, max_bad=75)
     assert counts == {
         "quarantined: bad keypoints": 2,
         "quarantined: image missing": 1,
@@ -187,7 +188,7 @@ def test_an_image_that_cannot_be_stored_in_shards_is_quarantined_here_too(tmp_pa
         for name in ("text.jpg", "cut.png")
     ]
     out = tmp_path / "out"
-    counts = coco_writer.write([sample(), *samples], SKELETON, out, max_bad=70)
+    counts = write.write([sample(), *samples], SKELETON, out, max_bad=70)
     assert counts["quarantined: not an image"] == counts["quarantined: image cut short"] == 1
     assert files(out) == ["annotations.json", "images/a.png", "quarantine.jsonl"]
     details = [json.loads(line)["detail"] for line in (out / "quarantine.jsonl").open()]
@@ -207,7 +208,7 @@ def test_an_image_of_another_size_is_quarantined_and_a_turned_one_is_not(tmp_pat
 
     turned = [stated(8, 6, buffer.getvalue()), stated(6, 8, buffer.getvalue())]
     samples = [stated(8, 6), stated(6, 8), stated(16, 12), stated(9, 8, buffer.getvalue())]
-    counts = coco_writer.write(turned + samples, SKELETON, tmp_path / "out", max_bad=50)
+    counts = write.write(turned + samples, SKELETON, tmp_path / "out", max_bad=50)
     assert counts == {
         "images": 3,
         "quarantined: size mismatch": 3,
@@ -228,7 +229,7 @@ def test_a_disk_that_fails_while_an_image_is_read_is_not_blamed_on_the_output(
     monkeypatch.setattr(writing, "read_file", fail)
     image = ImageRef("a.png", uri="/disk/a.png", width=8, height=6)
     with pytest.raises(JobError, match=r"^/disk/a\.png: cannot be read: Input/output error\."):
-        coco_writer.write([Sample("1", image)], SKELETON, tmp_path / "out")
+        write.write([Sample("1", image)], SKELETON, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,7 +239,7 @@ def test_a_source_that_fails_is_not_blamed_on_the_output(tmp_path):
         raise OSError(errno.EIO, "Input/output error", "/disk/a.json")
 
     with pytest.raises(OSError, match=r"Input/output error: '/disk/a\.json'"):
-        coco_writer.write(samples(), SKELETON, tmp_path / "out")
+        write.write(samples(), SKELETON, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -249,14 +250,14 @@ def test_what_killed_processes_left_is_swept_and_what_others_write_is_not(tmp_pa
     kept = [f".out.{os.getppid()}.partial", f".out.b.{ended.pid}.partial", ".out.partial"]
     for name in gone + kept:
         (tmp_path / name / "images").mkdir(parents=True)
-    coco_writer.write([sample()], SKELETON, tmp_path / "out")
+    write.write([sample()], SKELETON, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "out"])
 
 
 def test_too_many_bad_samples_leave_nothing(tmp_path):
     bad = Rejected("8", "bad keypoints", "a.json: v is 7")
     with pytest.raises(JobError, match=r"1 of 2 samples are bad \(1 × bad keypoints\)") as caught:
-        coco_writer.write([bad, sample()], SKELETON, tmp_path / "out", max_bad=49)
+        write.write([bad, sample()], SKELETON, tmp_path / "out", max_bad=49)
     assert "a.json: v is 7" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -269,13 +270,13 @@ def test_a_symlink_out_of_the_images_folder_is_not_copied(tmp_path):
     (root / "a.png").symlink_to(secret)
     linked = Sample("1", ImageRef(name="a.png", uri=str(root / "a.png")))
     with pytest.raises(JobError, match="unsafe path"):
-        coco_writer.write([linked], SKELETON, tmp_path / "out", images_root=root)
+        write.write([linked], SKELETON, tmp_path / "out", images_root=root)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_box_is_drawn_around_the_keypoints_and_a_missing_area_is_the_boxs(tmp_path):
     instances = (dart(area=None), dart(area=None, bbox_xyxy=None), dart(head_size=3.0))
-    counts = coco_writer.write([sample("1", "a.png", *instances)], SKELETON, tmp_path / "out")
+    counts = write.write([sample("1", "a.png", *instances)], SKELETON, tmp_path / "out")
     boxed, bare, _ = load(tmp_path / "out" / "annotations.json")["annotations"]
     assert boxed["area"] == 9
     assert bare["bbox"] == [1.5, 2.5, 1.75, 1.625]
@@ -287,15 +288,15 @@ def test_a_missing_box_is_drawn_around_the_keypoints_and_a_missing_area_is_the_b
 def test_categories_that_share_a_number_are_told_apart(tmp_path):
     kinds = [(3, "dart"), (3, "arrow"), (4, "bolt"), (3, "dart")]
     instances = [dart(category_id=number, category=name) for number, name in kinds]
-    coco_writer.write([sample("1", "a.png", *instances)], SKELETON, tmp_path / "out")
+    write.write([sample("1", "a.png", *instances)], SKELETON, tmp_path / "out")
     written = load(tmp_path / "out" / "annotations.json")
     assert {c["name"]: c["id"] for c in written["categories"]} == {"dart": 3, "arrow": 4, "bolt": 5}
     assert [a["category_id"] for a in written["annotations"]] == [3, 4, 5, 3]
 
 
 def test_nothing_to_write_is_still_a_coco_file_with_its_skeleton(tmp_path):
-    assert coco_writer.write([], SKELETON, tmp_path / "out") == {}
-    source = coco.read(tmp_path / "out" / "annotations.json")
+    assert write.write([], SKELETON, tmp_path / "out") == {}
+    source = read.read(tmp_path / "out" / "annotations.json")
     assert source.skeleton == SKELETON
     assert list(source.samples) == []
 
@@ -309,7 +310,7 @@ def test_an_output_in_use_is_refused_and_left_alone(tmp_path, kind):
         out.mkdir()
         (out / "mine").write_text("mine")
     with pytest.raises(DatasetError, match="already exists: give a new or empty folder"):
-        coco_writer.write([sample()], SKELETON, out)
+        write.write([sample()], SKELETON, out)
     assert (out if kind == "file" else out / "mine").read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -317,7 +318,7 @@ def test_an_output_in_use_is_refused_and_left_alone(tmp_path, kind):
 def test_an_empty_folder_and_a_new_one_below_new_ones_are_filled(tmp_path):
     (tmp_path / "empty").mkdir()
     for out in (tmp_path / "empty", tmp_path / "new" / "er"):
-        coco_writer.write([sample()], SKELETON, out)
+        write.write([sample()], SKELETON, out)
         assert files(out) == ["annotations.json", "images/a.png"]
         assert [p.name for p in out.parent.iterdir() if p.name.startswith(".")] == []
 
@@ -325,7 +326,7 @@ def test_an_empty_folder_and_a_new_one_below_new_ones_are_filled(tmp_path):
 def test_a_symlink_to_an_empty_folder_stays_one(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "there")
-    coco_writer.write([sample()], SKELETON, tmp_path / "out")
+    write.write([sample()], SKELETON, tmp_path / "out")
     assert (tmp_path / "out").is_symlink()
     assert files(tmp_path / "there") == ["annotations.json", "images/a.png"]
 
@@ -337,7 +338,7 @@ def test_an_interruption_leaves_nothing(tmp_path, error):
         raise error
 
     with pytest.raises(error):
-        coco_writer.write(samples(), SKELETON, tmp_path / "out")
+        write.write(samples(), SKELETON, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -347,7 +348,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DatasetError, match=r"out: cannot be written: .*No space left on device"):
-        coco_writer.write([sample()], SKELETON, tmp_path / "out")
+        write.write([sample()], SKELETON, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -386,8 +387,8 @@ def test_reading_what_was_written_gives_the_same_samples(tmp_path_factory, lists
     written = [
         Sample(str(n + 1), picture(f"{n}.png"), tuple(found)) for n, found in enumerate(numbered)
     ]
-    counts = coco_writer.write(written, SKELETON, out)
-    source = coco.read(out / "annotations.json")
+    counts = write.write(written, SKELETON, out)
+    source = read.read(out / "annotations.json")
     again = list(source.samples)
     assert [s.key for s in again] == [s.key for s in written]
     assert [s.instances for s in again] == [s.instances for s in written]
@@ -400,11 +401,11 @@ def test_the_real_file_survives_and_scores_1_against_itself(real_data, tmp_path,
     from pycocotools.cocoeval import COCOeval
 
     original = real_data / "coco_mini" / "person_keypoints_train2017.json"
-    first = list(coco.read(original).samples)
+    first = list(read.read(original).samples)
     out = tmp_path / "out"
-    counts = coco_writer.write(first, COCO17, out)
+    counts = write.write(first, COCO17, out)
     assert counts == {"images": 80, "instances": 172}
-    source = coco.read(out / "annotations.json")
+    source = read.read(out / "annotations.json")
     second = list(source.samples)
     assert source.skeleton == COCO17
     assert [s.key for s in second] == [s.key for s in first]

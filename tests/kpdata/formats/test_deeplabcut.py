@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.errors import FormatError, SchemaError
+from kpdata.core.errors import FormatError, SchemaError
+from kpdata.core.sample import Rejected
 from kpdata.formats import read
-from kpdata.formats.deeplabcut import AT_ORIGIN, HALF, UNIQUE_PARTS, UNLABELLED
-from kpdata.formats.deeplabcut_project import FAULTY_EDGES, NO_LABELS, OTHER_SCORERS
-from kpdata.schema import Rejected
+from kpdata.formats.deeplabcut.project import FAULTY_EDGES, NO_LABELS, OTHER_SCORERS
+from kpdata.formats.deeplabcut.read import AT_ORIGIN, HALF, UNIQUE_PARTS, UNLABELLED
 
 PARTS = ("nose", "left_ear", "right_ear")
 EMPTY = ("", "")

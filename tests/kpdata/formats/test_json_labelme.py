@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.errors import FormatError, SchemaError
-from kpdata.formats import json_labelme, per_image_json, read
-from kpdata.formats.json_labelme import LabelmeFile, labelme_objects
-from kpdata.formats.json_stream import decode
-from kpdata.formats.source import Unusable
-from kpdata.schema import Rejected
-from kpdata.skeletons import COCO17, Skeleton
+from kpdata.core.errors import FormatError, SchemaError
+from kpdata.core.sample import Rejected
+from kpdata.core.skeleton import COCO17, Skeleton
+from kpdata.formats import read
+from kpdata.formats._lib.json_stream import decode
+from kpdata.formats.base import Unusable
+from kpdata.formats.json import labelme as json_labelme
+from kpdata.formats.json.labelme import LabelmeFile, labelme_objects
+from kpdata.formats.json.read import BACKSLASHES, UNANNOTATED, UNMARKED
 
 FACE = Skeleton(name="face", keypoints=("left_eye", "right_eye", "nose"))
 
@@ -71,7 +73,7 @@ def test_a_file_as_labelme_writes_it(folder, tmp_path):
     assert (head.category, head.category_id) == ("head", 1)
     assert source.has_boxes
     assert source.convention.startswith("continuous pixels from the image's corner")
-    assert source.counts == {per_image_json.UNMARKED: 1}
+    assert source.counts == {UNMARKED: 1}
 
 
 def test_nothing_is_added_to_coordinates_and_the_corner_is_a_place_like_any_other():
@@ -358,7 +360,7 @@ def test_the_skeleton_is_all_points_names_in_the_order_of_names(folder):
     one, two = source.samples
     assert one.instances[0].keypoints.tolist() == [[0, 0, 0], [2, 2, 2], [1, 1, 2]]
     assert two.instances[0].keypoints.tolist() == [[3, 3, 2], [4, 4, 2], [0, 0, 0]]
-    assert source.counts == {per_image_json.UNMARKED: 2}
+    assert source.counts == {UNMARKED: 2}
 
 
 def test_the_names_of_a_file_that_is_refused_are_none(folder):
@@ -404,7 +406,7 @@ def test_the_image_is_the_one_that_the_file_names(folder, tmp_path, path, counte
     (tmp_path / "images/sub/b.png").touch()
     source = read("json", annotations, skeleton=FACE)
     assert [sample.key for sample in source.samples] == ["sub/b.jpg"]
-    assert source.counts[per_image_json.BACKSLASHES] == counted
+    assert source.counts[BACKSLASHES] == counted
 
 
 def test_a_name_with_a_backslash_of_its_own_is_itself(folder, tmp_path):
@@ -445,7 +447,7 @@ def test_images_that_no_file_names_are_counted(folder, tmp_path):
     (tmp_path / "images/c.jpg").touch()
     source = read("json", annotations, skeleton=Skeleton("nose", ("nose",)))
     assert len(list(source.samples)) == 1
-    assert source.counts == {per_image_json.UNANNOTATED: 1}
+    assert source.counts == {UNANNOTATED: 1}
 
 
 @pytest.mark.parametrize(

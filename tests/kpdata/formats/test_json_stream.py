@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.errors import FormatError
-from kpdata.formats import json_stream
-from kpdata.formats.json_stream import batches
+from kpdata.core.errors import FormatError
+from kpdata.formats._lib import json_stream
+from kpdata.formats._lib.json_stream import batches
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 values = st.recursive(

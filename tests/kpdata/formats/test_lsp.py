@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.io
 
-from kpdata.errors import FormatError
-from kpdata.formats import lsp, read
-from kpdata.schema import Rejected
-from kpdata.skeletons import LSP14
+from kpdata.core.errors import FormatError
+from kpdata.core.sample import Rejected
+from kpdata.core.skeleton import LSP14
+from kpdata.formats import read
+from kpdata.formats.lsp import read as lsp
 
 
 def save(folder, joints, name="joints"):

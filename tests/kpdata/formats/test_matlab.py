@@ -12,8 +12,8 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.errors import FormatError
-from kpdata.formats.matlab import (
+from kpdata.core.errors import FormatError
+from kpdata.formats._lib.matlab import (
     Variable,
     number,
     numbers,

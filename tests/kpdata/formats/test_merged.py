@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from kpdata.errors import FormatError
-from kpdata.formats.merged import merge
-from kpdata.formats.source import Source
-from kpdata.schema import ImageRef, Rejected, Sample
-from kpdata.skeletons import COCO17, LSP14
-from kpdata.stores import Url
+from kpdata.core.errors import FormatError
+from kpdata.core.sample import ImageRef, Rejected, Sample
+from kpdata.core.skeleton import COCO17, LSP14
+from kpdata.formats._lib.merged import merge
+from kpdata.formats.base import Source
+from kpdata.storage.stores import Url
 
 
 def source(root, *names, skeleton=COCO17, **changes):

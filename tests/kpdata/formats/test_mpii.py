@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpii_files import EMPTY, image, person, point, save, structs
 
-from kpdata.errors import FormatError
-from kpdata.formats import mpii, read
-from kpdata.schema import Rejected, Sample
-from kpdata.skeletons import MPII16
+from kpdata.core.errors import FormatError
+from kpdata.core.sample import Rejected, Sample
+from kpdata.core.skeleton import MPII16
+from kpdata.formats import read
+from kpdata.formats.mpii import read as mpii
 
 
 def only(path: Path) -> Sample:

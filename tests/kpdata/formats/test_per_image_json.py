@@ -4,13 +4,15 @@ import warnings
 
 import pytest
 
-from kpdata.errors import FormatError, JobError, SchemaError
-from kpdata.formats import json_folder, per_image_json, read
-from kpdata.formats.json_folder import Listing, annotation_files
-from kpdata.formats.source import ZEROED
-from kpdata.schema import Rejected
-from kpdata.scratch import scratch_database
-from kpdata.skeletons import Skeleton
+from kpdata.core.errors import FormatError, JobError, SchemaError
+from kpdata.core.sample import Rejected
+from kpdata.core.skeleton import Skeleton
+from kpdata.formats import read
+from kpdata.formats._lib import listing
+from kpdata.formats._lib.listing import Listing, annotation_files
+from kpdata.formats.base import ZEROED
+from kpdata.formats.json import read as per_image_json
+from kpdata.storage.scratch import scratch_database
 
 FACE = Skeleton(name="face", keypoints=("left_eye", "right_eye", "nose"))
 LIST = [
@@ -342,11 +344,11 @@ def test_hidden_files_are_left_out_and_counted(folder, tmp_path):
     assert list(annotation_files(annotations)) == [annotations / "one.json"]
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "._a.jpg").touch()
-    assert not json_folder.holds_images(tmp_path / "only")
+    assert not listing.holds_images(tmp_path / "only")
 
 
 def test_no_room_for_the_listing_says_what_to_do(folder, monkeypatch):
-    monkeypatch.setattr(per_image_json, "TABLES", "PRAGMA max_page_count = 3;" + json_folder.TABLES)
+    monkeypatch.setattr(per_image_json, "TABLES", "PRAGMA max_page_count = 3;" + listing.TABLES)
     annotations = folder(**{"x" * 100 + str(n): LIST for n in range(60)})
     with pytest.raises(JobError, match="full: point TMPDIR to a folder"):
         read_all(annotations)
@@ -354,7 +356,7 @@ def test_no_room_for_the_listing_says_what_to_do(folder, monkeypatch):
 
 def test_an_oversized_file_is_rejected_unread(folder, monkeypatch):
     annotations = folder(one=LIST, two=LIST * 3)
-    monkeypatch.setattr(json_folder, "MAX_BYTES", 300)
+    monkeypatch.setattr(listing, "MAX_BYTES", 300)
     _, two = read_all(annotations)
     assert two.reason == "bad annotation"
     assert "bytes: expected at most 300" in two.detail
@@ -459,5 +461,5 @@ def test_names_that_are_not_utf8_are_read(folder, tmp_path):
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
     problem = "none: cannot list it: No such file"
-    with scratch_database(json_folder.TABLES) as db, pytest.raises(FormatError, match=problem):
+    with scratch_database(listing.TABLES) as db, pytest.raises(FormatError, match=problem):
         Listing(db, tmp_path, tmp_path / "none")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kpdata import formats
-from kpdata.errors import FormatError
+from kpdata.core.errors import FormatError
 
 
 def test_every_format_has_one_line_of_summary_and_convention():
@@ -25,9 +25,10 @@ def test_the_formats_and_the_writable_ones_are_these():
 
 
 def test_a_writer_is_found_by_the_formats_name():
-    from kpdata.formats import coco_writer, yolo_writer
+    from kpdata.formats.coco.write import write
+    from kpdata.formats.yolo import write as yolo_writer
 
-    assert formats.writer("coco") is coco_writer.write
+    assert formats.writer("coco") is write
     assert formats.writer("yolo") is yolo_writer.write
     for name in ("lsp", "shards"):
         with pytest.raises(
@@ -59,4 +60,4 @@ def test_the_registry_imports_no_reader():
     code = "import sys, kpdata.formats; print([m for m in sys.modules if 'kpdata.formats.' in m])"
     root = Path(formats.__file__).parents[2]
     found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert found.stdout.strip() == "['kpdata.formats.source']", found.stderr
+    assert found.stdout.strip() == "['kpdata.formats.base']", found.stderr

@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kpdata import formats, records, tfrecord
-from kpdata.schema import Rejected, Sample
-from kpdata.shards import Dataset
+from kpdata import formats
+from kpdata.core.sample import Rejected, Sample
+from kpdata.shards import records, tfrecord
+from kpdata.shards.dataset import Dataset
 
 
 def far_keypoint(instance):

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kpdata.errors import FormatError, SchemaError
+from kpdata.core.errors import FormatError, SchemaError
+from kpdata.core.sample import Rejected
+from kpdata.core.skeleton import COCO17
 from kpdata.formats import read
-from kpdata.formats.yolo import ABSENT, UNLABELLED, label_name
-from kpdata.schema import Rejected
-from kpdata.skeletons import COCO17
+from kpdata.formats.yolo.read import ABSENT, UNLABELLED, label_name
 
 BOAT = {
     "train": "images/train",

@@ -15,14 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kpdata import images
-from kpdata.errors import DatasetError, FormatError, JobError
-from kpdata.formats import coco, lsp, yolo, yolo_writer
-from kpdata.schema import ImageRef, Instance, Rejected, Sample, View
-from kpdata.skeletons import COCO17, LSP14, Skeleton
+from kpdata.core.errors import DatasetError, FormatError, JobError
+from kpdata.core.sample import ImageRef, Instance, Rejected, Sample, View
+from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.formats.coco import read as coco
+from kpdata.formats.lsp import read as lsp
+from kpdata.formats.yolo import read as yolo
+from kpdata.formats.yolo import write as yolo_writer
+from kpdata.images import codec
 
 WIDTH, HEIGHT = 40, 20
-PNG = images.encode(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "png")
+PNG = codec.encode(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "png")
 SKELETON = Skeleton(
     name="dart", keypoints=("tip", "left_fin", "right_fin"), edges=(("tip", "left_fin"),)
 )

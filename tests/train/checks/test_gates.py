@@ -8,10 +8,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from kpdata import formats, synth
-from kpdata.image_headers import probe
-from kpdata.skeletons import COCO17, LSP14, Skeleton
-from kpdata.train.checks import gates
-from kpdata.train.checks.gates import COORDINATES, OVERFIT, SIDES, VARIETY, VISIBILITY, check_data
+from kpdata.checks import gates
+from kpdata.checks.gates import COORDINATES, OVERFIT, SIDES, VARIETY, VISIBILITY, check_data
+from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.images.headers import probe
 
 SEEDS = st.integers(0, 2**32 - 1)
 few_examples = hypothesis_settings(max_examples=12)

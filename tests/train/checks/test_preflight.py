@@ -5,14 +5,18 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from kpdata import geometry, synth
-from kpdata.errors import TrainingError
-from kpdata.skeletons import COCO17
-from kpdata.train.checks import preflight
-from kpdata.train.checks.gates import COORDINATES, OVERFIT, SIDES, VARIETY, VISIBILITY, Verdict
-from kpdata.train.config import Phase, TrainConfig
+from kpdata import synth
+from kpdata.checks.gates import COORDINATES, OVERFIT, SIDES, VARIETY, VISIBILITY, Verdict
+from kpdata.core import transform
+from kpdata.core.crop import square_crop
+from kpdata.core.errors import TrainingError
+from kpdata.core.skeleton import COCO17
+from kpdata.images import codec
+from kpdata.images.resample import warp, with_spare_channel
+from kpdata.train.data.pictures import Pictures
+from kpdata.train.loop import preflight
 from kpdata.train.models.blazepose import SIZES, Size
-from kpdata.train.pictures import Pictures
+from kpdata.train.run.config import Phase, TrainConfig
 
 SIDE = 64
 BLAZEPOSE = TrainConfig(
@@ -31,11 +35,11 @@ def people() -> Pictures:
     for sample in synth.samples(24, seed=1, size=(160, 120)):
         for instance in sample.instances:
             if instance.num_labelled > 8 and len(labels) < 24:
-                crop = geometry.square_crop(instance.bbox_xyxy, 1.25, SIDE)
-                rgb = geometry.with_spare_channel(sample.pixels())
-                pictures.append(geometry.warp(rgb, crop, SIDE, SIDE))
+                crop = square_crop(instance.bbox_xyxy, 1.25, SIDE)
+                rgb = with_spare_channel(codec.decode_stored(sample.image))
+                pictures.append(warp(rgb, crop, SIDE, SIDE))
                 moved = np.column_stack(
-                    [geometry.apply_affine(crop, instance.xy), instance.visibility]
+                    [transform.apply_affine(crop, instance.xy), instance.visibility]
                 )
                 labels.append(np.where(moved[:, 2:] > 0, moved, 0))
     keypoints, count = np.stack(labels), len(labels)

@@ -11,15 +11,15 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kpdata import images
-from kpdata.errors import FormatError
-from kpdata.skeletons import Skeleton
-from kpdata.train.pictures import Pictures
-from kpdata.train.predict import frames
-from kpdata.train.predict.boxes import Box, ByName, read_boxes, read_image_ids
-from kpdata.train.predict.files import Answers, CocoResults, overlay
-from kpdata.train.predict.frames import Frame, Tally, as_views, predict_frames, read_frames
-from kpdata.train.predict.media import Item, VideoFile, count_frames, find, frame_rate, read
+from kpdata.core.errors import FormatError
+from kpdata.core.skeleton import Skeleton
+from kpdata.images import codec
+from kpdata.train.data.pictures import Pictures
+from kpdata.train.infer import frames
+from kpdata.train.infer.boxes import Box, ByName, read_boxes, read_image_ids
+from kpdata.train.infer.files import Answers, CocoResults, overlay
+from kpdata.train.infer.frames import Frame, Tally, as_views, predict_frames, read_frames
+from kpdata.train.infer.media import Item, VideoFile, count_frames, find, frame_rate, read
 
 SKELETON = Skeleton("dots", ("left_hand", "right_hand", "head"), edges=(("left_hand", "head"),))
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
@@ -73,7 +73,7 @@ def frame(pixels: np.ndarray, boxes: tuple[Box, ...] | None = None) -> Frame:
 
 def write(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(images.encode(pixels, "jpeg" if path.suffix == ".jpg" else "png"))
+    path.write_bytes(codec.encode(pixels, "jpeg" if path.suffix == ".jpg" else "png"))
     return path
 
 

@@ -4,13 +4,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from kpdata.errors import DatasetError
-from kpdata.skeletons import Skeleton
-from kpdata.train.scoring import predictions as files
-from kpdata.train.scoring.compare import compare_answers, compare_runs
-from kpdata.train.scoring.predictions import Predictions, Recorded, Truth
-from kpdata.train.scoring.report import METRICS, Report, Settings
-from kpdata.train.scoring.scores import FLOOR, score_all
+from kpdata.core.errors import DatasetError
+from kpdata.core.skeleton import Skeleton
+from kpdata.train.evaluate.compare import compare_answers, compare_runs
+from kpdata.train.evaluate.report import METRICS, Report, Settings
+from kpdata.train.evaluate.scores import FLOOR, score_all
+from kpdata.train.infer import predictions as files
+from kpdata.train.infer.predictions import Predictions, Recorded, Truth
 
 STICK = Skeleton(
     name="stick",

@@ -11,15 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kpdata
-from kpdata.errors import DatasetError, SchemaError, TrainingError
-from kpdata.framing import Framing
-from kpdata.manifest import file_blake3
-from kpdata.skeletons import COCO17, LSP14, Skeleton
-from kpdata.train.run_folder import RunInfo
-from kpdata.train.scoring import predictions as files
-from kpdata.train.scoring.evaluate import check_skeleton
-from kpdata.train.scoring.predictions import Predictions, Recorded, Truth
-from kpdata.train.scoring.report import (
+from kpdata.core.crop import Framing
+from kpdata.core.errors import DatasetError, SchemaError, TrainingError
+from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.storage.files import file_blake3
+from kpdata.train.evaluate.evaluate import check_skeleton
+from kpdata.train.evaluate.report import (
     METRICS,
     appearing,
     crop_source,
@@ -27,12 +24,10 @@ from kpdata.train.scoring.report import (
     read_report,
     split_hash,
 )
-from kpdata.train.scoring.scores import (
-    chosen_reference,
-    pck_curve,
-    reference_note,
-    score_all,
-)
+from kpdata.train.evaluate.scores import chosen_reference, pck_curve, reference_note, score_all
+from kpdata.train.infer import predictions as files
+from kpdata.train.infer.predictions import Predictions, Recorded, Truth
+from kpdata.train.run.folder import RunInfo
 
 METRIC_NAMES = {
     "PCK@0.2", "PCKh@0.5", "pckh@0.707 (stretched)", "PCP@0.5", "AUC@0.2", "EPE", "NME", "OKS AP",

@@ -4,14 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from kpdata import draw
-from kpdata.errors import TrainingError
+from kpdata.core.errors import TrainingError
+from kpdata.core.skeleton import Skeleton
 from kpdata.metrics import Poses, pck
-from kpdata.skeletons import Skeleton
-from kpdata.train.pictures import Pictures
-from kpdata.train.scoring import plots
-from kpdata.train.scoring.report import MEAN_POSE
-from kpdata.train.scoring.scores import CURVE_THRESHOLDS
+from kpdata.train.data.pictures import Pictures
+from kpdata.train.evaluate import plots
+from kpdata.train.evaluate.report import MEAN_POSE
+from kpdata.train.evaluate.scores import CURVE_THRESHOLDS
+from kpdata.view import draw
 
 PAIR = Skeleton(
     name="pair", keypoints=("left_eye", "right_eye", "nose"), torso=("left_eye", "right_eye")

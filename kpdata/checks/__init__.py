@@ -1,0 +1,1 @@
+"""What looks wrong: damage, leaks, duplicates, and labels that mean something else."""

@@ -1,0 +1,162 @@
+"""Which way round poses are: what pairs of left and right say, without knowing the body.
+
+Two flip pairs span a quadrilateral, such as shoulders and hips. Walking from the middle of the one
+to the middle of the other, left is on one hand or on the other: that is the pose's *side*. It does
+not change as the pose is turned in the image, but does when it is mirrored, seen from behind, or
+when the names left and right are exchanged.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from kpdata.core.flip_pairs import Pair
+from kpdata.core.sample import NOT_LABELLED, FloatArray
+from kpdata.core.skeleton import Skeleton
+
+BoolArray = npt.NDArray[np.bool_]
+
+LEAST_AGREEMENT = 0.6
+"""Pairs that share a body agree in 80 % (LSP's ankles and wrists) to 99 % (shoulders and hips)."""
+
+_CLEAR, _FAR = 0.25, 4.0
+"""How far apart across the walk left and right must be to count, in units of the walk's length."""
+
+_MOST_PAIRS = 24
+_SMALLEST_GROUP = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Couple:
+    """Two flip pairs and the poses in which both are clearly apart.
+
+    Attributes:
+        names: the pairs.
+        clear: how many poses show both clearly apart.
+        poses: (M,) the poses in which the two agree.
+        side: (M,) which way round each of them is.
+    """
+
+    names: tuple[Pair, Pair]
+    clear: int
+    poses: npt.NDArray[np.intp]
+    side: BoolArray
+
+    @property
+    def agreeing(self) -> int:
+        """How many poses agree: M."""
+        return len(self.poses)
+
+    @property
+    def agreement(self) -> float:
+        """The share of clear poses in which the pairs agree on which side is left."""
+        return self.agreeing / max(1, self.clear)
+
+    def describe(self) -> str:
+        """The pairs and their agreement, in words."""
+        first, second = ("/".join(pair) for pair in self.names)
+        return f"{first} and {second} agree in {self.agreement:.0%} of {self.clear:,} clear poses"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Poses that have something in common, and how many are the commoner way round."""
+
+    name: str
+    count: int
+    share: float
+
+    @property
+    def imbalance(self) -> float:
+        """How far the share is from one half."""
+        return self.share - 0.5
+
+    @property
+    def certainty(self) -> float:
+        """The imbalance in standard deviations of tossed coins."""
+        return 2 * self.imbalance * float(np.sqrt(self.count))
+
+    def describe(self) -> str:
+        """What they share and how they lie, in words."""
+        return f"{self.share:.0%} of {self.count:,} poses{self.name} are the same way round"
+
+
+def couples(truth: FloatArray, skeleton: Skeleton) -> Iterator[Couple]:
+    """Every two of the first flip pairs.
+
+    Args:
+        truth: (N, K, 3) x, y, visibility.
+        skeleton: names the pairs.
+    """
+    pairs = (skeleton.flip_pairs or ())[:_MOST_PAIRS]
+    ends = np.array([[skeleton.index(name) for name in pair] for pair in pairs])  # (P, 2)
+    xy = np.asarray(truth[..., :2], np.float64)[:, ends]  # (N, P, 2, 2)
+    labelled = (truth[..., 2] != NOT_LABELLED)[:, ends].all(axis=2)  # (N, P)
+    middle, across = xy.mean(axis=2), xy[:, :, 0] - xy[:, :, 1]  # (N, P, 2), right to left
+    for a, b in combinations(range(len(pairs)), 2):
+        walk = middle[:, b] - middle[:, a]
+        offsets = np.stack([_across(across[:, pair], walk) for pair in (a, b)])  # (2, N)
+        apart = (np.abs(offsets) > _CLEAR) & (np.abs(offsets) < _FAR)
+        clear = apart.all(axis=0) & labelled[:, a] & labelled[:, b]
+        poses = np.flatnonzero(clear & (offsets[0] * offsets[1] > 0))
+        yield Couple((pairs[a], pairs[b]), int(clear.sum()), poses, offsets[0, poses] > 0)
+
+
+def _across(vectors: FloatArray, walk: FloatArray) -> FloatArray:
+    """(N,) the part of each vector at right angles to the walk, in units of its length."""
+    cross = vectors[:, 0] * walk[:, 1] - vectors[:, 1] * walk[:, 0]
+    length = (walk**2).sum(axis=1)
+    return np.divide(cross, length, out=np.zeros_like(cross), where=length > 0)
+
+
+def best_couple(truth: FloatArray, skeleton: Skeleton) -> Couple | None:
+    """The two pairs that agree best, among those that are clear in many poses."""
+    all_ = list(couples(truth, skeleton))
+    most = max((couple.clear for couple in all_), default=0)
+    often = [couple for couple in all_ if couple.clear >= max(1, most / 2)]
+    return max(often, key=lambda couple: couple.agreement, default=None)
+
+
+def lonely_pair(truth: FloatArray, skeleton: Skeleton, least: int) -> Couple | None:
+    """The best couple of a pair that agrees with no other, or None where there is no such pair.
+
+    Args:
+        truth: (N, K, 3) x, y, visibility.
+        skeleton: names the pairs.
+        least: the clear poses below which a couple is not judged.
+    """
+    best: dict[Pair, Couple] = {}
+    for couple in couples(truth, skeleton):
+        for pair in couple.names if couple.clear >= least else ():
+            if pair not in best or couple.agreement > best[pair].agreement:
+                best[pair] = couple
+    worst = min(best.values(), key=lambda couple: couple.agreement, default=None)
+    return worst if worst is not None and worst.agreement < LEAST_AGREEMENT else None
+
+
+def telling_groups(couple: Couple, visible: BoolArray, skeleton: Skeleton) -> Iterator[Group]:
+    """All poses of a couple, then those that agree in what is visible, left and right being alike.
+
+    Args:
+        couple: whose poses are counted.
+        visible: (N, K) keypoints that are seen.
+        skeleton: names them.
+    """
+    yield _group("", couple.side)
+    seen = visible[couple.poses]
+    paired = {name for pair in skeleton.flip_pairs or () for name in pair}
+    middle = [(name,) for name in skeleton.keypoints if name not in paired]
+    for names in (*middle, *(skeleton.flip_pairs or ())):
+        count = seen[:, [skeleton.index(name) for name in names]].sum(axis=1)
+        for number in range(len(names) + 1):
+            side = couple.side[count == number]
+            if len(side) >= _SMALLEST_GROUP:
+                yield _group(f" with {number} of {'/'.join(names)} visible", side)
+
+
+def _group(name: str, side: BoolArray) -> Group:
+    share = float(side.mean())
+    return Group(name, len(side), max(share, 1 - share))

@@ -1,0 +1,210 @@
+"""Verify a shard folder: every byte against the manifest, and no leak across splits."""
+
+import hashlib
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from kpdata.core.errors import DatasetError, KpdataError, located
+from kpdata.core.sample import MAX_SIDE, Sample
+from kpdata.core.splits import TRAIN, stable_hash
+from kpdata.images import codec
+from kpdata.images.headers import probe
+from kpdata.shards import tfds
+from kpdata.shards.dataset import Dataset
+from kpdata.shards.manifest import (
+    QUARANTINE,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    compute_root_hash,
+    read_manifest,
+)
+from kpdata.shards.quarantine import digest
+from kpdata.shards.remote import Mirror
+from kpdata.storage.scratch import scratch_database
+from kpdata.storage.stores import Place, place, speaking_of
+
+_LEAKS_LISTED = 1000
+_LONGEST_LINE = 1 << 20
+"""Of ``quarantine.jsonl``, in bytes; a longer one does not parse."""
+
+
+def verify(
+    folder: str | Place, on_bytes: Callable[[int], None] = lambda count: None
+) -> tuple[Manifest, list[str]]:
+    """Check a dataset whole.
+
+    Every CRC and hash, every record parsed and its image hashed, all counts against the
+    manifest, the root hash, and that no group, source image or identical picture lies in two
+    splits. A fault in one shard does not hide those in others.
+
+    Args:
+        folder: the dataset; of one on a store, no more than a shard at a time is copied here.
+        on_bytes: called with the size of each shard once it is checked.
+
+    Returns:
+        The manifest, and a message for each fault; an empty list for a sound dataset.
+
+    Raises:
+        DatasetError: there is no readable manifest.
+        JobError: there is no room for a temporary database.
+    """
+    where = place(folder)
+    if isinstance(where, Path):
+        dataset = Dataset(where, read_manifest(where))
+        return dataset.manifest, _faults(dataset, on_bytes)
+    mirror = Mirror.of(where)
+    with speaking_of(mirror.folder, where):
+        faults = _faults(mirror, on_bytes)
+    return mirror.manifest, [fault.replace(str(mirror.folder), where) for fault in faults]
+
+
+def _faults(dataset: Dataset, on_bytes: Callable[[int], None]) -> list[str]:
+    with scratch_database(_Leaks.TABLES) as db:
+        return [*_folder_faults(dataset), *_record_faults(dataset, on_bytes, _Leaks(db))]
+
+
+def _record_faults(dataset: Dataset, on_bytes: Callable[[int], None], leaks: "_Leaks") -> list[str]:
+    faults: list[str] = []
+    for split, info in dataset.manifest.splits.items():
+        tally = _Tally(len(dataset.skeleton))
+        for shard in info.shards:
+            try:
+                _check_shard(dataset, split, shard, leaks, tally)
+            except (KpdataError, OSError) as error:
+                faults.append(str(error))
+            if isinstance(dataset, Mirror):
+                dataset.let_go(shard)
+            on_bytes(shard.bytes)
+        faults += tally.faults(split, info)
+    return faults + leaks.faults
+
+
+def _folder_faults(dataset: Dataset) -> Iterator[str]:
+    manifest, folder = dataset.manifest, dataset.folder
+    if compute_root_hash(manifest) != manifest.root_hash:
+        yield f"{folder}: the manifest does not match its root hash {manifest.root_hash}"
+    quarantine = folder / QUARANTINE
+    if _quarantine_digest(quarantine) != manifest.quarantine_sha256:
+        yield f"{quarantine} is missing or was changed"
+    for name, content in tfds.metadata(manifest).items():
+        path = folder / name
+        if not path.is_file() or not _holds(path, content):
+            yield f"{path} is missing or does not follow from the manifest"
+    listed = {shard.name for info in manifest.splits.values() for shard in info.shards}
+    for path in sorted(folder.glob("*.tfrecord*")):
+        if path.name not in listed:
+            yield f"{path} is not in the manifest"
+
+
+def _quarantine_digest(path: Path) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return digest(iter(lambda: file.readline(_LONGEST_LINE), b""))
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(content) + 1) == content
+
+
+def _check_shard(
+    dataset: Dataset, split: str, shard: ShardInfo, leaks: "_Leaks", tally: "_Tally"
+) -> None:
+    path = dataset.shard_path(shard)
+    size = path.stat().st_size
+    if size != shard.bytes:
+        raise DatasetError(f"{path} has {size:,} bytes, the manifest says {shard.bytes:,}")
+    for number, (offset, sample) in enumerate(dataset.read_shard(shard)):
+        with located(f"{path}: record {number} at byte {offset}"):
+            _check_image(sample)
+            if sample.view and sample.view.copy and split != TRAIN:
+                raise DatasetError(f"{sample.key} is an augmented copy in split {split}")
+        tally.add(sample, is_new=leaks.see(sample, split))
+
+
+def _check_image(sample: Sample) -> None:
+    """That the bytes are those that the record speaks of, by hash, format and size."""
+    image, data = sample.image, codec.stored_bytes(sample.image)
+    found = hashlib.sha256(data).hexdigest()
+    if found != image.sha256:
+        raise DatasetError(
+            f"image/key/sha256 is {image.sha256}, but the image's bytes give {found}"
+        )
+    header = probe(data, max_pixels=MAX_SIDE**2)
+    seen = header.format, header.width, header.height
+    if seen != (image.format, image.width, image.height):
+        raise DatasetError(
+            f"the image is a {seen[0]} of {seen[1]} × {seen[2]} pixels, its record says "
+            f"{image.format} of {image.width} × {image.height}"
+        )
+
+
+class _Tally:
+    """Counts what one split really holds."""
+
+    def __init__(self, num_keypoints: int) -> None:
+        self.counts = Counter(samples=0, records=0, copies=0, instances=0)
+        self.visibility = np.zeros((num_keypoints, 3), np.int64)
+
+    def add(self, sample: Sample, is_new: bool) -> None:
+        """Count one record; ``is_new`` says that it is the first of its source image."""
+        self.counts["samples"] += is_new
+        self.counts["records"] += 1
+        if sample.view and sample.view.copy:
+            self.counts["copies"] += 1
+            return
+        self.counts["instances"] += len(sample.instances)
+        for instance in sample.instances:
+            v = instance.visibility.astype(np.intp)
+            self.visibility[np.arange(len(v)), v] += 1
+
+    def faults(self, split: str, stated: SplitInfo) -> Iterator[str]:
+        """What the manifest states otherwise."""
+        for what, found in self.counts.items():
+            number = getattr(stated, what)
+            if found != number:
+                yield f"split {split} holds {found} {what}, the manifest says {number}"
+        if not np.array_equal(self.visibility, stated.visibility):
+            yield f"split {split}: the manifest counts its keypoints' visibility otherwise"
+
+
+class _Leaks:
+    """Remembers on disk, in 64 bits each, which split a group, source image or picture was in."""
+
+    TABLES = "CREATE TABLE seen (hash INTEGER PRIMARY KEY, split TEXT)"
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._found: list[str] = []
+        self._more = 0
+
+    def see(self, sample: Sample, split: str) -> bool:
+        """Note a record's names, and say whether its source image is seen for the first time."""
+        self._note("group", sample.group, split)
+        self._note("picture of sha256", sample.image.sha256, split)
+        return self._note("image", sample.key, split)
+
+    def _note(self, what: str, name: str | None, split: str) -> bool:
+        hashed = stable_hash(f"{what}\0{name}") - 2**63  # SQLite's integers are signed
+        added = self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (hashed, split))
+        if added.rowcount:
+            return True
+        (first,) = self._db.execute("SELECT split FROM seen WHERE hash = ?", (hashed,)).fetchone()
+        if first != split and len(self._found) < _LEAKS_LISTED:
+            self._found.append(f"leak: {what} {name!r} is in split {first} and in split {split}")
+        elif first != split:
+            self._more += 1
+        return False
+
+    @property
+    def faults(self) -> list[str]:
+        """A message for each leak, up to a number."""
+        return self._found + ([f"… and {self._more:,} more leaks"] if self._more else [])

@@ -1,0 +1,1 @@
+"""The words: samples, skeletons, transforms, crops, splits, groups; no file is touched."""

@@ -1,0 +1,101 @@
+"""Which square of its image an instance is seen in: in shards of crops and in training alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from kpdata.core.errors import SchemaError
+from kpdata.core.sample import FloatArray, Instance
+from kpdata.core.transform import Affine
+
+CropFrom = Literal["bbox", "keypoints", "image"]
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where the square lies and how large it is.
+
+    Attributes:
+        crop_from: around the instance's ``bbox``, its labelled ``keypoints``, or the ``image``.
+        margin: the square's side in units of that box's longer side.
+    """
+
+    crop_from: CropFrom = "bbox"
+    margin: float = 1.25
+
+    @property
+    def words(self) -> str:
+        """The framing for a person to read."""
+        what = f"a square around the {self.crop_from}"
+        if self.crop_from == "image":
+            what = "the whole image, squared around its centre"
+        return f"{what}, × {self.margin:g}"
+
+    def why_not(self, instance: Instance) -> str | None:
+        """Under which name an instance without a square is counted; None where it has one."""
+        if reason := why_not_shown(instance):
+            return reason
+        return "no box" if self.crop_from == "bbox" and instance.bbox_xyxy is None else None
+
+    def square(self, instance: Instance, width: int, height: int, side: int) -> Affine:
+        """Image pixels → the instance's picture of ``side`` × ``side`` pixels.
+
+        Args:
+            instance: in the image's pixels.
+            width, height: of the image.
+            side: of the picture.
+
+        Raises:
+            SchemaError: there is nothing to draw the square around.
+        """
+        return square_crop(self._box(instance, width, height), self.margin, side)
+
+    def _box(self, instance: Instance, width: int, height: int) -> FloatArray:
+        if self.crop_from == "image":
+            return np.array([0, 0, width, height], np.float32)
+        keypoints = self.crop_from == "keypoints"
+        box = keypoint_box(instance) if keypoints else instance.bbox_xyxy
+        if box is None:
+            what = "labelled keypoint" if keypoints else "box"
+            raise SchemaError(f"an instance has no {what} to draw a square around")
+        return box
+
+
+def framing_of_crops(options: Mapping[str, Any]) -> Framing | None:
+    """What a conversion cut its crops by, as its manifest's options say; None for whole images."""
+    if not options.get("crop"):
+        return None
+    usual = Framing()
+    crop_from = options.get("crop_from", usual.crop_from)
+    return Framing(crop_from, options.get("margin", usual.margin))
+
+
+def why_not_shown(instance: Instance) -> str | None:
+    """Why no picture of an instance is of use, whatever its square; None where one is."""
+    if instance.is_crowd:
+        return "crowd"
+    return None if instance.num_labelled else "no labelled keypoint"
+
+
+def square_crop(bbox_xyxy: FloatArray, margin: float, size: int) -> Affine:
+    """Source pixels → a ``size`` × ``size`` picture of the box squared around its centre.
+
+    Args:
+        bbox_xyxy: (4,) the box to show.
+        margin: the square's side in units of the box's longer side.
+        size: the picture's side in pixels.
+    """
+    x0, y0, x1, y1 = bbox_xyxy.tolist()
+    scale = size / (max(x1 - x0, y1 - y0, 1.0) * margin)
+    shift_x, shift_y = size / 2 - scale * (x0 + x1) / 2, size / 2 - scale * (y0 + y1) / 2
+    return np.array([[scale, 0, shift_x], [0, scale, shift_y]])
+
+
+def keypoint_box(instance: Instance) -> FloatArray | None:
+    """(4,) xyxy: the tight box of the labelled keypoints, or None without any."""
+    labelled = instance.xy[instance.visibility > 0]
+    if not len(labelled):
+        return None
+    return np.concatenate([labelled.min(axis=0), labelled.max(axis=0)])

@@ -1,0 +1,84 @@
+"""Mapping keypoints from one skeleton to another, by name.
+
+Each target keypoint is *exact* (the source has that name), *derived* (the mean of named source
+keypoints, by the table below) or *missing* (v = 0 everywhere).
+"""
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from kpdata.core.sample import NOT_LABELLED, FloatArray, Sample, with_keypoints
+from kpdata.core.skeleton import Skeleton
+
+DERIVED: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "pelvis": ((("left_hip", "right_hip"), "MPII's pelvis lies midway between the hips"),),
+    "thorax": (
+        (("left_shoulder", "right_shoulder"), "MPII's thorax lies midway between the shoulders"),
+    ),
+    "neck": (
+        (("upper_neck",), "LSP marks the neck where MPII marks the upper neck, at the head's base"),
+        (("left_shoulder", "right_shoulder"), "nearest labelled place, a little below LSP's neck"),
+    ),
+    "upper_neck": (
+        (("neck",), "LSP marks the neck where MPII marks the upper neck, at the head's base"),
+    ),
+}
+"""Target name → alternatives in order of preference: the sources to average, and why."""
+
+
+class MappedKeypoint(msgspec.Struct, frozen=True):
+    """Where one target keypoint comes from."""
+
+    name: str
+    how: Literal["exact", "derived", "missing"]
+    sources: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class Mapping(msgspec.Struct, frozen=True, dict=True):
+    """How the K keypoints of ``source`` become the K' keypoints of ``target``."""
+
+    source: Skeleton
+    target: Skeleton
+    keypoints: tuple[MappedKeypoint, ...]
+
+    @cached_property
+    def _weights(self) -> FloatArray:
+        weights = np.zeros((len(self.target), len(self.source)), np.float64)  # (K', K)
+        for row, keypoint in zip(weights, self.keypoints, strict=True):
+            for name in keypoint.sources:
+                row[self.source.index(name)] = 1 / len(keypoint.sources)
+        return weights
+
+    def apply(self, keypoints: FloatArray) -> FloatArray:
+        """(K, 3) → (K', 3). A derived keypoint is as visible as its least visible source."""
+        used = self._weights > 0  # (K', K)
+        visibility = np.where(used, keypoints[:, 2], np.inf).min(axis=1)
+        visibility[~used.any(axis=1)] = NOT_LABELLED
+        return np.column_stack([self._weights @ keypoints[:, :2], visibility]).astype(np.float32)
+
+
+def map_by_name(source: Skeleton, target: Skeleton) -> Mapping:
+    """The mapping in which every keypoint of ``target`` says where it comes from."""
+    return Mapping(source, target, tuple(_origin(name, source) for name in target.keypoints))
+
+
+def _origin(name: str, source: Skeleton) -> MappedKeypoint:
+    if name in source.keypoints:
+        return MappedKeypoint(name, "exact", (name,))
+    for sources, reason in DERIVED.get(name, ()):
+        if all(part in source.keypoints for part in sources):
+            return MappedKeypoint(name, "derived", sources, reason)
+    return MappedKeypoint(name, "missing")
+
+
+def map_sample(sample: Sample, mapping: Mapping) -> Sample:
+    """``sample`` with every instance's keypoints in the mapping's target skeleton."""
+    instances = tuple(
+        with_keypoints(instance, mapping.apply(instance.keypoints)) for instance in sample.instances
+    )
+    return replace(sample, instances=instances)

@@ -1,0 +1,1 @@
+"""What several formats share: streams, listings, MATLAB, YAML, and folders of images."""

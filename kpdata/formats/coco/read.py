@@ -1,0 +1,219 @@
+"""COCO keypoints: one JSON file of any size, read in memory that does not grow with it.
+
+The file is cut into elements, each decoded by type; a temporary database joins annotations to
+images, whatever order the file has them in. What is wrong with the file's structure stops the
+reader; what is wrong with one annotation's values costs one image.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from kpdata.core.errors import ImageError
+from kpdata.core.sample import FloatArray, Instance, Rejected, Sample
+from kpdata.formats.base import LARGEST, ZEROED, Source, find_images, image_ref, require_file
+from kpdata.formats.coco.categories import choose, skeleton_of
+from kpdata.formats.coco.index import TABLES, Index, Row
+from kpdata.storage.image_files import local_name, safe_path
+from kpdata.storage.scratch import scratch_database
+from kpdata.storage.stores import Place
+
+OTHER_CATEGORIES = "annotations of other categories"
+RENAMED = "absolute image names, or with \\, read as relative to the images folder"
+
+_TRIED = 20
+"""Images that are looked for, to find their folder."""
+
+
+def read(annotations: Path, images: Place | None = None, category: str | None = None) -> Source:
+    """Read COCO keypoints: crowds, instances without keypoints and empty images included.
+
+    Args:
+        annotations: the JSON file.
+        images: the images' folder; by default one called like the last part of the file's name
+            (``train2017``), or ``images``, beside the file or its parent, or the file's own: the
+            first in which one of the first images lies.
+        category: the category's name, where several have keypoints, and not the same.
+
+    Raises:
+        FormatError: the file's structure is at fault; the message names file and JSON path.
+        JobError: there is no room for the temporary database.
+    """
+    require_file(annotations)
+    if images is not None:
+        images = find_images(annotations, images, ())
+    with ExitStack() as stack:
+        index = Index(annotations, stack.enter_context(scratch_database(TABLES)))
+        root = images or _find_images(annotations, index.first_names(_TRIED))
+        chosen = choose(annotations, index.categories, category)
+        ids = [entry.id for entry in chosen.values()]
+        index.choose(ids)
+        counts = index.counts
+        skeleton = skeleton_of(annotations, chosen, counts)
+        counts[OTHER_CATEGORIES] = index.annotations.total() - sum(
+            index.annotations[id_] for id_ in ids
+        )
+        reader = _Reader(
+            annotations, root, index, {c.id: c.name for c in chosen.values()}, len(skeleton), counts
+        )
+        for empty in [name for name, count in counts.items() if not count]:
+            del counts[empty]
+        return Source(
+            skeleton=skeleton,
+            samples=reader.samples(stack.pop_all()),
+            images_root=root,
+            annotation_files=(annotations,),
+            counts=counts,
+            has_boxes=any(index.with_box[id_] for id_ in ids),
+        )
+
+
+def _find_images(annotations: Path, names: list[str]) -> Path:
+    candidates = _image_folders(annotations)
+    for folder in (*candidates, annotations.parent):
+        if any(_lies_in(folder, name) for name in names):
+            return folder
+    found = find_images(annotations, None, candidates)
+    assert isinstance(found, Path)
+    return found
+
+
+def _lies_in(folder: Path, name: str) -> bool:
+    with suppress(ImageError, OSError):
+        return os.path.isfile(safe_path(str(folder), local_name(str(folder), name)))
+    return False
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Everything that turns the index's rows into samples."""
+
+    path: Path
+    root: Place
+    index: Index
+    categories: dict[int, str]
+    num_keypoints: int
+    counts: Counter[str]
+
+    def samples(self, stack: ExitStack) -> Iterator[Sample | Rejected]:
+        """All samples; ``stack`` holds the index's database."""
+        with stack:
+            for _, group in groupby(self._instances(), key=lambda found: found[0].image):
+                rows, found = zip(*group, strict=True)
+                faults = [one for one in found if isinstance(one, str)]
+                if faults:
+                    reason, _, detail = faults[0].partition(": ")
+                    yield Rejected(str(rows[0].image_id), reason, detail)
+                else:
+                    yield self._sample(rows[0], tuple(one for one in found if one is not None))
+            for place, image_id in self.index.orphans():
+                yield Rejected(
+                    str(image_id),
+                    "annotation of an unknown image",
+                    f"{self.path}: $.annotations[{place}].image_id: no image has the id "
+                    f"{image_id!r}: add the image or remove the annotation",
+                )
+
+    def _sample(self, row: Row, instances: tuple[Instance, ...]) -> Sample:
+        name = local_name(str(self.root), row.file_name)
+        if name != row.file_name:
+            self.counts[RENAMED] += 1
+        image = image_ref(self.root, name, row.width, row.height)
+        return Sample(str(row.image_id), image, instances, group=row.group)
+
+    def _instances(self) -> Iterator[tuple[Row, Instance | str | None]]:
+        """Each row with its instance, or with what is wrong with it as "reason: detail"."""
+        for rows in self.index.rows():
+            keypoints, faults, zeroed = _keypoints(rows, self.num_keypoints)
+            if zeroed:
+                self.counts[ZEROED] += zeroed
+            boxes = _boxes(rows)
+            for number, row in enumerate(rows):
+                if row.place is None:
+                    yield row, None
+                elif row.fault:
+                    yield row, row.fault
+                elif number in faults:
+                    place = f"{self.path}: $.annotations[{row.place}].keypoints"
+                    yield row, faults[number].format(place)
+                else:
+                    yield row, self._instance(row, keypoints[number], boxes[number])
+
+    def _instance(self, row: Row, keypoints: FloatArray, box: FloatArray) -> Instance:
+        return Instance(
+            keypoints=keypoints,
+            bbox_xyxy=None if row.box is None else box,
+            area=row.area,
+            is_crowd=bool(row.is_crowd),
+            category=self.categories[row.category_id],
+            category_id=row.category_id,
+            id=row.id,
+        )
+
+
+def _image_folders(annotations: Path) -> list[Path]:
+    split = annotations.stem.rpartition("_")[2]
+    names = (split, f"images/{split}", "images")
+    return [beside / name for name in names for beside in (annotations.parent, _above(annotations))]
+
+
+def _above(annotations: Path) -> Path:
+    return annotations.absolute().parent.parent
+
+
+def _boxes(rows: list[Row]) -> FloatArray:
+    """(N, 4) xyxy; zeros where a row has none."""
+    none = bytes(32)
+    xywh = np.frombuffer(b"".join(row.box or none for row in rows)).reshape(-1, 4)
+    return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32)
+
+
+def _keypoints(rows: list[Row], count: int) -> tuple[FloatArray, dict[int, str], int]:
+    """Keypoints (N, K, 3) in continuous pixels, the faults by row, and how many were zeroed."""
+    values, faults = _stack(rows, count)  # (N, K, 3) as in the file
+    xy, visibility = values[..., :2], values[..., 2:]
+    known = (visibility == 0) | (visibility == 1) | (visibility == 2)
+    placed = (np.abs(xy) <= LARGEST).all(axis=2)  # (N, K), False for NaN
+    usable = (placed & known[..., 0]) | (visibility[..., 0] == 0)
+    for number in np.flatnonzero(~usable.all(axis=1)).tolist():
+        faults[number] = _bad_keypoint(values[number], usable[number])
+        values[number] = 0
+    zeroed = int(((visibility == 0) & (xy != 0)).any(axis=2).sum())
+    xy[:] = np.where(visibility > 0, xy + 0.5, 0)
+    return values.astype(np.float32), faults, zeroed
+
+
+def _stack(rows: list[Row], count: int) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
+    """Keypoints (N, K, 3), zeros where a row has none, and the rows of a wrong length."""
+    values = np.zeros((len(rows), count, 3))
+    whole, faults = [], {}
+    for number, row in enumerate(rows):
+        if row.keypoints is None:
+            continue
+        if len(row.keypoints) == values[0].nbytes:
+            whole.append(number)
+        else:
+            faults[number] = (
+                f"bad keypoints: {{}} holds {len(row.keypoints) // values.itemsize} numbers: "
+                f"expected {count * 3}, x, y and v of {count} keypoints"
+            )
+    joined = b"".join(rows[number].keypoints or b"" for number in whole)
+    values[whole] = np.frombuffer(joined).reshape(-1, count, 3)
+    return values, faults
+
+
+def _bad_keypoint(values: FloatArray, usable: npt.NDArray[np.bool_]) -> str:
+    keypoint = int(np.argmin(usable))
+    for place, value in enumerate(values[keypoint, :2].tolist(), start=keypoint * 3):
+        if not abs(value) <= LARGEST:
+            expected = f"a finite number within {LARGEST:g} pixels"
+            return f"bad keypoints: {{}}[{place}] is {value}: expected {expected}"
+    place, visibility = keypoint * 3 + 2, values[keypoint, 2]
+    return f"bad keypoints: {{}}[{place}] is {visibility:g}: expected v of 0, 1 or 2"

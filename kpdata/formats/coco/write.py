@@ -1,0 +1,144 @@
+"""Writing COCO keypoints: a folder of images and one JSON file per split, whole or not at all."""
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kpdata.core.crop import keypoint_box
+from kpdata.core.errors import FormatError
+from kpdata.core.sample import FloatArray, ImageRef, Instance, Rejected, Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.formats._lib.writing import DRAWN, ImageFolder, leads_out, relative_name, write_folder
+from kpdata.formats.coco.parts import Numbers, SplitFile
+from kpdata.images.headers import Header, check_size
+
+_DECIMALS = 3
+_SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",)}
+_LARGEST_ID = 2**63 - 1
+
+
+def write(
+    samples: Iterable[Sample | Rejected],
+    skeleton: Skeleton,
+    out: Path,
+    images_root: Path | None = None,
+    max_bad: float = 0.0,
+) -> Counter[str]:
+    """Write ``out/images/`` and one ``out/<split>.json`` per split.
+
+    Samples without a split go to ``annotations.json``. COCO needs a box: an instance without one
+    gets the tight box of its labelled keypoints. Images are copied as they are; the suffix of a
+    JPEG's or PNG's name follows from its bytes. An image whose group is not its file name carries
+    it as ``group``, a key that is kpdata's own. Refused samples, and those whose image cannot be
+    used, are listed in ``out/quarantine.jsonl``.
+
+    Arguments, counts and errors are those of :func:`~kpdata.formats._lib.writing.write_folder`;
+    ``skeleton`` says what the samples' keypoints are.
+    """
+    return write_folder(samples, out, images_root, max_bad, partial(_Writer, skeleton))
+
+
+class _Writer:
+    """One COCO folder in the making; its memory does not grow with the samples."""
+
+    def __init__(
+        self, skeleton: Skeleton, folder: Path, stack: ExitStack, counts: Counter[str]
+    ) -> None:
+        self._skeleton, self._folder, self._stack, self._counts = skeleton, folder, stack, counts
+        self._splits: dict[str, SplitFile] = {}
+        self._image_ids, self._annotation_ids = Numbers(stack), Numbers(stack)
+        self._categories: dict[tuple[int, str], int] = {}
+        (folder / "images").mkdir()
+        self._images = ImageFolder(folder / "images", _SUFFIXES, counts)
+
+    def add(self, sample: Sample, data: bytes, header: Header) -> None:
+        width, height = _size(sample.image, header)
+        name = self._images.write(sample, relative_name(sample), data, header.format)
+        id_ = self._image_ids.take(int(sample.key) if _is_number(sample.key) else None)
+        image = {"id": id_, "file_name": name, "width": width, "height": height}
+        if sample.split_group != name:
+            image["group"] = sample.split_group
+        annotations = [self._annotation(id_, instance) for instance in sample.instances]
+        self._split(sample.split or "annotations").add(image, annotations)
+        self._counts["images"] += 1
+        self._counts["instances"] += len(annotations)
+
+    def finish(self) -> None:
+        categories = self._categories or {(1, self._skeleton.name): 1}
+        entries = [self._category(name, id_) for (_, name), id_ in categories.items()]
+        for split in self._splits.values() or [self._split("annotations")]:
+            split.finish(entries)
+
+    def _split(self, name: str) -> SplitFile:
+        if name not in self._splits:
+            if leads_out(name) or "/" in name:
+                raise FormatError(f"the split {name!r} cannot be a file's name")
+            self._splits[name] = SplitFile(self._folder / f"{name}.json", self._stack)
+        return self._splits[name]
+
+    def _annotation(self, image_id: int, instance: Instance) -> dict[str, Any]:
+        box = instance.bbox_xyxy
+        if box is None:
+            self._counts[DRAWN] += 1
+            box = keypoint_box(instance)
+        xywh = [0.0] * 4 if box is None else _to_xywh(box)
+        if instance.head_size is not None:
+            self._counts["head sizes, which COCO does not hold"] += 1
+        return {
+            "id": self._annotation_ids.take(instance.id or None),
+            "image_id": image_id,
+            "category_id": self._category_id(instance),
+            "iscrowd": int(instance.is_crowd),
+            "bbox": xywh,
+            "area": xywh[2] * xywh[3] if instance.area is None else instance.area,
+            "num_keypoints": instance.num_labelled,
+            "keypoints": _to_indices(instance.keypoints),
+        }
+
+    def _category_id(self, instance: Instance) -> int:
+        category = (instance.category_id, instance.category)
+        if category not in self._categories:
+            taken = set(self._categories.values())
+            free = max(taken, default=0) + 1
+            self._categories[category] = category[0] if category[0] not in taken else free
+        return self._categories[category]
+
+    def _category(self, name: str, id_: int) -> dict[str, Any]:
+        return {
+            "id": id_,
+            "name": name,
+            "supercategory": name,
+            "keypoints": self._skeleton.keypoints,
+            "skeleton": (self._skeleton.edge_index + 1).tolist(),
+        }
+
+
+def _size(image: ImageRef, header: Header) -> tuple[int, int]:
+    """Width and height that the annotations go by: raw, or upright."""
+    check_size(image, header, header.upright_size, (header.width, header.height))
+    if image.width and image.height:
+        return image.width, image.height
+    return header.upright_size
+
+
+def _is_number(key: str) -> bool:
+    return key.isascii() and key.isdigit() and str(int(key)) == key and int(key) <= _LARGEST_ID
+
+
+def _to_indices(keypoints: FloatArray) -> list[float]:
+    """(K, 3) → the flat list that COCO has: 0-based pixel indices, zeros where v = 0."""
+    values = keypoints.astype(np.float64)
+    values[values[:, 2] > 0, :2] -= 0.5
+    flat = [round(value, _DECIMALS) for value in values.ravel().tolist()]
+    flat[2::3] = map(int, flat[2::3])
+    return flat
+
+
+def _to_xywh(bbox_xyxy: FloatArray) -> list[float]:
+    x0, y0, x1, y1 = bbox_xyxy.tolist()
+    return [round(value, _DECIMALS) for value in (x0, y0, x1 - x0, y1 - y0)]

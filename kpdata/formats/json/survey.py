@@ -1,0 +1,166 @@
+"""The first look at a folder of per-image JSON: its style, its keypoints' names, its classes."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kpdata.core.errors import FormatError, located
+from kpdata.core.skeleton import BUILT_IN, MAX_KEYPOINTS, Skeleton
+from kpdata.formats._lib import json_stream
+from kpdata.formats._lib.json_objects import AnnotatedObject, Label, StatedImage
+from kpdata.formats._lib.listing import Listing, check_file
+from kpdata.formats.base import Unusable
+from kpdata.formats.json.styles import STYLES, recognise
+
+
+def first_sound(
+    annotations: Path, listing: Listing, style: str | None
+) -> tuple[str, list[AnnotatedObject]]:
+    """The style and the objects of the first file that has any, else of the first sound one."""
+    empty, problem = None, ""
+    for pair in listing.pairs():
+        path = annotations / pair.annotation
+        try:
+            value = _decode(path, annotations, Any)
+            name = style or recognise(value)
+            objects, _ = contents_of(path, annotations, name, Counter())
+        except Unusable as error:
+            problem = problem or f"{path}: {error}"
+            continue
+        if value:
+            return name, objects
+        empty = empty or (name, objects)
+    if empty:
+        return empty
+    if problem:
+        raise FormatError(f"{annotations}: no file can be read; the first says: {problem}")
+    raise FormatError(f"{annotations}: holds no .json file: give the folder of the annotations")
+
+
+def derive_skeleton(annotations: Path, style: str, first: list[AnnotatedObject]) -> Skeleton:
+    """The skeleton that the keys of the first file's first object give; only style named has any.
+
+    Raises:
+        FormatError: the file does not say the keypoints' names.
+    """
+    if style == "named" and first and first[0].keypoints:
+        names = tuple(path.removeprefix("$.") for path in first[0].keypoints)
+        with located(f"{annotations}: the keys of the first file"):
+            return Skeleton(name="custom", keypoints=names)
+    seen = f" of its {len(first[0].keypoints)} keypoints" if first else ""
+    raise FormatError(
+        f"{annotations}: style {style} does not say the names{seen}: "
+        "pass --skeleton FILE.json or a built-in skeleton's name"
+    )
+
+
+def skeleton_of(annotations: Path, names: Collection[str]) -> Skeleton:
+    """The built-in skeleton of exactly these keypoints, else one of them in the order of names.
+
+    Numbers in names count as numbers: ``p2`` comes before ``p10``.
+
+    Raises:
+        FormatError: there are none.
+        SchemaError: there are too many.
+    """
+    if not names:
+        raise FormatError(
+            f"{annotations}: no file has a shape of type point, whose label names a keypoint: "
+            "label some, or pass --skeleton"
+        )
+    for skeleton in BUILT_IN.values():
+        if set(skeleton.keypoints) == set(names):
+            return skeleton
+    with located(f"{annotations}: the labels of all points"):
+        return Skeleton(name="custom", keypoints=tuple(sorted(names, key=_natural)))
+
+
+def _natural(name: str) -> tuple[Any, ...]:
+    parts = re.split("([0-9]+)", name)
+    parts[1::2] = [f"{len(digits.lstrip('0')):09}{digits.lstrip('0')}" for digits in parts[1::2]]
+    return tuple(parts), name
+
+
+class Survey(NamedTuple):
+    """What all files together hold: boxes or none, labels, and names of keypoints."""
+
+    has_boxes: bool
+    labels: set[Label | None]
+    names: set[str]
+
+
+def survey(annotations: Path, listing: Listing, style: str) -> Survey:
+    """Look at all files, or at one where style ``named`` has neither boxes nor labels.
+
+    No more names are kept than show that there are too many.
+    """
+    has_boxes = False
+    labels: dict[Label | None, Path] = {}
+    names: set[str] = set()
+    for path, found in _all_objects(annotations, listing, style):
+        has_boxes |= found.box is not None
+        labels.setdefault(found.label, path)
+        if len(names) <= MAX_KEYPOINTS:
+            names.update(found.names or ())
+        if style == "named":
+            break
+    kinds = {type(label): label for label in labels if label is not None}
+    if len(kinds) > 1:
+        name, number = kinds[str], kinds[int]
+        raise FormatError(
+            f"{labels[number]}: its label {number} is a number, but {labels[name]} has the name "
+            f"{name!r}: give all labels as names, or all as numbers"
+        )
+    return Survey(has_boxes, set(labels), names)
+
+
+def _all_objects(
+    annotations: Path, listing: Listing, style: str
+) -> Iterator[tuple[Path, AnnotatedObject]]:
+    for pair in listing.pairs():
+        path = annotations / pair.annotation
+        objects: list[AnnotatedObject] = []
+        with suppress(Unusable):  # the second reading says so
+            objects, _ = contents_of(path, annotations, style, Counter())
+        for found in objects:
+            yield path, found
+
+
+def classes_of(
+    labels: Iterable[Label | None], unlabelled: str
+) -> dict[Label | None, tuple[str, int]]:
+    """Label → the class's name and number."""
+    numbers = {label for label in labels if isinstance(label, int)}
+    if numbers:
+        free = next(number for number in count(1) if number not in numbers)
+        return {None: (unlabelled, free), **{n: (str(n), n) for n in numbers}}
+    names = {label: str(label or unlabelled) for label in labels}
+    order = {name: number for number, name in enumerate(sorted(set(names.values())), start=1)}
+    return {label: (name, order[name]) for label, name in names.items()}
+
+
+def contents_of(
+    path: Path, folder: Path, style: str, counts: Counter[str]
+) -> tuple[list[AnnotatedObject], StatedImage | None]:
+    """The objects of a file and what it says of its image; what is not read is counted."""
+    chosen = STYLES[style]
+    tidy = partial(chosen.tidied, unread=counts) if chosen.synonyms else None
+    value = _decode(path, folder, chosen.kind, tidy)
+    return list(chosen.objects(value, counts)), chosen.image and chosen.image(value, counts)
+
+
+def _decode(path: Path, folder: Path, kind: Any, tidy: Callable[[Any], Any] | None = None) -> Any:
+    try:
+        check_file(path, folder)
+        if tidy:
+            return json_stream.decode_tidied(path, path.read_bytes(), kind, tidy)
+        return json_stream.decode(path, "$", path.read_bytes(), kind)
+    except OSError as error:
+        raise Unusable("bad annotation", f"cannot read: {error.strerror}") from error
+    except FormatError as error:
+        raise Unusable("bad annotation", str(error).removeprefix(f"{path}: ")) from error

@@ -1,0 +1,70 @@
+"""Files that people write by hand: a skeleton's JSON, an augmentation's TOML."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.errors import FormatError, SchemaError, located
+from kpdata.core.skeleton import BUILT_IN, Skeleton
+from kpdata.storage.bounded import read_bounded
+
+
+def load_skeleton(path: str | Path) -> Skeleton:
+    """Read a skeleton's JSON file (see the module's docstring).
+
+    Raises:
+        FormatError: the file cannot be read or is not JSON.
+        SchemaError: a key or a name is wrong; the message says which.
+    """
+    with located(str(path)):
+        try:
+            data = read_bounded(Path(path))
+        except OSError as error:
+            raise FormatError(f"cannot read the skeleton: {error.strerror}") from error
+        try:
+            return msgspec.json.decode(data, type=Skeleton)
+        except msgspec.ValidationError as error:
+            known = ", ".join(Skeleton.__struct_fields__)
+            raise SchemaError(f"{error}; a skeleton's keys are {known}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise FormatError(f"not a JSON file: {error}") from error
+
+
+def get_skeleton(name_or_path: str) -> Skeleton:
+    """A built-in skeleton by name (any case), or one from a JSON file."""
+    known = BUILT_IN.get(name_or_path.lower())
+    if known is not None:
+        return known
+    if name_or_path.endswith(".json"):
+        return load_skeleton(name_or_path)
+    raise SchemaError(
+        f"no skeleton {name_or_path!r}: give {', '.join(BUILT_IN)} or the path of a .json file"
+    )
+
+
+def load_config(path: str | Path) -> AugmentConfig:
+    """Read an augmentation's TOML file (see the module's docstring).
+
+    Raises:
+        FormatError: the file cannot be read or is not TOML.
+        SchemaError: a key is unknown, or its value has the wrong type or lies out of range.
+    """
+    with located(str(path)):
+        try:
+            data = tomllib.loads(read_bounded(Path(path)).decode())
+        except OSError as error:
+            raise FormatError(f"cannot read the augmentation: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"not a TOML file: {error}") from error
+        return _config_of(data)
+
+
+def _config_of(data: dict[str, Any]) -> AugmentConfig:
+    try:
+        return msgspec.convert(data, AugmentConfig)
+    except msgspec.ValidationError as error:
+        known = ", ".join(AugmentConfig.__struct_fields__)
+        raise SchemaError(f"{error}; an augmentation's keys are {known}") from error

@@ -1,0 +1,1 @@
+"""Encoded images and their pixels; nothing of labels."""

@@ -1,0 +1,123 @@
+"""Perceptual hashes: pictures that look alike have hashes that differ in few bits.
+
+The hash is pHash's, of 256 bits: the signs of a small grey picture's 16 × 16 lowest frequencies.
+It hardly heeds size, coding, brightness or contrast; it does heed cuts, turns and mirroring.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+
+import imagehash
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from kpdata.core.sample import FloatArray, Pixels
+from kpdata.images import codec
+from kpdata.images.headers import MAX_PIXELS, Header, probe
+
+Hashes = npt.NDArray[np.uint8]  # (N, 32): 256 bits each
+Indices = npt.NDArray[np.intp]
+
+HASH_BYTES = 32
+BITS = 8 * HASH_BYTES
+DEFAULT_DISTANCE = 56
+"""Bits that may differ; see docs/audit.md for how it was measured."""
+
+MAX_DISTANCE = 96
+"""From here on, strangers are alike too: any two pictures differ in about 128 bits."""
+
+_SIDE = 16
+_DETAIL = 192
+"""Pixels that the shorter side keeps where a JPEG is shrunk while it is decoded."""
+
+_ROWS, _COLUMNS = 2048, 4096
+"""Of the blocks that are compared at a time."""
+
+
+def method() -> dict[str, str]:
+    """What hashes: the name, and the versions that decide the bits."""
+    packages = ("imagehash", "numpy", "opencv-python-headless", "pillow", "scipy")
+    return {"name": f"pHash, {BITS} bits"} | {name: version(name) for name in packages}
+
+
+def perceptual_hash(
+    data: bytes, max_pixels: int = MAX_PIXELS, box_xyxy: FloatArray | None = None
+) -> Hashes:
+    """Hash an encoded image of any readable format, once it is upright.
+
+    Args:
+        data: the image's bytes.
+        max_pixels: a larger image is refused.
+        box_xyxy: (4,) the part to hash, in upright pixels; all of it where that is empty.
+
+    Returns:
+        (32,) uint8.
+
+    Raises:
+        ImageError: the image is too large, cut short, or does not decode.
+    """
+    header = probe(data, max_pixels)
+    reduce = _reduction(header)
+    pixels = codec.decode(data, reduce) if header.storable else codec.decode_upright(data, header)
+    if box_xyxy is not None:
+        pixels = _part(pixels, box_xyxy / reduce)
+    return np.packbits(imagehash.phash(Image.fromarray(pixels), _SIDE).hash)
+
+
+def _part(pixels: Pixels, box_xyxy: FloatArray) -> Pixels:
+    height, width = pixels.shape[:2]
+    within = np.clip(box_xyxy, 0, (width, height, width, height))
+    left, top = np.ceil(within[:2]).astype(int)
+    right, bottom = np.floor(within[2:]).astype(int)
+    return pixels[top:bottom, left:right] if left < right and top < bottom else pixels
+
+
+def _reduction(header: Header) -> int:
+    if header.format != "jpeg" or not header.storable:
+        return 1
+    shorter = min(header.width, header.height)
+    return next((reduce for reduce in (8, 4, 2) if shorter >= reduce * _DETAIL), 1)
+
+
+def near_pairs(
+    first: Hashes,
+    second: Hashes | None,
+    distance: int,
+    on_rows: Callable[[int], None] = lambda count: None,
+) -> Iterator[tuple[Indices, Indices]]:
+    """Find all pairs of hashes that differ in at most ``distance`` bits.
+
+    Every pair is looked at, block by block, so none is missed and memory is bounded.
+
+    Args:
+        first: (N, 32).
+        second: (M, 32); None compares ``first`` with itself, every pair once.
+        distance: bits, from 0 on.
+        on_rows: called with the number of rows of ``first`` that are done with.
+
+    Yields:
+        For each block with any such pair, their rows in ``first`` and in ``second``.
+    """
+    others = first if second is None else second
+    for top in range(0, len(first), _ROWS):
+        rows = _signs(first[top : top + _ROWS])
+        for left in range(top if second is None else 0, len(others), _COLUMNS):
+            agreement = rows @ _signs(others[left : left + _COLUMNS]).T  # BITS − 2 · distance
+            i, j = np.nonzero(agreement >= BITS - 2 * distance)
+            i, j = i + top, j + left
+            if second is None:
+                i, j = i[i < j], j[i < j]
+            if len(i):
+                yield i, j
+        on_rows(len(rows))
+
+
+def _signs(hashes: Hashes) -> npt.NDArray[np.float32]:
+    """(N, 256) of ±1, whose products count bits exactly."""
+    return np.unpackbits(hashes, axis=1).astype(np.float32) * 2 - 1
+
+
+def bit_distances(first: Hashes, second: Hashes) -> npt.NDArray[np.intp]:
+    """How many bits differ, row by row: (N, 32) and (N, 32) → (N,)."""
+    return np.unpackbits(first ^ second, axis=1).sum(axis=1, dtype=np.intp)

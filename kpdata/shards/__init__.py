@@ -1,0 +1,1 @@
+"""The shard folder: records, TFRecord framing, manifest, quarantine, and reading it all back."""

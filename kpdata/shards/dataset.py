@@ -1,0 +1,128 @@
+"""Reading a shard folder, without TensorFlow or Beam."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from blake3 import blake3
+
+from kpdata.core.errors import DatasetError, located
+from kpdata.core.sample import Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.shards import records, tfrecord
+from kpdata.shards.manifest import Manifest, ShardInfo, compute_root_hash, read_manifest
+
+RECORD_SCHEME = "tfrecord:"
+"""Begins the URI of an image that lies inside a shard: ``tfrecord:OFFSET:K:PATH``."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset: iterate it for its samples, in shard order."""
+
+    dataset: "Dataset"
+    name: str
+
+    @property
+    def shards(self) -> tuple[ShardInfo, ...]:
+        """Its files."""
+        return self.dataset.manifest.splits[self.name].shards
+
+    def __len__(self) -> int:
+        return self.dataset.manifest.splits[self.name].records
+
+    def __iter__(self) -> Iterator[Sample]:
+        for shard in self.shards:
+            for _, sample in self.dataset.read_shard(shard):
+                yield sample
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A shard folder.
+
+    Attributes:
+        folder: where it is.
+        manifest: what it holds.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open a folder that holds ``kpdata.json``; the shards are not looked at yet.
+
+        Raises:
+            DatasetError: there is no manifest, or it does not match its own root hash.
+        """
+        dataset = cls(Path(folder), read_manifest(Path(folder)))
+        if compute_root_hash(dataset.manifest) != dataset.manifest.root_hash:
+            raise DatasetError(f"{folder}: the manifest was changed: see `kpdata verify {folder}`")
+        return dataset
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """What the K keypoints of every instance are."""
+        return self.manifest.skeleton
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits' names."""
+        return tuple(self.manifest.splits)
+
+    def __getitem__(self, split: str) -> Split:
+        if split not in self.manifest.splits:
+            raise DatasetError(
+                f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}"
+            )
+        return Split(self, split)
+
+    def read_shard(self, shard: ShardInfo) -> Iterator[tuple[int, Sample]]:
+        """Yield (offset, sample) for every record of one shard.
+
+        Raises:
+            DatasetError, SchemaError: a damaged record, before it is yielded; or, behind the last
+                one, the file is not the one that the manifest describes.
+        """
+        path = self.shard_path(shard)
+        digest, found = blake3(), 0
+        for offset, payload in tfrecord.read(path, digest=digest):
+            with located(f"{path}: record {found} at byte {offset}"):
+                sample = records.decode(payload, len(self.skeleton))
+            yield offset, sample
+            found += 1
+        if found != shard.records:
+            raise DatasetError(f"{path} holds {found} records, the manifest says {shard.records}")
+        if digest.hexdigest() != shard.blake3:
+            raise DatasetError(
+                f"{path}: its {found} records are whole, but its BLAKE3 differs from the "
+                "manifest's: it is another file"
+            )
+
+    def shard_path(self, shard: ShardInfo) -> Path:
+        """Where a shard is; DatasetError when its file is missing."""
+        path = self.folder / shard.name
+        if not path.is_file():
+            raise DatasetError(f"{path} is missing: the manifest lists it")
+        return path
+
+    def record_uri(self, shard: ShardInfo, offset: int) -> str:
+        """Names the image inside one record, for :func:`read_record` in any working directory."""
+        return f"{RECORD_SCHEME}{offset}:{len(self.skeleton)}:{self.shard_path(shard).absolute()}"
+
+
+def name_of(uri: str) -> str:
+    """What a message calls the record that ``uri`` names."""
+    offset, _, path = uri.removeprefix(RECORD_SCHEME).split(":", 2)
+    return f"{path}: record at byte {offset}"
+
+
+def read_record(uri: str) -> Sample:
+    """The sample of the one record that ``uri`` names; DatasetError where it is damaged."""
+    offset, num_keypoints, path = uri.removeprefix(RECORD_SCHEME).split(":", 2)
+    for _, payload in tfrecord.read(path, int(offset)):
+        with located(name_of(uri)):
+            return records.decode(payload, int(num_keypoints))
+    raise DatasetError(f"{path}: no record at byte {offset}: the file is cut short")

@@ -1,0 +1,100 @@
+"""The encoded bytes of a reference's image: from a file, an object, or from inside a shard."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from kpdata.core.errors import DatasetError, ImageError, SchemaError
+from kpdata.core.sample import ImageRef
+from kpdata.images import codec
+from kpdata.pipelines.job import Job
+from kpdata.shards import dataset
+from kpdata.storage.image_files import MAX_BYTES, Stamp, prefetch, read_file, read_tail
+from kpdata.storage.image_objects import read_object, read_object_tail
+from kpdata.storage.parallel import THREADS
+from kpdata.storage.stores import is_url
+
+_TAIL_BYTES = 4096
+_FILES_AHEAD = 8
+_BYTES_AHEAD = 64 << 20
+
+
+def on_store(job: Job) -> bool:
+    """Whether the images lie on an object store."""
+    return is_url(job.images_root or "")
+
+
+def fetch(image: ImageRef, max_bytes: int = MAX_BYTES, expected: Stamp | None = None) -> bytes:
+    """Read the whole image; ImageError where that fails, or it no longer has a stamp expected."""
+    if is_url(image.uri):
+        return read_object(image.uri, max_bytes, expected)
+    if not image.uri.startswith(dataset.RECORD_SCHEME):
+        return read_file(image.uri, max_bytes, expected)
+    try:
+        found = dataset.read_record(image.uri).image
+    except (DatasetError, SchemaError) as error:
+        raise ImageError("damaged record", str(error)) from error
+    if expected and found.sha256 != image.sha256:
+        raise ImageError("image changed", f"{image.uri} holds another image by now")
+    return codec.stored_bytes(found)
+
+
+def fetch_tail(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:
+    """Read the image's last 4 KiB, where distinct images almost always differ."""
+    if is_url(image.uri):
+        return read_object_tail(image.uri, _TAIL_BYTES)
+    if image.uri.startswith(dataset.RECORD_SCHEME):
+        return fetch(image, max_bytes)[-_TAIL_BYTES:]
+    return read_tail(image.uri, _TAIL_BYTES, max_bytes)
+
+
+class Fetcher:
+    """Reads a job's images, each of which was announced before, so that none need be waited for.
+
+    The system begins to read files. Threads get objects, up to 64 MiB of them.
+
+    Attributes:
+        depth: how many images to announce ahead.
+    """
+
+    def __init__(self, job: Job):
+        self.depth = 2 * THREADS if on_store(job) else _FILES_AHEAD
+        self._max_bytes = job.max_bytes
+        self._threads: ThreadPoolExecutor | None = None
+        self._coming: dict[str, tuple[int, Future[bytes]]] = {}
+        self._bytes_coming = 0
+        self._lock = Lock()
+
+    def announce(self, image: ImageRef, expected: Stamp) -> None:
+        """Have the image begun to be read."""
+        if not is_url(image.uri):
+            if not image.uri.startswith(dataset.RECORD_SCHEME):
+                prefetch(image.uri)
+            return
+        self._threads = self._threads or ThreadPoolExecutor(THREADS)
+        with self._lock:
+            if image.uri in self._coming or self._bytes_coming + expected.size > _BYTES_AHEAD:
+                return
+            future = self._threads.submit(read_object, image.uri, self._max_bytes, expected)
+            self._coming[image.uri] = expected.size, future
+            self._bytes_coming += expected.size
+
+    def fetch(self, image: ImageRef, expected: Stamp) -> bytes:
+        """What :func:`fetch` returns or raises."""
+        with self._lock:
+            size, future = self._coming.pop(image.uri, (0, None))
+            self._bytes_coming -= size
+        return future.result() if future else fetch(image, self._max_bytes, expected)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._threads:
+            self._threads.shutdown(cancel_futures=True)

@@ -1,0 +1,206 @@
+"""``kpdata.json``: what a shard folder holds, and the one hash over it all.
+
+The manifest is written last. A folder without it is not a dataset.
+"""
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from kpdata import __version__
+from kpdata.core.errors import DatasetError, SchemaError
+from kpdata.core.mapping import MappedKeypoint
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.splits import SPLIT_NAME
+from kpdata.shards.records import SCHEMA_VERSION
+from kpdata.storage.atomic import write_atomically
+from kpdata.storage.stores import MissingObject, Place, Url, store_of, was_url
+
+MANIFEST = "kpdata.json"
+QUARANTINE = "quarantine.jsonl"
+MAX_MANIFEST_BYTES = 64 << 20
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class ShardInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One shard file: what it must hold, to the byte."""
+
+    name: str
+    records: Count
+    bytes: Count
+    blake3: str
+
+
+class SplitInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One split.
+
+    Attributes:
+        samples: source images.
+        records: originals and copies.
+        copies: augmented records among them.
+        instances: objects in the originals.
+        visibility: (K, 3) keypoints of the originals with v = 0, 1 and 2.
+        shards: its files, in order.
+    """
+
+    samples: Count
+    records: Count
+    copies: Count
+    instances: Count
+    visibility: tuple[tuple[Count, Count, Count], ...]
+    shards: tuple[ShardInfo, ...]
+
+
+class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the annotations came from.
+
+    Attributes:
+        format: the reader's name, and ``convention`` what it took the numbers to mean.
+        files: annotation file name → sha256.
+        options: what else the reader was told, such as a category.
+    """
+
+    format: str
+    convention: str
+    files: dict[str, str]
+    options: dict[str, str]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything about a dataset but its records.
+
+    Attributes:
+        schema_version: of the wire spec and of this file.
+        skeleton: what the K keypoints are.
+        mapping: where each came from, when another skeleton was mapped by name.
+        source: the annotations' origin.
+        options: what the conversion was asked to do.
+        splits: by name.
+        counts: everything that was skipped, zeroed or repaired, by name.
+        quarantine: refused samples by reason; ``quarantine_sha256`` pins their keys.
+        references: a hash of every key, label and image size that went in.
+        sizes: narrowest, widest, lowest and highest record picture, in pixels.
+        software: versions that made it; the only part the root hash leaves out.
+        root_hash: sha256 over all the rest.
+    """
+
+    schema_version: int
+    skeleton: Skeleton
+    mapping: tuple[MappedKeypoint, ...]
+    source: SourceInfo
+    options: dict[str, Any]
+    splits: dict[str, SplitInfo]
+    counts: dict[str, Count]
+    quarantine: dict[str, Count]
+    quarantine_sha256: str
+    references: str
+    sizes: dict[str, Count]
+    software: dict[str, str]
+    root_hash: str = ""
+
+
+class _Version(msgspec.Struct, frozen=True):
+    """What is read of a manifest first: all else may differ between versions."""
+
+    schema_version: int
+
+
+def software() -> dict[str, str]:
+    """The versions that decide how pictures come out."""
+    packages = ("imagehash", "numpy", "opencv-python-headless", "pillow")
+    return {"kpdata": __version__} | {name.split("-")[0]: version(name) for name in packages}
+
+
+def compute_root_hash(manifest: Manifest) -> str:
+    """sha256 of the manifest's canonical JSON, less ``software`` and the hash itself."""
+    fields = msgspec.to_builtins(manifest)
+    del fields["software"], fields["root_hash"]
+    return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Seal ``folder``: write the manifest, with its root hash, whole or not at all."""
+    sealed = msgspec.structs.replace(manifest, root_hash=compute_root_hash(manifest))
+    text = msgspec.json.format(msgspec.json.encode(sealed), indent=1)
+    write_atomically(folder / MANIFEST, text + b"\n")
+    return sealed
+
+
+def read_manifest(folder: Place) -> Manifest:
+    """Read and check ``folder``'s manifest, trusting nothing in it.
+
+    Raises:
+        DatasetError: there is none, it is damaged, or of another version of the schema.
+        StoreError: the folder's store refuses, or cannot be reached.
+    """
+    path = folder / MANIFEST
+    data = _stored_manifest(folder) if isinstance(folder, Url) else _manifest_file(folder)
+    try:
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        if version != SCHEMA_VERSION:
+            raise DatasetError(
+                f"{path}: schema version {version}, this kpdata reads {SCHEMA_VERSION}: "
+                "convert the annotations again, or use the kpdata that wrote it"
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, SchemaError) as error:
+        raise DatasetError(f"{path}: not a manifest: {error}") from error
+    for name, split in manifest.splits.items():
+        _check_split(path, name, split, len(manifest.skeleton))
+    return manifest
+
+
+def _stored_manifest(folder: Url) -> bytes:
+    try:
+        return store_of(folder).read(folder / MANIFEST, MAX_MANIFEST_BYTES)[1]
+    except MissingObject:
+        raise _no_dataset(folder) from None
+
+
+def _manifest_file(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise DatasetError(f"{path}: larger than any manifest: not written by kpdata")
+        return path.read_bytes()
+    except NotADirectoryError:
+        raise DatasetError(f"{folder} is a file: give the folder that holds {MANIFEST}") from None
+    except FileNotFoundError:
+        raise _no_dataset(folder) from None
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+
+
+def _no_dataset(folder: Place) -> DatasetError:
+    if isinstance(folder, Path) and was_url(folder):
+        return DatasetError(
+            f"{folder} is on a store, where only convert, inspect and verify read shards: "
+            "copy them to a local folder first"
+        )
+    return DatasetError(
+        f"{folder} is not a dataset: it has no {MANIFEST}. "
+        "If a conversion into it was stopped, run the same command again to finish it."
+    )
+
+
+def _check_split(path: Place, name: str, split: SplitInfo, num_keypoints: int) -> None:
+    if not SPLIT_NAME.fullmatch(name):
+        raise DatasetError(f"{path}: {name!r} is not a split's name")
+    for k, shard in enumerate(split.shards):
+        if shard.name != shard_name(name, k, len(split.shards)):
+            raise DatasetError(f"{path}: {shard.name!r} is not the name of shard {k} of {name}")
+    if len(split.visibility) != num_keypoints:
+        raise DatasetError(
+            f"{path}: split {name} counts visibility for {len(split.visibility)} keypoints, "
+            f"the skeleton has {num_keypoints}"
+        )
+
+
+def shard_name(split: str, k: int, count: int) -> str:
+    """The file name of shard ``k`` of ``count``."""
+    return f"{split}-{k:05d}-of-{count:05d}.tfrecord"

@@ -1,0 +1,59 @@
+"""What becomes of samples that cannot be used: they are listed, counted, and limited in number."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+
+import msgspec
+
+from kpdata.core.errors import JobError
+from kpdata.core.sample import Rejected
+
+_EXAMPLES = 3
+
+
+def as_line(rejected: Rejected) -> bytes:
+    """One line of ``quarantine.jsonl``."""
+    return msgspec.json.encode(rejected._asdict()) + b"\n"
+
+
+def digest(lines: Iterable[bytes]) -> str:
+    """sha256 over the keys and reasons in ``quarantine.jsonl``'s lines.
+
+    The details are left out: they quote paths as the user typed them.
+    """
+    hashed = hashlib.sha256()
+    for line in lines:
+        entry = msgspec.json.decode(line, type=_Entry)
+        hashed.update(msgspec.json.encode([entry.key, entry.reason]))
+    return hashed.hexdigest()
+
+
+class _Entry(msgspec.Struct):
+    key: str
+    reason: str
+
+
+def check_bad(reasons: Counter[str], total: int, max_bad: float, details: Iterable[str]) -> None:
+    """Stop a job whose source is worse than its user expects.
+
+    Args:
+        reasons: refused samples by reason.
+        total: all samples, refused ones included.
+        max_bad: the percentage of ``total`` that may be refused.
+        details: what is wrong with the refused samples, of which a few are quoted.
+
+    Raises:
+        JobError: more were refused; the message says why, and what to do.
+    """
+    bad = reasons.total()
+    if bad * 100 <= max_bad * total:
+        return
+    listed = ", ".join(f"{count:,} × {reason}" for reason, count in reasons.most_common())
+    examples = "\n".join(f"  {detail}" for detail in islice(details, _EXAMPLES))
+    raise JobError(
+        f"{bad:,} of {total:,} samples are bad ({listed}), more than --max-bad {max_bad:g} % "
+        f"allows. For example:\n{examples}\n"
+        "Mend them, or quarantine them with a larger --max-bad."
+    )

@@ -1,0 +1,201 @@
+"""TFRecord framing: length, CRC of the length, payload, CRC of the payload.
+
+The format and the CRC's mask are those of TensorFlow's ``core/lib/io/record_writer``.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self
+
+import google_crc32c
+from blake3 import blake3
+
+from kpdata.core.errors import DatasetError
+from kpdata.storage.atomic import temporary_beside
+
+MAX_RECORD_BYTES = 320 << 20
+"""No record is longer: a picture of a hundred million pixels fits, however badly it compresses."""
+
+_MASK = 0xA282EAD8
+_FRAME_BYTES = 16
+_FLUSH_BYTES = 1 << 20
+
+
+def _masked_crc(*parts: bytes) -> int:
+    crc = 0
+    for part in parts:
+        crc = google_crc32c.extend(crc, part)
+    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
+
+
+def framed(*parts: bytes) -> tuple[bytes, ...]:
+    """The pieces of one record, to be written in turn: its payload is the parts joined."""
+    length = struct.pack("<Q", sum(map(len, parts)))
+    header = length + struct.pack("<I", _masked_crc(length))
+    return header, *parts, struct.pack("<I", _masked_crc(*parts))
+
+
+class Writer:
+    """Write a TFRecord file that appears whole or not at all.
+
+    A thread hashes and writes in blocks of a MiB, beside the caller's own work, and a durable file
+    goes to disk block by block, so that the last sync has little left to wait for.
+
+    Records go to a temporary name beside ``path``. Leaving the ``with`` block cleanly syncs the
+    file and renames it; an exception removes it.
+
+    Args:
+        path: the file's final name.
+        durable: sync to disk before renaming, so that a crash of the machine leaves no half file.
+
+    Attributes:
+        records, bytes: what has been written so far.
+        blake3: of the whole file, hex, once closed.
+    """
+
+    def __init__(self, path: str | Path, durable: bool = True):
+        self.path = Path(path)
+        self.records = 0
+        self.bytes = 0
+        self.blake3 = ""
+        self._durable = durable
+        self._hash = blake3()
+        self._temporary = temporary_beside(self.path)
+        self._file: BinaryIO = open(self._temporary, "wb")  # noqa: SIM115
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._flushing: Future[None] | None = None
+
+    def write(self, *parts: bytes) -> None:
+        """Append one record, whose payload is the parts joined.
+
+        Raises:
+            DatasetError: it is longer than any reader would take it.
+        """
+        length = sum(map(len, parts))
+        if length > MAX_RECORD_BYTES:
+            raise DatasetError(
+                f"{self.path}: record {self.records} of {length:,} bytes: at most "
+                f"{MAX_RECORD_BYTES:,} can be read back: give smaller images"
+            )
+        self._waiting += framed(*parts)
+        size = length + _FRAME_BYTES
+        self._waiting_bytes += size
+        self.records += 1
+        self.bytes += size
+        if self._waiting_bytes >= _FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hash and write what is waiting, in the thread, behind what it is still busy with."""
+        if self._flushing:
+            self._flushing.result()
+        self._flushing = self._thread.submit(self._put, self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
+
+    def _put(self, pieces: list[bytes]) -> None:
+        block = b"".join(pieces)
+        start = self._file.tell()
+        self._file.write(block)
+        self._file.flush()
+        if self._durable:
+            _begin_sync(self._file.fileno(), start)
+        self._hash.update(block)
+
+    def _finish(self) -> None:
+        self._flush()
+        self._thread.shutdown()
+        assert self._flushing
+        self._flushing.result()
+        if self._durable:
+            os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._temporary, self.path)
+        self.blake3 = self._hash.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._thread.shutdown()
+            self._temporary.unlink(missing_ok=True)
+            self._file.close()  # a full disk refuses again here
+
+
+def _begin_sync(file: int, start: int) -> None:
+    """Have Linux write what is behind ``start`` to disk, and wait for none of it.
+
+    It does so before it heeds the advice itself, which spares what is on its way to disk.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, start, 0, os.POSIX_FADV_DONTNEED)
+
+
+class Digest(Protocol):
+    """What hashlib and blake3 give."""
+
+    def update(self, data: bytes, /) -> object:
+        """Hash more."""
+
+
+def read(
+    path: str | Path, start: int = 0, digest: Digest | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, payload) of every record from byte ``start`` on, checking each CRC.
+
+    Args:
+        path: the file.
+        start: where a record begins.
+        digest: is given all bytes that were read by the time a record is yielded.
+
+    Raises:
+        DatasetError: a record is cut, damaged or claims an impossible length; the message names
+            the file, the record and its offset. Nothing is allocated on a length's word alone.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        offset, number = start, 0
+        file.seek(start)
+        while offset < size:
+            place = f"{path}: record {number} at byte {offset}"
+            header, payload, footer = _read_one(file, size - offset, place)
+            if digest:
+                for part in (header, payload, footer):
+                    digest.update(part)
+            yield offset, payload
+            offset += len(payload) + _FRAME_BYTES
+            number += 1
+
+
+def _read_one(file: BinaryIO, available: int, place: str) -> tuple[bytes, bytes, bytes]:
+    header = file.read(12)
+    if len(header) < 12:
+        raise DatasetError(f"{place}: the file is cut short")
+    length, length_crc = struct.unpack("<QI", header)
+    if _masked_crc(header[:8]) != length_crc:
+        raise DatasetError(f"{place}: the length's CRC does not match: the file is damaged")
+    if length > available - _FRAME_BYTES:
+        raise DatasetError(f"{place}: claims {length:,} bytes, more than the file holds")
+    if length > MAX_RECORD_BYTES:
+        raise DatasetError(f"{place}: claims {length:,} bytes: at most {MAX_RECORD_BYTES:,}")
+    payload = file.read(length)
+    footer = file.read(4)
+    if len(payload) < length or len(footer) < 4:
+        raise DatasetError(f"{place}: the file is cut short")
+    if struct.unpack("<I", footer)[0] != _masked_crc(payload):
+        raise DatasetError(f"{place}: the payload's CRC does not match: the file is damaged")
+    return header, payload, footer

@@ -1,0 +1,1 @@
+"""Bytes and where they lie: files, object stores, temporary tables, whole writes."""

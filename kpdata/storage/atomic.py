@@ -1,0 +1,72 @@
+"""Files and folders that appear whole or not at all."""
+
+import glob
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from kpdata.core.errors import DatasetError
+
+
+def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write a file so that it appears under its name only when it is whole, and on disk."""
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in the same folder, to be renamed to ``path`` once whole."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name ``out`` when the block ends well.
+
+    Raises:
+        DatasetError: ``out`` is in use, or cannot be made.
+    """
+    if out.is_symlink():
+        out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DatasetError(f"{out}: already exists: give a new or empty folder")
+    _sweep(out.absolute())
+    folder = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
+    try:
+        with blaming(out):
+            folder.mkdir(parents=True)
+        yield folder
+        with blaming(out):
+            os.rename(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed processes left of folders of this name."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        pid = left.name.removeprefix(f".{out.name}.").removesuffix(".partial")
+        if pid.isdecimal() and int(pid) not in set(psutil.pids()) - {os.getpid()}:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def blaming(out: Path) -> Iterator[None]:
+    """Say of what goes wrong inside that ``out`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"{out}: cannot be written: {error}") from error

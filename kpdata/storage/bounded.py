@@ -1,0 +1,22 @@
+"""Reading a small file that may not be one."""
+
+from pathlib import Path
+
+from kpdata.core.errors import FormatError
+
+SMALL = 16 << 20
+"""Bytes of a file that somebody writes by hand."""
+
+
+def read_bounded(path: Path, most: int = SMALL) -> bytes:
+    """The bytes of a file, a pipe or a device.
+
+    Raises:
+        FormatError: there are more than ``most``; no more than that is read.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise FormatError(f"larger than {most:,} bytes: this is another file")
+    return data

@@ -1,0 +1,1 @@
+"""Pictures for people: keypoints drawn, and sheets of them."""

@@ -1,0 +1,162 @@
+"""Keypoints, edges and boxes on pictures, and contact sheets of them.
+
+The left side is orange, the right side blue, the middle green. A dot is visible, an outlined ring
+occluded; what is not labelled is not drawn.
+"""
+
+import os
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from kpdata.core.sample import NOT_LABELLED, OCCLUDED, FloatArray, Instance, Pixels, Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.images import codec
+
+Colour = tuple[int, int, int]
+
+LEFT, RIGHT, MIDDLE = (255, 140, 0), (30, 150, 255), (70, 225, 90)
+BOX, CROWD_BOX = (255, 225, 60), (235, 60, 235)
+OUTLINE = (0, 0, 0)
+
+_SHIFT = 4  # OpenCV draws at 1/16 pixel
+_RING = 1.6  # the radius of an occluded keypoint's ring over that of a visible one's dot
+
+
+def draw_instance(
+    rgb: Pixels, instance: Instance, skeleton: Skeleton, thickness: int | None = None
+) -> Pixels:
+    """A copy of ``rgb`` (H, W, 3) with the instance's box, edges and keypoints.
+
+    Args:
+        rgb: the picture; continuous pixels are the instance's.
+        instance: K keypoints, those of ``skeleton``.
+        skeleton: which edges to draw, and which side each keypoint is on.
+        thickness: of the edges in pixels; None suits the picture's size.
+    """
+    width = thickness or max(1, round(max(rgb.shape[:2]) / 250))
+    canvas = np.ascontiguousarray(rgb).copy()
+    if instance.bbox_xyxy is not None:
+        _draw_box(canvas, instance.bbox_xyxy, max(1, width // 2), instance.is_crowd)
+    colours = _keypoint_colours(skeleton)
+    labelled = instance.visibility != NOT_LABELLED
+    points = _fixed(instance.xy)
+    for a, b in skeleton.edge_index.tolist():
+        if labelled[a] and labelled[b]:
+            ends = tuple(points[a].tolist()), tuple(points[b].tolist())
+            colour = _edge_colour(colours[a], colours[b])
+            cv2.line(canvas, *ends, colour, width, cv2.LINE_AA, _SHIFT)
+    _draw_dots(canvas, rgb, points, instance.visibility, colours, width)
+    return canvas
+
+
+def draw_sample(sample: Sample, skeleton: Skeleton, size: int | None = None) -> Pixels:
+    """The sample's picture (H, W, 3) with all its instances drawn.
+
+    Args:
+        sample: carries its encoded picture.
+        skeleton: the keypoints' names and edges.
+        size: the longer side of the result in pixels; None keeps the picture's own size.
+
+    Raises:
+        ImageError: the sample carries no picture, or one that does not decode.
+    """
+    canvas = codec.decode_stored(sample.image)
+    height, width = canvas.shape[:2]
+    scale = np.ones(2)
+    if size is not None:
+        canvas = resized(canvas, size)
+        scale = np.array([canvas.shape[1] / width, canvas.shape[0] / height])
+    for instance in sample.instances:
+        canvas = draw_instance(canvas, _scaled(instance, scale), skeleton)
+    return canvas
+
+
+def write_png(path: Path, rgb: Pixels) -> None:
+    """Write (H, W, 3) RGB as a PNG that appears whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    data = codec.encode(rgb, "png")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _keypoint_colours(skeleton: Skeleton) -> list[Colour]:
+    pairs = skeleton.flip_pairs or ()
+    sides = {left: LEFT for left, _ in pairs} | {right: RIGHT for _, right in pairs}
+    return [sides.get(name, MIDDLE) for name in skeleton.keypoints]
+
+
+def _edge_colour(first: Colour, second: Colour) -> Colour:
+    sides = {first, second} - {MIDDLE}
+    return sides.pop() if len(sides) == 1 else MIDDLE
+
+
+def _fixed(xy: FloatArray) -> npt.NDArray[np.int32]:
+    """Continuous pixels as OpenCV's fixed-point numbers, whose pixel centres are whole."""
+    return np.round((xy - 0.5) * (1 << _SHIFT)).astype(np.int32)
+
+
+def _draw_dots(
+    canvas: Pixels,
+    rgb: Pixels,
+    points: npt.NDArray[np.int32],
+    visibility: FloatArray,
+    colours: list[Colour],
+    width: int,
+) -> None:
+    radius = (1.0 + 1.1 * width) * (1 << _SHIFT)
+    dot, ring, line = round(radius), round(_RING * radius), max(1, width // 2)
+    outer = ring + round((1 + 0.8 * line) * (1 << _SHIFT))
+    holes = np.zeros(canvas.shape[:2], np.uint8)
+    for point in points[visibility == OCCLUDED].tolist():
+        cv2.circle(canvas, tuple(point), outer, OUTLINE, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+        cv2.circle(holes, tuple(point), ring, 255, cv2.FILLED, cv2.LINE_8, _SHIFT)
+    cv2.copyTo(rgb, holes, canvas)
+    for point, seen, colour in zip(points.tolist(), visibility.tolist(), colours, strict=True):
+        if seen != NOT_LABELLED:
+            size, fill = (ring, line) if seen == OCCLUDED else (dot, cv2.FILLED)
+            cv2.circle(canvas, tuple(point), size, colour, fill, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_box(canvas: Pixels, bbox_xyxy: FloatArray, width: int, is_crowd: bool) -> None:
+    x0, y0, x1, y1 = bbox_xyxy.tolist()
+    corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])
+    for a, b in pairwise(corners):
+        dashes = max(1, round(float(np.abs(b - a).sum()) / (8 * width))) if is_crowd else 1
+        stops = np.linspace(a, b, 2 * dashes)
+        for start, end in zip(stops[::2], stops[1::2], strict=True):
+            ends = tuple(_fixed(start).tolist()), tuple(_fixed(end).tolist())
+            colour = CROWD_BOX if is_crowd else BOX
+            cv2.line(canvas, *ends, colour, width, cv2.LINE_AA, _SHIFT)
+
+
+def resized(rgb: Pixels, longer: int) -> Pixels:
+    """``rgb`` with its longer side so many pixels long."""
+    scale = longer / max(rgb.shape[:2])
+    width, height = (max(1, round(side * scale)) for side in rgb.shape[1::-1])
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=how), np.uint8)
+
+
+def _scaled(instance: Instance, scale: FloatArray) -> Instance:
+    keypoints = instance.keypoints * np.array([*scale, 1.0])
+    box = instance.bbox_xyxy
+    return Instance(
+        keypoints,
+        bbox_xyxy=None if box is None else box * np.tile(scale, 2),
+        is_crowd=instance.is_crowd,
+    )

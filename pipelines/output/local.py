@@ -1,0 +1,290 @@
+"""The output folder while a conversion works in it: plans, reports, progress, the lock.
+
+Everything lives in ``.kpdata/`` and is swept when the manifest is written. An output on a store is
+such a folder too, but for what is brought there and back: :mod:`kpdata.pipelines.output.remote`.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TextIO
+
+from kpdata.core.errors import DatasetError, JobError
+from kpdata.pipelines.output.progress import Progress, add_notes
+from kpdata.shards.manifest import MANIFEST
+from kpdata.storage.atomic import write_atomically
+from kpdata.storage.stores import Place
+
+_ASKED = "asked.json"
+
+
+def holds_text(path: Path) -> bool:
+    """Whether a file is there, and not empty."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An output folder.
+
+    Attributes:
+        out: the dataset's folder.
+        durable: whether a shard is to be on disk before it counts as whole.
+    """
+
+    out: Path
+    durable: ClassVar[bool] = True
+
+    @property
+    def place(self) -> Place:
+        """What the user calls the output."""
+        return self.out
+
+    @property
+    def folder(self) -> Path:
+        """Where the work is kept."""
+        return self.out / ".kpdata"
+
+    @property
+    def plan_folder(self) -> Path:
+        """Where plan files are."""
+        return self.folder / "plan"
+
+    def plan_path(self, shard: str) -> Path:
+        """A shard's plan file."""
+        return self.plan_folder / f"{shard}.plan"
+
+    def report_path(self, shard: str) -> Path:
+        """A shard's report, there once the shard is whole."""
+        return self.folder / "reports" / f"{shard}.json"
+
+    @property
+    def lock_path(self) -> Path:
+        """The file whose lock the conversion at work holds."""
+        return self.folder / "lock"
+
+    def asked(self) -> bytes | None:
+        """What :meth:`note_asked` noted of an unfinished conversion that has left shards here."""
+        if any(self.sizes()):
+            with contextlib.suppress(FileNotFoundError):
+                return (self.folder / _ASKED).read_bytes()
+        return None
+
+    def note_asked(self, what: bytes) -> None:
+        """Keep what was asked for, until the work is finished."""
+        write_atomically(self.folder / _ASKED, what)
+
+    @property
+    def log_path(self) -> Path:
+        """What the embedded runner's worker processes print."""
+        return self.folder / "workers.log"
+
+    def staged(self, shard: str) -> AbstractContextManager["Workspace"]:
+        """Where a worker finds a shard's plan, and writes the shard and its report."""
+        return contextlib.nullcontext(self)
+
+    def ask_for(self, shards: Iterable[str]) -> None:
+        """Have workers write these shards: drop their reports, and show their plans."""
+        for shard in shards:
+            self.report_path(shard).unlink(missing_ok=True)
+
+    def publish(self, names: Iterable[str]) -> None:
+        """Bring files of ``out`` to where they belong, one after the other."""
+
+    def sizes(self) -> dict[str, int]:
+        """Shard → bytes, of all that are there under their names."""
+        return {path.name: path.stat().st_size for path in self.out.glob("*.tfrecord")}
+
+    def size_of(self, shard: str) -> int | None:
+        """A shard's bytes, None where it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.out / shard).stat().st_size
+        return None
+
+    def reports(self, shards: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Each of these shards' reports that is there."""
+        for shard in shards:
+            with contextlib.suppress(FileNotFoundError):
+                yield shard, self.report_path(shard).read_bytes()
+
+    def remove(self, shards: Iterable[str]) -> None:
+        """Take shards away."""
+        for shard in shards:
+            (self.out / shard).unlink()
+
+    def tell_failure(self, shard: str, why: str) -> None:
+        """Leave a note on why a worker gave a shard up, an empty one where the disk is full."""
+        with contextlib.suppress(OSError):
+            (self.folder / "failures" / shard).write_text(why)
+
+    def failures(self) -> list[str]:
+        """The workers' notes."""
+        full = f"{os.strerror(errno.ENOSPC)}: {self.out}"
+        notes = sorted((self.folder / "failures").iterdir())
+        return [path.read_text() or full for path in notes]
+
+    def progress(self, shard: str) -> Progress:
+        """The worker's progress note for a shard."""
+        return Progress((self.folder / "progress" / shard).write_bytes)
+
+    def progress_so_far(self) -> tuple[int, int]:
+        """Samples and bytes that all workers have written in this run."""
+        notes = []
+        for path in (self.folder / "progress").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                notes.append(path.read_bytes())
+        return add_notes(notes)
+
+    def start(self) -> None:
+        """Make the folders, empty of the last run's plans, notes and half files."""
+        for name in ("plan", "progress", "failures"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in ("plan", "progress", "failures", "reports"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.log_path.unlink(missing_ok=True)
+        self.sweep_temporary_files()
+
+    def sweep_temporary_files(self) -> None:
+        """Remove what killed writers left."""
+        for path in (*self.out.glob(".*.tmp"), *(self.folder / "reports").glob(".*.tmp")):
+            path.unlink(missing_ok=True)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something that the next run, or a person, can use."""
+        shards, reports = self.out.glob("*.tfrecord"), self.folder.glob("reports/*")
+        return any(shards) or any(reports) or holds_text(self.log_path)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a finished dataset lies here: the work may look at it, but not touch it."""
+        return (self.out / MANIFEST).is_file()
+
+    def finish(self) -> None:
+        """Remove all traces of the work."""
+        self.sweep_temporary_files()
+        self.remove_folder()
+
+    def remove_folder(self) -> None:
+        """Remove the work's folder, its lock last: whoever takes that next may begin at once."""
+        for path in self.folder.glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path != self.lock_path:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.lock_path.unlink()
+            self.folder.rmdir()
+
+
+@dataclass(frozen=True)
+class _Finished(Workspace):
+    """A dataset on a place that cannot be written: plans, to compare it with, go elsewhere."""
+
+    scratch: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the work is kept."""
+        return self.scratch
+
+    def sweep_temporary_files(self) -> None:
+        """Leave them: they cannot be removed."""
+
+
+@contextlib.contextmanager
+def open_workspace(out: Path) -> Iterator[Workspace]:
+    """Claim ``out`` for one conversion, and keep others away while it runs.
+
+    A folder that this call made is removed again if nothing worth keeping was put into it. One that
+    holds a finished dataset already is ``sealed``.
+
+    Raises:
+        DatasetError: it is a file, holds something else, or another conversion is writing to it.
+        JobError: the disk is full, or refuses otherwise.
+    """
+    workspace = Workspace(out)
+    created = not out.exists()
+    _check_claimable(workspace)
+    if workspace.sealed and not os.access(out, os.W_OK):
+        with tempfile.TemporaryDirectory(prefix="kpdata-") as scratch:
+            finished = _Finished(out, Path(scratch))
+            finished.start()
+            yield finished
+        return
+    with _locked(workspace):
+        try:
+            workspace.start()
+            yield workspace
+            workspace.finish()
+        except BaseException as error:
+            workspace.sweep_temporary_files()
+            _forget_empty_work(workspace, created)
+            if not isinstance(error, OSError):
+                raise
+            raise refused(error, out) from error
+
+
+@contextlib.contextmanager
+def _locked(workspace: Workspace) -> Iterator[None]:
+    lock = _open_lock(workspace)
+    while not _is_at(lock, workspace.lock_path):  # its last holder has removed it meanwhile
+        lock.close()
+        lock = _open_lock(workspace)
+    with lock:
+        yield
+
+
+def _open_lock(workspace: Workspace) -> TextIO:
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    lock = open(workspace.lock_path, "w")  # noqa: SIM115 - whoever gets it closes it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise DatasetError(
+            f"{workspace.out}: another conversion is writing to this folder: wait for it, "
+            "or choose another --out"
+        ) from None
+    return lock
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+def refused(error: OSError, out: Place) -> JobError:
+    """What to tell the user of a full disk and the like."""
+    return JobError(
+        f"{error.strerror or error}: {error.filename or out}. "
+        "Put this right and run the same command again."
+    )
+
+
+def _check_claimable(workspace: Workspace) -> None:
+    out = workspace.out
+    if out.exists() and not out.is_dir():
+        raise DatasetError(f"{out} is a file: --out names the folder to write shards into")
+    others = sorted(os.listdir(out)) if out.exists() else []
+    if others and workspace.folder.name not in others and not workspace.sealed:
+        raise DatasetError(
+            f"{out} is not empty (it holds {others[0]!r}): choose a new or an empty folder"
+        )
+
+
+def _forget_empty_work(workspace: Workspace, created: bool) -> None:
+    if workspace.begun and not workspace.sealed:
+        return
+    workspace.remove_folder()
+    if created:
+        with contextlib.suppress(OSError):
+            workspace.out.rmdir()

@@ -1,0 +1,278 @@
+"""An output on a store: a local folder of the driver's own, and what brings it there and back.
+
+The driver plans and seals in its folder. Plans, reports, notes on progress and failures are objects
+below ``OUT/.kpdata/``. A worker writes its shard into a temporary folder, by the very code that
+writes shards to a disk, and uploads it whole; then its report; the manifest comes last.
+"""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from kpdata.core.errors import DatasetError, KpdataError, StoreError
+from kpdata.pipelines.output.local import Workspace, refused
+from kpdata.pipelines.output.lock import Lease, require_claim
+from kpdata.pipelines.output.progress import Progress, add_notes
+from kpdata.shards.manifest import MANIFEST
+from kpdata.storage.parallel import in_parallel
+from kpdata.storage.stores import MissingObject, Place, Store, Url, any_of, store_of
+
+_SECONDS_BETWEEN_NOTES = 2.0
+_MAX_NOTE_BYTES = 1 << 16
+_MAX_REPORT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class _Staging(Workspace):
+    """A worker's temporary folder, which becomes objects once its shard is whole."""
+
+    outbox: "Outbox"
+    durable: ClassVar[bool] = False
+
+    def size_of(self, shard: str) -> int | None:
+        """As it is on the store."""
+        found = store_of(self.outbox.url).find(self.outbox.url / shard)
+        return found and found.size
+
+    def progress(self, shard: str) -> Progress:
+        """The worker's progress note, on the store at once."""
+        url = self.outbox.work / "progress" / shard
+        return Progress(lambda note: store_of(url).put(url, note), _SECONDS_BETWEEN_NOTES)
+
+
+@dataclass(frozen=True)
+class Outbox(Workspace):
+    """An output on a store.
+
+    Attributes:
+        out: the driver's local folder.
+        url: the dataset's place.
+        claim: of the conversion at work; without it, no worker uploads anything.
+    """
+
+    url: Url
+    claim: Url
+    _seen: "_Notes" = field(default_factory=lambda: _Notes(), compare=False, repr=False)
+
+    @property
+    def place(self) -> Place:
+        """What the user calls the output."""
+        return self.url
+
+    @property
+    def work(self) -> Url:
+        """Where plans, reports and notes are."""
+        return self.url / ".kpdata"
+
+    @property
+    def _mark(self) -> Url:
+        return self.work / "begun"
+
+    @property
+    def _asked(self) -> Url:
+        return self.work / "asked.json"
+
+    def asked(self) -> bytes | None:
+        """What was noted of an unfinished conversion that has left shards there."""
+        if self.sizes():
+            with contextlib.suppress(MissingObject):
+                return self._store.read(self._asked, _MAX_REPORT_BYTES)[1]
+        return None
+
+    def note_asked(self, what: bytes) -> None:
+        """Keep what was asked for, until the work is finished."""
+        require_claim(self.claim)
+        self._store.put(self._asked, what)
+
+    @property
+    def _store(self) -> Store:
+        return store_of(self.url)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a finished dataset lies there."""
+        return self._store.find(self.url / MANIFEST) is not None
+
+    @contextlib.contextmanager
+    def staged(self, shard: str) -> Iterator[Workspace]:
+        """A worker's folder with the shard's plan, and a report if another worker was quicker.
+
+        A shard that is written there goes up at the end.
+        """
+        report = self.work / "reports" / f"{shard}.json"
+        with tempfile.TemporaryDirectory(prefix="kpdata-") as folder:
+            here = _Staging(Path(folder), self)
+            here.start()
+            self._store.download(self.work / "plan" / f"{shard}.plan", here.plan_path(shard))
+            with contextlib.suppress(MissingObject):
+                found = self._store.read(report, _MAX_REPORT_BYTES)[1]
+                here.report_path(shard).write_bytes(found)
+            yield here
+            if not (here.out / shard).exists():
+                return
+            require_claim(self.claim)
+            self._store.upload(here.out / shard, self.url / shard)
+            self._store.upload(here.report_path(shard), report)
+
+    def ask_for(self, shards: Iterable[str]) -> None:
+        """Drop these shards' reports, and upload their plans."""
+        shards = list(shards)
+        require_claim(self.claim)
+        self._store.delete(self._reports_there(shards).values())
+
+        def upload(shard: str) -> None:
+            self._store.upload(self.plan_path(shard), self.work / "plan" / f"{shard}.plan")
+
+        for _ in in_parallel(upload, shards):
+            pass
+
+    def publish(self, names: Iterable[str]) -> None:
+        """Upload files, one after the other."""
+        for name in names:
+            require_claim(self.claim)
+            self._store.upload(self.out / name, self.url / name)
+
+    def sizes(self) -> dict[str, int]:
+        """Shard → bytes, of all that are there."""
+        found = self._store.list(self.url)
+        return {one.name: one.size for one in found if _is_shard(one.name)}
+
+    def reports(self, shards: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Each of these shards' reports that is there."""
+
+        def read(item: tuple[str, Url]) -> tuple[str, bytes]:
+            return item[0], self._store.read(item[1], _MAX_REPORT_BYTES)[1]
+
+        return in_parallel(read, self._reports_there(shards).items())
+
+    def _reports_there(self, shards: Iterable[str]) -> dict[str, Url]:
+        """Shard → its report, of those that have one: no request each where there are none."""
+        folder = self.work / "reports"
+        there = {one.name for one in self._store.list(folder)}
+        named = ((shard, f"{shard}.json") for shard in shards)
+        return {shard: folder / name for shard, name in named if name in there}
+
+    def remove(self, shards: Iterable[str]) -> None:
+        """Take shards away."""
+        require_claim(self.claim)
+        self._store.delete(self.url / shard for shard in shards)
+
+    def tell_failure(self, shard: str, why: str) -> None:
+        """Leave a note for the driver, where the store still takes one."""
+        with contextlib.suppress(StoreError):
+            self._store.put(self.work / "failures" / shard, why.encode())
+
+    def failures(self) -> list[str]:
+        """The workers' notes."""
+        folder = self.work / "failures"
+        names = sorted(one.name for one in self._store.list(folder))
+        return [self._store.read(folder / name, _MAX_NOTE_BYTES)[1].decode() for name in names]
+
+    def progress_so_far(self) -> tuple[int, int]:
+        """Samples and bytes that all workers have written, as of a few seconds ago."""
+        with contextlib.suppress(StoreError):  # the bar stands still, the job need not
+            self._seen.look(self._store, self.work / "progress")
+        return add_notes(self._seen.notes.values())
+
+    def start(self) -> None:
+        """Make the local folders, and remove the last run's plans and notes from the store.
+
+        A mark says that the folder is a conversion's, though it may hold but a shard.
+        """
+        super().start()
+        self._store.put(self._mark, b"kpdata")
+        for name in ("plan", "progress", "failures"):
+            self._sweep(self.work / name)
+
+    def finish(self) -> None:
+        """Remove all traces of the work but the claim."""
+        for name in ("plan", "progress", "failures", "reports"):
+            self._sweep(self.work / name)
+        self._store.delete([self._mark, self._asked])
+
+    def forget_empty_work(self) -> None:
+        """Remove them where nothing was written that the next run could keep.
+
+        Raises:
+            JobError: they are another conversion's by now.
+        """
+        require_claim(self.claim)
+        begun = any_of(self._store, self.work / "reports") or self.sizes()
+        if not begun or self.sealed:
+            self.finish()
+
+    def _sweep(self, folder: Url) -> None:
+        self._store.delete(folder / one.name for one in self._store.list(folder))
+
+
+class _Notes:
+    """Progress notes as last seen: only those that differ by now are read again."""
+
+    def __init__(self) -> None:
+        self.notes: dict[str, bytes] = {}
+        self._versions: dict[str, int] = {}
+        self._looked = 0.0
+
+    def look(self, store: Store, folder: Url) -> None:
+        """Read what is new, once in a few seconds."""
+        if time.monotonic() - self._looked < _SECONDS_BETWEEN_NOTES:
+            return
+        self._looked = time.monotonic()
+        new = [one for one in store.list(folder) if self._versions.get(one.name) != one.version]
+        notes = in_parallel(lambda one: store.read(folder / one.name, _MAX_NOTE_BYTES)[1], new)
+        for one, note in zip(new, notes, strict=True):
+            self._versions[one.name] = one.version
+            self.notes[one.name] = note
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(".tfrecord") and "/" not in name
+
+
+@contextlib.contextmanager
+def open_outbox(url: Url) -> Iterator[Outbox]:
+    """Claim a place on a store for one conversion, and keep others away while it runs.
+
+    Raises:
+        DatasetError: something else is there, or another conversion is writing to it.
+        StoreError: the store refuses, or cannot be reached.
+        JobError: the local disk is full, or the claim was lost.
+    """
+    _check_claimable(url)
+    lease = Lease(url)
+    try:
+        lease.take()
+        lease.keep()
+        with tempfile.TemporaryDirectory(prefix="kpdata-") as folder:
+            outbox = Outbox(Path(folder), url, lease.url)
+            yield from _at_work(outbox)
+    finally:
+        with contextlib.suppress(StoreError):  # it ends by itself
+            lease.release()
+
+
+def _at_work(outbox: Outbox) -> Iterator[Outbox]:
+    try:
+        outbox.start()
+        yield outbox
+        outbox.finish()
+    except BaseException as error:
+        with contextlib.suppress(KpdataError):
+            outbox.forget_empty_work()
+        if not isinstance(error, OSError):
+            raise
+        raise refused(error, outbox.out) from error
+
+
+def _check_claimable(url: Url) -> None:
+    store = store_of(url)
+    if store.find(url / MANIFEST) or any_of(store, url / ".kpdata"):
+        return
+    if other := any_of(store, url):
+        raise DatasetError(
+            f"{url} is not empty (it holds {other.name!r}): choose a new or an empty folder"
+        )

@@ -1,0 +1,1 @@
+"""Plan: which sample goes into which shard."""

@@ -1,0 +1,1 @@
+"""Write: a planned shard's pictures and records."""

@@ -1,0 +1,216 @@
+"""Write one shard from its plan: a pure function of files, which knows nothing of Beam."""
+
+import ctypes
+import socket
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+import cv2
+import msgspec
+import numpy as np
+
+from kpdata.core.errors import DatasetError, ImageError, JobError, KpdataError, SchemaError
+from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, Rejected, Sample
+from kpdata.pipelines.job import Job
+from kpdata.pipelines.output.local import Workspace
+from kpdata.pipelines.plan.file import Reference, read_plan
+from kpdata.pipelines.write.render import render
+from kpdata.shards import records, tfrecord
+from kpdata.shards.fetch import Fetcher
+from kpdata.shards.manifest import Count, ShardInfo, software
+from kpdata.storage.atomic import write_atomically
+from kpdata.storage.files import file_blake3
+from kpdata.storage.parallel import ahead, announced
+
+_IMAGES_AHEAD = 2
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""What glibc's ``mallopt`` calls them in malloc.h."""
+
+_VISIBILITIES = np.array([NOT_LABELLED, OCCLUDED, VISIBLE], np.float32)
+
+
+class ShardReport(msgspec.Struct, frozen=True):
+    """What one written shard holds; its existence says that the shard is whole.
+
+    Attributes:
+        plan_blake3: of the plan that made it.
+        shard: the manifest's entry.
+        samples: source images that gave at least one record.
+        copies: augmented records.
+        instances, visibility: of the originals; visibility is (K, 3) counts of v = 0, 1, 2.
+        sizes: narrowest, widest, lowest, highest picture.
+        counts: named counters.
+        rejected: samples refused while writing.
+    """
+
+    plan_blake3: str
+    shard: ShardInfo
+    samples: Count
+    copies: Count
+    instances: Count
+    visibility: list[tuple[Count, Count, Count]]
+    sizes: dict[str, Count]
+    counts: dict[str, Count]
+    rejected: list[Rejected]
+
+
+class _Tally:
+    """Adds up a report, record by record."""
+
+    def __init__(self, num_keypoints: int):
+        self.samples = self.copies = self.instances = 0
+        self.visibility = np.zeros((num_keypoints, 3), np.int64)
+        self.counts: Counter[str] = Counter()
+        self.rejected: list[Rejected] = []
+        self._widths: list[int] = []
+        self._heights: list[int] = []
+
+    def add(self, sample: Sample) -> None:
+        image, view = sample.image, sample.view
+        self._widths = _extremes(self._widths, image.width or 0)
+        self._heights = _extremes(self._heights, image.height or 0)
+        if view and view.copy:
+            self.copies += 1
+            return
+        self.instances += len(sample.instances)
+        for instance in sample.instances:
+            self.visibility += instance.visibility[:, None] == _VISIBILITIES
+
+    def report(self, plan_blake3: str, shard: ShardInfo) -> ShardReport:
+        sizes = {}
+        if self._widths:
+            names = ("min_width", "max_width", "min_height", "max_height")
+            sizes = dict(zip(names, [*self._widths, *self._heights], strict=True))
+        visibility = [(absent, hidden, seen) for absent, hidden, seen in self.visibility.tolist()]
+        return ShardReport(
+            plan_blake3, shard, self.samples, self.copies, self.instances, visibility, sizes,
+            dict(+self.counts), self.rejected,
+        )  # fmt: skip
+
+
+def _extremes(known: list[int], value: int) -> list[int]:
+    return [min([value, *known]), max([value, *known])]
+
+
+def whole_report(data: bytes, plan_blake3: str, size: int | None) -> ShardReport | None:
+    """The report in ``data``, if its shard is whole and was made from this very plan.
+
+    Args:
+        data: a report file's content, damaged perhaps, as when the machine goes down.
+        plan_blake3: of the plan.
+        size: the shard's bytes as they are now; None where there is none.
+    """
+    try:
+        report = msgspec.json.decode(data, type=ShardReport)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return report if (report.plan_blake3, report.shard.bytes) == (plan_blake3, size) else None
+
+
+def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardReport:
+    """Write the shard ``name`` from its plan file, and its report when it is whole.
+
+    One that is whole already, since a runner may ask for a shard twice, is left as it is.
+
+    Args:
+        workspace: where the plan is, and the shard goes.
+        name: the shard's.
+        spare_cores: decode in a thread of its own, which pays where a core would be idle.
+
+    Raises:
+        OSError: the disk is full, or the folder went away. No half shard is left.
+        JobError: the plan is damaged, or was made by other versions than are at work here.
+    """
+    cv2.setNumThreads(1)
+    _keep_freed_memory()
+    plan_path = workspace.plan_path(name)
+    plan_blake3 = file_blake3(plan_path)
+    for _, data in workspace.reports([name]):
+        if report := whole_report(data, plan_blake3, workspace.size_of(name)):
+            return report
+    header, references = read_plan(plan_path)
+    _refuse_other_software(header.software)
+    job = header.job
+    split = name.split("-", 1)[0]
+    tally = _Tally(len(job.skeleton))
+    decodes = job.renders or job.check == "pixels"
+    depth = _IMAGES_AHEAD if spare_cores and decodes else 0
+    with (
+        tfrecord.Writer(workspace.out / name, workspace.durable) as writer,
+        workspace.progress(name) as progress,
+        Fetcher(job) as fetcher,
+        closing(_open_ahead(references, fetcher, split, job, depth)) as opened,
+    ):
+        for reference, wait in opened:
+            _write_sample(reference.sample, wait, writer, tally)
+            progress.advance(1, writer.bytes)
+    shard = ShardInfo(name, writer.records, writer.bytes, writer.blake3)
+    report = tally.report(plan_blake3, shard)
+    write_atomically(workspace.report_path(name), msgspec.json.encode(report), durable=False)
+    return report
+
+
+def _refuse_other_software(planned: dict[str, str]) -> None:
+    here = software()
+    for name in sorted(planned.keys() | here.keys()):
+        if (found := here.get(name)) != (expected := planned.get(name)):
+            raise JobError(
+                f"worker on {socket.gethostname()}: {name} is {found}, but where the command was "
+                f"typed it is {expected}, and pictures may differ: install the same version on "
+                "every machine, and restart the workers"
+            )
+
+
+def _keep_freed_memory() -> None:
+    """Have the next picture use the last one's memory: glibc would get it from the system anew."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_TRIM_THRESHOLD, 256 << 20)
+
+
+class _Opened(NamedTuple):
+    """A sample's records, not drawn yet, and what is counted on the way."""
+
+    records: Iterator[Sample]
+    counts: Counter[str]
+
+
+def _open_ahead(
+    references: Iterator[Reference], fetcher: Fetcher, split: str, job: Job, depth: int
+) -> Generator[tuple[Reference, Callable[[], _Opened]], None, None]:
+    """Every reference with what waits for its records; the next ones' images are on their way."""
+
+    def announce(reference: Reference) -> None:
+        fetcher.announce(reference.sample.image, reference.stamp)
+
+    def open_one(reference: Reference) -> _Opened:
+        counts: Counter[str] = Counter()
+        data = fetcher.fetch(reference.sample.image, reference.stamp)
+        return _Opened(render(reference.sample, data, split, job, counts), counts)
+
+    return ahead(open_one, announced(announce, references, fetcher.depth), depth)
+
+
+def _write_sample(
+    sample: Sample, wait: Callable[[], _Opened], writer: tfrecord.Writer, tally: _Tally
+) -> None:
+    try:
+        opened = wait()
+        drawn = list(opened.records)
+        encoded = [records.encode_parts(record) for record in drawn]
+    except (ImageError, SchemaError, DatasetError) as error:
+        reason = error.reason if isinstance(error, ImageError) else "bad values"
+        tally.rejected.append(Rejected(sample.key, reason, _at(sample.image.uri, error)))
+        return
+    for record, parts in zip(drawn, encoded, strict=True):
+        writer.write(*parts)
+        tally.add(record)
+    tally.samples += bool(drawn)
+    tally.counts += opened.counts
+
+
+def _at(uri: str, error: KpdataError) -> str:
+    return str(error) if uri in str(error) else f"{uri}: {error}"

@@ -1,1 +1,0 @@
-"""Checks before a long run: of the labels, and of whether the model learns at all."""

@@ -1,0 +1,1 @@
+"""From shards to batches: the crop that a model sees, its pixels, and the order of pictures."""

@@ -1,0 +1,121 @@
+"""Pictures → the batches of a training run: deterministic, and any of them can be made on its own.
+
+A batch is a dict of arrays: ``image`` (B, P, P, 3) uint8, ``keypoints`` (B, K, 3) in picture
+pixels, and the draws of :mod:`kpdata.train.ops.augment`, which are applied on the device. The
+same batches feed every backend; on TensorFlow they go through ``tf.data``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from kpdata.core import transform
+from kpdata.core.augment import AugmentConfig
+from kpdata.storage.parallel import ahead
+from kpdata.train.data.pictures import Pictures
+from kpdata.train.ops.augment import Draws, draw_batch
+
+Batch = dict[str, npt.NDArray[Any]]
+
+_SHUFFLE = 0
+_FILL = 1
+_AHEAD = 4
+_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a training split: full ones only, each epoch in an order of its own.
+
+    What a batch holds follows from seed, epoch and step alone, so that a resumed run goes on
+    exactly. Where the split does not fill its last batch, samples of the same epoch fill it up.
+
+    Attributes:
+        pictures: whose side is the model's input size.
+        augment: the ranges of the draws.
+        batch_size: B.
+        seed: of the order and of the draws.
+    """
+
+    pictures: Pictures
+    augment: AugmentConfig
+    batch_size: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.pictures) // self.batch_size)
+
+    def indices(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
+        """(B,) which pictures a step shows."""
+        order = _order(self.seed, epoch, len(self.pictures), self.steps * self.batch_size)
+        return order[step * self.batch_size :][: self.batch_size]
+
+    def keys(self, epoch: int, step: int) -> list[str]:
+        """(B,) the source images behind a step."""
+        return [self.pictures.keys[i] for i in self.indices(epoch, step)]
+
+    def draws(self, epoch: int, step: int) -> Draws:
+        """What is drawn for a batch."""
+        chosen = self.indices(epoch, step)
+        crops, side = [transform.IDENTITY] * len(chosen), self.pictures.side
+        return draw_batch(self.augment, self.seed, epoch, chosen.tolist(), crops, side)
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """One batch."""
+        chosen = self.indices(epoch, step)
+        return {
+            "image": self.pictures.images[chosen],
+            "keypoints": self.pictures.keypoints[chosen],
+            **self.draws(epoch, step),
+        }
+
+    def epoch(self, epoch: int) -> Batch:
+        """``index`` (steps, B) and the draws (steps, B, …) of all batches of an epoch."""
+        steps = range(self.steps)
+        drawn = [self.draws(epoch, step) for step in steps]
+        index = np.stack([self.indices(epoch, step) for step in steps])
+        return {"index": index} | {name: np.stack([d[name] for d in drawn]) for name in drawn[0]}
+
+    def forever(self, first_epoch: int = 0) -> Iterator[tuple[Batch]]:
+        """Every batch from an epoch's first on, as ``model.fit`` takes them, prepared ahead."""
+
+        def places() -> Iterator[tuple[int, int]]:
+            epoch = first_epoch
+            while True:
+                yield from ((epoch, step) for step in range(self.steps))
+                epoch += 1
+
+        return ((batch,) for batch in made_ahead(lambda place: self.batch(*place), places()))
+
+    def dataset(self, first_epoch: int = 0) -> Any:
+        """:meth:`forever` as the backend likes it: on TensorFlow a ``tf.data.Dataset``."""
+        if keras.backend.backend() != "tensorflow":
+            return self.forever(first_epoch)
+        import tensorflow as tf
+
+        example = self.batch(first_epoch, 0)
+        specs = {name: tf.TensorSpec(a.shape, a.dtype) for name, a in example.items()}
+        made = tf.data.Dataset.from_generator(
+            lambda: self.forever(first_epoch), output_signature=(specs,)
+        )
+        return made.prefetch(tf.data.AUTOTUNE)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int, wanted: int) -> npt.NDArray[np.int64]:
+    """(wanted,) every picture once, then some of them again."""
+    order = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(count)
+    fill = np.random.default_rng([seed, epoch, _FILL]).integers(0, count, wanted - count)
+    return np.concatenate([order, fill])
+
+
+def made_ahead(make: Callable[[Any], Batch], items: Iterable[Any]) -> Iterator[Batch]:
+    """``map(make, items)``, in order, a few of them ahead in threads."""
+    return (result() for _, result in ahead(make, items, _AHEAD, _WORKERS))

@@ -1,0 +1,113 @@
+"""Which square of which record each picture shows: found without decoding one."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from kpdata.core import transform
+from kpdata.core.crop import Framing, why_not_shown
+from kpdata.core.errors import DatasetError, located
+from kpdata.core.sample import WHOLE_IMAGE, Instance, Sample
+from kpdata.core.transform import Affine, apply_affine
+from kpdata.formats.base import LARGEST
+from kpdata.shards.dataset import Dataset, name_of
+
+
+class Place(NamedTuple):
+    """Where a picture's record is, and the affine from record pixels to picture pixels."""
+
+    uri: str
+    affine: Affine
+
+
+class Square(NamedTuple):
+    """A picture to be, and whom it shows.
+
+    Attributes:
+        place: what of which record it shows.
+        key: the source image's.
+        number: of the instance in its source image.
+        instance: in record pixels.
+        to_source: picture pixels → source pixels.
+        source_size: width and height.
+        is_copy: whether the record is an augmented copy.
+        is_cut: whether the square was cut out of a whole image, rather than being its record.
+    """
+
+    place: Place
+    key: str
+    number: int
+    instance: Instance
+    to_source: Affine
+    source_size: tuple[int, int]
+    is_copy: bool
+    is_cut: bool
+
+    @property
+    def record_to_source(self) -> Affine:
+        """Record pixels → source pixels."""
+        return transform.compose(self.to_source, self.place.affine)
+
+
+def squares(
+    dataset: Dataset, split: str, framing: Framing, side: int, copies: bool, counts: Counter[str]
+) -> Iterator[tuple[Square, Sample]]:
+    """A square for each instance that can be learnt from, with its record.
+
+    Args:
+        dataset: a shard folder.
+        split: its split.
+        framing: what is cut out of whole images; a record that is a crop shows its own square.
+        side: of the pictures, in pixels.
+        copies: take augmented copies too.
+        counts: of what has no square, added to.
+
+    Raises:
+        DatasetError: no such split, or a damaged record.
+    """
+    for shard in dataset[split].shards:
+        for offset, sample in dataset.read_shard(shard):
+            if sample.view and sample.view.copy and not copies:
+                continue
+            uri = dataset.record_uri(shard, offset)
+            why_not = framing.why_not if _is_whole(sample) else why_not_shown
+            for number, instance in enumerate(sample.instances):
+                if reason := why_not(instance):
+                    counts[f"instances not shown: {reason}"] += 1
+                else:
+                    with located(name_of(uri)):
+                        yield _square(sample, instance, number, uri, framing, side), sample
+
+
+def _square(
+    sample: Sample, instance: Instance, number: int, uri: str, framing: Framing, side: int
+) -> Square:
+    view = sample.view
+    assert view is not None, "every record has one"
+    width, height = cast(int, sample.image.width), cast(int, sample.image.height)
+    is_whole = _is_whole(sample)
+    if is_whole:
+        affine = framing.square(instance, width, height, side)
+    else:
+        number = view.instance
+        affine = transform.resize_affine(width, height, side)
+    in_source = apply_affine(transform.invert(view.transform), instance.xy)
+    if not (np.abs(np.concatenate([instance.xy, in_source])) <= LARGEST).all():
+        raise DatasetError(f"instance {number}: a keypoint beyond {LARGEST:g} pixels")
+    return Square(
+        place=Place(uri, affine),
+        key=sample.key,
+        number=number,
+        instance=instance,
+        to_source=transform.invert(transform.compose(affine, view.transform)),
+        source_size=(view.source_width, view.source_height),
+        is_copy=view.copy > 0,
+        is_cut=is_whole,
+    )
+
+
+def _is_whole(sample: Sample) -> bool:
+    """Whether a record is a whole image, rather than one instance's crop."""
+    return sample.view is not None and sample.view.instance == WHOLE_IMAGE

@@ -1,0 +1,294 @@
+"""Boxes to look into, and the numbers that a COCO file gives its images."""
+
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+import msgspec
+import numpy as np
+
+from kpdata.core.errors import FormatError
+from kpdata.core.sample import FloatArray
+from kpdata.formats._lib import json_stream
+from kpdata.formats.base import LARGEST
+from kpdata.formats.coco.index import Int64
+from kpdata.storage.bounded import read_bounded
+
+T = TypeVar("T")
+_XYXY = tuple[float, float, float, float]
+
+_MOST_BYTES = 256 << 20
+
+_FORMS = (
+    'a COCO file ({"images": [...], "annotations": [...]}), COCO detections ([{"image_id": 1, '
+    '"bbox": [x, y, width, height], "score": 0.9}, ...], with --coco-images), or '
+    '{"photo.jpg": [[x0, y0, x1, y1], ...]}'
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Where an object is.
+
+    Attributes:
+        bbox_xyxy: (4,) continuous pixels of the upright image.
+        score: the detector's.
+        category_id: the object's class.
+    """
+
+    bbox_xyxy: FloatArray
+    score: float = 1.0
+    category_id: int = 1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which boxes of a COCO file or a detector are looked into.
+
+    Attributes:
+        category: their ``category_id``; None where all that there are share one.
+        min_score: the least score.
+    """
+
+    category: int | None = None
+    min_score: float = 0.0
+
+
+ANY = Wanted()
+"""Boxes of any score, of one category."""
+
+
+class ByName(Generic[T]):
+    """Values of files by name: the longest end of a path that is known counts.
+
+    Where none is, a file of the same base name does, if there is only one.
+    """
+
+    def __init__(self, values: Mapping[str, T]):
+        self._values = dict(values)
+        self._by_base: dict[str, list[T]] = defaultdict(list)
+        for name, value in values.items():
+            self._by_base[PurePath(name).name].append(value)
+
+    def get(self, path: Path) -> T | None:
+        """The value of the file at ``path``."""
+        parts = path.as_posix().split("/")
+        for start in range(len(parts)):
+            if (name := "/".join(parts[start:])) in self._values:
+                return self._values[name]
+        alike = self._by_base.get(path.name, [])
+        return alike[0] if len(alike) == 1 else None
+
+
+class Boxes(ByName[tuple[Box, ...]]):
+    """The boxes of files by name, and those that were left out.
+
+    Attributes:
+        unusable: where each that is none lies in the file, and what is wrong with it.
+        left_out: how many others there are, by reason.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, tuple[Box, ...]],
+        unusable: Sequence[str] = (),
+        left_out: Mapping[str, int] = MappingProxyType({}),
+    ):
+        super().__init__(values)
+        self.unusable, self.left_out = tuple(unusable), dict(left_out)
+
+
+class _Image(msgspec.Struct):
+    id: Int64
+    file_name: str
+
+
+class _Annotation(msgspec.Struct):
+    image_id: Int64
+    bbox: tuple[float, float, float, float] | None = None
+    score: float | None = None
+    category_id: Int64 = 1
+    iscrowd: bool | int = 0
+
+
+def read_image_ids(path: Path) -> dict[str, int]:
+    """``file_name`` → ``id`` of the images of a COCO file.
+
+    Raises:
+        FormatError: it is not one.
+    """
+    return {
+        image.file_name: image.id
+        for _, first, raw in json_stream.batches(path, ("images",))
+        for image in json_stream.decode_batch(path, "images", first, raw, _Image)
+    }
+
+
+def read_boxes(
+    path: Path, image_ids: Mapping[str, int] | None = None, wanted: Wanted = ANY
+) -> Boxes:
+    """The boxes of each file: of a COCO file, of COCO detections, or a plain list by file name.
+
+    Crowds are left out, and what has no box or none with width and height.
+
+    Args:
+        path: the JSON file.
+        image_ids: file name → id, which detections need.
+        wanted: leaves out others; a plain list has neither categories nor scores to choose by.
+
+    Raises:
+        FormatError: the file is none of these, an entry is no box, no box is of use, or they are of
+            several categories and none is chosen; the message says where.
+    """
+    try:
+        data = read_bounded(path, _MOST_BYTES)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot read: {error.strerror}") from error
+    start = data.lstrip()[:1]
+    if start == b"[":
+        if image_ids is None:
+            raise FormatError(f"{path}: detections know images by number: add --coco-images FILE")
+        found = json_stream.decode(path, "$", data, list[_Annotation])
+        return _by_image(path, found, image_ids, wanted)
+    if start != b"{":
+        raise FormatError(f"{path}: holds no boxes: expected {_FORMS}")
+    plain = _plain(path, data)
+    if plain is None:
+        return _by_image(path, _annotations(path), read_image_ids(path), wanted)
+    return _by_name(path, plain, wanted)
+
+
+def _by_name(path: Path, plain: Mapping[str, Sequence[_XYXY]], wanted: Wanted) -> Boxes:
+    if wanted != ANY:
+        raise FormatError(
+            f"{path}: a plain list of boxes has no categories and no scores: leave out --category "
+            "and --min-box-score"
+        )
+    return _usable(
+        path,
+        {
+            name: [(f"$.{name}[{i}]", Box(np.array(box))) for i, box in enumerate(boxes)]
+            for name, boxes in plain.items()
+        },
+    )
+
+
+def _plain(path: Path, data: bytes) -> dict[str, list[_XYXY]] | None:
+    """A plain list by file name; None where the file is not meant as one.
+
+    Raises:
+        FormatError: an entry is no list of boxes.
+    """
+    try:
+        entries = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not all(bytes(entry)[:1] == b"[" for entry in entries.values()) or "images" in entries:
+        return None
+    boxes = {}
+    for name, entry in entries.items():
+        try:
+            boxes[name] = msgspec.json.decode(entry, type=list[_XYXY])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise FormatError(
+                f"{path}: {name}: {error}: expected a list of boxes, [[x0, y0, x1, y1], ...]"
+            ) from error
+    return boxes
+
+
+def _annotations(path: Path) -> list[_Annotation]:
+    return [
+        annotation
+        for _, first, raw in json_stream.batches(path, ("annotations",))
+        for annotation in json_stream.decode_batch(path, "annotations", first, raw, _Annotation)
+    ]
+
+
+def _by_image(
+    path: Path, annotations: Sequence[_Annotation], image_ids: Mapping[str, int], wanted: Wanted
+) -> Boxes:
+    names = {number: name for name, number in image_ids.items()}
+    boxes: dict[str, list[tuple[str, Box]]] = defaultdict(list)
+    left_out: Counter[str] = Counter()
+    _check_choice(path, annotations, wanted)
+    for place, entry in enumerate(annotations):
+        if reason := _why_not(entry, names, wanted):
+            left_out[reason] += 1
+            continue
+        assert entry.bbox is not None, "or there is a reason"
+        x, y, width, height = entry.bbox
+        score = 1.0 if entry.score is None else entry.score
+        box = Box(np.array([x, y, x + width, y + height]), score, entry.category_id)
+        boxes[names[entry.image_id]].append((f"annotation {place}: bbox", box))
+    _check_one_class(path, [box for placed in boxes.values() for _, box in placed])
+    return _usable(path, boxes, left_out)
+
+
+def _why_not(entry: _Annotation, names: Container[int], wanted: Wanted) -> str | None:
+    """Under which name an entry that is not looked into is counted; None where it is."""
+    if entry.iscrowd:
+        return "crowd"
+    if entry.bbox is None:
+        return "no bbox"
+    if entry.image_id not in names:
+        return "image unknown to the COCO file"
+    if wanted.category not in (None, entry.category_id):
+        return "other category"
+    return "low score" if entry.score is not None and entry.score < wanted.min_score else None
+
+
+def _check_choice(path: Path, annotations: Sequence[_Annotation], wanted: Wanted) -> None:
+    """Raise FormatError where what is wanted is no choice among what there is."""
+    classes = {entry.category_id for entry in annotations}
+    if wanted.category not in (None, *classes):
+        known = ", ".join(map(str, sorted(classes)))
+        raise FormatError(f"{path}: no box is of --category {wanted.category}; known: {known}")
+    if wanted.min_score > 0 and all(entry.score is None for entry in annotations):
+        raise FormatError(f"{path}: no box has a score: leave out --min-box-score")
+
+
+def _check_one_class(path: Path, boxes: Iterable[Box]) -> None:
+    """Raise FormatError where boxes of several classes would be looked into."""
+    classes = Counter(box.category_id for box in boxes)
+    if len(classes) > 1:
+        found = ", ".join(f"{number} ({classes[number]:,} boxes)" for number in sorted(classes))
+        raise FormatError(
+            f"{path}: holds boxes of several categories: {found}. Choose that of the run's objects "
+            "with --category ID"
+        )
+
+
+def _usable(
+    path: Path,
+    placed: Mapping[str, Iterable[tuple[str, Box]]],
+    left_out: Mapping[str, int] = MappingProxyType({}),
+) -> Boxes:
+    """Those that show something, each of which came with its place in the file.
+
+    Raises:
+        FormatError: there are some, and none of them does.
+    """
+    usable: dict[str, list[Box]] = {name: [] for name in placed}
+    faults = []
+    for name, boxes in placed.items():
+        for place, box in boxes:
+            if fault := _fault(box.bbox_xyxy):
+                faults.append(f"{place} {fault}")
+            else:
+                usable[name].append(box)
+    if faults and not any(usable.values()):
+        raise FormatError(f"{path}: {faults[0]}, and no other box is of use")
+    return Boxes({name: tuple(boxes) for name, boxes in usable.items()}, faults, left_out)
+
+
+def _fault(bbox_xyxy: FloatArray) -> str | None:
+    if (np.abs(bbox_xyxy) <= LARGEST).all() and (bbox_xyxy[2:] > bbox_xyxy[:2]).all():
+        return None
+    low, high = bbox_xyxy[:2].tolist(), bbox_xyxy[2:].tolist()
+    return (
+        f"reaches from {low} to {high}: expected finite pixels, and a right lower corner to the "
+        "right of and below the left upper one"
+    )

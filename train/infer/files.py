@@ -1,0 +1,199 @@
+"""What ``kpdata predict`` leaves behind: lines, overlays, and COCO results."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import msgspec
+import numpy as np
+
+from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray, Instance, Pixels
+from kpdata.core.skeleton import Skeleton
+from kpdata.images import codec
+from kpdata.train.infer.boxes import Box, ByName
+from kpdata.train.infer.frames import Found, Frame
+from kpdata.train.infer.media import Item, VideoFile, frame_rate
+from kpdata.view import draw
+
+PREDICTIONS, SKELETON, OVERLAYS = "predictions.jsonl", "skeleton.json", "overlays"
+
+_DECIMALS = 4
+_LARGEST_JPEG = 65_500
+
+
+class Line(msgspec.Struct, omit_defaults=True):
+    """One instance, as ``predictions.jsonl`` has it.
+
+    Attributes:
+        file: as it was named.
+        instance: its number in the picture or frame.
+        keypoints: K × [x, y, score] in continuous pixels of the upright picture.
+        frame: of a video, from 0.
+        bbox_xyxy: where the model was to look; left out for the whole picture.
+        visibility: K probabilities, where the model gives them.
+    """
+
+    file: str
+    instance: int
+    keypoints: list[list[float]]
+    frame: int | None = None
+    bbox_xyxy: list[float] | None = None
+    visibility: list[float] | None = None
+
+
+class CocoResult(msgspec.Struct, omit_defaults=True):
+    """One instance, as COCO's evaluation reads it: x and y are 0-based pixel indices.
+
+    ``file_name`` and ``frame`` are given where image numbers are only counted.
+    """
+
+    image_id: int
+    category_id: int
+    keypoints: list[float]
+    score: float
+    file_name: str | None = None
+    frame: int | None = None
+
+
+@dataclass
+class CocoResults:
+    """The results of a COCO results file.
+
+    Attributes:
+        image_ids: the numbers that a COCO file gives its images; None counts frames from 1.
+        left_out: frames of files that the COCO file does not know.
+        results: so far.
+    """
+
+    image_ids: ByName[int] | None = None
+    left_out: int = 0
+    results: list[CocoResult] = field(default_factory=list)
+    _frames: int = 0
+
+    def add(self, found: Found) -> None:
+        """Append the instances of one frame."""
+        frame = found.frame
+        self._frames += 1
+        known = self.image_ids is not None
+        number = self._number(frame)
+        if number is None:
+            self.left_out += 1
+            return
+        name, at = (None, None) if known else (str(frame.item.path), frame.number)
+        boxes = frame.boxes or [Box(np.zeros(4))] * len(found.keypoints)
+        for box, keypoints in zip(boxes, found.keypoints, strict=True):
+            score = box.score * float(keypoints[:, 2].mean())
+            indices = np.round(keypoints - [0.5, 0.5, 0.0], _DECIMALS).ravel().tolist()
+            self.results.append(
+                CocoResult(number, box.category_id, indices, round(score, 6), name, at)
+            )
+
+    def _number(self, frame: Frame) -> int | None:
+        if self.image_ids is None:
+            return self._frames
+        return self.image_ids.get(frame.item.path) if frame.number is None else None
+
+    def write(self, path: Path) -> None:
+        """Write the results."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.encode(self.results) + b"\n")
+
+
+class Answers:
+    """The output folder: ``predictions.jsonl``, ``skeleton.json`` and ``overlays/``.
+
+    A context manager; the lines appear when all are there.
+
+    Args:
+        folder: made where it is missing.
+        skeleton: names the keypoints of every line, and what overlays draw.
+        min_score: as :func:`overlay` takes it; lines hold all keypoints.
+    """
+
+    def __init__(self, folder: Path, skeleton: Skeleton, min_score: float):
+        self._folder, self._skeleton, self._min_score = folder, skeleton, min_score
+        self._encoder = msgspec.json.Encoder()
+        self._item: Item | None = None
+        self._video: VideoFile | None = None
+        self._lines: BinaryIO
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        skeleton = msgspec.json.format(msgspec.json.encode(self._skeleton), indent=1)
+        (self._folder / SKELETON).write_bytes(skeleton + b"\n")
+        self._partial = self._folder / f".{PREDICTIONS}.partial"
+        self._lines = self._partial.open("wb")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._lines.close()
+        try:
+            self._close_video(kind)
+            if kind is None:
+                os.replace(self._partial, self._folder / PREDICTIONS)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def add(self, found: Found) -> None:
+        """Write one frame's lines and overlay."""
+        for number, keypoints in enumerate(found.keypoints):
+            self._lines.write(self._encoder.encode(_line(found, number, keypoints)) + b"\n")
+        drawn = overlay(found, self._skeleton, self._min_score)
+        item = found.frame.item
+        if item != self._item:
+            self._close_video()
+            self._item = item
+        path = self._folder / OVERLAYS / Path(item.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not item.is_video:
+            kind = "jpeg" if max(drawn.shape) <= _LARGEST_JPEG else "png"
+            suffix = {"jpeg": ".jpg", "png": ".png"}[kind]
+            path.with_suffix(suffix).write_bytes(codec.encode(drawn, kind))
+            return
+        if self._video is None:
+            self._video = VideoFile(path.with_suffix(".mp4"), frame_rate(item.path))
+        self._video.add(drawn)
+
+    def _close_video(self, kind: type[BaseException] | None = None) -> None:
+        if self._video is not None:
+            self._video.__exit__(kind)
+            self._video = None
+
+
+def _line(found: Found, number: int, keypoints: FloatArray) -> Line:
+    frame, seen = found.frame, found.visibility
+    return Line(
+        file=str(frame.item.path),
+        instance=number,
+        keypoints=_rounded(keypoints),
+        frame=frame.number,
+        bbox_xyxy=None if frame.boxes is None else _rounded(frame.boxes[number].bbox_xyxy),
+        visibility=None if seen is None else _rounded(seen[number]),
+    )
+
+
+def overlay(found: Found, skeleton: Skeleton, min_score: float) -> Pixels:
+    """The frame with its keypoints: a ring where the model takes one for occluded.
+
+    Args:
+        found: one frame.
+        skeleton: what to draw.
+        min_score: keypoints below it are left out, unless the score is their visibility.
+    """
+    canvas = found.frame.pixels
+    for number, keypoints in enumerate(found.keypoints):
+        seen = np.full(len(keypoints), VISIBLE)
+        if found.visibility is not None:
+            seen[found.visibility[number] < 0.5] = OCCLUDED
+        if not found.score_is_visibility:
+            seen[keypoints[:, 2] < min_score] = NOT_LABELLED
+        xy = np.where(seen[:, None] == NOT_LABELLED, 0, keypoints[:, :2])
+        boxes = found.frame.boxes
+        box = None if boxes is None else boxes[number].bbox_xyxy
+        canvas = draw.draw_instance(canvas, Instance(np.column_stack([xy, seen]), box), skeleton)
+    return canvas
+
+
+def _rounded(values: FloatArray) -> Any:
+    return np.round(values, _DECIMALS).tolist()

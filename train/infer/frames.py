@@ -1,0 +1,199 @@
+"""Predicting keypoints of any pictures: frames in, frames with keypoints out, in bounded memory."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from kpdata.core import transform
+from kpdata.core.crop import square_crop
+from kpdata.core.errors import ImageError
+from kpdata.core.sample import FloatArray, Pixels
+from kpdata.core.skeleton import Skeleton
+from kpdata.images.resample import square
+from kpdata.train.data.pictures import Views
+from kpdata.train.infer.boxes import Box, ByName
+from kpdata.train.infer.media import Item, read
+from kpdata.train.infer.predictions import COORDINATES
+
+AT_A_TIME = 32
+_MOST_BYTES = 256 << 20
+
+
+class Predicts(Protocol):
+    """What is asked of :class:`kpdata.train.infer.predictor.Predictor`."""
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Names the K keypoints."""
+
+    @property
+    def input_size(self) -> int:
+        """The pictures' side in pixels."""
+
+    def predict(self, pictures: Views, flip: bool = True) -> Any:
+        """``keypoints`` by head, ``primary`` and ``visibility``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An upright picture, or one frame of a video, and where to look in it.
+
+    Attributes:
+        item: the file.
+        number: of the frame, from 0; None for a picture.
+        pixels: (H, W, 3) RGB.
+        boxes: one for each instance; None for the whole picture.
+    """
+
+    item: Item
+    number: int | None
+    pixels: Pixels
+    boxes: tuple[Box, ...] | None
+
+    def squares(self, margin: float) -> list[FloatArray]:
+        """The boxes that squares are drawn around, (4,) each, grown by ``margin``."""
+        if self.boxes is None:
+            height, width = self.pixels.shape[:2]
+            return [_grown(np.array([0.0, 0.0, width, height]), margin)]
+        return [_grown(box.bbox_xyxy, margin) for box in self.boxes]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found in one frame of M instances.
+
+    Attributes:
+        frame: where.
+        keypoints: (M, K, 3) x, y, score in continuous pixels of the upright picture.
+        visibility: (M, K) probability of being visible; None where the model does not say.
+        score_is_visibility: whether the scores are that same probability: a low one then says that
+            a keypoint is hidden, and not that it was not found.
+    """
+
+    frame: Frame
+    keypoints: FloatArray
+    visibility: FloatArray | None
+    score_is_visibility: bool = False
+
+
+class Skipped(NamedTuple):
+    """What of a file could not be used: ``reason`` is a short name, ``detail`` says more."""
+
+    path: Path
+    reason: str
+    detail: str
+
+
+@dataclass
+class Tally:
+    """What was read and what was not.
+
+    Attributes:
+        images, videos, frames: used; a picture counts as a frame, too.
+        instances: squares shown to the model.
+        without_box: files that the boxes' file says nothing of, left out.
+        boxes_left_out: boxes that were not looked into, by reason.
+        skipped: files that could not be used, or not to their end, and boxes.
+    """
+
+    codec: int = 0
+    videos: int = 0
+    frames: int = 0
+    instances: int = 0
+    without_box: int = 0
+    boxes_left_out: dict[str, int] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def read_frames(
+    items: Iterable[Item], boxes: ByName[tuple[Box, ...]] | None, tally: Tally
+) -> Iterator[Frame]:
+    """The frames of every file that can be used; ``tally`` counts them and the others.
+
+    Args:
+        items: the files.
+        boxes: by file, those of a video for all its frames; None for whole pictures.
+        tally: counted up.
+    """
+    for item in items:
+        chosen = boxes.get(item.path) if boxes else None
+        if boxes and not chosen:
+            tally.without_box += 1
+            continue
+        try:
+            for image in read(item):
+                tally.images += image.frame is None
+                tally.videos += image.frame == 0
+                tally.frames += 1
+                tally.instances += len(chosen) if chosen else 1
+                yield Frame(item, image.frame, image.pixels, chosen)
+        except ImageError as error:
+            tally.skipped.append(Skipped(item.path, error.reason, str(error)))
+
+
+def predict_frames(
+    predictor: Predicts, frames: Iterable[Frame], margin: float, flip: bool = True
+) -> Iterator[Found]:
+    """Find the keypoints of every frame, in their order.
+
+    Args:
+        predictor: the model.
+        frames: read as they are needed: some dozens of instances, or 256 MiB, are held at a time.
+        margin: the side of the squares that the model sees in units of the boxes' longer sides.
+        flip: average with what the model sees in the mirror image.
+    """
+    for chunk in _chunks(frames):
+        pictures = as_views(chunk, predictor.input_size, margin)
+        answers = predictor.predict(pictures, flip=flip)
+        keypoints, start = answers.keypoints[answers.primary], 0
+        same = answers.primary == COORDINATES and answers.visibility is not None
+        for frame in chunk:
+            end = start + len(frame.squares(margin))
+            seen = None if answers.visibility is None else answers.visibility[start:end]
+            yield Found(frame, keypoints[start:end], seen, same)
+            start = end
+
+
+def as_views(frames: Sequence[Frame], side: int, margin: float) -> Views:
+    """The squares that the model sees, one for each instance.
+
+    Args:
+        frames: at least one instance in all.
+        side: of the squares, in pixels.
+        margin: their side in units of the boxes' longer sides.
+    """
+    seen = [(frame, box) for frame in frames for box in frame.squares(margin)]
+    affines = [square_crop(box, 1.0, side) for _, box in seen]
+    return Views(
+        side=side,
+        to_source=np.stack([transform.invert(affine) for affine in affines]),
+        images=np.stack(
+            [
+                square(frame.pixels, affine, side)
+                for (frame, _), affine in zip(seen, affines, strict=True)
+            ]
+        ),
+    )
+
+
+def _grown(bbox_xyxy: FloatArray, margin: float) -> FloatArray:
+    center = (bbox_xyxy[:2] + bbox_xyxy[2:]) / 2
+    half = margin * (bbox_xyxy[2:] - bbox_xyxy[:2]) / 2
+    return np.concatenate([center - half, center + half])
+
+
+def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    chunk: list[Frame] = []
+    instances = size = 0
+    for frame in frames:
+        chunk.append(frame)
+        instances += 1 if frame.boxes is None else len(frame.boxes)
+        size += frame.pixels.nbytes
+        if instances >= AT_A_TIME or size >= _MOST_BYTES:
+            yield chunk
+            chunk, instances, size = [], 0, 0
+    if instances:
+        yield chunk

@@ -1,0 +1,186 @@
+"""Pictures and videos as a user names them: files and folders in, upright RGB frames out."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import cv2
+import numpy as np
+
+from kpdata.core.errors import DatasetError, FormatError, ImageError
+from kpdata.core.sample import Pixels
+from kpdata.images import codec
+from kpdata.images.headers import MAX_PIXELS, probe
+from kpdata.storage.image_files import read_file
+
+_SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+
+_USUAL_RATE = 25.0
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to look at.
+
+    Attributes:
+        path: where it is.
+        name: what its results are called below the output folder, relative and unique.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        """By its extension."""
+        return self.path.suffix.lower() in VIDEOS
+
+
+class Image(NamedTuple):
+    """Upright RGB pixels (H, W, 3), and which frame of a video they are; None for a picture."""
+
+    pixels: Pixels
+    frame: int | None
+
+
+def find(paths: Iterable[Path], besides: Path) -> list[Item]:
+    """The files that are named, and the images below the folders that are, in order.
+
+    Args:
+        paths: files and folders.
+        besides: a folder that is left out where a walk meets it: the results of an earlier run.
+
+    Raises:
+        FormatError: there is no such path, or a folder without images.
+    """
+    items: list[Item] = []
+    taken: set[str] = set()
+    for path in paths:
+        if path.is_dir():
+            found = sorted(_walk(path, besides.resolve()))
+            if not found:
+                raise FormatError(f"{path}: holds no image: looked for {', '.join(IMAGES)}")
+            names = [str(path.resolve().name / file.relative_to(path)) for file in found]
+        elif path.exists():
+            found, names = [path], [path.name]
+        else:
+            raise FormatError(f"{path}: no such file or folder")
+        items += [Item(file, _free(name, taken)) for file, name in zip(found, names, strict=True)]
+    return items
+
+
+def _walk(folder: Path, besides: Path) -> Iterator[Path]:
+    for top, folders, names in os.walk(folder):
+        here = Path(top)
+        folders[:] = [name for name in folders if (here / name).resolve() != besides]
+        for name in names:
+            if Path(name).suffix.lower() in IMAGES and not name.startswith("."):
+                yield here / name
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """``name``, with a number where another file's results bear the same, extensions aside."""
+    stem, suffix = os.path.splitext(name)
+    free, number = stem, 0
+    while free in taken:
+        number += 1
+        free = f"{stem}-{number}"
+    taken.add(free)
+    return free + suffix
+
+
+def count_frames(items: Iterable[Item]) -> int:
+    """How many frames there are, as far as the videos say."""
+    return sum(_frames_in(item.path) if item.is_video else 1 for item in items)
+
+
+def _frames_in(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    finally:
+        capture.release()
+
+
+def read(item: Item) -> Iterator[Image]:
+    """The picture, or a video's frames one after the other.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    if item.is_video:
+        yield from _video(item.path)
+    else:
+        data = read_file(str(item.path))
+        yield Image(codec.decode_upright(data, probe(data)), None)
+
+
+def _video(path: Path) -> Iterator[Image]:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        number = 0
+        while True:
+            width, height = (int(capture.get(side)) for side in _SIDES)
+            if width * height > MAX_PIXELS:
+                raise ImageError("image too large", f"{path}: {width} × {height} pixels a frame")
+            decoded, bgr = capture.read()
+            if not decoded:
+                break
+            yield Image(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), number)
+            number += 1
+    finally:
+        capture.release()
+    if not number:
+        raise ImageError("not a video", f"{path}: no frame of it can be decoded")
+
+
+def frame_rate(path: Path) -> float:
+    """Frames a second; 25 where the video does not say."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+    finally:
+        capture.release()
+    return rate if np.isfinite(rate) and rate > 0 else _USUAL_RATE
+
+
+class VideoFile:
+    """An MP4 in the making, which takes its name when it is whole.
+
+    Args:
+        path: the file, whose folder exists.
+        rate: frames a second.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, rate: float):
+        self._path, self._rate = path, rate
+        self._partial = path.with_name(f".{path.stem}.partial.mp4")
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            if kind is None:
+                os.replace(self._partial, self._path)
+        self._partial.unlink(missing_ok=True)
+
+    def add(self, rgb: Pixels) -> None:
+        """Append one frame (H, W, 3), of the first one's size."""
+        if self._writer is None:
+            size = rgb.shape[1], rgb.shape[0]
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._partial), code, self._rate, size)
+            if not self._writer.isOpened():
+                raise DatasetError(f"{self._path}: cannot be written as a video of {size} pixels")
+        self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))

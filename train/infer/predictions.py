@@ -1,0 +1,286 @@
+"""Truth and predictions as files that anyone can score again: one JSON line per instance.
+
+``predictions.jsonl`` holds what a model answered, ``truth.jsonl`` what it should have; both in
+continuous pixels of the source images, both in the same order.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from kpdata.core.errors import DatasetError
+from kpdata.core.sample import FloatArray
+from kpdata.core.skeleton import Skeleton
+from kpdata.metrics import Poses
+from kpdata.shards.manifest import Count
+
+if TYPE_CHECKING:
+    from kpdata.train.data.pictures import Pictures
+
+PREDICTIONS, TRUTH = "predictions.jsonl", "truth.jsonl"
+
+HEATMAP, COORDINATES = "heatmap", "coordinates"
+"""The heads of a model."""
+
+Key = tuple[str, int]
+"""``source_id`` and the instance's position in its source image."""
+
+Decode = Literal["dark", "udp", "quadratic", "argmax"]
+"""How a heatmap gives a place."""
+
+UNSEEN_MIRROR = (
+    "the flip test was asked for, and the run never saw a mirror image (augment.flip is 0): what "
+    "it finds in one may be far off; leave out --flip"
+)
+"""What to say of a flip test of a run that learnt from no mirror image."""
+
+Triple = tuple[float, float, float]
+T = TypeVar("T")
+
+_NO_BOX = (np.nan,) * 4
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What N instances really are, in continuous pixels of their source images.
+
+    Attributes:
+        source_id: N keys of source images; instances of one image share it.
+        instance: (N,) position of the instance in its source image.
+        keypoints: (N, K, 3) x, y, visibility 0, 1 or 2.
+        image_size: (N, 2) width and height of the source image.
+        area: (N,) square pixels; NaN where the source has none, as in the next two.
+        bbox_xyxy: (N, 4).
+        head_size: (N,).
+    """
+
+    source_id: tuple[str, ...]
+    instance: npt.NDArray[np.int64]
+    keypoints: FloatArray
+    image_size: FloatArray
+    area: FloatArray
+    bbox_xyxy: FloatArray
+    head_size: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @property
+    def keys(self) -> list[Key]:
+        """What names each instance."""
+        return list(zip(self.source_id, self.instance.tolist(), strict=True))
+
+    @classmethod
+    def of(cls, pictures: "Pictures") -> "Truth":
+        """The truth behind the pictures that a model sees."""
+        return cls(
+            source_id=tuple(pictures.keys),
+            instance=np.asarray(pictures.instance, np.int64),
+            keypoints=np.asarray(pictures.truth, np.float64),
+            image_size=np.asarray(pictures.source_size, np.float64),
+            area=np.asarray(pictures.area, np.float64),
+            bbox_xyxy=np.asarray(pictures.bbox_xyxy, np.float64),
+            head_size=np.asarray(pictures.head_size, np.float64),
+        )
+
+    def poses(self, skeleton: Skeleton, predicted: FloatArray) -> Poses:
+        """Beside predictions (N, K, 3); an array that is NaN throughout counts as not given.
+
+        Raises:
+            SchemaError: the predictions have another shape, or are not finite.
+        """
+        return Poses(
+            skeleton,
+            self.keypoints,
+            predicted,
+            area=_given(self.area),
+            bbox_xyxy=_given(self.bbox_xyxy),
+            head_size=_given(self.head_size),
+            image_size=_given(self.image_size),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says of N pictures, in source pixels.
+
+    Attributes:
+        keypoints: head → (N, K, 3) x, y, score. ``heatmap`` scores by the peak's height,
+            ``coordinates`` by the probability that the keypoint is visible; where the model was
+            not taught that, by the heatmap's peak if there is one, else 1.
+        visibility: (N, K) that probability; None where the model was not taught it.
+        primary: the head that counts as the model's answer.
+    """
+
+    keypoints: dict[str, FloatArray]
+    visibility: FloatArray | None
+    primary: str
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What ``predictions.jsonl`` holds.
+
+    Attributes:
+        keys: of the N instances.
+        predictions: the model's.
+        floor: (N, K, 3) the mean pose in the same crops.
+    """
+
+    keys: list[Key]
+    predictions: Predictions
+    floor: FloatArray
+
+
+class _Prediction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    source_id: str
+    instance: Count
+    keypoints: list[Triple]
+    head: str
+    floor: list[Triple]
+    other_heads: dict[str, list[Triple]] = {}
+    visibility: list[float] | None = None
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What must be the same on every line."""
+        heads = (self.keypoints, self.floor, *self.other_heads.values())
+        return self.head, *self.other_heads, *map(len, heads), len(self.visibility or ())
+
+
+class _Truth(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    source_id: str
+    instance: Count
+    keypoints: list[Triple]
+    image_size: tuple[float, float]
+    area: float | None = None
+    bbox_xyxy: tuple[float, float, float, float] | None = None
+    head_size: float | None = None
+
+
+def write_predictions(path: Path, recorded: Recorded) -> None:
+    """Write a line per instance: ``source_id``, ``instance``, ``keypoints`` K × [x, y, score].
+
+    ``keypoints`` is the answer of the primary head, which ``head`` names. Further: ``floor``, the
+    mean pose in the same form, ``other_heads`` by name, and ``visibility``, K probabilities.
+    """
+    predictions = recorded.predictions
+    heads = dict(predictions.keypoints)
+    primary, seen = heads.pop(predictions.primary), predictions.visibility
+    _write(
+        path,
+        (
+            _Prediction(
+                source_id,
+                instance,
+                keypoints=primary[row].tolist(),
+                head=predictions.primary,
+                floor=recorded.floor[row].tolist(),
+                other_heads={name: values[row].tolist() for name, values in heads.items()},
+                visibility=None if seen is None else seen[row].tolist(),
+            )
+            for row, (source_id, instance) in enumerate(recorded.keys)
+        ),
+    )
+
+
+def write_truth(path: Path, truth: Truth) -> None:
+    """Write a line per instance, without predictions; what the source has not is left out."""
+    _write(
+        path,
+        (
+            _Truth(
+                source_id,
+                instance,
+                truth.keypoints[row].tolist(),
+                tuple(truth.image_size[row].tolist()),
+                _number(truth.area[row]),
+                None if np.isnan(box := truth.bbox_xyxy[row]).any() else tuple(box.tolist()),
+                _number(truth.head_size[row]),
+            )
+            for row, (source_id, instance) in enumerate(truth.keys)
+        ),
+    )
+
+
+def read_predictions(path: Path) -> Recorded:
+    """The inverse of :func:`write_predictions`: the same numbers to the last bit.
+
+    Raises:
+        DatasetError: the file is missing or damaged; the message names it and the line.
+    """
+    lines = _read(path, _Prediction)
+    first = lines[0]
+    for number, line in enumerate(lines, 1):
+        if line.form != first.form:
+            raise DatasetError(f"{path}: line {number} holds other heads or counts than line 1")
+    heads: dict[str, FloatArray] = {}
+    heads[first.head] = np.array([line.keypoints for line in lines], np.float64)
+    for name in first.other_heads:
+        heads[name] = np.array([line.other_heads[name] for line in lines], np.float64)
+    visibility = None
+    if first.visibility is not None:
+        visibility = np.array([line.visibility for line in lines], np.float64)
+    return Recorded(
+        [(line.source_id, line.instance) for line in lines],
+        Predictions(heads, visibility, first.head),
+        np.array([line.floor for line in lines], np.float64),
+    )
+
+
+def read_truth(path: Path) -> Truth:
+    """The inverse of :func:`write_truth`.
+
+    Raises:
+        DatasetError: the file is missing or damaged; the message names it and the line.
+    """
+    lines = _read(path, _Truth)
+    for number, line in enumerate(lines, 1):
+        if len(line.keypoints) != len(lines[0].keypoints):
+            raise DatasetError(
+                f"{path}: line {number} holds another count of keypoints than line 1"
+            )
+    return Truth(
+        source_id=tuple(line.source_id for line in lines),
+        instance=np.array([line.instance for line in lines], np.int64),
+        keypoints=np.array([line.keypoints for line in lines], np.float64),
+        image_size=np.array([line.image_size for line in lines], np.float64),
+        area=np.array([line.area for line in lines], np.float64),
+        bbox_xyxy=np.array([line.bbox_xyxy or _NO_BOX for line in lines], np.float64),
+        head_size=np.array([line.head_size for line in lines], np.float64),
+    )
+
+
+def _write(path: Path, lines: Iterable[msgspec.Struct]) -> None:
+    encoder = msgspec.json.Encoder()
+    with open(path, "wb") as file:
+        file.writelines(encoder.encode(line) + b"\n" for line in lines)
+
+
+def _read(path: Path, kind: type[T]) -> list[T]:
+    decoder = msgspec.json.Decoder(kind)
+    lines: list[T] = []
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                lines.append(decoder.decode(line))
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing: `kpdata evaluate` writes it") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DatasetError(f"{path}: line {len(lines) + 1}: {error}") from error
+    if not lines:
+        raise DatasetError(f"{path} is empty")
+    return lines
+
+
+def _given(values: FloatArray) -> FloatArray | None:
+    return None if np.isnan(values).all() else values
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

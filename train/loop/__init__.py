@@ -1,0 +1,1 @@
+"""Training: epochs, phases, optimisers, and the checks before."""

@@ -1,0 +1,1 @@
+"""Targets, losses and augmentation as pure functions on tensors."""

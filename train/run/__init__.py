@@ -1,0 +1,1 @@
+"""A run: its configuration, recipes, folder and event log."""

@@ -1,0 +1,26 @@
+"""A small BlazePose for ``kpdata demo``: about two minutes on two CPU cores, start to end.
+
+The shards hold augmented copies, and there is no time to learn them by heart: little is drawn anew.
+"""
+
+from kpdata.core.augment import AugmentConfig
+from kpdata.train.run.config import Phase, TrainConfig
+
+CONFIG = TrainConfig(
+    model="blazepose",
+    size="lite",
+    phases=(
+        Phase("heatmap", 3, 128, 4e-3, warmup=0.3),
+        Phase("regression", 2, 128, 3e-3, warmup=0.2),
+    ),
+    batch_size=16,
+    ema=0.98,
+    augment=AugmentConfig(
+        rotate=(-10, 10),
+        scale=(0.9, 1.1),
+        shift=0.05,
+        blur=0.0,
+        rectangles=0,
+        cutout=0.0,
+    ),
+)
