@@ -26,9 +26,9 @@ def open(path: str | pathlib.Path) -> Dataset:  # noqa: A001 - reads as kpdata.o
         StoreError: the store refuses, or cannot be reached.
     """
     from kpdata.shards.dataset import Dataset
-    from kpdata.storage.stores import Url, place
+    from kpdata.storage.stores import Url, as_location
 
-    where = place(path)
+    where = as_location(path)
     if isinstance(where, Url):
         from kpdata.shards.remote import open_mirror
 

@@ -24,7 +24,7 @@ from kpdata.pipelines.seal import rejected_counts, seal
 from kpdata.pipelines.write.shard import ShardReport, whole_report, write_shard
 from kpdata.shards.manifest import MANIFEST, QUARANTINE, Manifest, SourceInfo, read_manifest
 from kpdata.shards.quarantine import check_bad
-from kpdata.storage.stores import Place, Url
+from kpdata.storage.stores import Location, Url
 
 _POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
 """Refusals that the user asked for: they are listed, but do not count as bad samples."""
@@ -77,7 +77,7 @@ class Outcome:
     warnings: tuple[str, ...] = field(default=())
 
 
-def convert(source: Source, request: Request, out: Place, watcher: Watcher) -> Outcome:
+def convert(source: Source, request: Request, out: Location, watcher: Watcher) -> Outcome:
     """Convert ``source`` into the shard folder ``out``, here or on a store.
 
     Killed at any moment, the same call made again finishes the work; the result is the same to the

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from kpdata.core.augment import AugmentConfig
-from kpdata.core.crop import CropFrom, Framing
+from kpdata.core.crop import CropFrom, CropRule
 from kpdata.core.errors import JobError
 from kpdata.core.mapping import Mapping
 from kpdata.core.skeleton import Skeleton
@@ -58,9 +58,9 @@ class Job(msgspec.Struct, frozen=True):
                 raise JobError(f"{option} {value}: expected {low} to {high}")
 
     @property
-    def framing(self) -> Framing:
+    def crop_rule(self) -> CropRule:
         """Which square of an image becomes a record, where there is a crop."""
-        return Framing(self.crop_from, self.margin)
+        return CropRule(self.crop_from, self.margin)
 
     @property
     def renders(self) -> bool:

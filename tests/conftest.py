@@ -187,13 +187,13 @@ def untrained_run() -> Callable[..., Path]:
 def _untrained_run(folder: Path, config: Any, *heads: str) -> Path:
     import keras
 
-    from kpdata.core.crop import Framing
+    from kpdata.core.crop import CropRule
     from kpdata.train.models import build
     from kpdata.train.run.folder import Best, RunFolder, RunInfo, State
 
     keras.utils.set_random_seed(1)
-    pose, framing, side = ((0.5, 0.5),) * 17, Framing("bbox", 1.5), config.phases[0].input_size
-    info = RunInfo("shards", "a" * 64, COCO17, "a crop", pose, {"train": 1}, {}, framing)
+    pose, crop_rule, side = ((0.5, 0.5),) * 17, CropRule("bbox", 1.5), config.phases[0].input_size
+    info = RunInfo("shards", "a" * 64, COCO17, "a crop", pose, {"train": 1}, {}, crop_rule)
     run = RunFolder(folder)
     run.begin(config, info)
     net = build(config, len(COCO17), side)

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from kpdata.core.augment import AugmentConfig
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.batches import Batch, Batches
 from kpdata.train.data.pictures import Pictures, load
@@ -211,8 +211,8 @@ def input_alone(batches: Batches, seconds: float) -> float:
 
 def pictures_of(dataset: Dataset, config: TrainConfig) -> Pictures:
     """The training split in memory, as a run reads it."""
-    framing = Framing(config.crop_from, config.margin)
-    return load(dataset, "train", framing, config.input_size, copies=True)
+    crop_rule = CropRule(config.crop_from, config.margin)
+    return load(dataset, "train", crop_rule, config.input_size, copies=True)
 
 
 def backend() -> str:

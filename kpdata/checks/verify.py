@@ -27,7 +27,7 @@ from kpdata.shards.manifest import (
 from kpdata.shards.quarantine import digest
 from kpdata.shards.remote import Mirror
 from kpdata.storage.scratch import scratch_database
-from kpdata.storage.stores import Place, place, speaking_of
+from kpdata.storage.stores import Location, as_location, errors_naming
 
 _LEAKS_LISTED = 1000
 _LONGEST_LINE = 1 << 20
@@ -35,7 +35,7 @@ _LONGEST_LINE = 1 << 20
 
 
 def verify(
-    folder: str | Place, on_bytes: Callable[[int], None] = lambda count: None
+    folder: str | Location, on_bytes: Callable[[int], None] = lambda count: None
 ) -> tuple[Manifest, list[str]]:
     """Check a dataset whole.
 
@@ -54,12 +54,12 @@ def verify(
         DatasetError: there is no readable manifest.
         JobError: there is no room for a temporary database.
     """
-    where = place(folder)
+    where = as_location(folder)
     if isinstance(where, Path):
         dataset = Dataset(where, read_manifest(where))
         return dataset.manifest, _faults(dataset, on_bytes)
     mirror = Mirror.of(where)
-    with speaking_of(mirror.folder, where):
+    with errors_naming(mirror.folder, where):
         faults = _faults(mirror, on_bytes)
     return mirror.manifest, [fault.replace(str(mirror.folder), where) for fault in faults]
 

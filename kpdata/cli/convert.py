@@ -10,8 +10,8 @@ from kpdata.cli.console import Meter, going_on, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import (
     BITS_APART,
+    LOCATION,
     PERCENT,
-    PLACE,
     SIZE,
     as_json,
     augment_config_option,
@@ -30,7 +30,7 @@ from kpdata.core.errors import FormatError
 from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL, Splits, parse_splits
 from kpdata.formats import FORMATS, Source, writer
 from kpdata.images.perceptual import DEFAULT_DISTANCE
-from kpdata.storage.stores import Place, Url, is_inside
+from kpdata.storage.stores import Location, Url, is_inside
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
@@ -60,7 +60,7 @@ class _WithBeamOptions(click.Command):
 
 @click.command("convert", cls=_WithBeamOptions, short_help=COMMANDS["convert"])
 @source_arguments
-@click.option("--out", required=True, type=PLACE, help="Folder to write.")
+@click.option("--out", required=True, type=LOCATION, help="Folder to write.")
 @click.option(
     "--to", default="shards", show_default=True,
     type=click.Choice([f.name for f in FORMATS.values() if f.writable]), help="Target format.",
@@ -125,7 +125,7 @@ class _WithBeamOptions(click.Command):
 @quiet
 @as_json
 @click.pass_context
-def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
+def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> None:
     """Convert ANNOTATIONS of some FORMAT into the folder --out.
 
     ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, hdfs://. Give one
@@ -174,7 +174,7 @@ def command(ctx: click.Context, /, to: str, out: Place, **options: Any) -> None:
             _to_annotations(source, to, Path(out), options)
 
 
-def _to_shards(source: Source, out: Place, options: dict[str, Any]) -> None:
+def _to_shards(source: Source, out: Location, options: dict[str, Any]) -> None:
     with going_on(), Meter(options["quiet"] or options["as_json"]) as meter:
         outcome = run_conversion(source, out, options, meter)
     if options["as_json"]:
@@ -183,7 +183,9 @@ def _to_shards(source: Source, out: Place, options: dict[str, Any]) -> None:
         show_outcome(outcome, out)
 
 
-def run_conversion(source: Source, out: Place, options: dict[str, Any], meter: Meter) -> "Outcome":
+def run_conversion(
+    source: Source, out: Location, options: dict[str, Any], meter: Meter
+) -> "Outcome":
     """Convert ``source`` into shards as the command line's options say."""
     meter.begin("starting")
     from kpdata.cli.watcher import MeterWatcher
@@ -267,7 +269,7 @@ def _checked_beam_options(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
-def _tell_beam(options: dict[str, Any], out: Place) -> None:
+def _tell_beam(options: dict[str, Any], out: Location) -> None:
     """Have the Beam options hold for the stores that this process reaches through Beam."""
     places = [*places_of(options), out]
     if any(isinstance(where, Url) and where.scheme != "s3" for where in places):
@@ -276,7 +278,7 @@ def _tell_beam(options: dict[str, Any], out: Place) -> None:
         use_options(options["beam_options"])
 
 
-def _refuse_inside(source: Source, out: Place) -> None:
+def _refuse_inside(source: Source, out: Location) -> None:
     """Refuse an output inside a folder that is read whole: the next run would read it, too."""
     for folder in source.folders:
         if is_inside(out, folder):
@@ -286,7 +288,7 @@ def _refuse_inside(source: Source, out: Place) -> None:
             )
 
 
-def _refuse_stores(to: str, *places: Place | None) -> None:
+def _refuse_stores(to: str, *places: Location | None) -> None:
     for where in places:
         if isinstance(where, Url):
             raise FormatError(f"{where}: --to {to} copies images from folder to folder, on disks")

@@ -6,11 +6,11 @@ import msgspec
 import kpdata
 from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import PLACE, as_json
+from kpdata.cli.options import LOCATION, as_json
 from kpdata.cli.say import say_json
 from kpdata.core.mapping import MappedKeypoint
 from kpdata.shards.manifest import Manifest
-from kpdata.storage.stores import Place
+from kpdata.storage.stores import Location
 
 _DEEPEST = 10
 _MOST_FILES = 3
@@ -18,9 +18,9 @@ _SIZES = ("min_width", "max_width", "min_height", "max_height")
 
 
 @click.command("inspect", short_help=COMMANDS["inspect"])
-@click.argument("shards", type=PLACE, metavar="SHARDS")
+@click.argument("shards", type=LOCATION, metavar="SHARDS")
 @as_json
-def command(shards: Place, as_json: bool) -> None:
+def command(shards: Location, as_json: bool) -> None:
     """Show what the dataset SHARDS holds: splits, skeleton, visibility, sizes, provenance.
 
     \b
@@ -35,7 +35,7 @@ def command(shards: Place, as_json: bool) -> None:
         show(manifest, shards)
 
 
-def show(manifest: Manifest, shards: Place) -> None:
+def show(manifest: Manifest, shards: Location) -> None:
     """Print the manifest for a person."""
     console = screen()
     splits = [

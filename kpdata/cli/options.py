@@ -15,7 +15,7 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.formats import Source
 from kpdata.formats.settings import get_skeleton
 from kpdata.images.perceptual import MAX_DISTANCE
-from kpdata.storage.stores import Place, place
+from kpdata.storage.stores import Location, as_location
 
 if TYPE_CHECKING:
     from kpdata.pipelines.job import Job
@@ -55,17 +55,17 @@ class _Percent(click.FloatRange):
         return number
 
 
-class _Place(click.ParamType):  # type: ignore[type-arg]
+class _LocationType(click.ParamType):  # type: ignore[type-arg]
     name = "PATH|URL"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Place:
-        return value if isinstance(value, Path) else place(value)
+    ) -> Location:
+        return value if isinstance(value, Path) else as_location(value)
 
 
 SIZE = _Size()
-PLACE = _Place()
+LOCATION = _LocationType()
 PERCENT = _Percent(0, 100)
 BITS_APART = click.IntRange(0, MAX_DISTANCE)
 

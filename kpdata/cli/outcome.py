@@ -7,13 +7,13 @@ import msgspec
 
 from kpdata.cli.console import screen, table
 from kpdata.shards.manifest import QUARANTINE, ShardInfo
-from kpdata.storage.stores import Place
+from kpdata.storage.stores import Location
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
 
 
-def show_outcome(outcome: "Outcome", out: Place) -> None:
+def show_outcome(outcome: "Outcome", out: Location) -> None:
     """Print the closing tables."""
     console = screen()
     manifest = outcome.manifest

@@ -154,7 +154,7 @@ def _predict(
     from kpdata.train.infer.frames import predict_frames, read_frames
     from kpdata.train.infer.media import count_frames
 
-    margin = options["margin"] or predictor.framing.margin
+    margin = options["margin"] or predictor.crop_rule.margin
     flip = predictor.saw_mirrored if options["flip"] is None else options["flip"]
     for text in _what_it_sees(predictor, boxes, margin, flip):
         meter.say(text)
@@ -173,15 +173,15 @@ def _what_it_sees(
     """What to know of the answers, before there are any."""
     from kpdata.train.infer.predictions import UNSEEN_MIRROR
 
-    if boxes is not None and predictor.framing.crop_from != "bbox":
+    if boxes is not None and predictor.crop_rule.crop_from != "bbox":
         yield (
             f"warning: the model is shown squares around the boxes, × {margin:g}, and was taught "
-            f"to see {predictor.framing.words}"
+            f"to see {predictor.crop_rule.words}"
         )
     if boxes is None:
         yield (
             f"no --boxes: each picture counts as one instance that fills it, and is seen as a "
-            f"square around its centre, × {margin:g}. In training: {predictor.framing.words}"
+            f"square around its centre, × {margin:g}. In training: {predictor.crop_rule.words}"
         )
     if predictor.score_note:
         yield f"note: {predictor.score_note}"

@@ -12,7 +12,7 @@ from kpdata.core.errors import FormatError
 from kpdata.core.splits import SPLIT_NAME
 from kpdata.formats import FORMATS, Source, read
 from kpdata.formats.settings import get_skeleton
-from kpdata.storage.stores import Place, Url, at_hand, place
+from kpdata.storage.stores import Location, Url, as_location, local_copy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,11 +24,11 @@ _COPIED_USUALLY = frozenset({".json"})
 """What is copied of a folder on a store."""
 
 
-class SplitPlace(NamedTuple):
+class SplitLocation(NamedTuple):
     """``NAME=PATH``: a place, and the split that it belongs to; "" where none is named."""
 
     split: str
-    place: Place
+    place: Location
 
 
 class _FormatName(click.Choice):  # type: ignore[type-arg]
@@ -40,23 +40,27 @@ class _FormatName(click.Choice):  # type: ignore[type-arg]
             self.fail(f"{error.message} The format comes first: {order}", param, ctx)
 
 
-class _SplitPlace(click.ParamType):  # type: ignore[type-arg]
+class _SplitLocation(click.ParamType):  # type: ignore[type-arg]
     name = "[SPLIT=]PATH|URL"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> SplitPlace:
-        if isinstance(value, SplitPlace):
+    ) -> SplitLocation:
+        if isinstance(value, SplitLocation):
             return value
         split, equals, rest = str(value).partition("=")
         named = equals and SPLIT_NAME.fullmatch(split) and not Path(value).exists()
-        return SplitPlace(split, place(rest)) if named else SplitPlace("", place(value))
+        return (
+            SplitLocation(split, as_location(rest))
+            if named
+            else SplitLocation("", as_location(value))
+        )
 
 
 def source_arguments(function: F) -> F:
     """The annotations to read, and their format before them."""
     paths = click.argument(
-        "annotations", nargs=-1, required=True, type=_SplitPlace(), metavar="ANNOTATIONS"
+        "annotations", nargs=-1, required=True, type=_SplitLocation(), metavar="ANNOTATIONS"
     )
     name = click.argument("format_name", metavar="FORMAT", type=_FormatName(list(FORMATS)))
     return name(paths(function))
@@ -67,7 +71,7 @@ def reader_options(function: F) -> F:
     for option in reversed(
         (
             click.option(
-                "--images", multiple=True, type=_SplitPlace(),
+                "--images", multiple=True, type=_SplitLocation(),
                 help="The images' folder, SPLIT=FOLDER for a split's own; found beside the "
                 "annotations where it can be.",
             ),
@@ -86,7 +90,7 @@ def reader_options(function: F) -> F:
     return function
 
 
-def places_of(options: dict[str, Any]) -> list[Place]:
+def places_of(options: dict[str, Any]) -> list[Location]:
     """Where the annotations and the images lie, as far as the options say."""
     return [found.place for found in (*options["annotations"], *options["images"])]
 
@@ -114,12 +118,14 @@ def source_from(options: dict[str, Any]) -> Iterator[Source]:
 
 
 @contextmanager
-def _open(annotations: Place, images: Place | None, options: dict[str, Any]) -> Iterator[Source]:
+def _open(
+    annotations: Location, images: Location | None, options: dict[str, Any]
+) -> Iterator[Source]:
     name = options["format_name"]
     skeleton = options["skeleton"] and get_skeleton(options["skeleton"])
     if isinstance(annotations, Url) and images is None and name != "shards":
         raise FormatError(f"{annotations}: give --images too, the folder or URL of the images")
-    with at_hand(annotations, _COPIED.get(name, _COPIED_USUALLY)) as path:
+    with local_copy(annotations, _COPIED.get(name, _COPIED_USUALLY)) as path:
         yield read(
             name,
             path,
@@ -130,9 +136,9 @@ def _open(annotations: Place, images: Place | None, options: dict[str, Any]) -> 
         )
 
 
-def _images_by_split(options: dict[str, Any]) -> dict[str, Place]:
+def _images_by_split(options: dict[str, Any]) -> dict[str, Location]:
     """Split → its images' folder; "" is that of all others."""
-    given: Sequence[SplitPlace] = options["images"]
+    given: Sequence[SplitLocation] = options["images"]
     known = {"", *(found.split for found in options["annotations"])}
     for split, times in Counter(found.split for found in given).items():
         if times > 1:
@@ -145,7 +151,7 @@ def _images_by_split(options: dict[str, Any]) -> dict[str, Place]:
     return dict(given)
 
 
-def _check_splits(annotations: Sequence[SplitPlace]) -> None:
+def _check_splits(annotations: Sequence[SplitLocation]) -> None:
     splits = {found.split for found in annotations}
     if len(annotations) > 1 and ("" in splits or len(splits) < len(annotations)):
         listed = " ".join(f"{split}={at}" if split else f"{at}" for split, at in annotations)

@@ -8,19 +8,19 @@ import click
 from kpdata.checks.verify import verify
 from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import PLACE, as_json, quiet
+from kpdata.cli.options import LOCATION, as_json, quiet
 from kpdata.cli.say import complain, say, say_json
 from kpdata.shards.manifest import read_manifest
-from kpdata.storage.stores import Place
+from kpdata.storage.stores import Location
 
 _SHOWN = 50
 
 
 @click.command("verify", short_help=COMMANDS["verify"])
-@click.argument("shards", type=PLACE, metavar="SHARDS")
+@click.argument("shards", type=LOCATION, metavar="SHARDS")
 @quiet
 @as_json
-def command(shards: Place, quiet: bool, as_json: bool) -> None:
+def command(shards: Location, quiet: bool, as_json: bool) -> None:
     """Check every byte of the dataset SHARDS, and that nothing leaks across splits.
 
     Every CRC and hash, every record parsed and its image hashed, all counts, the root hash; no

@@ -109,8 +109,8 @@ class AugmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Draw:
-    """The numbers of one copy; nothing else about it is random. Draw() changes nothing.
+class CopyParams:
+    """The numbers of one copy; nothing else about it is random. CopyParams() changes nothing.
 
     Attributes:
         flip: whether the copy is a mirror image.
@@ -137,11 +137,13 @@ class Draw:
     jpeg_quality: int = 95
 
 
-def draw(config: AugmentConfig, rng: np.random.Generator, width: int, height: int) -> Draw:
-    """Draw one copy of a picture of ``width`` × ``height`` pixels.
+def sample_params(
+    config: AugmentConfig, rng: np.random.Generator, width: int, height: int
+) -> CopyParams:
+    """Sample the parameters of one copy of a picture of ``width`` × ``height`` pixels.
 
-    Every number is drawn whether it is used or not, and the occluders' come last, so that the same
-    ``rng`` under another configuration changes only what that configuration changes.
+    Every number is sampled whether it is used or not, and the occluders' come last, so that the
+    same ``rng`` under another configuration changes only what that configuration changes.
     """
     (
         flip, rotate, scale, shift_x, shift_y, brightness, contrast, saturation, hue, grey,
@@ -155,7 +157,7 @@ def draw(config: AugmentConfig, rng: np.random.Generator, width: int, height: in
     if cuts < config.cutout:
         occluders.append(_cutout(cutout, config.cutout_size, width, height))
     low, high = config.scale
-    return Draw(
+    return CopyParams(
         flip=flip < config.flip,
         rotate=_between(config.rotate, rotate),
         scale=low * (high / low) ** scale,
@@ -170,15 +172,15 @@ def draw(config: AugmentConfig, rng: np.random.Generator, width: int, height: in
     )
 
 
-def draw_affine(draw: Draw, width: int, height: int) -> Affine:
+def params_affine(params: CopyParams, width: int, height: int) -> Affine:
     """Picture → copy, both ``width`` × ``height``: flip, turn and scale about the centre, shift."""
-    shift_x, shift_y = draw.shift_xy
+    shift_x, shift_y = params.shift_xy
     turned = transform.about(
         (width / 2, height / 2),
-        draw.scale * transform.rotation(draw.rotate),
+        params.scale * transform.rotation(params.rotate),
         (width * shift_x, height * shift_y),
     )
-    return transform.compose(turned, transform.flip(width)) if draw.flip else turned
+    return transform.compose(turned, transform.flip(width)) if params.flip else turned
 
 
 def occlude(instance: Instance, rectangles: Collection[Rectangle]) -> Instance:

@@ -14,7 +14,7 @@ CropFrom = Literal["bbox", "keypoints", "image"]
 
 
 @dataclass(frozen=True)
-class Framing:
+class CropRule:
     """Where the square lies and how large it is.
 
     Attributes:
@@ -27,7 +27,7 @@ class Framing:
 
     @property
     def words(self) -> str:
-        """The framing for a person to read."""
+        """The crop_rule for a person to read."""
         what = f"a square around the {self.crop_from}"
         if self.crop_from == "image":
             what = "the whole image, squared around its centre"
@@ -63,13 +63,13 @@ class Framing:
         return box
 
 
-def framing_of_crops(options: Mapping[str, Any]) -> Framing | None:
+def crop_rule_of(options: Mapping[str, Any]) -> CropRule | None:
     """What a conversion cut its crops by, as its manifest's options say; None for whole images."""
     if not options.get("crop"):
         return None
-    usual = Framing()
+    usual = CropRule()
     crop_from = options.get("crop_from", usual.crop_from)
-    return Framing(crop_from, options.get("margin", usual.margin))
+    return CropRule(crop_from, options.get("margin", usual.margin))
 
 
 def why_not_shown(instance: Instance) -> str | None:

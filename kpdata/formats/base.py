@@ -9,7 +9,7 @@ from pathlib import Path
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import ImageRef, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
-from kpdata.storage.stores import Place, Url, any_of, store_of
+from kpdata.storage.stores import Location, Url, any_of, store_of
 
 LARGEST = 1e7
 """No coordinate of a picture comes near it, in pixels; what does is refused."""
@@ -46,7 +46,7 @@ class Source:
 
     skeleton: Skeleton
     samples: Iterator[Sample | Rejected]
-    images_root: Place | None
+    images_root: Location | None
     annotation_files: tuple[Path, ...]
     counts: Counter[str]
     has_boxes: bool
@@ -54,7 +54,7 @@ class Source:
     convention: str = ""
 
     @property
-    def folders(self) -> tuple[Place, ...]:
+    def folders(self) -> tuple[Location, ...]:
         """Folders that were read whole: of annotation files, and then of their images too."""
         annotations = tuple(path for path in self.annotation_files if path.is_dir())
         images = (self.images_root,) if annotations and self.images_root else ()
@@ -69,7 +69,7 @@ def require_file(path: Path) -> None:
         raise FormatError(f"{path}: no such file")
 
 
-def find_images(annotations: Path, images: Place | None, candidates: Sequence[Path]) -> Place:
+def find_images(annotations: Path, images: Location | None, candidates: Sequence[Path]) -> Location:
     """The images' folder: ``images`` where given, else the first candidate that exists.
 
     Raises:
@@ -91,7 +91,7 @@ def find_images(annotations: Path, images: Place | None, candidates: Sequence[Pa
 
 
 def image_ref(
-    root: Place, name: str, width: int | None = None, height: int | None = None
+    root: Location, name: str, width: int | None = None, height: int | None = None
 ) -> ImageRef:
     """The image called ``name``, a relative POSIX path, below ``root``; nothing is opened."""
     return ImageRef(name=name, uri=os.path.join(root, name), width=width, height=height)

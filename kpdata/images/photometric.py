@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from kpdata.core.augment import Draw, Rectangle
+from kpdata.core.augment import CopyParams, Rectangle
 from kpdata.core.sample import FloatArray, Pixels
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -67,9 +67,9 @@ def _hue_rotation(degrees: float) -> FloatArray:
     return cosine * _SAME + (1 - cosine) / 3 + sine * _AXIS
 
 
-def paint(pixels: Pixels, draw: Draw) -> Pixels:
+def paint(pixels: Pixels, params: CopyParams) -> Pixels:
     """Apply a draw's occluders, colour and blur to (H, W, 3) RGB, which is never written to."""
-    if draw.rectangles:
-        pixels = cover(pixels, draw.rectangles)
-    matrix = colour_matrix(draw.brightness, draw.contrast, draw.saturation, draw.hue)
-    return blur(recolour(pixels, matrix), draw.blur_sigma)
+    if params.rectangles:
+        pixels = cover(pixels, params.rectangles)
+    matrix = colour_matrix(params.brightness, params.contrast, params.saturation, params.hue)
+    return blur(recolour(pixels, matrix), params.blur_sigma)

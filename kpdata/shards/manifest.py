@@ -17,7 +17,7 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import SPLIT_NAME
 from kpdata.shards.records import SCHEMA_VERSION
 from kpdata.storage.atomic import write_atomically
-from kpdata.storage.stores import MissingObject, Place, Url, store_of, was_url
+from kpdata.storage.stores import Location, MissingObject, Url, store_of, was_url
 
 MANIFEST = "kpdata.json"
 QUARANTINE = "quarantine.jsonl"
@@ -131,7 +131,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     return sealed
 
 
-def read_manifest(folder: Place) -> Manifest:
+def read_manifest(folder: Location) -> Manifest:
     """Read and check ``folder``'s manifest, trusting nothing in it.
 
     Raises:
@@ -176,7 +176,7 @@ def _manifest_file(folder: Path) -> bytes:
         raise DatasetError(f"{path}: {error.strerror}") from error
 
 
-def _no_dataset(folder: Place) -> DatasetError:
+def _no_dataset(folder: Location) -> DatasetError:
     if isinstance(folder, Path) and was_url(folder):
         return DatasetError(
             f"{folder} is on a store, where only convert, inspect and verify read shards: "
@@ -188,7 +188,7 @@ def _no_dataset(folder: Place) -> DatasetError:
     )
 
 
-def _check_split(path: Place, name: str, split: SplitInfo, num_keypoints: int) -> None:
+def _check_split(path: Location, name: str, split: SplitInfo, num_keypoints: int) -> None:
     if not SPLIT_NAME.fullmatch(name):
         raise DatasetError(f"{path}: {name!r} is not a split's name")
     for k, shard in enumerate(split.shards):

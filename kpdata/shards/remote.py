@@ -17,7 +17,7 @@ from kpdata.shards.manifest import (
     compute_root_hash,
     read_manifest,
 )
-from kpdata.storage.stores import MissingObject, Url, speaking_of, store_of
+from kpdata.storage.stores import MissingObject, Url, errors_naming, store_of
 
 _SHARD_LIKE = re.compile(r"\w[\w.-]*\.tfrecord[\w.-]*")
 _OTHERS = (MANIFEST, QUARANTINE, "dataset_info.json", "features.json")
@@ -56,7 +56,7 @@ class Mirror(Dataset):
                 store.download(url / found.name, folder / found.name)
             elif _SHARD_LIKE.fullmatch(found.name):
                 (folder / found.name).touch()
-        with speaking_of(folder, url):
+        with errors_naming(folder, url):
             return cls(folder, read_manifest(folder), url, scratch)
 
     def shard_path(self, shard: ShardInfo) -> Path:
@@ -72,12 +72,12 @@ class Mirror(Dataset):
         return path
 
     def __getitem__(self, split: str) -> Split:
-        with speaking_of(self.folder, self.url):
+        with errors_naming(self.folder, self.url):
             return super().__getitem__(split)
 
     def read_shard(self, shard: ShardInfo) -> Iterator[tuple[int, Sample]]:
         """What :meth:`Dataset.read_shard` yields or raises, which speaks of the store's shard."""
-        with speaking_of(self.folder, self.url):
+        with errors_naming(self.folder, self.url):
             yield from super().read_shard(shard)
 
     def let_go(self, shard: ShardInfo) -> None:

@@ -46,10 +46,10 @@ def whole_folder(out: Path) -> Iterator[Path]:
     _sweep(out.absolute())
     folder = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
     try:
-        with blaming(out):
+        with as_write_error(out):
             folder.mkdir(parents=True)
         yield folder
-        with blaming(out):
+        with as_write_error(out):
             os.rename(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,7 +64,7 @@ def _sweep(out: Path) -> None:
 
 
 @contextmanager
-def blaming(out: Path) -> Iterator[None]:
+def as_write_error(out: Path) -> Iterator[None]:
     """Say of what goes wrong inside that ``out`` cannot be written."""
     try:
         yield

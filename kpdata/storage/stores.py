@@ -63,7 +63,7 @@ class Url(str):
         return "/".join(self.split("/")[3:])
 
 
-Place = Path | Url
+Location = Path | Url
 
 
 def is_url(text: str) -> bool:
@@ -71,7 +71,7 @@ def is_url(text: str) -> bool:
     return text.startswith(_SCHEMES)
 
 
-def place(text: str | os.PathLike[str]) -> Place:
+def as_location(text: str | os.PathLike[str]) -> Location:
     """What the user means by ``text``: a local path, or a place on a store.
 
     Raises:
@@ -87,7 +87,7 @@ def place(text: str | os.PathLike[str]) -> Place:
     return Url(text)
 
 
-def is_inside(where: Place, folder: Place) -> bool:
+def is_inside(where: Location, folder: Location) -> bool:
     """Whether a place is the folder or lies below it, whatever links lead there."""
     if isinstance(where, Url) or isinstance(folder, Url):
         return f"{where}/".startswith(f"{folder}/")
@@ -168,7 +168,7 @@ def _store(scheme: str) -> Store:
 
 
 @contextmanager
-def at_hand(source: Place, suffixes: frozenset[str]) -> Iterator[Path]:
+def local_copy(source: Location, suffixes: frozenset[str]) -> Iterator[Path]:
     """A file or a folder as a local path: itself, or a copy of what lies on a store.
 
     The copy has the same name, so that its hash in a manifest is the same, and is removed at the
@@ -187,13 +187,13 @@ def at_hand(source: Place, suffixes: frozenset[str]) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="kpdata-") as scratch:
         copy = Path(scratch) / source.name
-        with speaking_of(copy, source):
+        with errors_naming(copy, source):
             _copy(source, copy, suffixes)
             yield copy
 
 
 @contextmanager
-def speaking_of(copy: Path, original: Url) -> Iterator[None]:
+def errors_naming(copy: Path, original: Url) -> Iterator[None]:
     """Have messages name the ``original`` in the place of its local copy."""
     try:
         yield

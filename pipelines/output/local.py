@@ -20,7 +20,7 @@ from kpdata.core.errors import DatasetError, JobError
 from kpdata.pipelines.output.progress import Progress, add_notes
 from kpdata.shards.manifest import MANIFEST
 from kpdata.storage.atomic import write_atomically
-from kpdata.storage.stores import Place
+from kpdata.storage.stores import Location
 
 _ASKED = "asked.json"
 
@@ -43,7 +43,7 @@ class Workspace:
     durable: ClassVar[bool] = True
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Location:
         """What the user calls the output."""
         return self.out
 
@@ -262,7 +262,7 @@ def _is_at(file: TextIO, path: Path) -> bool:
     return False
 
 
-def refused(error: OSError, out: Place) -> JobError:
+def refused(error: OSError, out: Location) -> JobError:
     """What to tell the user of a full disk and the like."""
     return JobError(
         f"{error.strerror or error}: {error.filename or out}. "

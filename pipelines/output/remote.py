@@ -19,7 +19,7 @@ from kpdata.pipelines.output.lock import Lease, require_claim
 from kpdata.pipelines.output.progress import Progress, add_notes
 from kpdata.shards.manifest import MANIFEST
 from kpdata.storage.parallel import in_parallel
-from kpdata.storage.stores import MissingObject, Place, Store, Url, any_of, store_of
+from kpdata.storage.stores import Location, MissingObject, Store, Url, any_of, store_of
 
 _SECONDS_BETWEEN_NOTES = 2.0
 _MAX_NOTE_BYTES = 1 << 16
@@ -59,7 +59,7 @@ class Outbox(Workspace):
     _seen: "_Notes" = field(default_factory=lambda: _Notes(), compare=False, repr=False)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Location:
         """What the user calls the output."""
         return self.url
 

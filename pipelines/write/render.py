@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kpdata.core.augment import Draw, draw, draw_affine, occlude
+from kpdata.core.augment import CopyParams, occlude, params_affine, sample_params
 from kpdata.core.sample import WHOLE_IMAGE, ImageRef, Instance, Pixels, Sample, View
 from kpdata.core.splits import TRAIN, stable_hash
 from kpdata.core.transform import IDENTITY, Affine, as_stored, compose, move_instance
@@ -70,13 +70,13 @@ class _Picture(NamedTuple):
 
     Attributes:
         frame: what it shows.
-        numbers: how this copy of it is changed.
+        params: how this copy of it is changed.
         affine: upright pixels → picture pixels.
         instances, view: the record's.
     """
 
     frame: _Frame
-    numbers: Draw
+    params: CopyParams
     affine: Affine
     instances: tuple[Instance, ...]
     view: View
@@ -151,13 +151,13 @@ def _crops(upright: Upright, job: Job, counts: Counter[str]) -> Iterator[_Frame]
         if reason:
             counts[reason] += 1
             continue
-        affine = job.framing.square(instance, upright.width, upright.height, job.crop)
+        affine = job.crop_rule.square(instance, upright.width, upright.height, job.crop)
         yield _Frame(as_stored(affine), job.crop, job.crop, (instance,), index)
 
 
 def why_not_cropped(instance: Instance, job: Job) -> str | None:
     """The name under which an instance that gives no crop is counted; None where it gives one."""
-    reason = job.framing.why_not(instance)
+    reason = job.crop_rule.why_not(instance)
     return f"instances not cropped: {reason}" if reason else None
 
 
@@ -194,18 +194,20 @@ def _pictures(
 def _described(
     upright: Upright, frame: _Frame, copy: int, job: Job, counts: Counter[str]
 ) -> _Picture:
-    numbers, affine = _draw_copy(upright, frame, copy, job) if copy else (Draw(), frame.affine)
-    instances = _instances_in(frame, affine, numbers, "copy" if copy else "crop", job, counts)
+    params, affine = (
+        _sample_copy(upright, frame, copy, job) if copy else (CopyParams(), frame.affine)
+    )
+    instances = _instances_in(frame, affine, params, "copy" if copy else "crop", job, counts)
     view = upright.view(affine, copy, job.seed if copy else 0, frame.index)
-    return _Picture(frame, numbers, affine, instances, view)
+    return _Picture(frame, params, affine, instances, view)
 
 
 def _drawn(sample: Sample, decoded: dict[int, Pixels], picture: _Picture, job: Job) -> Sample:
-    frame, numbers, affine, instances, view = picture
+    frame, params, affine, instances, view = picture
     shrink = frame.reduction
     pixels = warp(decoded[shrink], affine, frame.width, frame.height, shrink=shrink)
     if view.copy:
-        data = codec.encode(paint(pixels, numbers), "jpeg", numbers.jpeg_quality)
+        data = codec.encode(paint(pixels, params), "jpeg", params.jpeg_quality)
     else:
         data = codec.encode(pixels, "jpeg", job.jpeg_quality)
     image = ImageRef(
@@ -214,11 +216,13 @@ def _drawn(sample: Sample, decoded: dict[int, Pixels], picture: _Picture, job: J
     return replace(sample, image=image, instances=instances, view=view)
 
 
-def _draw_copy(upright: Upright, frame: _Frame, copy: int, job: Job) -> tuple[Draw, Affine]:
+def _sample_copy(upright: Upright, frame: _Frame, copy: int, job: Job) -> tuple[CopyParams, Affine]:
     entropy = [job.seed, stable_hash(upright.sample.key), frame.index + 1, copy]
-    numbers = draw(job.augment_config, np.random.default_rng(entropy), frame.width, frame.height)
-    moved = draw_affine(numbers, frame.width, frame.height)
-    return numbers, as_stored(compose(moved, frame.affine))
+    params = sample_params(
+        job.augment_config, np.random.default_rng(entropy), frame.width, frame.height
+    )
+    moved = params_affine(params, frame.width, frame.height)
+    return params, as_stored(compose(moved, frame.affine))
 
 
 def _decode(upright: Upright, reduce: int) -> Pixels:
@@ -229,7 +233,7 @@ def _decode(upright: Upright, reduce: int) -> Pixels:
 
 
 def _instances_in(
-    frame: _Frame, affine: Affine, numbers: Draw, where: str, job: Job, counts: Counter[str]
+    frame: _Frame, affine: Affine, params: CopyParams, where: str, job: Job, counts: Counter[str]
 ) -> tuple[Instance, ...]:
     instances = []
     for instance in frame.instances:
@@ -237,5 +241,5 @@ def _instances_in(
             instance, affine, frame.width, frame.height, job.skeleton.flip_index
         )
         counts[f"keypoints outside a {where}, set to v = 0"] += lost
-        instances.append(occlude(moved, numbers.rectangles))
+        instances.append(occlude(moved, params.rectangles))
     return tuple(instances)

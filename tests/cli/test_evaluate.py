@@ -14,7 +14,7 @@ import pytest
 import kpdata as library
 from kpdata.cli.training import need_trainer
 from kpdata.core.augment import AugmentConfig
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.images import codec
 from kpdata.train.data.pictures import Pictures
@@ -41,8 +41,8 @@ class StandIn:
         self.asked: list[tuple[bool, str]] = []
 
     @property
-    def framing(self) -> Framing:
-        return Framing(self.config.crop_from, self.config.margin)
+    def crop_rule(self) -> CropRule:
+        return CropRule(self.config.crop_from, self.config.margin)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -253,14 +253,14 @@ def test_a_pair_that_the_skeleton_lacks_is_had_as_the_reason_says(
 @pytest.mark.parametrize(
     ("margin", "taught", "other"),
     [
-        (1.5, Framing("bbox", 1.5), None),
-        (1.25, Framing("bbox", 1.5), "a square around the bbox, × 1.5"),
-        (1.25, Framing("image", 1.0), "the whole image, squared around its centre, × 1"),
+        (1.5, CropRule("bbox", 1.5), None),
+        (1.25, CropRule("bbox", 1.5), "a square around the bbox, × 1.5"),
+        (1.25, CropRule("image", 1.0), "the whole image, squared around its centre, × 1"),
     ],
 )
 def test_crops_are_held_against_those_of_the_training_whoever_cut_them(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_coco: Path, tmp_path: Path,
-    margin: float, taught: Framing, other: str | None,
+    margin: float, taught: CropRule, other: str | None,
 ) -> None:  # fmt: skip
     run, crops = model["exact"], tmp_path / "crops"
     run.config = msgspec.structs.replace(

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.core.skeleton import Skeleton
 from kpdata.formats.settings import load_skeleton
 from kpdata.images import codec
@@ -30,7 +30,7 @@ class StandIn:
     """Answers every picture with PLACES."""
 
     skeleton, input_size = SKELETON, 64
-    framing = Framing("bbox", 1.25)
+    crop_rule = CropRule("bbox", 1.25)
     score_note, saw_mirrored = None, True
     scores = (0.9, 0.5, 0.1)
 
@@ -165,7 +165,7 @@ def test_boxes_for_a_model_that_never_saw_any_are_warned_of(
 ):
     command = ("predict", "runs/a", photos, "--boxes", boxes, "--out", tmp_path / "out")
     assert "warning" not in kpdata(*command).err
-    monkeypatch.setattr(StandIn, "framing", Framing("image", 1.0))
+    monkeypatch.setattr(StandIn, "crop_rule", CropRule("image", 1.0))
     says = "squares around the boxes, × 1, and was taught to see the whole image, squared around"
     assert says in kpdata(*command).err
 

@@ -254,9 +254,9 @@ def _convert(folder: Path) -> None:
 
 
 def _learn(folder: Path) -> None:
-    from kpdata.train.data.pictures import Framing, load
+    from kpdata.train.data.pictures import CropRule, load
 
-    load(Dataset.open(folder), "train", Framing("keypoints"), 16, memory=1 << 20)
+    load(Dataset.open(folder), "train", CropRule("keypoints"), 16, memory=1 << 20)
 
 
 def _header(folder: Path) -> Check:

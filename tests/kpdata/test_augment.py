@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpdata.core import transform
-from kpdata.core.augment import AugmentConfig, Draw, Rectangle, draw, draw_affine, occlude
+from kpdata.core.augment import (
+    AugmentConfig,
+    CopyParams,
+    Rectangle,
+    occlude,
+    params_affine,
+    sample_params,
+)
 from kpdata.core.errors import FormatError, SchemaError
 from kpdata.core.sample import Instance
 from kpdata.formats.settings import load_config
@@ -18,9 +25,9 @@ sides = st.tuples(st.integers(1, 400), st.integers(1, 400))
 
 
 @st.composite
-def draws(draw_from: st.DrawFn) -> Draw:
+def draws(draw_from: st.DrawFn) -> CopyParams:
     """Any geometry that the default configuration can draw, and more."""
-    return Draw(
+    return CopyParams(
         flip=draw_from(st.booleans()),
         rotate=draw_from(st.floats(-180, 180)),
         scale=draw_from(st.floats(0.5, 2)),
@@ -30,41 +37,41 @@ def draws(draw_from: st.DrawFn) -> Draw:
 
 @given(draws(), st.tuples(st.floats(0, WIDTH), st.floats(0, HEIGHT)))
 def test_a_copys_affine_and_its_inverse_give_coordinates_back(copy, xy):
-    stored = transform.as_stored(draw_affine(copy, WIDTH, HEIGHT))
+    stored = transform.as_stored(params_affine(copy, WIDTH, HEIGHT))
     seen = transform.apply_affine(stored, xy).astype(np.float32)
     back = transform.apply_affine(transform.invert(stored), seen)
     np.testing.assert_allclose(back, xy, atol=1e-3)
 
 
 def test_a_copy_is_flipped_then_turned_and_scaled_about_the_centre_then_shifted():
-    copy = Draw(flip=True, rotate=90, scale=2.0, shift_xy=(0.1, -0.2))
+    copy = CopyParams(flip=True, rotate=90, scale=2.0, shift_xy=(0.1, -0.2))
     # 10 px left of the centre → 10 right of it → 20 below it → shifted by (16, −24)
-    seen = transform.apply_affine(draw_affine(copy, WIDTH, HEIGHT), [WIDTH / 2 - 10, HEIGHT / 2])
+    seen = transform.apply_affine(params_affine(copy, WIDTH, HEIGHT), [WIDTH / 2 - 10, HEIGHT / 2])
     np.testing.assert_allclose(seen, [WIDTH / 2 + 16, HEIGHT / 2 + 20 - 24], atol=1e-9)
 
 
 def test_the_draw_that_changes_nothing_has_the_identity_affine():
-    np.testing.assert_array_equal(draw_affine(Draw(), WIDTH, HEIGHT), transform.IDENTITY)
+    np.testing.assert_array_equal(params_affine(CopyParams(), WIDTH, HEIGHT), transform.IDENTITY)
 
 
 @given(st.integers(0, 2**32), sides)
 def test_the_same_seed_gives_the_same_draw(seed, size):
     config = AugmentConfig()
-    assert draw(config, np.random.default_rng(seed), *size) == draw(
+    assert sample_params(config, np.random.default_rng(seed), *size) == sample_params(
         config, np.random.default_rng(seed), *size
     )
 
 
 def test_different_seeds_give_different_draws():
     config = AugmentConfig()
-    rotations = {draw(config, np.random.default_rng(i), 64, 64).rotate for i in range(50)}
+    rotations = {sample_params(config, np.random.default_rng(i), 64, 64).rotate for i in range(50)}
     assert len(rotations) == 50
 
 
 @given(st.integers(0, 2**32), sides)
 def test_every_number_lies_in_its_range(seed, size):
     config = AugmentConfig(rectangles=4, cutout=1.0, blur=1.0, grey=0.0)
-    copy = draw(config, np.random.default_rng(seed), *size)
+    copy = sample_params(config, np.random.default_rng(seed), *size)
     for key in ("rotate", "scale", "brightness", "contrast", "saturation", "hue"):
         low, high = getattr(config, key)
         assert low - 1e-12 <= getattr(copy, key) <= high + 1e-12, key
@@ -88,7 +95,9 @@ def test_a_probability_of_0_never_happens_and_of_1_always_does(key):
     }[key]
     for probability in (0.0, 1.0):
         config = AugmentConfig(**{"rectangles": 0, key: probability})
-        seen = {happened(draw(config, np.random.default_rng(i), 64, 64)) for i in range(30)}
+        seen = {
+            happened(sample_params(config, np.random.default_rng(i), 64, 64)) for i in range(30)
+        }
         assert seen == {probability == 1}
 
 
@@ -122,22 +131,24 @@ def test_a_change_of_one_key_changes_nothing_else_in_any_draw(key):
     before, after = AugmentConfig(), AugmentConfig(**{key: value})
     changed = set()
     for seed in range(60):
-        old = dataclasses.asdict(draw(before, np.random.default_rng(seed), 100, 80))
-        new = dataclasses.asdict(draw(after, np.random.default_rng(seed), 100, 80))
+        old = dataclasses.asdict(sample_params(before, np.random.default_rng(seed), 100, 80))
+        new = dataclasses.asdict(sample_params(after, np.random.default_rng(seed), 100, 80))
         changed |= {field for field in old if old[field] != new[field]}
     assert changed == meant
 
 
 def test_whole_numbers_reach_both_ends_of_their_range():
     config = AugmentConfig(jpeg_quality=(60, 62), rectangles=2, cutout=0.0)
-    copies = [draw(config, np.random.default_rng(i), 64, 64) for i in range(60)]
+    copies = [sample_params(config, np.random.default_rng(i), 64, 64) for i in range(60)]
     assert {copy.jpeg_quality for copy in copies} == {60, 61, 62}
     assert {len(copy.rectangles) for copy in copies} == {0, 1, 2}
 
 
 def test_a_factor_and_its_inverse_are_equally_likely():
     config = AugmentConfig(scale=(0.5, 2.0))
-    scales = np.array([draw(config, np.random.default_rng(i), 9, 9).scale for i in range(2000)])
+    scales = np.array(
+        [sample_params(config, np.random.default_rng(i), 9, 9).scale for i in range(2000)]
+    )
     assert abs(np.log(scales).mean()) < 0.04
     assert abs((scales > 1).mean() - 0.5) < 0.04
 
@@ -167,9 +178,9 @@ def test_without_a_rectangle_over_a_keypoint_the_instance_is_the_same():
 def test_a_keypoint_is_occluded_exactly_where_its_pixel_is_painted_over(seed):
     """Every pixel's centre is a keypoint; the occluders' colours occur nowhere in the picture."""
     config = AugmentConfig(rectangles=3, cutout=1.0)
-    copy = draw(config, np.random.default_rng(seed), 24, 18)
+    copy = sample_params(config, np.random.default_rng(seed), 24, 18)
     rectangles = tuple(r._replace(rgb=(9, 9, 9)) for r in copy.rectangles)
-    painted = paint(np.full((18, 24, 3), 200, np.uint8), Draw(rectangles=rectangles))
+    painted = paint(np.full((18, 24, 3), 200, np.uint8), CopyParams(rectangles=rectangles))
     rows, columns = np.mgrid[:18, :24]
     keypoints = np.column_stack([columns.ravel() + 0.5, rows.ravel() + 0.5, np.full(18 * 24, 2)])
     hidden = occlude(Instance(keypoints), rectangles).visibility.reshape(18, 24) == 1
@@ -180,7 +191,9 @@ def test_a_keypoint_is_occluded_exactly_where_its_pixel_is_painted_over(seed):
 def test_a_cutout_is_a_black_square_painted_last():
     config = AugmentConfig(rectangles=2, cutout=1.0, cutout_size=(0.25, 0.25))
     for seed in range(20):
-        *_, (x0, y0, x1, y1, rgb) = draw(config, np.random.default_rng(seed), 400, 200).rectangles
+        *_, (x0, y0, x1, y1, rgb) = sample_params(
+            config, np.random.default_rng(seed), 400, 200
+        ).rectangles
         assert rgb == (0, 0, 0)
         inside = x0 > 0 and y0 > 0 and x1 < 400 and y1 < 200
         assert not inside or {x1 - x0, y1 - y0} <= {50, 51}
@@ -191,7 +204,7 @@ def picture() -> np.ndarray:
 
 
 def test_paint_without_changes_leaves_pixels_untouched():
-    np.testing.assert_array_equal(paint(picture(), Draw()), picture())
+    np.testing.assert_array_equal(paint(picture(), CopyParams()), picture())
 
 
 def test_paint_applies_every_change_and_never_writes_to_its_input():
@@ -199,12 +212,12 @@ def test_paint_applies_every_change_and_never_writes_to_its_input():
     before = source.copy()
     occluder = Rectangle(10, 20, 30, 50, (40, 80, 120))
     for change in (
-        Draw(brightness=0.2),
-        Draw(contrast=1.2),
-        Draw(saturation=0.5),
-        Draw(hue=20),
-        Draw(blur_sigma=1.0),
-        Draw(rectangles=(occluder,)),
+        CopyParams(brightness=0.2),
+        CopyParams(contrast=1.2),
+        CopyParams(saturation=0.5),
+        CopyParams(hue=20),
+        CopyParams(blur_sigma=1.0),
+        CopyParams(rectangles=(occluder,)),
     ):
         painted = paint(source, change)
         assert (painted != before).any(), change
@@ -214,14 +227,14 @@ def test_paint_applies_every_change_and_never_writes_to_its_input():
 
 def test_occluders_are_in_the_scene_and_so_take_part_in_colour():
     occluder = Rectangle(10, 20, 30, 50, (40, 80, 120))
-    painted = paint(picture(), Draw(rectangles=(occluder,), brightness=0.2))
+    painted = paint(picture(), CopyParams(rectangles=(occluder,), brightness=0.2))
     assert (painted[20:50, 10:30] == (91, 131, 171)).all()
 
 
 def test_a_grey_copy_has_equal_channels():
     config = AugmentConfig(grey=1.0)
-    painted = paint(picture(), draw(config, np.random.default_rng(3), WIDTH, HEIGHT))
-    plain = paint(picture(), Draw(saturation=0.0, hue=30, contrast=1.2))
+    painted = paint(picture(), sample_params(config, np.random.default_rng(3), WIDTH, HEIGHT))
+    plain = paint(picture(), CopyParams(saturation=0.0, hue=30, contrast=1.2))
     assert (plain == plain[..., :1]).all()
     assert (painted == painted[..., :1]).all()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kpdata.core.crop import Framing, framing_of_crops, why_not_shown
+from kpdata.core.crop import CropRule, crop_rule_of, why_not_shown
 from kpdata.core.errors import SchemaError
 from kpdata.core.sample import Instance
 from kpdata.core.transform import apply_affine
@@ -21,32 +21,32 @@ PERSON = Instance(POSE, np.array([0, 10, 40, 90]))
 def test_the_square_is_centred_on_its_box_and_as_large_as_its_margin_says(
     crop_from, center, longer
 ):
-    framing = Framing(crop_from, 1.5)
-    affine = framing.square(PERSON, 200, 150, 64)
+    crop_rule = CropRule(crop_from, 1.5)
+    affine = crop_rule.square(PERSON, 200, 150, 64)
     np.testing.assert_allclose(apply_affine(affine, np.array(center)), [32, 32])
     edge = np.add(center, [longer * 1.5 / 2, 0])
     np.testing.assert_allclose(apply_affine(affine, edge), [64, 32], atol=1e-9)
-    assert framing.why_not(PERSON) is None
+    assert crop_rule.why_not(PERSON) is None
 
 
 def test_a_manifest_says_what_its_crops_were_cut_by():
     options = {"crop": 128, "crop_from": "image", "margin": 1.0, "augment": 3}
-    assert framing_of_crops(options) == Framing("image", 1.0)
-    assert framing_of_crops(options | {"crop": None}) is None
-    assert framing_of_crops({}) is None
+    assert crop_rule_of(options) == CropRule("image", 1.0)
+    assert crop_rule_of(options | {"crop": None}) is None
+    assert crop_rule_of({}) is None
 
 
 def test_what_has_no_square_is_named_by_its_reason():
     boxless = replace(PERSON, bbox_xyxy=None)
     nobody = replace(PERSON, keypoints=np.zeros((3, 3)))
-    assert Framing("bbox").why_not(boxless) == "no box"
-    assert Framing("keypoints").why_not(boxless) is None
-    assert Framing("image").why_not(boxless) is None
-    for framing in map(Framing, ("bbox", "keypoints", "image")):
-        assert framing.why_not(nobody) == why_not_shown(nobody) == "no labelled keypoint"
-        assert framing.why_not(replace(nobody, is_crowd=True)) == "crowd"
+    assert CropRule("bbox").why_not(boxless) == "no box"
+    assert CropRule("keypoints").why_not(boxless) is None
+    assert CropRule("image").why_not(boxless) is None
+    for crop_rule in map(CropRule, ("bbox", "keypoints", "image")):
+        assert crop_rule.why_not(nobody) == why_not_shown(nobody) == "no labelled keypoint"
+        assert crop_rule.why_not(replace(nobody, is_crowd=True)) == "crowd"
     assert why_not_shown(boxless) is None
     with pytest.raises(SchemaError, match="no box to draw a square around"):
-        Framing("bbox").square(boxless, 200, 150, 64)
+        CropRule("bbox").square(boxless, 200, 150, 64)
     with pytest.raises(SchemaError, match="no labelled keypoint to draw"):
-        Framing("keypoints").square(nobody, 200, 150, 64)
+        CropRule("keypoints").square(nobody, 200, 150, 64)

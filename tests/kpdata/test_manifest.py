@@ -195,7 +195,7 @@ def test_an_atomic_write_replaces_or_leaves_the_old(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kpdata.shards.manifest.os.fsync", full)
+    monkeypatch.setattr("kpdata.storage.atomic.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, b"never")
     assert path.read_bytes() == b"new"

@@ -18,6 +18,7 @@ from kpdata.core.sample import (
     unpack_sample,
     with_keypoints,
 )
+from kpdata.images import codec
 
 GOOD = [[1.5, 2.5, 2], [3.0, 4.0, 1], [0, 0, 0]]
 IDENTITY = np.eye(2, 3)
@@ -192,4 +193,4 @@ def test_new_keypoints_lose_their_place_where_not_labelled():
 
 def test_a_sample_without_bytes_says_so_when_asked_for_pixels():
     with pytest.raises(ImageError, match=r"a\.jpg: this sample carries no image bytes"):
-        Sample("a", ImageRef("a.jpg", uri="/data/a.jpg")).pixels()
+        codec.decode_stored(ImageRef("a.jpg", uri="/data/a.jpg"))

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 import kpdata
 from kpdata import formats
 from kpdata.checks import verify
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError, ImageError, KpdataError
 from kpdata.images import codec
 from kpdata.images.headers import probe
@@ -40,7 +40,7 @@ def convert(folder: Path) -> None:
 
 
 def learn(folder: Path) -> None:
-    load(Dataset.open(folder), "train", Framing("keypoints"), 16, copies=True)
+    load(Dataset.open(folder), "train", CropRule("keypoints"), 16, copies=True)
 
 
 def check(folder: Path) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpdata.core import transform
-from kpdata.core.augment import Draw, draw_affine
+from kpdata.core.augment import CopyParams, params_affine
 from kpdata.core.crop import square_crop
 from kpdata.core.sample import Instance
 from kpdata.core.skeleton import Skeleton
@@ -21,9 +21,9 @@ WIDTH, HEIGHT = 160, 120
 
 
 @st.composite
-def draws(draw_from: st.DrawFn) -> Draw:
+def draws(draw_from: st.DrawFn) -> CopyParams:
     """Any geometry that the default configuration can draw, and more."""
-    return Draw(
+    return CopyParams(
         flip=draw_from(st.booleans()),
         rotate=draw_from(st.floats(-180, 180)),
         scale=draw_from(st.floats(0.5, 2)),
@@ -72,9 +72,9 @@ def test_a_flip_puts_the_left_wrist_at_the_mirrored_place_under_the_right_ones_n
 
 @given(st.floats(-180, 180), st.booleans())
 def test_names_change_places_exactly_where_the_whole_affine_mirrors(degrees, mirrored):
-    copy = Draw(flip=mirrored, rotate=degrees)
+    copy = CopyParams(flip=mirrored, rotate=degrees)
     crop = square_crop(np.array([0, 0, WIDTH, HEIGHT]), 1.0, 64)
-    affine = transform.compose(draw_affine(copy, 64, 64), crop)
+    affine = transform.compose(params_affine(copy, 64, 64), crop)
     keypoints = np.column_stack([np.full((7, 2), (WIDTH / 2, HEIGHT / 2)), np.full(7, 2)])
     keypoints[BOAT.index("left_wrist"), 2] = 1
     moved, _ = move_instance(Instance(keypoints), affine, 64, 64, BOAT.flip_index)
@@ -90,7 +90,7 @@ def test_without_a_flip_index_a_mirroring_affine_keeps_the_names():
 
 def test_box_area_and_head_size_follow_the_scale():
     source = Instance(np.zeros((1, 3)), np.array([70, 50, 90, 70]), area=300.0, head_size=8.0)
-    affine = draw_affine(Draw(scale=1.5), WIDTH, HEIGHT)
+    affine = params_affine(CopyParams(scale=1.5), WIDTH, HEIGHT)
     moved, _ = move_instance(source, affine, WIDTH, HEIGHT)
     np.testing.assert_allclose(moved.bbox_xyxy, [65, 45, 95, 75], atol=1e-4)
     assert moved.area == pytest.approx(300 * 1.5**2)
@@ -106,7 +106,7 @@ def test_what_an_instance_lacks_stays_lacking_and_the_rest_is_kept():
 
 def test_a_keypoint_outside_the_frame_is_zeroed_and_counted():
     keypoints = np.array([[5.0, 60, 2], [150, 60, 1], [0, 0, 0], [80, 115, 2], [80, 60, 2]])
-    affine = draw_affine(Draw(shift_xy=(-0.1, 0.05)), WIDTH, HEIGHT)  # 16 left, 6 down
+    affine = params_affine(CopyParams(shift_xy=(-0.1, 0.05)), WIDTH, HEIGHT)  # 16 left, 6 down
     moved, left = move_instance(Instance(keypoints), affine, WIDTH, HEIGHT)
     np.testing.assert_allclose(
         moved.keypoints, [[0, 0, 0], [134, 66, 1], [0, 0, 0], [0, 0, 0], [64, 66, 2]], atol=1e-4
@@ -123,7 +123,7 @@ def test_the_frame_holds_its_left_and_top_edge_but_not_the_others():
 
 @given(boats(), draws())
 def test_every_labelled_keypoint_is_inside_the_frame_or_counted(boat, copy):
-    affine = draw_affine(copy, WIDTH, HEIGHT)
+    affine = params_affine(copy, WIDTH, HEIGHT)
     moved, left = move_instance(boat, affine, WIDTH, HEIGHT, BOAT.flip_index)
     assert moved.num_labelled + left == boat.num_labelled
     labelled = moved.xy[moved.visibility > 0]
@@ -140,14 +140,14 @@ def test_a_coordinate_that_float32_rounds_up_to_the_edge_counts_as_outside():
 @pytest.mark.parametrize(
     "copy",
     [
-        Draw(),
-        Draw(flip=True),
-        Draw(rotate=30),
-        Draw(rotate=-90),
-        Draw(scale=0.75),
-        Draw(scale=1.33),
-        Draw(shift_xy=(0.053, -0.081)),
-        Draw(flip=True, rotate=-17.5, scale=1.21, shift_xy=(-0.04, 0.06)),
+        CopyParams(),
+        CopyParams(flip=True),
+        CopyParams(rotate=30),
+        CopyParams(rotate=-90),
+        CopyParams(scale=0.75),
+        CopyParams(scale=1.33),
+        CopyParams(shift_xy=(0.053, -0.081)),
+        CopyParams(flip=True, rotate=-17.5, scale=1.21, shift_xy=(-0.04, 0.06)),
     ],
     ids=["same", "flip", "turn", "quarter", "shrink", "grow", "shift", "all"],
 )
@@ -160,7 +160,7 @@ def test_a_bright_dot_lies_where_its_keypoint_was_mapped(copy, cropped):
     width, height = (128, 128) if cropped else (WIDTH, HEIGHT)
     box = np.array([30, 10, 130, 95])
     view = square_crop(box, 1.25, 128) if cropped else transform.IDENTITY
-    affine = transform.as_stored(transform.compose(draw_affine(copy, width, height), view))
+    affine = transform.as_stored(transform.compose(params_affine(copy, width, height), view))
     seen = warp(source, affine, width, height).mean(axis=2)
     rows, columns = np.mgrid[:height, :width] + 0.5
     centroid = np.array([(seen * columns).sum(), (seen * rows).sum()]) / seen.sum()

@@ -824,6 +824,6 @@ def test_an_objects_name_cannot_lead_out_of_the_temporary_folder(
     client.put_object(Bucket=bucket.bucket, Key=f"labels/{name}", Body=b"{}")
     with (
         pytest.raises(StoreError, match="its name is no file's"),
-        stores.at_hand(bucket / "labels", frozenset({".json"})),
+        stores.local_copy(bucket / "labels", frozenset({".json"})),
     ):
         pass

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpdata.core import transform
-from kpdata.core.augment import AugmentConfig, draw, draw_affine, occlude
+from kpdata.core.augment import AugmentConfig, occlude, params_affine, sample_params
 from kpdata.core.sample import Instance
 from kpdata.core.skeleton import LSP14
 from kpdata.core.transform import move_instance, resize_affine
@@ -44,8 +44,8 @@ def bytes_of(image):
 
 def on_host(config, index, picture, keypoints):
     """What the pipeline would make of the same sample with the same draw."""
-    numbers = draw(config, np.random.default_rng([7, 2, index]), SIZE, SIZE)
-    affine = transform.as_stored(transform.compose(draw_affine(numbers, SIZE, SIZE), CROP))
+    numbers = sample_params(config, np.random.default_rng([7, 2, index]), SIZE, SIZE)
+    affine = transform.as_stored(transform.compose(params_affine(numbers, SIZE, SIZE), CROP))
     seen = paint(warp(picture, affine, SIZE, SIZE), numbers)
     moved, _ = move_instance(Instance(keypoints), affine, SIZE, SIZE, LSP14.flip_index)
     return seen, occlude(moved, numbers.rectangles).keypoints

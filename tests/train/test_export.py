@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kpdata.core.augment import AugmentConfig
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError, KpdataError, TrainingError
 from kpdata.core.skeleton import COCO17
 from kpdata.images import codec
@@ -94,7 +94,7 @@ def test_the_card_says_what_a_caller_must_know(blazepose, tmp_path):
     card = msgspec.json.decode((tmp_path / "out/model.json").read_bytes(), type=Card)
     assert (card.root_hash, card.epoch, card.skeleton) == ("a" * 64, 7, COCO17)
     assert (card.head, card.decode, card.flip_test) == ("heatmap", "dark", False)
-    assert card.framing == Framing("bbox", 1.5)
+    assert card.crop_rule == CropRule("bbox", 1.5)
     assert card.inputs["image"].shape == (SIDE, SIDE, 3)
     assert card.inputs["image"].dtype == "uint8"
     assert card.outputs["keypoints"].shape == (17, 3)

@@ -19,7 +19,7 @@ from keras import ops
 
 from kpdata import formats
 from kpdata.core.augment import AugmentConfig
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.core.splits import parse_splits
@@ -528,19 +528,19 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
     request = Request("coco", job, parse_splits("50/25/25", seed=2), Sharding(count=1))
     convert(source, request, tmp_path / "crops", ConvertWatcher())
     own = msgspec.structs.replace(PLAIN, crop_from="bbox", margin=1.5)
-    for shards, framing in (
-        (tmp_path / "crops", Framing("keypoints", 1.75)),
-        (tiny_shards, Framing("bbox", 1.5)),
+    for shards, crop_rule in (
+        (tmp_path / "crops", CropRule("keypoints", 1.75)),
+        (tiny_shards, CropRule("bbox", 1.5)),
     ):
         dataset = Dataset.open(shards)
         splits = load_splits(dataset, own, 32, Watcher())
         folder = RunFolder(tmp_path / "run")
         folder.begin(own, loop.run_info(dataset, own, splits))
         folder.save_state(State(best=Best("", 0, 1, 32, ("coordinates",), {})))
-        assert Predictor.open(folder.path).framing == framing
-    older = msgspec.structs.replace(folder.info(), framing=None)
+        assert Predictor.open(folder.path).crop_rule == crop_rule
+    older = msgspec.structs.replace(folder.info(), crop_rule=None)
     folder.begin(own, older)
-    assert Predictor.open(folder.path).framing == Framing("bbox", 1.5)
+    assert Predictor.open(folder.path).crop_rule == CropRule("bbox", 1.5)
 
 
 def test_the_mean_pose_is_that_of_originals_alone(tiny_shards):

@@ -11,7 +11,7 @@ import pytest
 
 from kpdata import formats
 from kpdata.core import transform
-from kpdata.core.crop import Framing, square_crop
+from kpdata.core.crop import CropRule, square_crop
 from kpdata.core.errors import DatasetError
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import COCO17
@@ -83,12 +83,12 @@ def by_name(pictures: Pictures) -> dict[tuple[str, int], int]:
     return {key: n for n, key in enumerate(zip(pictures.keys, pictures.instance, strict=True))}
 
 
-FRAMINGS = [Framing("bbox", 1.25), Framing("keypoints", 1.5), Framing("image", 1.0)]
+FRAMINGS = [CropRule("bbox", 1.25), CropRule("keypoints", 1.5), CropRule("image", 1.0)]
 
 
-@pytest.mark.parametrize("framing", FRAMINGS, ids=lambda framing: framing.crop_from)
-def test_the_truth_is_the_annotations_own(shards, people, framing):
-    pictures = load(shards(), "train", framing, SIDE)
+@pytest.mark.parametrize("crop_rule", FRAMINGS, ids=lambda crop_rule: crop_rule.crop_from)
+def test_the_truth_is_the_annotations_own(shards, people, crop_rule):
+    pictures = load(shards(), "train", crop_rule, SIDE)
     places = by_name(pictures)
     assert places.keys() == people.keys()
     for name, place in places.items():
@@ -101,9 +101,9 @@ def test_the_truth_is_the_annotations_own(shards, people, framing):
     assert not pictures.is_copy.any()
 
 
-@pytest.mark.parametrize("framing", FRAMINGS, ids=lambda framing: framing.crop_from)
-def test_pictures_keypoints_and_truth_are_one_affine_apart(shards, framing):
-    pictures = load(shards(), "train", framing, SIDE)
+@pytest.mark.parametrize("crop_rule", FRAMINGS, ids=lambda crop_rule: crop_rule.crop_from)
+def test_pictures_keypoints_and_truth_are_one_affine_apart(shards, crop_rule):
+    pictures = load(shards(), "train", crop_rule, SIDE)
     labelled = pictures.keypoints[..., 2] > 0
     for affine, seen, truth, counts in zip(
         pictures.to_source, pictures.keypoints, pictures.truth, labelled, strict=True
@@ -114,11 +114,11 @@ def test_pictures_keypoints_and_truth_are_one_affine_apart(shards, framing):
     assert not pictures.truth[~labelled].any()
 
 
-@pytest.mark.parametrize("framing", FRAMINGS, ids=lambda framing: framing.crop_from)
-def test_crops_on_the_fly_and_shards_of_crops_agree(shards, framing):
-    crop = {"crop": SIDE, "crop_from": framing.crop_from, "margin": framing.margin}
-    whole = load(shards(), "train", framing, SIDE)
-    crops = load(shards(**crop), "train", Framing(), SIDE)
+@pytest.mark.parametrize("crop_rule", FRAMINGS, ids=lambda crop_rule: crop_rule.crop_from)
+def test_crops_on_the_fly_and_shards_of_crops_agree(shards, crop_rule):
+    crop = {"crop": SIDE, "crop_from": crop_rule.crop_from, "margin": crop_rule.margin}
+    whole = load(shards(), "train", crop_rule, SIDE)
+    crops = load(shards(**crop), "train", CropRule(), SIDE)
     first, second = by_name(whole), by_name(crops)
     assert first.keys() == second.keys()
     for name, one in first.items():
@@ -136,7 +136,7 @@ def test_crops_on_the_fly_and_shards_of_crops_agree(shards, framing):
 
 
 def test_shards_of_crops_are_resized_to_the_side_asked_for(shards, people):
-    pictures = load(shards(crop=64), "train", Framing(), 32)
+    pictures = load(shards(crop=64), "train", CropRule(), 32)
     assert pictures.images[np.arange(3)].shape == (3, 32, 32, 3)
     for name, place in by_name(pictures).items():
         kept = pictures.truth[place, :, 2] > 0
@@ -146,7 +146,7 @@ def test_shards_of_crops_are_resized_to_the_side_asked_for(shards, people):
 
 
 def test_a_crop_shows_what_lies_at_its_place_in_the_image(shards, annotations):
-    pictures = load(shards(), "train", Framing("image", 1.0), 64)
+    pictures = load(shards(), "train", CropRule("image", 1.0), 64)
     rgb = codec.decode((annotations.parent / "images" / f"{pictures.keys[0]:0>6}.jpg").read_bytes())
     seen = pictures.images[np.array([0])][0]
     np.testing.assert_array_equal(seen[8:56], rgb)  # 64 × 48, squared around its centre
@@ -156,8 +156,8 @@ def test_a_crop_shows_what_lies_at_its_place_in_the_image(shards, annotations):
 
 def test_on_disk_and_in_memory_are_the_same(shards):
     dataset = shards()
-    kept = load(dataset, "train", Framing(), SIDE)
-    read = load(dataset, "train", Framing(), SIDE, memory=0)
+    kept = load(dataset, "train", CropRule(), SIDE)
+    read = load(dataset, "train", CropRule(), SIDE, memory=0)
     assert isinstance(kept.images, np.ndarray)
     assert not isinstance(read.images, np.ndarray)
     for indices in (np.arange(len(kept)), np.array([5, 0, 5])):
@@ -167,27 +167,27 @@ def test_on_disk_and_in_memory_are_the_same(shards):
 
 
 def test_pictures_are_kept_while_they_fit(shards):
-    count = len(load(shards(), "train", Framing(), SIDE))
+    count = len(load(shards(), "train", CropRule(), SIDE))
     enough = count * SIDE * SIDE * 3
-    fits = load(shards(), "train", Framing(), SIDE, memory=enough)
-    does_not = load(shards(), "train", Framing(), SIDE, memory=enough - 1)
+    fits = load(shards(), "train", CropRule(), SIDE, memory=enough)
+    does_not = load(shards(), "train", CropRule(), SIDE, memory=enough - 1)
     assert isinstance(fits.images, np.ndarray)
     assert not isinstance(does_not.images, np.ndarray)
 
 
 def test_copies_are_taken_when_asked_for_and_told_apart(shards):
     augmented = shards(crop=SIDE, augment=2)
-    without = load(augmented, "train", Framing(), SIDE)
-    with_copies = load(augmented, "train", Framing(), SIDE, copies=True)
+    without = load(augmented, "train", CropRule(), SIDE)
+    with_copies = load(augmented, "train", CropRule(), SIDE, copies=True)
     assert not without.is_copy.any()
-    assert without.keys == load(shards(crop=SIDE), "train", Framing(), SIDE).keys
+    assert without.keys == load(shards(crop=SIDE), "train", CropRule(), SIDE).keys
     originals = with_copies.take(np.flatnonzero(~with_copies.is_copy))
     assert sorted(originals.keys) == sorted(without.keys)
     assert with_copies.is_copy.sum() > len(without)
 
 
 def test_a_copys_keypoints_lie_on_its_own_source(shards, people):
-    augmented = load(shards(augment=2), "train", Framing("image"), SIDE, copies=True)
+    augmented = load(shards(augment=2), "train", CropRule("image"), SIDE, copies=True)
     checked = 0
     for place in np.flatnonzero(augmented.is_copy):
         person = people[augmented.keys[place], augmented.instance[place]].keypoints
@@ -205,18 +205,18 @@ def test_pictures_that_stand_for_several_instances_are_counted_and_warned_of(sha
     """Every second image has two people, and a copy of an image is not another person."""
     several = {key for key, n in Counter(key for key, _ in people).items() if n > 1}
     for options in ({}, {"augment": 1}, {"crop": SIDE, "crop_from": "image"}):
-        pictures = load(shards(**options), "train", Framing("image"), SIDE, copies=True)
+        pictures = load(shards(**options), "train", CropRule("image"), SIDE, copies=True)
         expected = sum(pictures.keys.count(key) for key in several)
         assert pictures.shared_squares == expected > 0
         says = f"{expected} of {len(pictures)} pictures of train are the same as another instance's"
         assert pictures.warning("train").startswith(says)
-    around_boxes = load(shards(augment=1), "train", Framing("bbox"), SIDE, copies=True)
+    around_boxes = load(shards(augment=1), "train", CropRule("bbox"), SIDE, copies=True)
     assert around_boxes.shared_squares == 0
     assert around_boxes.warning("train") is None
 
 
 def test_taking_some_reads_them_and_leaves_the_rest(shards):
-    pictures = load(shards(), "train", Framing(), SIDE, memory=0)
+    pictures = load(shards(), "train", CropRule(), SIDE, memory=0)
     some = pictures.take(np.array([3, 1]))
     assert isinstance(some.images, np.ndarray)
     assert some.keys == (pictures.keys[3], pictures.keys[1])
@@ -226,7 +226,7 @@ def test_taking_some_reads_them_and_leaves_the_rest(shards):
 
 
 def test_what_cannot_be_learnt_from_is_counted(shards):
-    assert load(shards(), "train", Framing(), SIDE).counts == {
+    assert load(shards(), "train", CropRule(), SIDE).counts == {
         "instances not shown: crowd": 1,
         "instances not shown: no labelled keypoint": 1,
     }
@@ -234,22 +234,22 @@ def test_what_cannot_be_learnt_from_is_counted(shards):
 
 def test_reading_is_told_as_it_goes(shards):
     told: list[int] = []
-    pictures = load(shards(), "train", Framing(), SIDE, on_read=told.append)
+    pictures = load(shards(), "train", CropRule(), SIDE, on_read=told.append)
     assert told == sorted(told)
     assert told[-1] == len(pictures)
 
 
 @pytest.mark.parametrize(
-    ("framing", "crop", "says"),
+    ("crop_rule", "crop", "says"),
     [
-        (Framing("image", 1.0), None, "the whole image, squared around its centre, × 1"),
-        (Framing("bbox", 1.25), None, "a square around the bbox, × 1.25"),
-        (Framing("bbox", 1.25), SIDE, "as the shards were cropped"),
+        (CropRule("image", 1.0), None, "the whole image, squared around its centre, × 1"),
+        (CropRule("bbox", 1.25), None, "a square around the bbox, × 1.25"),
+        (CropRule("bbox", 1.25), SIDE, "as the shards were cropped"),
     ],
 )
-def test_the_crop_is_said_in_words(shards, framing, crop, says):
+def test_the_crop_is_said_in_words(shards, crop_rule, crop, says):
     dataset = shards(crop=crop) if crop else shards()
-    assert load(dataset, "train", framing, SIDE).crop == says
+    assert load(dataset, "train", crop_rule, SIDE).crop == says
 
 
 def test_an_instance_without_a_box_is_counted_and_the_others_are_shown(make_coco, tmp_path):
@@ -262,7 +262,7 @@ def test_an_instance_without_a_box_is_counted_and_the_others_are_shown(make_coco
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
     convert(source, request, tmp_path / "shards", Watcher())
     dataset = Dataset.open(tmp_path / "shards")
-    pictures = load(dataset, "train", Framing("bbox"), SIDE)
+    pictures = load(dataset, "train", CropRule("bbox"), SIDE)
     assert len(pictures) == 4
     assert pictures.counts == {"instances not shown: no box": 1}
     phase = Phase("all", 1, SIDE, 1e-3)
@@ -286,8 +286,8 @@ def test_whole_images_without_boxes_say_what_else_to_crop_around(make_coco, tmp_
     convert(source, request, tmp_path / "shards", Watcher())
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"5 instances not shown: no box.*--crop-from image"):
-        load(dataset, "train", Framing("bbox"), SIDE)
-    assert len(load(dataset, "train", Framing("image"), SIDE)) == 5
+        load(dataset, "train", CropRule("bbox"), SIDE)
+    assert len(load(dataset, "train", CropRule("image"), SIDE)) == 5
 
 
 def test_a_split_that_shows_nothing_says_what_was_left_out(make_coco, tmp_path):
@@ -302,9 +302,9 @@ def test_a_split_that_shows_nothing_says_what_was_left_out(make_coco, tmp_path):
     convert(source, request, tmp_path / "shards", Watcher())
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"train shows no instance \(5 instances not shown"):
-        load(dataset, "train", Framing(), SIDE)
+        load(dataset, "train", CropRule(), SIDE)
     with pytest.raises(DatasetError, match="no split 'dev'; it has train"):
-        load(dataset, "dev", Framing(), SIDE)
+        load(dataset, "dev", CropRule(), SIDE)
 
 
 @pytest.mark.parametrize("memory", [None, 0])
@@ -316,7 +316,7 @@ def test_a_damaged_record_is_named(shards, tmp_path, memory):
     data[len(data) // 2] ^= 0xFF
     shard.write_bytes(data)
     with pytest.raises(DatasetError, match=rf"{shard.name}: .*record"):
-        load(Dataset.open(folder), "train", Framing(), SIDE, memory=memory)
+        load(Dataset.open(folder), "train", CropRule(), SIDE, memory=memory)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from kpdata.core.transform import Affine
 from kpdata.images import codec
 from kpdata.images.resample import shrink_for, warp, with_spare_channel
 from kpdata.shards.dataset import name_of, read_record
-from kpdata.train.data.squares import Place, Square
+from kpdata.train.data.squares import Location, Square
 
 Indices = npt.NDArray[np.integer[Any]]
 
@@ -82,7 +82,7 @@ def _in_batches(pairs: Iterable[tuple[Square, Sample]]) -> Iterator[list[tuple[S
         yield some
 
 
-def _placed(sample: Sample, place: Place, side: int) -> Pixels:
+def _placed(sample: Sample, place: Location, side: int) -> Pixels:
     with located(name_of(place.uri)):
         return picture(sample, place.affine, side)
 
@@ -109,7 +109,7 @@ def _room_for(sample: Sample) -> AbstractContextManager[object]:
 class _OnDisk:
     """Pictures that do not fit in memory, decoded when asked for."""
 
-    def __init__(self, places: Sequence[Place], side: int):
+    def __init__(self, places: Sequence[Location], side: int):
         self._places, self._side = places, side
 
     def __getitem__(self, indices: Indices) -> Pixels:

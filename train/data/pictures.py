@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kpdata.core import transform
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
@@ -103,7 +103,7 @@ class Pictures(Views):
 def load(
     dataset: Dataset,
     split: str,
-    framing: Framing,
+    crop_rule: CropRule,
     side: int,
     copies: bool = False,
     on_read: Callable[[int], None] | None = None,
@@ -114,7 +114,7 @@ def load(
     Args:
         dataset: a shard folder.
         split: its split.
-        framing: what is cut out of whole images.
+        crop_rule: what is cut out of whole images.
         side: P.
         copies: take augmented copies too.
         on_read: is told how many pictures have been read.
@@ -125,7 +125,7 @@ def load(
         DatasetError: no such split, a damaged record, or nothing to look at.
     """
     counts: Counter[str] = Counter()
-    pairs = squares(dataset, split, framing, side, copies, counts)
+    pairs = squares(dataset, split, crop_rule, side, copies, counts)
     found, store = decode_all(pairs, side, on_read, memory)
     if not found:
         left = "; ".join(f"{count} {what}" for what, count in counts.items())
@@ -133,7 +133,7 @@ def load(
         raise DatasetError(
             f"{dataset.folder}: split {split} shows no instance ({left or 'empty'}){fix}"
         )
-    return _pictures(dataset, found, side, _describe(framing, found), store, counts)
+    return _pictures(dataset, found, side, _describe(crop_rule, found), store, counts)
 
 
 def _pictures(
@@ -188,9 +188,9 @@ def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _describe(framing: Framing, found: Sequence[Square]) -> str:
+def _describe(crop_rule: CropRule, found: Sequence[Square]) -> str:
     cut = sum(square.is_cut for square in found)
     if cut == len(found):
-        return framing.words
+        return crop_rule.words
     cropped = "as the shards were cropped"
-    return f"{cropped}; whole images: {framing.words}" if cut else cropped
+    return f"{cropped}; whole images: {crop_rule.words}" if cut else cropped

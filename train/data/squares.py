@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from kpdata.core import transform
-from kpdata.core.crop import Framing, why_not_shown
+from kpdata.core.crop import CropRule, why_not_shown
 from kpdata.core.errors import DatasetError, located
 from kpdata.core.sample import WHOLE_IMAGE, Instance, Sample
 from kpdata.core.transform import Affine, apply_affine
@@ -15,7 +15,7 @@ from kpdata.formats.base import LARGEST
 from kpdata.shards.dataset import Dataset, name_of
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a picture's record is, and the affine from record pixels to picture pixels."""
 
     uri: str
@@ -36,7 +36,7 @@ class Square(NamedTuple):
         is_cut: whether the square was cut out of a whole image, rather than being its record.
     """
 
-    place: Place
+    place: Location
     key: str
     number: int
     instance: Instance
@@ -52,14 +52,14 @@ class Square(NamedTuple):
 
 
 def squares(
-    dataset: Dataset, split: str, framing: Framing, side: int, copies: bool, counts: Counter[str]
+    dataset: Dataset, split: str, crop_rule: CropRule, side: int, copies: bool, counts: Counter[str]
 ) -> Iterator[tuple[Square, Sample]]:
     """A square for each instance that can be learnt from, with its record.
 
     Args:
         dataset: a shard folder.
         split: its split.
-        framing: what is cut out of whole images; a record that is a crop shows its own square.
+        crop_rule: what is cut out of whole images; a record that is a crop shows its own square.
         side: of the pictures, in pixels.
         copies: take augmented copies too.
         counts: of what has no square, added to.
@@ -72,24 +72,24 @@ def squares(
             if sample.view and sample.view.copy and not copies:
                 continue
             uri = dataset.record_uri(shard, offset)
-            why_not = framing.why_not if _is_whole(sample) else why_not_shown
+            why_not = crop_rule.why_not if _is_whole(sample) else why_not_shown
             for number, instance in enumerate(sample.instances):
                 if reason := why_not(instance):
                     counts[f"instances not shown: {reason}"] += 1
                 else:
                     with located(name_of(uri)):
-                        yield _square(sample, instance, number, uri, framing, side), sample
+                        yield _square(sample, instance, number, uri, crop_rule, side), sample
 
 
 def _square(
-    sample: Sample, instance: Instance, number: int, uri: str, framing: Framing, side: int
+    sample: Sample, instance: Instance, number: int, uri: str, crop_rule: CropRule, side: int
 ) -> Square:
     view = sample.view
     assert view is not None, "every record has one"
     width, height = cast(int, sample.image.width), cast(int, sample.image.height)
     is_whole = _is_whole(sample)
     if is_whole:
-        affine = framing.square(instance, width, height, side)
+        affine = crop_rule.square(instance, width, height, side)
     else:
         number = view.instance
         affine = transform.resize_affine(width, height, side)
@@ -97,7 +97,7 @@ def _square(
     if not (np.abs(np.concatenate([instance.xy, in_source])) <= LARGEST).all():
         raise DatasetError(f"instance {number}: a keypoint beyond {LARGEST:g} pixels")
     return Square(
-        place=Place(uri, affine),
+        place=Location(uri, affine),
         key=sample.key,
         number=number,
         instance=instance,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import kpdata
-from kpdata.core.crop import CropFrom, Framing, framing_of_crops
+from kpdata.core.crop import CropFrom, CropRule, crop_rule_of
 from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
@@ -77,9 +77,11 @@ def evaluate(
     """
     check_skeleton(predictor.skeleton, dataset.skeleton)
     split_sha256 = split_hash(dataset, settings.split)
-    framing = _framing(predictor.framing, dataset, settings.crop_from)
+    crop_rule = _framing(predictor.crop_rule, dataset, settings.crop_from)
     progress.begin("reading", dataset.manifest.splits[settings.split].instances)
-    pictures = load(dataset, settings.split, framing, predictor.input_size, on_read=progress.reach)
+    pictures = load(
+        dataset, settings.split, crop_rule, predictor.input_size, on_read=progress.reach
+    )
     progress.begin("predicting", len(pictures))
     answers = predictor.predict(
         pictures, flip=settings.flip_test, decode=settings.decode, on_done=progress.reach
@@ -98,7 +100,7 @@ def evaluate(
         trained_on=predictor.info.root_hash,
         split_sha256=split_sha256,
         skeleton=dataset.skeleton,
-        notes=_notes(predictor, settings, pictures, floor, dataset.manifest, framing),
+        notes=_notes(predictor, settings, pictures, floor, dataset.manifest, crop_rule),
         primary=answers.primary,
         floor_definition=FLOOR,
         **_of_pictures(pictures, dataset.manifest),
@@ -162,9 +164,9 @@ def save(evaluation: Evaluation, folder: Path) -> None:
         (temporary / METRICS).write_bytes(report.json())
 
 
-def _framing(taught: Framing, dataset: Dataset, crop_from: CropFrom | None) -> Framing:
+def _framing(taught: CropRule, dataset: Dataset, crop_from: CropFrom | None) -> CropRule:
     """Which squares the model is to see: those of shards of crops, or cut out of whole images."""
-    of_crops = framing_of_crops(dataset.manifest.options)
+    of_crops = crop_rule_of(dataset.manifest.options)
     if of_crops and crop_from:
         raise TrainingError(
             f"--crop-from {crop_from}: {dataset.folder} holds crops ({of_crops.words}), which are "
@@ -179,10 +181,10 @@ def _notes(
     pictures: Pictures,
     floor: FloatArray,
     manifest: Manifest,
-    framing: Framing,
+    crop_rule: CropRule,
 ) -> tuple[str, ...]:
-    info, taught = predictor.info, predictor.framing
-    notes = notes_on(settings.split, pictures.crop, manifest, info, framing, taught)
+    info, taught = predictor.info, predictor.crop_rule
+    notes = notes_on(settings.split, pictures.crop, manifest, info, crop_rule, taught)
     if settings.flip_test and not predictor.saw_mirrored:
         notes += (f"WARNING: {UNSEEN_MIRROR}",)
     if note := predictor.score_note:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from kpdata.core.crop import CropFrom, Framing
+from kpdata.core.crop import CropFrom, CropRule
 from kpdata.core.errors import DatasetError, FormatError, SchemaError
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import TRAIN
@@ -190,7 +190,7 @@ def crop_source(crop: str, manifest: Manifest) -> str:
 
 
 def notes_on(
-    split: str, crop: str, manifest: Manifest, run: RunInfo, shown: Framing, taught: Framing
+    split: str, crop: str, manifest: Manifest, run: RunInfo, shown: CropRule, taught: CropRule
 ) -> tuple[str, ...]:
     """What a reader of the scores must know.
 

@@ -9,14 +9,14 @@ import numpy as np
 
 import kpdata
 from kpdata import synth
-from kpdata.core.crop import Framing, square_crop
+from kpdata.core.crop import CropRule, square_crop
 from kpdata.core.errors import TrainingError, first_line, located
 from kpdata.core.quiet import without_warnings
 from kpdata.core.sample import Pixels
 from kpdata.core.skeleton import Skeleton
 from kpdata.images import codec
 from kpdata.images.resample import square
-from kpdata.storage.atomic import blaming, whole_folder
+from kpdata.storage.atomic import as_write_error, whole_folder
 from kpdata.train.export.formats import FORMATS, INPUT, Format, Outputs, check_formats
 from kpdata.train.infer.predictions import HEATMAP, UNSEEN_MIRROR, Decode
 from kpdata.train.infer.predictor import Predictor
@@ -28,7 +28,7 @@ _SQUARES = 16
 _NEAR_PX, _NEAR_SCORE, _LEAST_NEAR = 0.5, 0.02, 0.95
 
 _INPUT_MEANING = (
-    "RGB, 0 to 255: a square around the middle of what framing.crop_from names, its side margin "
+    "RGB, 0 to 255: a square around the middle of what crop_rule.crop_from names, its side margin "
     "times the longer side of that; of the upright picture, averaged where it shrinks to two "
     "fifths or less, then sampled bilinearly, black beyond the edges"
 )
@@ -85,7 +85,7 @@ class Card(msgspec.Struct, frozen=True):
         run: the name of the folder it was trained in, and ``epoch`` whose weights it has.
         root_hash: of the shards that it was trained on.
         skeleton: names the K keypoints, in their order.
-        framing: which squares it was taught to see.
+        crop_rule: which squares it was taught to see.
         head: which of the model's heads answers.
         decode: how its heatmaps give places; None for coordinates.
         flip_test: whether an answer is the mean with that to the mirror image.
@@ -99,7 +99,7 @@ class Card(msgspec.Struct, frozen=True):
     epoch: int
     root_hash: str
     skeleton: Skeleton
-    framing: Framing
+    crop_rule: CropRule
     head: str
     decode: Decode | None
     flip_test: bool
@@ -160,7 +160,7 @@ def export(
             epoch=predictor.best.epoch,
             root_hash=predictor.info.root_hash,
             skeleton=predictor.skeleton,
-            framing=predictor.framing,
+            crop_rule=predictor.crop_rule,
             head=head,
             decode=decode if head == HEATMAP else None,
             flip_test=flip,
@@ -169,7 +169,7 @@ def export(
             files=files,
             notes=[UNSEEN_MIRROR] * (flip and not predictor.saw_mirrored),
         )
-        with blaming(out):
+        with as_write_error(out):
             (folder / CARD).write_bytes(card.json())
     return card
 

@@ -99,7 +99,7 @@ class Tally:
         skipped: files that could not be used, or not to their end, and boxes.
     """
 
-    codec: int = 0
+    images: int = 0
     videos: int = 0
     frames: int = 0
     instances: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.skeleton import Skeleton
 from kpdata.train.data.pictures import Views
@@ -54,9 +54,9 @@ class Predictor:
         return self.info.skeleton
 
     @property
-    def framing(self) -> Framing:
+    def crop_rule(self) -> CropRule:
         """Which squares it was taught to see: those of its shards, where they were crops."""
-        return self.info.framing or Framing(self.config.crop_from, self.config.margin)
+        return self.info.crop_rule or CropRule(self.config.crop_from, self.config.margin)
 
     @property
     def saw_mirrored(self) -> bool:

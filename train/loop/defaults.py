@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from kpdata.core.crop import Framing, framing_of_crops, why_not_shown
+from kpdata.core.crop import CropRule, crop_rule_of, why_not_shown
 from kpdata.core.errors import TrainingError
 from kpdata.core.sample import WHOLE_IMAGE
 from kpdata.core.splits import TRAIN
@@ -29,7 +29,7 @@ def default_config(dataset: Dataset, model: str, pretrained: bool = False) -> Tr
     Raises:
         TrainingError: there is no split to train on, or it is empty.
     """
-    crop_side, framing = _look_at(dataset)
+    crop_side, crop_rule = _look_at(dataset)
     size = crop_side or (256 if on_gpu() else 192)
     size = min(max(_STEP * round(size / _STEP), _INPUT_SIZES[0]), _INPUT_SIZES[1])
     split = dataset.manifest.splits[TRAIN]
@@ -42,13 +42,13 @@ def default_config(dataset: Dataset, model: str, pretrained: bool = False) -> Tr
     return TrainConfig(
         model=model,  # type: ignore[arg-type]
         phases=phases,
-        crop_from=framing.crop_from,
-        margin=framing.margin,
+        crop_from=crop_rule.crop_from,
+        margin=crop_rule.margin,
         precision="mixed_bfloat16" if on_gpu() else "float32",
     )
 
 
-def _look_at(dataset: Dataset) -> tuple[int | None, Framing]:
+def _look_at(dataset: Dataset) -> tuple[int | None, CropRule]:
     """The side of the shards' crops, None for whole images; and what to crop, or was cropped."""
     if TRAIN not in dataset.splits:
         raise TrainingError(
@@ -58,8 +58,8 @@ def _look_at(dataset: Dataset) -> tuple[int | None, Framing]:
     if first is None or first.view is None:
         raise TrainingError(f"{dataset.folder}: the split 'train' shows no instance")
     if first.view.instance != WHOLE_IMAGE:
-        return first.image.width, framing_of_crops(dataset.manifest.options) or Framing()
-    return None, Framing("bbox", 1.25) if _have_boxes(dataset) else Framing("image", 1.0)
+        return first.image.width, crop_rule_of(dataset.manifest.options) or CropRule()
+    return None, CropRule("bbox", 1.25) if _have_boxes(dataset) else CropRule("image", 1.0)
 
 
 def _have_boxes(dataset: Dataset) -> bool:

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from kpdata.core.crop import Framing, framing_of_crops
+from kpdata.core.crop import CropRule, crop_rule_of
 from kpdata.core.errors import SchemaError, TrainingError, located
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import TRAIN, VAL
@@ -21,18 +21,18 @@ from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.folder import RunFolder
 
 
-def framing_of(dataset: Dataset, config: TrainConfig) -> Framing:
+def crop_rule_for(dataset: Dataset, config: TrainConfig) -> CropRule:
     """The squares that the model learns to see: crops have theirs from the conversion."""
-    of_crops = framing_of_crops(dataset.manifest.options)
-    return of_crops or Framing(config.crop_from, config.margin)
+    of_crops = crop_rule_of(dataset.manifest.options)
+    return of_crops or CropRule(config.crop_from, config.margin)
 
 
 def has_val(dataset: Dataset, config: TrainConfig) -> bool:
     """Whether the split ``val`` shows any instance; records are read until one does."""
     if VAL not in dataset.splits:
         return False
-    framing = framing_of(dataset, config)
-    shown = squares(dataset, VAL, framing, config.input_size, copies=False, counts=Counter())
+    crop_rule = crop_rule_for(dataset, config)
+    shown = squares(dataset, VAL, crop_rule, config.input_size, copies=False, counts=Counter())
     return next(shown, None) is not None
 
 
@@ -100,7 +100,7 @@ def check_reference(config: TrainConfig, val: Pictures, watcher: Watcher) -> Non
 
 def warn_of_idle_framing(config: TrainConfig, dataset: Dataset, watcher: Watcher) -> None:
     """Warn where the configuration's squares are not those that the shards are cropped to."""
-    asked, seen = Framing(config.crop_from, config.margin), framing_of(dataset, config)
+    asked, seen = CropRule(config.crop_from, config.margin), crop_rule_for(dataset, config)
     if asked != seen:
         watcher.warn(
             f"crop_from={asked.crop_from} and margin={asked.margin:g} change nothing: the shards "

@@ -14,7 +14,7 @@ from kpdata.shards.dataset import Dataset
 from kpdata.train.data.pictures import Pictures, load
 from kpdata.train.loop.early import (
     check_reference,
-    framing_of,
+    crop_rule_for,
     has_val,
     refuse_followers,
     refuse_what_is_not_there,
@@ -125,12 +125,12 @@ def _run_gates(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> Non
 
 def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watcher) -> TrainVal:
     """The pictures of ``train``, copies included, and of ``val``."""
-    framing = framing_of(dataset, config)
+    crop_rule = crop_rule_for(dataset, config)
 
     def loaded(split: str) -> Pictures:
         copies = split == TRAIN
         pictures = load(
-            dataset, split, framing, side, copies, on_read=lambda n: watcher.reading(split, n)
+            dataset, split, crop_rule, side, copies, on_read=lambda n: watcher.reading(split, n)
         )
         for what, count in pictures.counts.items():
             watcher.warn(f"{split}: {count:,} {what}")
@@ -157,5 +157,5 @@ def run_info(dataset: Dataset, config: TrainConfig, splits: TrainVal) -> RunInfo
             "keras": keras.__version__,
             backend: importlib.import_module(backend).__version__,
         },
-        framing=framing_of(dataset, config),
+        crop_rule=crop_rule_for(dataset, config),
     )

@@ -1,6 +1,6 @@
 """Augmentation inside the compiled step: drawn on the host, applied on the device.
 
-The draws are those of :func:`kpdata.core.augment.draw`, made in the frame of the input, so that the
+Parameters are sampled by :func:`kpdata.core.augment.sample_params` in the frame of the input: the
 trainer's changes mean what a copy's do (core/augment.py names them all). A batch's draws are a
 dict of small float32 arrays; what it lacks is not done, and costs nothing:
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from keras import ops
 
 from kpdata.core import transform
-from kpdata.core.augment import AugmentConfig, Draw, draw, draw_affine
+from kpdata.core.augment import AugmentConfig, CopyParams, params_affine, sample_params
 from kpdata.core.transform import Affine
 from kpdata.images.photometric import colour_matrix
 from kpdata.train.ops.losses import Tensor, labelled
@@ -47,7 +47,7 @@ def draw_batch(
     crops: Sequence[Affine],
     size: int,
 ) -> Draws:
-    """Draw a batch: each sample's numbers follow from seed, epoch and its index alone.
+    """Sample a batch's parameters, which follow from seed, epoch and each sample's index alone.
 
     Args:
         config: the ranges; ``jpeg_quality`` has no meaning here.
@@ -57,11 +57,11 @@ def draw_batch(
         size: of the input, pixels.
     """
     drawn = [
-        draw(config, np.random.default_rng([seed, epoch, int(index)]), size, size)
+        sample_params(config, np.random.default_rng([seed, epoch, int(index)]), size, size)
         for index in indices
     ]
     affines = [
-        transform.compose(draw_affine(one, size, size), crop)
+        transform.compose(params_affine(one, size, size), crop)
         for one, crop in zip(drawn, crops, strict=True)
     ]
     colours = [colour_matrix(d.brightness, d.contrast, d.saturation, d.hue) for d in drawn]
@@ -205,7 +205,7 @@ def _sources(affine: Tensor, size: int, width: int, height: int) -> tuple[Tensor
 
 
 def _rectangles(
-    drawn: Sequence[Draw], count: int
+    drawn: Sequence[CopyParams], count: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     boxes, rgb = np.zeros((len(drawn), count, 4)), np.zeros((len(drawn), count, 3))
     for number, one in enumerate(drawn):

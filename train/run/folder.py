@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, SchemaError, TrainingError, first_line
 from kpdata.core.skeleton import Skeleton
 from kpdata.storage.atomic import temporary_beside, write_atomically
@@ -46,7 +46,7 @@ class RunInfo(msgspec.Struct, frozen=True):
             side.
         pictures: how many of each split.
         software: versions and backend.
-        framing: which squares the model learnt to see; None in runs that do not say.
+        crop_rule: which squares the model learnt to see; None in runs that do not say.
     """
 
     shards: str
@@ -56,7 +56,7 @@ class RunInfo(msgspec.Struct, frozen=True):
     mean_pose: tuple[tuple[float, float], ...]
     pictures: dict[str, int]
     software: dict[str, str]
-    framing: Framing | None = None
+    crop_rule: CropRule | None = None
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from kpdata.core.errors import FormatError
 from kpdata.formats.base import Unusable
 from kpdata.storage.scratch import scratch_database
-from kpdata.storage.stores import Place, Url, store_of
+from kpdata.storage.stores import Location, Url, store_of
 
 ANNOTATION_SUFFIXES = frozenset({".json"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -48,7 +48,7 @@ class Listing:
         hidden: files of the right suffix that are left out because a dot begins their name.
     """
 
-    def __init__(self, db: sqlite3.Connection, annotations: Path, images: Place):
+    def __init__(self, db: sqlite3.Connection, annotations: Path, images: Location):
         """List both folders once into ``db``, a scratch database with TABLES.
 
         Symlinked folders are not entered.
@@ -138,7 +138,7 @@ def holds_images(folder: Path) -> bool:
     return any(not is_hidden(name) for _, name in walk(folder, IMAGE_SUFFIXES))
 
 
-def _list(db: sqlite3.Connection, table: str, folder: Place, suffixes: frozenset[str]) -> int:
+def _list(db: sqlite3.Connection, table: str, folder: Location, suffixes: frozenset[str]) -> int:
     """Fill a table with the files of these suffixes; the number of hidden ones, left out."""
     found = _objects(folder, suffixes) if isinstance(folder, Url) else walk(folder, suffixes)
     hidden = 0

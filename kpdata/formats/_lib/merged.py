@@ -10,7 +10,7 @@ from kpdata.core.errors import FormatError, ImageError
 from kpdata.core.sample import Rejected, Sample
 from kpdata.formats.base import Source
 from kpdata.storage.image_files import safe_path
-from kpdata.storage.stores import Place, Url
+from kpdata.storage.stores import Location, Url
 
 
 def merge(sources: Mapping[str, Source]) -> Source:
@@ -45,7 +45,7 @@ def merge(sources: Mapping[str, Source]) -> Source:
     )
 
 
-def _common_root(roots: Mapping[str, Place | None]) -> tuple[Place | None, dict[str, str]]:
+def _common_root(roots: Mapping[str, Location | None]) -> tuple[Location | None, dict[str, str]]:
     """The folder that all images lie below, and what leads from there to each source's own."""
     if not any(roots.values()):
         return None, dict.fromkeys(roots, "")
@@ -65,7 +65,7 @@ def _common_root(roots: Mapping[str, Place | None]) -> tuple[Place | None, dict[
     return Url(common.replace(":/", "://", 1)) if on_store else Path(common), inner
 
 
-def _absolute(root: Place) -> str:
+def _absolute(root: Location) -> str:
     return root if isinstance(root, Url) else str(root.absolute())
 
 

@@ -13,7 +13,7 @@ from kpdata.core.sample import WHOLE_IMAGE, ImageRef, Rejected, Sample
 from kpdata.images.headers import Header, probe
 from kpdata.shards.manifest import QUARANTINE
 from kpdata.shards.quarantine import as_line, check_bad
-from kpdata.storage.atomic import blaming, whole_folder
+from kpdata.storage.atomic import as_write_error, whole_folder
 from kpdata.storage.image_files import read_file, safe_path
 
 DRAWN = "boxes drawn around the keypoints"
@@ -68,7 +68,7 @@ def write_folder(
     refused: list[Rejected] = []
     out = Path(out)
     with whole_folder(out) as folder, ExitStack() as stack:
-        with blaming(out):
+        with as_write_error(out):
             writer = begin(folder, stack, counts)
         for sample in samples:
             if isinstance(sample, Rejected):
@@ -77,14 +77,14 @@ def write_folder(
             try:
                 data = _bytes_of(sample.image, images_root)
                 header = probe(data)
-                with blaming(out):
+                with as_write_error(out):
                     writer.add(sample, data, header)
             except ImageError as error:
                 refused.append(Rejected(sample.key, error.reason, _located(sample.image, error)))
         reasons = Counter(item.reason for item in refused)
         total = counts["images"] + len(refused)
         check_bad(reasons, total, max_bad, (item.detail for item in refused))
-        with blaming(out):
+        with as_write_error(out):
             writer.finish()
             if refused:
                 (folder / QUARANTINE).write_bytes(b"".join(map(as_line, refused)))

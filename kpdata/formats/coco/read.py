@@ -23,7 +23,7 @@ from kpdata.formats.coco.categories import choose, skeleton_of
 from kpdata.formats.coco.index import TABLES, Index, Row
 from kpdata.storage.image_files import local_name, safe_path
 from kpdata.storage.scratch import scratch_database
-from kpdata.storage.stores import Place
+from kpdata.storage.stores import Location
 
 OTHER_CATEGORIES = "annotations of other categories"
 RENAMED = "absolute image names, or with \\, read as relative to the images folder"
@@ -32,7 +32,7 @@ _TRIED = 20
 """Images that are looked for, to find their folder."""
 
 
-def read(annotations: Path, images: Place | None = None, category: str | None = None) -> Source:
+def read(annotations: Path, images: Location | None = None, category: str | None = None) -> Source:
     """Read COCO keypoints: crowds, instances without keypoints and empty images included.
 
     Args:
@@ -96,7 +96,7 @@ class _Reader:
     """Everything that turns the index's rows into samples."""
 
     path: Path
-    root: Place
+    root: Location
     index: Index
     categories: dict[int, str]
     num_keypoints: int

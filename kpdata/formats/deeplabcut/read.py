@@ -23,7 +23,7 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.formats.base import LARGEST, Source, Unusable, find_images, image_ref
 from kpdata.formats.deeplabcut.project import open_project
 from kpdata.formats.deeplabcut.table import Columns, Table, read_table
-from kpdata.storage.stores import Place
+from kpdata.storage.stores import Location
 
 ANIMAL = "animal"
 
@@ -33,7 +33,7 @@ UNLABELLED = "images without a labelled keypoint, perhaps not labelled yet"
 UNIQUE_PARTS = "unique bodyparts, which belong to no animal, left out"
 
 
-def read(annotations: Path, images: Place | None = None) -> Source:
+def read(annotations: Path, images: Location | None = None) -> Source:
     """Read a project's labels, video by video in the order of their folders' names.
 
     Args:
@@ -81,7 +81,7 @@ def _check_bodyparts(table: Table, first: Table) -> None:
 
 @dataclass(frozen=True)
 class _Reader:
-    root: Place
+    root: Location
     skeleton: Skeleton
     counts: Counter[str]
 

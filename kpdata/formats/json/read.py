@@ -44,7 +44,7 @@ from kpdata.formats.json.survey import (
 )
 from kpdata.formats.settings import get_skeleton
 from kpdata.storage.scratch import scratch_database
-from kpdata.storage.stores import Place
+from kpdata.storage.stores import Location
 
 ABSENT = "named keypoints absent from their file, v = 0"
 UNMARKED = "keypoints without a point in their object, v = 0"
@@ -58,7 +58,7 @@ _SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 
 def read(
     annotations: Path,
-    images: Place | None = None,
+    images: Location | None = None,
     skeleton: Skeleton | str | None = None,
     style: str | None = None,
 ) -> Source:
@@ -96,7 +96,7 @@ def read(
 
 def _source(
     annotations: Path,
-    root: Place,
+    root: Location,
     listing: Listing,
     skeleton: Skeleton | str | None,
     style: str | None,
@@ -137,7 +137,7 @@ class _Reader:
     """Everything that turns a file into a Sample."""
 
     annotations: Path
-    root: Place
+    root: Location
     style: str
     skeleton: Skeleton
     derived: bool

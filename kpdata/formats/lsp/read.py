@@ -25,7 +25,7 @@ from kpdata.core.sample import (
 from kpdata.core.skeleton import LSP14
 from kpdata.formats._lib import matlab
 from kpdata.formats.base import LARGEST, Source, find_images, image_ref
-from kpdata.storage.stores import Place
+from kpdata.storage.stores import Location
 
 MAX_BYTES = 64 << 20
 """Larger files are refused, inflated or not: the real ones hold under 4 MiB."""
@@ -35,7 +35,7 @@ _OTHER = {"lsp": "lspet", "lspet": "lsp"}
 _OFFICIAL_COUNT, _OFFICIAL_TRAIN = 2000, 1000
 
 
-def read(annotations: Path, images: Place | None = None) -> Source:
+def read(annotations: Path, images: Location | None = None) -> Source:
     """LSP: ``joints`` (3, 14, N). Flag 1 is occluded; with N = 2000, the first 1000 are train.
 
     Raises:
@@ -47,7 +47,7 @@ def read(annotations: Path, images: Place | None = None) -> Source:
     return _source(annotations, images, points, visibility, "im{:04}.jpg", official)
 
 
-def read_lspet(annotations: Path, images: Place | None = None) -> Source:
+def read_lspet(annotations: Path, images: Location | None = None) -> Source:
     """LSP extended: ``joints`` (14, 3, N). Flag 0 is missing; there is no official split.
 
     Raises:
@@ -60,7 +60,7 @@ def read_lspet(annotations: Path, images: Place | None = None) -> Source:
 
 def _source(
     annotations: Path,
-    images: Place | None,
+    images: Location | None,
     points: FloatArray,
     visibility: npt.NDArray[Any],
     file_name: str,
@@ -79,7 +79,7 @@ def _source(
 
 def _samples(
     annotations: Path,
-    root: Place,
+    root: Location,
     points: FloatArray,
     visibility: npt.NDArray[Any],
     file_name: str,

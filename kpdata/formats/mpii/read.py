@@ -22,7 +22,7 @@ from kpdata.formats._lib import matlab
 from kpdata.formats._lib.matlab import Variable
 from kpdata.formats.base import LARGEST, Source, Unusable, find_images, image_ref
 from kpdata.shards.records import MAX_INSTANCES
-from kpdata.storage.stores import Place
+from kpdata.storage.stores import Location
 
 MAX_BYTES = 64 << 20
 """Larger files are refused: the real one has 13 MB."""
@@ -51,7 +51,7 @@ Record = dict[str, Variable]
 _Point = tuple[float, float]
 
 
-def read(annotations: Path, images: Place | None = None) -> Source:
+def read(annotations: Path, images: Location | None = None) -> Source:
     """Read the training images, all of which are the official split ``train``.
 
     Raises:
@@ -82,7 +82,7 @@ def read(annotations: Path, images: Place | None = None) -> Source:
 @dataclass(frozen=True)
 class _Reader:
     annotations: Path
-    root: Place
+    root: Location
     counts: Counter[str]
 
     def samples(

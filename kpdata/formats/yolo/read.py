@@ -24,7 +24,7 @@ from kpdata.formats.yolo.data import Data, load_data, split_images
 from kpdata.images.headers import upright_size
 from kpdata.storage.bounded import read_bounded
 from kpdata.storage.image_files import safe_path, stamp
-from kpdata.storage.stores import Place, Url
+from kpdata.storage.stores import Location, Url
 
 UNLABELLED = "images without a label file"
 ABSENT = "keypoints at (0, 0) or with a negative coordinate and no v, taken for not labelled"
@@ -34,7 +34,7 @@ _BOX = 5
 
 
 def read(
-    annotations: Path, images: Place | None = None, skeleton: Skeleton | str | None = None
+    annotations: Path, images: Location | None = None, skeleton: Skeleton | str | None = None
 ) -> Source:
     """Read a dataset's data.yaml, and the images and labels of its train, val and test.
 

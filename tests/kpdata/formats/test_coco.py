@@ -13,7 +13,7 @@ from kpdata.core.sample import Rejected
 from kpdata.core.skeleton import COCO17, LSP14
 from kpdata.formats import read
 from kpdata.formats.base import ZEROED
-from kpdata.formats.coco import index, mend
+from kpdata.formats.coco import mend
 from kpdata.formats.coco import read as coco
 from kpdata.formats.coco.categories import FAULTY_EDGES, FROM_ZERO
 from kpdata.storage.image_files import safe_path
@@ -458,7 +458,7 @@ def test_missing_files_and_folders_are_told_apart(tmp_path):
 
 
 def test_no_room_for_the_index_says_what_to_do(save, monkeypatch):
-    monkeypatch.setattr(index, "TABLES", index.TABLES + "PRAGMA max_page_count = 5;")
+    monkeypatch.setattr(coco, "TABLES", coco.TABLES + "PRAGMA max_page_count = 5;")
     images = [{"id": i, "file_name": "x" * 100} for i in range(1000)]
     with pytest.raises(JobError, match="full: point TMPDIR to a folder"):
         coco.read(save(document(images=images, annotations=[])))

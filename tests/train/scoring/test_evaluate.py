@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kpdata
-from kpdata.core.crop import Framing
+from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError, SchemaError, TrainingError
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.storage.files import file_blake3
@@ -406,8 +406,8 @@ def test_notes_say_what_a_score_is_not(tiny_shards):
     manifest = kpdata.open(tiny_shards).manifest
     info = run_info(manifest)
 
-    def said(split="test", crop="a crop", info=info, manifest=manifest, **framing):
-        return " | ".join(notes_on(split, crop, manifest, info, Framing(**framing), Framing()))
+    def said(split="test", crop="a crop", info=info, manifest=manifest, **crop_rule):
+        return " | ".join(notes_on(split, crop, manifest, info, CropRule(**crop_rule), CropRule()))
 
     assert said() == ""
     assert "WARNING: the run was trained on these very pictures" in said("train")
