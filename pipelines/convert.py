@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kpdata.core.errors import DatasetError, JobError, StoreError
+from kpdata.core.progress import Progress
 from kpdata.core.splits import group_finder
 from kpdata.formats.base import Source
 from kpdata.pipelines.job import Job
@@ -28,31 +29,6 @@ from kpdata.storage.stores import Location, Url
 
 _POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
 """Refusals that the user asked for: they are listed, but do not count as bad samples."""
-
-
-class Watcher:
-    """Hears how a conversion goes; every method may be overridden."""
-
-    def planning(self) -> None:
-        """Reading references begins."""
-
-    def planned(self, samples: int) -> None:
-        """``samples`` more references were read."""
-
-    def grouping(self, what: str, images: int) -> None:
-        """A step of the search for near duplicates begins, over this many images."""
-
-    def grouped(self, images: int) -> None:
-        """``images`` more of the step are done."""
-
-    def writing(self, samples: int) -> None:
-        """Writing begins, of this many samples."""
-
-    def written(self, samples: int, size: int) -> None:
-        """So many samples and bytes are written by now."""
-
-    def warn(self, text: str) -> None:
-        """Something that the user should know, though the job goes on."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +53,7 @@ class Outcome:
     warnings: tuple[str, ...] = field(default=())
 
 
-def convert(source: Source, request: Request, out: Location, watcher: Watcher) -> Outcome:
+def convert(source: Source, request: Request, out: Location, progress: Progress) -> Outcome:
     """Convert ``source`` into the shard folder ``out``, here or on a store.
 
     Killed at any moment, the same call made again finishes the work; the result is the same to the
@@ -94,13 +70,13 @@ def convert(source: Source, request: Request, out: Location, watcher: Watcher) -
         open_outbox(out) if isinstance(out, Url) else open_workspace(out.absolute()) as workspace,
         Nursery(workspace.log_path) as nursery,
     ):
-        watcher.planning()
-        planned: Callable[[int], None] = watcher.planned
+        progress.begin("planning", unit="samples")
+        planned: Callable[[int], None] = progress.advance
         if request.runner == runners.EMBEDDED and not any(workspace.sizes()):
-            planned = workforce.warming_up(nursery, request, watcher.planned)
+            planned = workforce.warming_up(nursery, request, progress.advance)
         plan = make_plan(
             source, request.job, request.splits, request.sharding, workspace.plan_folder,
-            group_of, planned, _near_joiner(request, watcher),
+            group_of, planned, _near_joiner(request, progress),
         )  # fmt: skip
         if workspace.sealed:
             existing = _same_dataset(workspace, plan, origin, options, request.job)
@@ -108,10 +84,10 @@ def convert(source: Source, request: Request, out: Location, watcher: Watcher) -
             _check_bad(Counter(existing.quarantine), plan, request, [listed])
             return Outcome(existing, time.monotonic() - started, unchanged=True)
         for warning in plan.warnings:
-            watcher.warn(warning)
+            progress.warn(warning)
         _check_bad(plan.rejected, plan, request, plan.rejected_details())
         _claim_for(workspace, request, origin)
-        written = _write_missing(workspace, plan, request, watcher, nursery)
+        written = _write_missing(workspace, plan, request, progress, nursery)
         manifest = seal(workspace, plan, written.reports, request.job, origin, options)
     return Outcome(
         manifest,
@@ -153,24 +129,24 @@ class _Written(NamedTuple):
 
 
 def _write_missing(
-    workspace: Workspace, plan: Plan, request: Request, watcher: Watcher, nursery: Nursery
+    workspace: Workspace, plan: Plan, request: Request, progress: Progress, nursery: Nursery
 ) -> _Written:
     started = time.monotonic()
     pending = _pending(workspace, plan)
     workspace.ask_for([shard.name for shard in pending])
-    _write(pending, workspace, request, watcher, nursery)
+    _write(pending, workspace, request, progress, nursery)
     reports = _reports(workspace, plan)
     rejected = rejected_counts(plan, reports.values())
     _check_bad(rejected, plan, request, _rejected_details(plan, reports))
     return _Written(reports, pending, time.monotonic() - started)
 
 
-def _near_joiner(request: Request, watcher: Watcher) -> JoinNear:
+def _near_joiner(request: Request, progress: Progress) -> JoinNear:
     distance = request.group_near_duplicates
     if distance is None:
         return lambda _: 0
     return functools.partial(
-        join_near_duplicates, job=request.job, distance=distance, listener=watcher
+        join_near_duplicates, job=request.job, distance=distance, progress=progress
     )
 
 
@@ -195,10 +171,10 @@ def _write(
     pending: Sequence[ShardPlan],
     workspace: Workspace,
     request: Request,
-    watcher: Watcher,
+    progress: Progress,
     nursery: Nursery,
 ) -> None:
-    watcher.writing(sum(shard.samples for shard in pending))
+    progress.begin("writing", sum(shard.samples for shard in pending))
     if not pending:
         return
     execution = workforce.execution(request, pending, nursery)
@@ -207,10 +183,15 @@ def _write(
             [shard.name for shard in pending],
             functools.partial(write_or_tell, workspace, spare_cores=execution.spare_cores),
             execution,
-            on_tick=lambda: watcher.written(*workspace.progress_so_far()),
+            on_tick=lambda: _tell_written(workspace, progress),
         )
     except (JobError, StoreError, RuntimeError, OSError) as error:
         raise JobError(_why(workspace, error)) from error
+
+
+def _tell_written(workspace: Workspace, progress: Progress) -> None:
+    samples, size = workspace.progress_so_far()
+    progress.reach(samples, f"{size / 1e6:,.0f} MB")
 
 
 def write_or_tell(workspace: Workspace, shard: str, spare_cores: bool) -> None:

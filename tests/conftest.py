@@ -64,8 +64,9 @@ def tiny_shards(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     Never write into it.
     """
     from kpdata import formats
+    from kpdata.core.progress import SILENT
     from kpdata.core.splits import parse_splits
-    from kpdata.pipelines.convert import Watcher, convert
+    from kpdata.pipelines.convert import convert
     from kpdata.pipelines.job import Job
     from kpdata.pipelines.request import Request
     from kpdata.pipelines.sharding import Sharding
@@ -75,7 +76,7 @@ def tiny_shards(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("tiny_shards") / "shards"
     splits = parse_splits("50/25/25", seed=2)  # a draw that leaves no split empty
     request = Request("coco", job, splits, Sharding(count=4))
-    convert(source, request, out, Watcher())
+    convert(source, request, out, SILENT)
     return out
 
 

@@ -28,6 +28,7 @@ from kpdata.checks.certificate import (
 )
 from kpdata.core.errors import DatasetError, located
 from kpdata.core.groups import Groups
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import WHOLE_IMAGE, FloatArray, Sample
 from kpdata.core.splits import display_order, stable_hash
 from kpdata.core.transform import map_box
@@ -53,21 +54,11 @@ MAX_LEAKS = 100_000
 _COLUMNS = ("shard", "offset", "split", "sha256", "key", "group")
 
 
-class Listener:
-    """Hears how an audit goes; both methods may be overridden."""
-
-    def begin(self, what: str, pictures: int) -> None:
-        """A phase over this many pictures begins."""
-
-    def advance(self, pictures: int) -> None:
-        """``pictures`` more of the phase are done."""
-
-
 def audit(
     folders: Sequence[str | Path],
     distance: int = DEFAULT_DISTANCE,
     same_names: bool = False,
-    listener: Listener | None = None,
+    progress: Progress = SILENT,
 ) -> Certificate:
     """Look for leaks across the splits of one dataset, or of several taken together.
 
@@ -79,23 +70,22 @@ def audit(
         distance: bits in which the hashes of near duplicates may differ.
         same_names: a source image's name or group means the same in all folders, not only in those
             that were made of the same annotations.
-        listener: hears how far it is.
+        progress: is told how far it is.
 
     Raises:
         DatasetError: a folder is damaged, given twice, or not what its root hash says.
         ImageError: a picture does not decode; the message names its record.
     """
-    listener = listener or Listener()
     datasets = [Dataset.open(folder) for folder in folders]
     found = _Pictures(datasets, _name_spaces(datasets, same_names))
-    found.read(listener)
+    found.read(progress)
     pairs: dict[tuple[int, int], str] = {}
     complete = True
     for kind, leaks in (
         (IDENTICAL, _shared(found, found.sha256)),
         (SOURCE, _shared(found, found.key)),
         (GROUP, _shared(found, found.group)),
-        (NEAR, _near(found, distance, listener)),
+        (NEAR, _near(found, distance, progress)),
     ):
         for number, pair in enumerate(leaks):
             if number == MAX_LEAKS:
@@ -148,22 +138,23 @@ class _Pictures:
         self._bits = bytearray()
         self._columns = {name: array("Q") for name in _COLUMNS}
 
-    def read(self, listener: Listener) -> None:
+    def read(self, progress: Progress) -> None:
         """Hash every original."""
         splits = [info for data in self._datasets for info in data.manifest.splits.values()]
-        listener.begin("hashing", max(0, sum(info.records - info.copies for info in splits)))
+        originals = sum(info.records - info.copies for info in splits)
+        progress.begin("hashing", max(0, originals), "pictures")
         for dataset, names in zip(self._datasets, self._names, strict=True):
             for split, info in dataset.manifest.splits.items():
                 for shard in info.shards:
                     self._shards.append((dataset, split, shard))
-                    self._read_shard(names, listener)
+                    self._read_shard(names, progress)
         self.hashes: Hashes = np.frombuffer(self._bits, np.uint8).reshape(-1, HASH_BYTES)
         self.split, self.sha256, self.key, self.group = (
             np.frombuffer(self._columns[name], np.uint64)
             for name in ("split", "sha256", "key", "group")
         )
 
-    def _read_shard(self, names: str, listener: Listener) -> None:
+    def _read_shard(self, names: str, progress: Progress) -> None:
         dataset, split, shard = self._shards[-1]
         path = dataset.shard_path(shard)
         for offset, sample in dataset.read_shard(shard):
@@ -182,7 +173,7 @@ class _Pictures:
             }
             for name, value in row.items():
                 self._columns[name].append(value)
-            listener.advance(1)
+            progress.advance(1)
 
     def checked(self) -> tuple[Checked, ...]:
         """What was read."""
@@ -257,15 +248,15 @@ def _shared(found: _Pictures, column: Column) -> Iterator[tuple[int, int]]:
             anchor = k
 
 
-def _near(found: _Pictures, distance: int, listener: Listener) -> Iterator[tuple[int, int]]:
+def _near(found: _Pictures, distance: int, progress: Progress) -> Iterator[tuple[int, int]]:
     """Pairs of rows that lie in two splits and look alike, but share nothing by name or byte."""
     distinct = np.sort(_firsts(found, found.sha256))
     by_split = [distinct[found.split[distinct] == rank] for rank in np.unique(found.split)]
     pairs = list(combinations(by_split, 2))
-    listener.begin("comparing", sum(len(first) for first, _ in pairs))
+    progress.begin("comparing", sum(len(first) for first, _ in pairs), "pictures")
     for first, second in pairs:
         hashes = found.hashes[first], found.hashes[second]
-        for i, j in near_pairs(*hashes, distance, listener.advance):
+        for i, j in near_pairs(*hashes, distance, progress.advance):
             a, b = first[i], second[j]
             new = np.ones(len(a), bool)
             for column in (found.sha256, found.key, found.group):

@@ -3,13 +3,14 @@
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from kpdata.core.errors import DatasetError, KpdataError, located
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import MAX_SIDE, Sample
 from kpdata.core.splits import TRAIN, stable_hash
 from kpdata.images import codec
@@ -34,9 +35,7 @@ _LONGEST_LINE = 1 << 20
 """Of ``quarantine.jsonl``, in bytes; a longer one does not parse."""
 
 
-def verify(
-    folder: str | Location, on_bytes: Callable[[int], None] = lambda count: None
-) -> tuple[Manifest, list[str]]:
+def verify(folder: str | Location, progress: Progress = SILENT) -> tuple[Manifest, list[str]]:
     """Check a dataset whole.
 
     Every CRC and hash, every record parsed and its image hashed, all counts against the
@@ -45,7 +44,7 @@ def verify(
 
     Args:
         folder: the dataset; of one on a store, no more than a shard at a time is copied here.
-        on_bytes: called with the size of each shard once it is checked.
+        progress: is told of each shard once it is checked.
 
     Returns:
         The manifest, and a message for each fault; an empty list for a sound dataset.
@@ -57,19 +56,19 @@ def verify(
     where = as_location(folder)
     if isinstance(where, Path):
         dataset = Dataset(where, read_manifest(where))
-        return dataset.manifest, _faults(dataset, on_bytes)
+        return dataset.manifest, _faults(dataset, progress)
     mirror = Mirror.of(where)
     with errors_naming(mirror.folder, where):
-        faults = _faults(mirror, on_bytes)
+        faults = _faults(mirror, progress)
     return mirror.manifest, [fault.replace(str(mirror.folder), where) for fault in faults]
 
 
-def _faults(dataset: Dataset, on_bytes: Callable[[int], None]) -> list[str]:
+def _faults(dataset: Dataset, progress: Progress) -> list[str]:
     with scratch_database(_Leaks.TABLES) as db:
-        return [*_folder_faults(dataset), *_record_faults(dataset, on_bytes, _Leaks(db))]
+        return [*_folder_faults(dataset), *_record_faults(dataset, progress, _Leaks(db))]
 
 
-def _record_faults(dataset: Dataset, on_bytes: Callable[[int], None], leaks: "_Leaks") -> list[str]:
+def _record_faults(dataset: Dataset, progress: Progress, leaks: "_Leaks") -> list[str]:
     faults: list[str] = []
     for split, info in dataset.manifest.splits.items():
         tally = _Tally(len(dataset.skeleton))
@@ -80,7 +79,7 @@ def _record_faults(dataset: Dataset, on_bytes: Callable[[int], None], leaks: "_L
                 faults.append(str(error))
             if isinstance(dataset, Mirror):
                 dataset.let_go(shard)
-            on_bytes(shard.bytes)
+            progress.advance()
         faults += tally.faults(split, info)
     return faults + leaks.faults
 

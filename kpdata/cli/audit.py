@@ -9,16 +9,16 @@ from pathlib import Path
 import click
 import msgspec
 
-from kpdata.checks.audit import MAX_LEAKS, Listener, audit
+from kpdata.checks.audit import MAX_LEAKS, audit
 from kpdata.checks.certificate import KINDS, Certificate, Picture, leak_sheet, write_certificate
-from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import BITS_APART, as_json, quiet, writing
-from kpdata.cli.say import complain, say_json
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import WHOLE_IMAGE
 from kpdata.images.perceptual import BITS, DEFAULT_DISTANCE
+from kpdata.view.console import Meter, screen, table
 from kpdata.view.draw import write_png
+from kpdata.view.printing import complain, say_json
 
 _SHOWN = 5
 
@@ -64,7 +64,7 @@ def command(
         raise FormatError(f"--pictures {pictures} is a PNG: give a name that ends in .png")
     _check_targets(out, pictures)
     with Meter(quiet or as_json) as meter:
-        certificate = audit(shards, distance, same_names, _Progress(meter))
+        certificate = audit(shards, distance, same_names, meter)
     _write(certificate, out, pictures)
     if pictures and not (certificate.leaks or quiet):
         complain(f"no leak to draw: {pictures} was not written")
@@ -94,19 +94,6 @@ def _write(certificate: Certificate, out: Path | None, pictures: Path | None) ->
     if pictures and certificate.leaks:
         with writing(pictures):
             write_png(pictures, leak_sheet(certificate))
-
-
-class _Progress(Listener):
-    """Shows an audit on a meter."""
-
-    def __init__(self, meter: Meter):
-        self._meter = meter
-
-    def begin(self, what: str, pictures: int) -> None:
-        self._meter.begin(what, pictures)
-
-    def advance(self, pictures: int) -> None:
-        self._meter.advance(pictures, "pictures")
 
 
 def _show(certificate: Certificate) -> None:

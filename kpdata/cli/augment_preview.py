@@ -17,11 +17,11 @@ from kpdata.cli.options import (
     refuse_idle_options,
     writing,
 )
-from kpdata.cli.say import complain, say
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.core.errors import DatasetError, FormatError
 from kpdata.core.sample import Sample
 from kpdata.formats import Source
+from kpdata.view.printing import complain, say
 
 if TYPE_CHECKING:
     from kpdata.pipelines.job import Job

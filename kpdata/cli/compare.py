@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json
-from kpdata.cli.say import say_json
 from kpdata.cli.score_tables import amount, by_reason, change, keypoint_rows, span
 from kpdata.metrics import Delta, Difference
+from kpdata.view.console import screen, table
+from kpdata.view.printing import say_json
 
 if TYPE_CHECKING:
     from kpdata.train.evaluate.compare import Comparison

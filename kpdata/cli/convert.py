@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kpdata.cli.console import Meter, going_on, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import (
     BITS_APART,
@@ -24,13 +23,14 @@ from kpdata.cli.options import (
     workers_option,
 )
 from kpdata.cli.outcome import as_dict, show_outcome
-from kpdata.cli.say import say_json
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.core.errors import FormatError
 from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL, Splits, parse_splits
 from kpdata.formats import FORMATS, Source, writer
 from kpdata.images.perceptual import DEFAULT_DISTANCE
 from kpdata.storage.stores import Location, Url, is_inside
+from kpdata.view.console import Meter, resumable, screen, table
+from kpdata.view.printing import say_json
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome
@@ -175,7 +175,7 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
 
 
 def _to_shards(source: Source, out: Location, options: dict[str, Any]) -> None:
-    with going_on(), Meter(options["quiet"] or options["as_json"]) as meter:
+    with resumable(), Meter(options["quiet"] or options["as_json"]) as meter:
         outcome = run_conversion(source, out, options, meter)
     if options["as_json"]:
         say_json(json.dumps(as_dict(outcome), indent=1))
@@ -188,7 +188,6 @@ def run_conversion(
 ) -> "Outcome":
     """Convert ``source`` into shards as the command line's options say."""
     meter.begin("starting")
-    from kpdata.cli.watcher import MeterWatcher
     from kpdata.pipelines.convert import convert
     from kpdata.pipelines.request import Request
     from kpdata.pipelines.run.runners import EMBEDDED, usable_cores
@@ -207,7 +206,7 @@ def run_conversion(
         workers=options["workers"] or usable_cores(),
         beam_options=options["beam_options"],
     )
-    return convert(source, request, out, MeterWatcher(meter))
+    return convert(source, request, out, meter)
 
 
 def _splits(options: dict[str, Any]) -> Splits:

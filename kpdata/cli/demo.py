@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from kpdata.cli.console import going_on
 from kpdata.cli.main import COMMANDS, cli
-from kpdata.cli.say import say
 from kpdata.core.errors import KpdataError
 from kpdata.core.splits import TRAIN, VAL
 from kpdata.shards.dataset import Dataset
+from kpdata.view.console import going_on
+from kpdata.view.printing import say
 
 _SPLIT = "test"
 FEWEST = 42

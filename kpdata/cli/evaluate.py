@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, decode_option, flip_option, quiet, refuse_idle_decode
-from kpdata.cli.say import say, say_json
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
+from kpdata.view.console import Meter, screen, table
+from kpdata.view.printing import say, say_json
 
 if TYPE_CHECKING:
     from kpdata.train.evaluate.report import Report, Settings

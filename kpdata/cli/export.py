@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kpdata.cli.console import Meter, screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, decode_option, quiet, refuse_idle_decode
-from kpdata.cli.say import say_json
+from kpdata.view.console import Meter, screen, table
+from kpdata.view.printing import say_json
 
 if TYPE_CHECKING:
     from kpdata.train.export.export import Card
@@ -62,7 +62,7 @@ def command(
     predictor = Predictor.open(run)
     refuse_idle_decode(ctx, (options["head"] or predictor.best.heads[0],))
     with Meter(options["quiet"] or options["as_json"]) as meter:
-        meter.begin("exporting", len(formats))
+        meter.begin("exporting", len(formats), "files")
         card = export(
             predictor,
             out,
@@ -70,10 +70,10 @@ def command(
             options["head"],
             options["flip"],
             options["decode"],
-            lambda: meter.advance(1, "files"),
+            lambda: meter.advance(),
         )
         for note in card.notes:
-            meter.say(f"warning: {note}")
+            meter.warn(note)
     if options["as_json"]:
         say_json(card.json().decode())
     elif not options["quiet"]:

@@ -2,9 +2,9 @@
 
 import click
 
-from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.formats import FORMATS
+from kpdata.view.console import screen, table
 
 
 @click.command("formats", short_help=COMMANDS["formats"])

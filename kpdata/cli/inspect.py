@@ -4,13 +4,13 @@ import click
 import msgspec
 
 import kpdata
-from kpdata.cli.console import screen, table
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import LOCATION, as_json
-from kpdata.cli.say import say_json
 from kpdata.core.mapping import MappedKeypoint
 from kpdata.shards.manifest import Manifest
 from kpdata.storage.stores import Location
+from kpdata.view.console import screen, table
+from kpdata.view.printing import say_json
 
 _DEEPEST = 10
 _MOST_FILES = 3

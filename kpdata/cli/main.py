@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from kpdata.cli.say import complain, explain
+from kpdata.view.printing import complain, explain
 
 COMMANDS = {
     "convert": "Convert annotations into verified, leak-free TFRecord shards, or back.",

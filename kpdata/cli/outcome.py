@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kpdata.cli.console import screen, table
 from kpdata.shards.manifest import QUARANTINE, ShardInfo
 from kpdata.storage.stores import Location
+from kpdata.view.console import screen, table
 
 if TYPE_CHECKING:
     from kpdata.pipelines.convert import Outcome

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, flip_option, quiet
-from kpdata.cli.say import complain, say, say_json
+from kpdata.view.console import Meter
+from kpdata.view.printing import complain, say, say_json
 
 if TYPE_CHECKING:
     from kpdata.train.infer.boxes import Boxes
@@ -157,14 +157,14 @@ def _predict(
     margin = options["margin"] or predictor.crop_rule.margin
     flip = predictor.saw_mirrored if options["flip"] is None else options["flip"]
     for text in _what_it_sees(predictor, boxes, margin, flip):
-        meter.say(text)
-    meter.begin("predicting", count_frames(items))
+        meter.tell(text)
+    meter.begin("predicting", count_frames(items), "frames")
     frames = read_frames(items, boxes, tally)
     with Answers(options["out"], predictor.skeleton, options["min_score"]) as answers:
         for found in predict_frames(predictor, frames, margin, flip):
             answers.add(found)
             results.add(found)
-            meter.advance(1, "frames")
+            meter.advance()
 
 
 def _what_it_sees(

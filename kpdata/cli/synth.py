@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import quiet
-from kpdata.cli.say import say
 from kpdata.core.sample import Sample
+from kpdata.view.console import Meter
+from kpdata.view.printing import say
 
 
 @click.command("synth", short_help=COMMANDS["synth"])

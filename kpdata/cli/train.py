@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kpdata.cli.console import Meter, screen
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, quiet
-from kpdata.cli.say import say, say_json
 from kpdata.cli.training import need_trainer
 from kpdata.core.errors import TrainingError
+from kpdata.view.console import Meter, screen
+from kpdata.view.printing import say, say_json
 
 if TYPE_CHECKING:
     from kpdata.shards.dataset import Dataset

@@ -6,12 +6,12 @@ import sys
 import click
 
 from kpdata.checks.verify import verify
-from kpdata.cli.console import Meter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import LOCATION, as_json, quiet
-from kpdata.cli.say import complain, say, say_json
 from kpdata.shards.manifest import read_manifest
 from kpdata.storage.stores import Location
+from kpdata.view.console import Meter
+from kpdata.view.printing import complain, say, say_json
 
 _SHOWN = 50
 
@@ -33,8 +33,8 @@ def command(shards: Location, quiet: bool, as_json: bool) -> None:
     """
     splits = read_manifest(shards).splits.values()
     with Meter(quiet or as_json) as meter:
-        meter.begin("verifying", sum(len(split.shards) for split in splits))
-        manifest, faults = verify(shards, lambda size: meter.advance(1, "shards"))
+        meter.begin("verifying", sum(len(split.shards) for split in splits), "shards")
+        manifest, faults = verify(shards, meter)
     records = sum(split.records for split in manifest.splits.values())
     if as_json:
         result = {"root_hash": manifest.root_hash, "records": records, "faults": faults}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar, TextIO
 
 from kpdata.core.errors import DatasetError, JobError
-from kpdata.pipelines.output.progress import Progress, add_notes
+from kpdata.pipelines.output.notes import ProgressNote, add_notes
 from kpdata.shards.manifest import MANIFEST
 from kpdata.storage.atomic import write_atomically
 from kpdata.storage.stores import Location
@@ -130,9 +130,9 @@ class Workspace:
         notes = sorted((self.folder / "failures").iterdir())
         return [path.read_text() or full for path in notes]
 
-    def progress(self, shard: str) -> Progress:
+    def progress(self, shard: str) -> ProgressNote:
         """The worker's progress note for a shard."""
-        return Progress((self.folder / "progress" / shard).write_bytes)
+        return ProgressNote((self.folder / "progress" / shard).write_bytes)
 
     def progress_so_far(self) -> tuple[int, int]:
         """Samples and bytes that all workers have written in this run."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 from kpdata.core.errors import DatasetError, KpdataError, StoreError
 from kpdata.pipelines.output.local import Workspace, refused
 from kpdata.pipelines.output.lock import Lease, require_claim
-from kpdata.pipelines.output.progress import Progress, add_notes
+from kpdata.pipelines.output.notes import ProgressNote, add_notes
 from kpdata.shards.manifest import MANIFEST
 from kpdata.storage.parallel import in_parallel
 from kpdata.storage.stores import Location, MissingObject, Store, Url, any_of, store_of
@@ -38,10 +38,10 @@ class _Staging(Workspace):
         found = store_of(self.outbox.url).find(self.outbox.url / shard)
         return found and found.size
 
-    def progress(self, shard: str) -> Progress:
+    def progress(self, shard: str) -> ProgressNote:
         """The worker's progress note, on the store at once."""
         url = self.outbox.work / "progress" / shard
-        return Progress(lambda note: store_of(url).put(url, note), _SECONDS_BETWEEN_NOTES)
+        return ProgressNote(lambda note: store_of(url).put(url, note), _SECONDS_BETWEEN_NOTES)
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Outbox(Workspace):
 
 
 class _Notes:
-    """Progress notes as last seen: only those that differ by now are read again."""
+    """ProgressNote notes as last seen: only those that differ by now are read again."""
 
     def __init__(self) -> None:
         self.notes: dict[str, bytes] = {}

@@ -2,12 +2,12 @@
 
 from array import array
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 
 from kpdata.core.errors import ImageError
 from kpdata.core.groups import Groups
+from kpdata.core.progress import Progress
 from kpdata.core.sample import ImageRef
 from kpdata.images.perceptual import HASH_BYTES, Hashes, near_pairs, perceptual_hash
 from kpdata.pipelines.job import Job
@@ -16,17 +16,7 @@ from kpdata.shards.fetch import fetch, on_store
 from kpdata.storage.parallel import in_parallel
 
 
-class Listener(Protocol):
-    """Hears how the search goes."""
-
-    def grouping(self, what: str, images: int) -> None:
-        """A step over this many images begins."""
-
-    def grouped(self, images: int) -> None:
-        """``images`` more of the step are done."""
-
-
-def join_near_duplicates(spool: Spool, job: Job, distance: int, listener: Listener) -> int:
+def join_near_duplicates(spool: Spool, job: Job, distance: int, progress: Progress) -> int:
     """Join the groups of images whose perceptual hashes differ in ``distance`` bits or fewer.
 
     Every image is read and decoded. One that cannot be is left alone: the writer meets it again,
@@ -35,11 +25,11 @@ def join_near_duplicates(spool: Spool, job: Job, distance: int, listener: Listen
     Returns:
         How many images were joined to one that was not of their group.
     """
-    listener.grouping("hashing", spool.samples)
-    numbers, hashes = _hash(spool, job, listener)
+    progress.begin("hashing", spool.samples)
+    numbers, hashes = _hash(spool, job, progress)
     parents: dict[int, int] = {}
     alike = Groups[int](parents)
-    for first, second in _alike(hashes, distance, listener):
+    for first, second in _alike(hashes, distance, progress):
         alike.join(numbers[first], numbers[second])
     members = {number: alike.find(number) for number in parents}
     names = dict.fromkeys(members.values(), "")
@@ -52,7 +42,7 @@ def join_near_duplicates(spool: Spool, job: Job, distance: int, listener: Listen
     return joined
 
 
-def _hash(spool: Spool, job: Job, listener: Listener) -> tuple["array[int]", Hashes]:
+def _hash(spool: Spool, job: Job, progress: Progress) -> tuple["array[int]", Hashes]:
     """The numbers, among the spool's images, of those that decode, and their hashes (N, 32)."""
     numbers, bits = array("q"), bytearray()
 
@@ -67,14 +57,14 @@ def _hash(spool: Spool, job: Job, listener: Listener) -> tuple["array[int]", Has
         if found:
             bits += found
             numbers.append(number)
-        listener.grouped(1)
+        progress.advance()
     return numbers, np.frombuffer(bits, np.uint8).reshape(-1, HASH_BYTES)
 
 
-def _alike(hashes: Hashes, distance: int, listener: Listener) -> Iterator[tuple[int, int]]:
+def _alike(hashes: Hashes, distance: int, progress: Progress) -> Iterator[tuple[int, int]]:
     """Pairs of rows that link all that lie within ``distance`` of each other."""
     distinct, firsts, copies = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
     yield from zip(firsts[copies.reshape(-1)].tolist(), range(len(hashes)), strict=True)
-    listener.grouping("comparing", len(distinct))
-    for i, j in near_pairs(distinct, None, distance, listener.grouped):
+    progress.begin("comparing", len(distinct))
+    for i, j in near_pairs(distinct, None, distance, progress.advance):
         yield from zip(firsts[i].tolist(), firsts[j].tolist(), strict=True)

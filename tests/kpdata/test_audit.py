@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpdata.checks import audit as audit_module
-from kpdata.checks.audit import Listener, audit
+from kpdata.checks.audit import audit
 from kpdata.checks.certificate import (
     GROUP,
     IDENTICAL,
@@ -25,6 +25,7 @@ from kpdata.checks.certificate import (
 )
 from kpdata.core import transform
 from kpdata.core.errors import DatasetError, ImageError
+from kpdata.core.progress import Progress
 from kpdata.core.sample import WHOLE_IMAGE, ImageRef, Pixels, Sample, View
 from kpdata.core.skeleton import Skeleton
 from kpdata.images import codec
@@ -312,21 +313,21 @@ def test_the_sheet_shows_each_pair_side_by_side(tmp_path: Path) -> None:
     assert left.std() > 10
 
 
-def test_the_listener_hears_of_every_original(tmp_path: Path) -> None:
-    class Count(Listener):
+def test_progress_hears_of_every_original(tmp_path: Path) -> None:
+    class Count(Progress):
         def __init__(self) -> None:
             self.phases: list[list[object]] = []
 
-        def begin(self, what: str, pictures: int) -> None:
-            self.phases.append([what, pictures, 0])
+        def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+            self.phases.append([step, total, 0])
 
-        def advance(self, pictures: int) -> None:
-            self.phases[-1][2] += pictures  # type: ignore[operator]
+        def advance(self, count: int = 1) -> None:
+            self.phases[-1][2] += count  # type: ignore[operator]
 
     count = Count()
     copy = sample("0.jpg", photo(0), copy=1)
     splits = {"train": [*strangers(0, 4), copy], "test": strangers(4, 2)}
-    audit([write(tmp_path / "a", splits)], listener=count)
+    audit([write(tmp_path / "a", splits)], progress=count)
     assert count.phases == [["hashing", 6, 6], ["comparing", 4, 4]]
 
 

@@ -10,8 +10,9 @@ import pytest
 
 import kpdata
 from kpdata import formats
+from kpdata.core.progress import SILENT
 from kpdata.core.splits import parse_splits
-from kpdata.pipelines.convert import Watcher, convert
+from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 
@@ -119,7 +120,7 @@ def test_the_readmes_loop_reads_pictures_of_nobody_too(make_coco, tmp_path, monk
     request = Request(
         "coco", Job(source.skeleton, images_root=str(source.images_root)), parse_splits("100")
     )
-    convert(source, request, tmp_path / "shards", Watcher())
+    convert(source, request, tmp_path / "shards", SILENT)
     monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     snippets = [part.partition("```")[0] for part in readme.split("```python\n")[1:]]

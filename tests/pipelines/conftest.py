@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from kpdata import formats
+from kpdata.core.progress import Progress
 from kpdata.core.splits import parse_splits
-from kpdata.pipelines.convert import Outcome, Watcher, convert
+from kpdata.pipelines.convert import Outcome, convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
@@ -37,7 +38,7 @@ def _convert_to(
     group_near_duplicates: int | None = None,
     max_bad: float = 1.0,
     workers: int = 1,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
     **job: Any,
 ) -> Outcome:
     source = formats.read(format, annotations, images=images)
@@ -52,4 +53,4 @@ def _convert_to(
         max_bad=max_bad,
         workers=workers,
     )
-    return convert(source, request, out, watcher or Watcher())
+    return convert(source, request, out, progress or Progress())

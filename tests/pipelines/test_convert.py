@@ -21,12 +21,13 @@ import kpdata
 from kpdata import formats
 from kpdata.checks.verify import verify
 from kpdata.core.errors import DatasetError, FormatError, JobError, SchemaError
+from kpdata.core.progress import Progress
 from kpdata.core.sample import Rejected, Sample
 from kpdata.core.skeleton import COCO17
 from kpdata.core.transform import apply_affine, invert
 from kpdata.formats.coco import write as coco_writer
 from kpdata.pipelines import convert as convert_module
-from kpdata.pipelines.convert import Outcome, Watcher
+from kpdata.pipelines.convert import Outcome
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.output import local
 from kpdata.pipelines.run import runners, workforce
@@ -52,28 +53,30 @@ def own_coco(make_coco: MakeCoco, tmp_path: Path) -> Path:
     return make_coco(tmp_path / "source", 100)
 
 
-class StopBeforeWriting(Watcher):
+class StopBeforeWriting(Progress):
     """Interrupts a conversion once it has planned."""
 
-    def writing(self, samples: int) -> None:
-        raise KeyboardInterrupt
+    def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+        if step == "writing":
+            raise KeyboardInterrupt
 
 
-class Count(Watcher):
+class Count(Progress):
     """Remembers what it heard."""
 
     def __init__(self) -> None:
-        self.references = self.to_write = self.samples = self.bytes = 0
+        self.step, self.references, self.to_write, self.samples, self.note = "", 0, 0, 0, ""
         self.warnings: list[str] = []
 
-    def planned(self, samples: int) -> None:
-        self.references += samples
+    def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+        self.step = step
+        self.to_write = total or 0
 
-    def writing(self, samples: int) -> None:
-        self.to_write = samples
+    def advance(self, count: int = 1) -> None:
+        self.references += count
 
-    def written(self, samples: int, size: int) -> None:
-        self.samples, self.bytes = samples, size
+    def reach(self, done: int, note: str = "") -> None:
+        self.samples, self.note = done, note
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -310,11 +313,12 @@ def test_shards_are_a_source_too_and_keep_their_splits_and_bytes(
     assert verify(tmp_path / "crops")[1] == []
 
 
-def test_a_watcher_hears_it_all(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
+def test_progress_hears_it_all(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
     heard = Count()
-    outcome = convert_to(tmp_path / "out", coco, split="train=99,val=1", watcher=heard)
+    outcome = convert_to(tmp_path / "out", coco, split="train=99,val=1", progress=heard)
     size = sum(shard.bytes for shard in outcome.manifest.splits["train"].shards)
-    assert (heard.references, heard.to_write, heard.samples, heard.bytes) == (40, 40, 40, size)
+    assert (heard.references, heard.to_write, heard.samples) == (40, 40, 40)
+    assert heard.note == f"{size / 1e6:,.0f} MB"
     assert heard.warnings == list(outcome.warnings)
     assert "split val is empty" in heard.warnings[0]
 
@@ -468,7 +472,7 @@ def test_work_goes_on_with_annotations_that_were_mended(
 
 def test_what_left_no_shard_bars_nobody(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        convert_to(tmp_path / "out", coco, watcher=StopBeforeWriting())
+        convert_to(tmp_path / "out", coco, progress=StopBeforeWriting())
     (tmp_path / "out/.kpdata").mkdir(parents=True)
     (tmp_path / "out/.kpdata/asked.json").write_text("something else")
     assert convert_to(tmp_path / "out", coco, seed=1).written_samples == 40
@@ -841,15 +845,17 @@ def test_a_damaged_manifest_is_not_written_over(
 def test_two_conversions_at_once_do_not_share_a_folder(
     coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
-    class Second(Watcher):
-        def writing(self, samples: int) -> None:
+    class Second(Progress):
+        def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+            if step != "writing":
+                return
             with pytest.raises(DatasetError, match="another conversion is writing to this folder"):
                 convert_to(tmp_path / "out", coco, seed=7)
             self.tried = True
 
-    watcher = Second()
-    convert_to(tmp_path / "out", coco, watcher=watcher)
-    assert watcher.tried
+    progress = Second()
+    convert_to(tmp_path / "out", coco, progress=progress)
+    assert progress.tried
     assert verify(tmp_path / "out")[1] == []
 
 
@@ -874,17 +880,19 @@ def test_a_lock_whose_file_was_removed_while_it_was_waited_for_is_taken_anew(
         real(file, how)
         inodes_locked.append(os.fstat(file.fileno()).st_ino)
 
-    class Second(Watcher):
-        def writing(self, samples: int) -> None:
+    class Second(Progress):
+        def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+            if step != "writing":
+                return
             assert lock.stat().st_ino == inodes_locked[-1]
             with pytest.raises(DatasetError, match="another conversion is writing to this folder"):
                 convert_to(tmp_path / "out", coco)
             self.tried = True
 
     monkeypatch.setattr(fcntl, "flock", remove_first)
-    watcher = Second()
-    convert_to(tmp_path / "out", coco, watcher=watcher)
-    assert watcher.tried
+    progress = Second()
+    convert_to(tmp_path / "out", coco, progress=progress)
+    assert progress.tried
     assert len(inodes_locked) == 2
 
 
@@ -1325,7 +1333,7 @@ def test_an_interrupt_before_any_shard_leaves_no_trace(
     if folder_was_there:
         out.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        convert_to(out, coco, watcher=StopBeforeWriting())
+        convert_to(out, coco, progress=StopBeforeWriting())
     assert out.exists() == folder_was_there
     assert not folder_was_there or not list(out.iterdir())
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kpdata.core.progress import Progress
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import parse_splits
 from kpdata.formats.base import Source
 from kpdata.images import codec as codec
-from kpdata.pipelines.convert import Outcome, Watcher
+from kpdata.pipelines.convert import Outcome
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan.file import read_plan
 from kpdata.pipelines.plan.make import Plan, make_plan
@@ -61,11 +62,13 @@ def plan_of(
     folder: Path,
     names: Sequence[str] = NAMES,
     seed: int = 0,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
     group_of: Callable[[str], str | None] | None = None,
 ) -> Plan:
     job = Job(SKELETON, images_root=str(pictures))
-    near = partial(join_near_duplicates, job=job, distance=DISTANCE, listener=watcher or Watcher())
+    near = partial(
+        join_near_duplicates, job=job, distance=DISTANCE, progress=progress or Progress()
+    )
     return make_plan(
         Source(SKELETON, iter(references(names)), pictures, (), Counter(), True),
         job, parse_splits("50/25/25", seed=seed), Sharding(), folder, group_of, join_near=near,
@@ -125,19 +128,19 @@ def test_an_image_that_does_not_decode_is_left_to_the_writer(
     assert found["3-0.jpg"] == found["3-1.jpg"]
 
 
-def test_the_watcher_hears_of_every_image(pictures: Path, tmp_path: Path) -> None:
-    class Count(Watcher):
+def test_the_progress_hears_of_every_image(pictures: Path, tmp_path: Path) -> None:
+    class Count(Progress):
         def __init__(self) -> None:
             self.steps: dict[str, list[int]] = {}
 
-        def grouping(self, what: str, images: int) -> None:
-            self.steps[what] = [images]
+        def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+            self.steps[step] = [total or 0]
 
-        def grouped(self, images: int) -> None:
-            self.steps[list(self.steps)[-1]].append(images)
+        def advance(self, count: int = 1) -> None:
+            self.steps[list(self.steps)[-1]].append(count)
 
     count = Count()
-    plan_of(pictures, tmp_path / "plan", [*NAMES, "broken.jpg"], watcher=count)
+    plan_of(pictures, tmp_path / "plan", [*NAMES, "broken.jpg"], progress=count)
     assert sum(count.steps["hashing"][1:]) == count.steps["hashing"][0] == len(NAMES) + 1
     assert sum(count.steps["comparing"][1:]) == count.steps["comparing"][0] <= len(NAMES)
 

@@ -28,9 +28,10 @@ import kpdata
 from kpdata.checks.verify import verify
 from kpdata.cli.main import cli
 from kpdata.core.errors import DatasetError, JobError, KpdataError, StoreError
+from kpdata.core.progress import Progress
 from kpdata.pipelines import convert as conversion
 from kpdata.pipelines.output import lock
-from kpdata.pipelines.output.progress import Progress
+from kpdata.pipelines.output.notes import ProgressNote
 from kpdata.pipelines.output.remote import Outbox
 from kpdata.pipelines.run import workforce
 from kpdata.shards.manifest import read_manifest
@@ -337,13 +338,15 @@ def test_an_image_that_is_replaced_between_plan_and_write_is_refused(
 ) -> None:
     images = put(client, source.parent / "images", bucket / "images")
 
-    class Replacing(conversion.Watcher):
-        def writing(self, samples: int) -> None:
+    class Replacing(Progress):
+        def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+            if step != "writing":
+                return
             data = (source.parent / "images/000009.jpg").read_bytes()
             client.put_object(Bucket=bucket.bucket, Key="images/000003.jpg", Body=data)
 
     outcome = convert_to(
-        bucket / "out", source, images=images, max_bad=50, watcher=Replacing(), shards=2
+        bucket / "out", source, images=images, max_bad=50, progress=Replacing(), shards=2
     )
     assert outcome.manifest.quarantine == {"image changed": 1}
 
@@ -619,15 +622,17 @@ def test_of_many_that_come_together_never_two_hold_the_folder(
 def test_a_conversion_whose_claim_is_taken_away_stops_before_it_writes_or_seals(
     client: Any, bucket: Url, source: Path, convert_to: Callable[..., Any]
 ) -> None:
-    class Robbed(conversion.Watcher):
-        def writing(self, samples: int) -> None:
+    class Robbed(Progress):
+        def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+            if step != "writing":
+                return
             for key in names(client, bucket / "out/.kpdata/claims"):
                 client.delete_object(Bucket=bucket.bucket, Key=key)
 
             client.put_object(Bucket=bucket.bucket, Key="out/.kpdata/plan/theirs", Body=b"plan")
 
     with pytest.raises(JobError, match="another conversion has taken this one for dead"):
-        convert_to(bucket / "out", source, watcher=Robbed())
+        convert_to(bucket / "out", source, progress=Robbed())
     assert "out/.kpdata/plan/theirs" in names(client, bucket / "out")
     assert not [key for key in names(client, bucket / "out") if ".kpdata" not in key]
 
@@ -726,7 +731,7 @@ def test_progress_notes_add_up_across_workers(bucket: Url, tmp_path: Path) -> No
     outbox = Outbox(tmp_path, bucket / "out", bucket / "claim")
     for shard, samples, size in (("a", 3, 500), ("b", 4, 100)):
         url = outbox.work / "progress" / shard
-        with Progress(lambda note, url=url: store_of(url).put(url, note)) as progress:
+        with ProgressNote(lambda note, url=url: store_of(url).put(url, note)) as progress:
             progress.advance(samples, size)
     assert outbox.progress_so_far() == (7, 600)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import kpdata
 from kpdata.core.crop import CropFrom, CropRule, crop_rule_of
 from kpdata.core.errors import KpdataError, TrainingError
+from kpdata.core.progress import Progress
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
 from kpdata.metrics import place, reference_lengths
@@ -45,16 +46,6 @@ if TYPE_CHECKING:
     from kpdata.train.infer.predictor import Predictor
 
 
-class Progress(Protocol):
-    """Who is told how far the evaluation is."""
-
-    def begin(self, name: str, total: int | None = None) -> None:
-        """A phase of ``total`` pictures begins."""
-
-    def reach(self, done: int) -> None:
-        """So many of them are done."""
-
-
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """A report, and the instances behind it in the same order throughout."""
@@ -78,11 +69,11 @@ def evaluate(
     check_skeleton(predictor.skeleton, dataset.skeleton)
     split_sha256 = split_hash(dataset, settings.split)
     crop_rule = _framing(predictor.crop_rule, dataset, settings.crop_from)
-    progress.begin("reading", dataset.manifest.splits[settings.split].instances)
+    progress.begin("reading", dataset.manifest.splits[settings.split].instances, "pictures")
     pictures = load(
         dataset, settings.split, crop_rule, predictor.input_size, on_read=progress.reach
     )
-    progress.begin("predicting", len(pictures))
+    progress.begin("predicting", len(pictures), "pictures")
     answers = predictor.predict(
         pictures, flip=settings.flip_test, decode=settings.decode, on_done=progress.reach
     )

@@ -11,7 +11,7 @@ _COUNTS = struct.Struct("<QQ")
 _SECONDS_BETWEEN_NOTES = 0.2
 
 
-class Progress:
+class ProgressNote:
     """A worker's side of the progress bar: keeps (samples, bytes) in a small file.
 
     Args:
@@ -50,7 +50,7 @@ class Progress:
 
 
 def add_notes(notes: Iterable[bytes]) -> tuple[int, int]:
-    """Samples and bytes of several :class:`Progress` notes; one half written counts for nothing."""
+    """Samples and bytes of several :class:`ProgressNote` notes; one half written counts for nothing."""
     samples = size = 0
     for note in notes:
         with contextlib.suppress(struct.error):

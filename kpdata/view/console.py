@@ -15,17 +15,18 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from kpdata.cli.say import printable
+from kpdata.core.progress import Progress
+from kpdata.view.printing import printable
 
 _SECONDS_BETWEEN_LINES = 5.0
 _LONGEST_WORD = 16
@@ -45,21 +46,21 @@ def screen(stderr: bool = False, quiet: bool = False) -> Console:
 
 
 @contextlib.contextmanager
-def going_on() -> Iterator[None]:
-    """Have an interrupted command say that it can be taken up again."""
+def resumable() -> Iterator[None]:
+    """Have an interrupted command say how to resume it."""
     try:
         yield
     except (KeyboardInterrupt, click.Abort):
         raise click.Abort("Run the same command again to go on where it stopped.") from None
 
 
-class Meter:
-    """Progress of one command on standard error: a live bar, or plain lines off a terminal."""
+class Meter(Progress):
+    """Progress on standard error: a live bar on a terminal and in notebooks, else plain lines."""
 
     def __init__(self, quiet: bool = False):
         self.console = screen(stderr=True, quiet=quiet)
-        self._live = self.console.is_terminal and not quiet
-        self._bar = Progress(
+        self._live = (self.console.is_terminal or self.console.is_jupyter) and not quiet
+        self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -72,51 +73,55 @@ class Meter:
             disable=not self._live,
         )
         self._task: TaskID | None = None
-        self._name = ""
+        self._step, self._unit = "", ""
         self._started = self._printed = 0.0
         self._total: int | None = None
         self._done = 0
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._bars.stop()
 
-    def begin(self, name: str, total: int | None = None) -> None:
-        """Start a phase of ``total`` units."""
+    def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+        """Show a step of ``total`` units, in the place of the one before."""
         if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(name, total=total, rate="")
-        self._name, self._total, self._done = name, total, 0
+            self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(step, total=total, rate="")
+        self._step, self._total, self._unit, self._done = step, total, unit, 0
         self._started = self._printed = time.monotonic()
 
-    def advance(self, count: int, unit: str = "images", more: str = "") -> None:
+    def advance(self, count: int = 1) -> None:
         """Count ``count`` units more."""
-        self.reach(self._done + count, unit, more)
+        self.reach(self._done + count)
 
-    def reach(self, done: int, unit: str = "images", more: str = "") -> None:
-        """Say that ``done`` units of the phase are done."""
+    def reach(self, done: int, note: str = "") -> None:
+        """Show that ``done`` units of the step are done."""
         self._done = done
         now = time.monotonic()
         rate = done / max(now - self._started, 1e-9)
-        text = f"{rate:,.0f} {unit}/s{more}"
+        text = f"{rate:,.0f} {self._unit}/s" + (f", {note}" if note else "")
         if self._live and self._task is not None:
-            self._bar.update(self._task, completed=done, rate=text)
+            self._bars.update(self._task, completed=done, rate=text)
         elif now - self._printed > _SECONDS_BETWEEN_LINES:
             self._printed = now
             of = f" of {self._total:,}" if self._total else ""
-            self.console.print(f"{self._name}: {done:,}{of}, {text}{self._eta(rate)}")
+            self.console.print(f"{self._step}: {done:,}{of}, {text}{self._eta(rate)}")
 
     def _eta(self, rate: float) -> str:
         if not self._total or not rate:
             return ""
         return f", {max(0.0, (self._total - self._done) / rate):,.0f} s left"
 
-    def say(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """Print a line above the bar."""
         self.console.print(text)
+
+    def warn(self, text: str) -> None:
+        """Print a line above the bar that says that it is a warning."""
+        self.tell(f"warning: {text}")
 
 
 def table(

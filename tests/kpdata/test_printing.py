@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.cli.console import Meter, screen, table
-from kpdata.cli.say import complain, explain, printable, say, say_json
+from kpdata.view.console import Meter, screen, table
+from kpdata.view.printing import complain, explain, printable, say, say_json
 
 CONTROLS = {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))}
 HOSTILE = "a" + "".join(sorted(CONTROLS)) + "z"
