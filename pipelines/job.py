@@ -11,6 +11,7 @@ from kpdata.core.mapping import Mapping
 from kpdata.core.skeleton import Skeleton
 from kpdata.images.headers import MAX_PIXELS
 from kpdata.storage.image_files import MAX_BYTES
+from kpdata.storage.stores import is_url
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -61,6 +62,11 @@ class Job(msgspec.Struct, frozen=True):
     def crop_rule(self) -> CropRule:
         """Which square of an image becomes a record, where there is a crop."""
         return CropRule(self.crop_from, self.margin)
+
+    @property
+    def on_store(self) -> bool:
+        """Whether the images lie on an object store."""
+        return is_url(self.images_root or "")
 
     @property
     def renders(self) -> bool:

@@ -10,7 +10,7 @@ from kpdata.cli.main import COMMANDS, cli
 from kpdata.core.errors import KpdataError
 from kpdata.core.splits import TRAIN, VAL
 from kpdata.shards.dataset import Dataset
-from kpdata.view.console import going_on
+from kpdata.view.console import resumable
 from kpdata.view.printing import say
 
 _SPLIT = "test"
@@ -41,7 +41,7 @@ def command(out: Path, count: int, no_train: bool) -> None:
       kpdata demo --no-train --count 50
     """
     _refuse_other_demo(out, count)
-    with going_on():
+    with resumable():
         pictures = _make_shards(out, count)
         if not no_train and _can_train():
             _refuse_empty_splits(out / "shards")

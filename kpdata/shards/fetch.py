@@ -8,7 +8,6 @@ from typing import Self
 from kpdata.core.errors import DatasetError, ImageError, SchemaError
 from kpdata.core.sample import ImageRef
 from kpdata.images import codec
-from kpdata.pipelines.job import Job
 from kpdata.shards import dataset
 from kpdata.storage.image_files import MAX_BYTES, Stamp, prefetch, read_file, read_tail
 from kpdata.storage.image_objects import read_object, read_object_tail
@@ -18,11 +17,6 @@ from kpdata.storage.stores import is_url
 _TAIL_BYTES = 4096
 _FILES_AHEAD = 8
 _BYTES_AHEAD = 64 << 20
-
-
-def on_store(job: Job) -> bool:
-    """Whether the images lie on an object store."""
-    return is_url(job.images_root or "")
 
 
 def fetch(image: ImageRef, max_bytes: int = MAX_BYTES, expected: Stamp | None = None) -> bytes:
@@ -50,7 +44,7 @@ def fetch_tail(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 class Fetcher:
-    """Reads a job's images, each of which was announced before, so that none need be waited for.
+    """Reads images, each of which was announced before, so that none need be waited for.
 
     The system begins to read files. Threads get objects, up to 64 MiB of them.
 
@@ -58,9 +52,9 @@ class Fetcher:
         depth: how many images to announce ahead.
     """
 
-    def __init__(self, job: Job):
-        self.depth = 2 * THREADS if on_store(job) else _FILES_AHEAD
-        self._max_bytes = job.max_bytes
+    def __init__(self, images_root: str | None, max_bytes: int = MAX_BYTES):
+        self.depth = 2 * THREADS if is_url(images_root or "") else _FILES_AHEAD
+        self._max_bytes = max_bytes
         self._threads: ThreadPoolExecutor | None = None
         self._coming: dict[str, tuple[int, Future[bytes]]] = {}
         self._bytes_coming = 0

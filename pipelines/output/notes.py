@@ -50,7 +50,7 @@ class ProgressNote:
 
 
 def add_notes(notes: Iterable[bytes]) -> tuple[int, int]:
-    """Samples and bytes of several :class:`ProgressNote` notes; one half written counts for nothing."""
+    """Samples and bytes of several notes; one half written counts for nothing."""
     samples = size = 0
     for note in notes:
         with contextlib.suppress(struct.error):

@@ -23,7 +23,6 @@ from kpdata.pipelines.plan.table import SplitTotals, Spool
 from kpdata.pipelines.sharding import Sharding, SplitSize
 from kpdata.pipelines.write.render import why_not_cropped
 from kpdata.shards import tfrecord
-from kpdata.shards.fetch import on_store
 from kpdata.shards.manifest import shard_name, software
 from kpdata.shards.quarantine import as_line
 from kpdata.storage import image_files, image_objects
@@ -194,7 +193,7 @@ def _nothing_to_crop(sample: Sample, job: Job, counts: Counter[str]) -> bool:
 @contextmanager
 def _looking(job: Job) -> Iterator[Look]:
     """How to get images' stamps: of files one by one, of objects from one listing of them all."""
-    if not on_store(job):
+    if not job.on_store:
         yield image_files.stamp
         return
     assert job.images_root is not None
@@ -218,7 +217,7 @@ def locate(sample: Sample, job: Job, look: Look | None = None) -> tuple[Sample, 
         return replace(sample, image=replace(image, data=None)), Stamp(len(image.data), 0)
     if root is None:
         raise ImageError("image missing", f"{image.name}: the source names no images folder")
-    if on_store(job):
+    if job.on_store:
         uri = image_objects.safe_url(root, image.name)
         look = look or image_objects.stamp
     else:

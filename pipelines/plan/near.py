@@ -12,7 +12,7 @@ from kpdata.core.sample import ImageRef
 from kpdata.images.perceptual import HASH_BYTES, Hashes, near_pairs, perceptual_hash
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan.table import Spool
-from kpdata.shards.fetch import fetch, on_store
+from kpdata.shards.fetch import fetch
 from kpdata.storage.parallel import in_parallel
 
 
@@ -52,7 +52,7 @@ def _hash(spool: Spool, job: Job, progress: Progress) -> tuple["array[int]", Has
         except ImageError:
             return None
 
-    hashes = (in_parallel if on_store(job) else map)(hash_one, spool.images())
+    hashes = (in_parallel if job.on_store else map)(hash_one, spool.images())
     for number, found in enumerate(hashes):
         if found:
             bits += found

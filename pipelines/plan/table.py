@@ -14,7 +14,7 @@ from kpdata.core.groups import Groups
 from kpdata.core.sample import ImageRef, Rejected, Sample, pack, unpack_sample
 from kpdata.core.splits import TRAIN, Splits, display_order, stable_hash
 from kpdata.pipelines.job import Job
-from kpdata.shards.fetch import fetch, fetch_tail, on_store
+from kpdata.shards.fetch import fetch, fetch_tail
 from kpdata.storage.image_files import Stamp
 from kpdata.storage.parallel import in_parallel
 from kpdata.storage.scratch import scratch_database
@@ -150,7 +150,7 @@ class Spool:
             return reference, hashlib.sha256(b"%d " % size + data).digest()
 
         images = ((i, size, self._image(i)) for i, size in self._db.execute(alike))
-        found = (in_parallel if on_store(job) else map)(digest, images)
+        found = (in_parallel if job.on_store else map)(digest, images)
         self._db.executemany(f"INSERT INTO {table} VALUES (?, ?)", filter(None, found))
 
     def _image(self, reference: int) -> ImageRef:

@@ -8,7 +8,6 @@ from kpdata.pipelines.plan.make import ShardPlan
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.run.nursery import Nursery
 from kpdata.pipelines.run.runners import Execution
-from kpdata.shards.fetch import on_store
 
 _SECONDS_WORTH_WORKERS = 2.0
 """What workers must save, since they take half of it to start and to end."""
@@ -56,5 +55,5 @@ def _samples_that_pay(request: Request, workers: int) -> float:
         return math.inf
     job = request.job
     each = _SECONDS_PER_PICTURE * (1 + job.augment) if job.renders else _SECONDS_PER_IMAGE
-    each += _SECONDS_PER_OBJECT if on_store(job) else 0
+    each += _SECONDS_PER_OBJECT if job.on_store else 0
     return _SECONDS_WORTH_WORKERS / (each * (1 - 1 / workers))

@@ -140,7 +140,7 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     with (
         tfrecord.Writer(workspace.out / name, workspace.durable) as writer,
         workspace.progress(name) as progress,
-        Fetcher(job) as fetcher,
+        Fetcher(job.images_root, job.max_bytes) as fetcher,
         closing(_open_ahead(references, fetcher, split, job, depth)) as opened,
     ):
         for reference, wait in opened:

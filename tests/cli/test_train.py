@@ -36,7 +36,6 @@ QUICK = (
 def trained(tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch. Copy it before changing anything."""
     from kpdata.shards.dataset import Dataset
-    from kpdata.train.loop.phase import Watcher
     from kpdata.train.loop.train import train
 
     settings = [QUICK[n + 1] for n, word in enumerate(QUICK) if word == "--set"]
@@ -47,7 +46,7 @@ def trained(tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempP
     )
     folder = RunFolder(tmp_path_factory.mktemp("trained") / "run")
     dataset = Dataset.open(tiny_shards)
-    train(folder, dataset, override(config, settings), Watcher(), check_first=False)
+    train(folder, dataset, override(config, settings), SILENT, check_first=False)
     return folder.path
 
 
@@ -334,8 +333,9 @@ def assert_same_history(state: State, expected: State) -> None:
 def lsp(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``lsp(change)``: 600 people of LSP as shards, their joints (3, 14, N) changed."""
     from kpdata import formats
+    from kpdata.core.progress import SILENT
     from kpdata.core.splits import parse_splits
-    from kpdata.pipelines.convert import Watcher, convert
+    from kpdata.pipelines.convert import convert
     from kpdata.pipelines.job import Job
     from kpdata.pipelines.request import Request
     from kpdata.pipelines.sharding import Sharding
@@ -349,7 +349,7 @@ def lsp(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         source = formats.read("lsp", folder / "joints.mat", images=images)
         job = Job(source.skeleton, images_root=str(source.images_root))
         request = Request("lsp", job, parse_splits("95/5/0"), Sharding(count=2), max_bad=50)
-        convert(source, request, folder / "shards", Watcher())
+        convert(source, request, folder / "shards", SILENT)
         return folder / "shards"
 
     return changed

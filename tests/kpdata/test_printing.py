@@ -28,7 +28,7 @@ def test_text_on_either_stream_is_printable(capsys: pytest.CaptureFixture[str]) 
     screen().print(HOSTILE)
     screen(stderr=True).print(table(HOSTILE, ("name", "count"), [(HOSTILE, 1)]))
     with Meter() as meter:
-        meter.say(HOSTILE)
+        meter.tell(HOSTILE)
     said = capsys.readouterr()
     assert not set(said.out + said.err) & CONTROLS
     assert (said.out.count(r"\x1b"), said.err.count(r"\x1b")) == (2, 5)
