@@ -1,36 +1,58 @@
-"""Keypoint datasets: any annotation into verified, leak-free TFRecord shards, and back."""
+"""Keypoint datasets: any annotation into verified, leak-free TFRecord shards, and into models.
 
-from __future__ import annotations
+>>> import kpdata as kp
+>>> labels = kp.read(annotations)
+>>> ds = kp.convert(labels, out / "shards", crop=64, progress=False)
+>>> ds["train"][0].pixels().shape, ds["train"].keypoints().shape
+((64, 64, 3), (31, 17, 3))
 
-import pathlib
-import typing
+What is listed here is imported when it is first used: ``import kpdata`` costs next to nothing.
+"""
 
-if typing.TYPE_CHECKING:
-    from kpdata.shards.dataset import Dataset
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kpdata.dataset import Dataset, Split
+    from kpdata.door import (
+        check,
+        compare,
+        convert,
+        evaluate,
+        export,
+        open,
+        predict,
+        read,
+        train,
+        write,
+    )
+    from kpdata.labels import Labels
+    from kpdata.view.picture import Picture
 
 __version__ = "0.1.0"
 
+_DOORS = {
+    "kpdata.door": (
+        "read", "open", "convert", "write", "check", "train", "evaluate", "predict", "export",
+        "compare",
+    ),
+    "kpdata.labels": ("Labels",),
+    "kpdata.dataset": ("Dataset", "Split"),
+    "kpdata.view.picture": ("Picture",),
+}  # fmt: skip
 
-def open(path: str | pathlib.Path) -> Dataset:  # noqa: A001 - reads as kpdata.open("shards/")
-    """Open a shard folder for reading, here or on a store, without TensorFlow or Beam.
+__all__ = [
+    "Dataset", "Labels", "Picture", "Split", "check", "compare", "convert", "evaluate", "export",
+    "open", "predict", "read", "train", "write",
+]  # fmt: skip
 
-    >>> dataset = kpdata.open("shards/")                                     # doctest: +SKIP
-    >>> dataset.skeleton.keypoints, dataset.splits                           # doctest: +SKIP
-    >>> for sample in dataset["train"]:                                      # doctest: +SKIP
-    ...     rgb = codec.decode_stored(sample.image)
-    ...     for instance in sample.instances:
-    ...         keypoints = instance.keypoints
 
-    Raises:
-        DatasetError: no dataset is there, or its manifest is damaged.
-        StoreError: the store refuses, or cannot be reached.
-    """
-    from kpdata.shards.dataset import Dataset
-    from kpdata.storage.stores import Url, as_location
+def __getattr__(name: str) -> Any:
+    for module, names in _DOORS.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'kpdata' has no attribute {name!r}")
 
-    where = as_location(path)
-    if isinstance(where, Url):
-        from kpdata.shards.remote import open_mirror
 
-        return open_mirror(where)
-    return Dataset.open(where)
+def __dir__() -> list[str]:
+    return __all__

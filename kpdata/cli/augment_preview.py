@@ -13,13 +13,13 @@ from kpdata.cli.options import (
     augment_config_option,
     crop_options,
     given_options,
-    job_from,
     refuse_idle_options,
     writing,
 )
-from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
+from kpdata.cli.sources import ReadsAnnotations, labels_from
 from kpdata.core.errors import DatasetError, FormatError
 from kpdata.core.sample import Sample
+from kpdata.door import CONVERSION_DEFAULTS, request_for
 from kpdata.formats import Source
 from kpdata.view.printing import complain, say
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 _TILE = 256
 
 
-@click.command("augment-preview", short_help=COMMANDS["augment-preview"])
-@source_arguments
+@click.command("augment-preview", cls=ReadsAnnotations, short_help=COMMANDS["augment-preview"])
 @click.option(
     "--out", default="preview.png", show_default=True, type=click.Path(path_type=Path),
     help="The PNG to write.",
@@ -38,9 +37,8 @@ _TILE = 256
 @click.option(
     "--rows", default=4, show_default=True, type=click.IntRange(1, 100), help="Originals."
 )
-@reader_options
 @click.option("--to-skeleton", metavar="NAME|FILE", help="Map the keypoints by name.")
-@click.option("--seed", default=0, show_default=True, help="Of every draw.")
+@click.option("--seed", default=0, show_default=True, help="Of every copy.")
 @crop_options
 @click.option(
     "--augment", default=5, show_default=True, type=click.IntRange(1, 1000), metavar="N",
@@ -49,14 +47,14 @@ _TILE = 256
 @augment_config_option
 @click.pass_context
 def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None:
-    """Draw augmented copies of FORMAT's ANNOTATIONS, with their keypoints, on a contact sheet.
+    """Draw augmented copies of ANNOTATIONS, with their keypoints, on a contact sheet.
 
     Each row is an original and its copies, drawn exactly as `kpdata convert` would with the same
     options and seed. Left is orange, right is blue; a hollow ring is an occluded keypoint.
 
     \b
     Examples:
-      kpdata augment-preview coco person_keypoints_train2017.json --images train2017/
+      kpdata augment-preview person_keypoints_train2017.json --images train2017/
       kpdata augment-preview lsp joints.mat --crop 256 --crop-from image \\
           --augment 7 --augment-config strong.toml --out strong.png
     """
@@ -64,18 +62,21 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
     from kpdata.view.sheet import contact_sheet
 
     if out.suffix.lower() != ".png":
-        raise FormatError(f"--out {out}: the contact sheet is a PNG: give a name that ends in .png")
+        raise FormatError(
+            f"out is {out}: the contact sheet is a PNG: give a name that ends in .png"
+        )
     refuse_idle_options(given_options(ctx), options)
-    with source_from(options) as source:
-        job = job_from(source, options)
+    labels = labels_from(options)
+    with labels.source() as source:
+        job = request_for(labels, source, CONVERSION_DEFAULTS | options).job
         pictures = list(islice(_pictures(source, job), rows * (job.augment + 1)))
     if not pictures:
-        raise FormatError(f"{places_of(options)[0]}: no sample could be drawn")
+        raise FormatError(f"{labels.locations[0]}: no sample could be drawn")
     tiles = [
         (draw.draw_sample(sample, job.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]
     sheet = contact_sheet(tiles, columns=job.augment + 1, tile=_TILE)
-    with writing(f"--out {out}"):
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
     say(f"{out}: {len(pictures)} pictures")
@@ -103,7 +104,7 @@ def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
         except OSError as error:
             raise DatasetError(
                 f"{sample.image.uri}: cannot be read: {error.strerror}: check its disk, or give "
-                "--images another folder"
+                "`images` another folder"
             ) from error
 
 

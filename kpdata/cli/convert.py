@@ -1,8 +1,7 @@
 """``kpdata convert``."""
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,35 +15,28 @@ from kpdata.cli.options import (
     augment_config_option,
     crop_options,
     given_options,
-    job_from,
     quiet,
     refuse_idle_options,
-    target_skeleton,
     workers_option,
 )
 from kpdata.cli.outcome import as_dict, show_outcome
-from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
+from kpdata.cli.sources import ReadsAnnotations, labels_from
 from kpdata.core.errors import FormatError
-from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL, Splits, parse_splits
-from kpdata.formats import FORMATS, Source, writer
+from kpdata.core.splits import DEFAULT_SPLIT
+from kpdata.door import CONVERSION_OPTIONS, run_conversion, run_writing
+from kpdata.formats import FORMATS
 from kpdata.images.perceptual import DEFAULT_DISTANCE
-from kpdata.storage.stores import Location, Url, is_inside
+from kpdata.storage.stores import Location
 from kpdata.view.console import Meter, resumable, screen, table
 from kpdata.view.printing import say_json
 
-if TYPE_CHECKING:
-    from kpdata.pipelines.convert import Outcome
-
 _BEAM_OPTIONS = "kpdata.beam_options"
 
-_SHARDS_ONLY = (
-    "split", "val", "group", "group_near_duplicates", "crop", "crop_from", "margin", "augment",
-    "augment_config", "seed", "exif", "check", "max_pixels", "jpeg_quality", "shards", "shard_size",
-    "runner", "workers", "beam_options",
-)  # fmt: skip
+_ANNOTATIONS_TOO = frozenset({"to_skeleton", "max_quarantine"})
+"""What holds for other targets than shards, too."""
 
 
-class _WithBeamOptions(click.Command):
+class _WithBeamOptions(ReadsAnnotations):
     """A command that keeps what stands behind ``--`` apart, in ``ctx.meta``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -59,13 +51,11 @@ class _WithBeamOptions(click.Command):
 
 
 @click.command("convert", cls=_WithBeamOptions, short_help=COMMANDS["convert"])
-@source_arguments
 @click.option("--out", required=True, type=LOCATION, help="Folder to write.")
 @click.option(
     "--to", default="shards", show_default=True,
     type=click.Choice([f.name for f in FORMATS.values() if f.writable]), help="Target format.",
 )  # fmt: skip
-@reader_options
 @click.option("--to-skeleton", metavar="NAME|FILE", help="Map the keypoints by name.")
 @click.option(
     "--split", metavar="SPEC",
@@ -74,7 +64,7 @@ class _WithBeamOptions(click.Command):
     f"{DEFAULT_SPLIT}.",
 )  # fmt: skip
 @click.option(
-    "--val",
+    "--val-from-train",
     default=0.0,
     type=PERCENT,
     metavar="PERCENT",
@@ -97,11 +87,12 @@ class _WithBeamOptions(click.Command):
 )
 @augment_config_option
 @click.option(
-    "--check", default="headers", show_default=True, type=click.Choice(["headers", "pixels"]),
+    "--validate-images", default="header", show_default=True,
+    type=click.Choice(["header", "decode"]),
     help="Check untouched images by header and end marker, or decode them all.",
 )  # fmt: skip
 @click.option(
-    "--max-bad", default=1.0, type=PERCENT, show_default=True, metavar="PERCENT",
+    "--max-quarantine", default=1.0, type=PERCENT, show_default=True, metavar="PERCENT",
     help="Samples that may go to quarantine before the job fails.",
 )  # fmt: skip
 @click.option(
@@ -126,18 +117,19 @@ class _WithBeamOptions(click.Command):
 @as_json
 @click.pass_context
 def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> None:
-    """Convert ANNOTATIONS of some FORMAT into the folder --out.
+    """Convert ANNOTATIONS into the folder --out.
 
     ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, hdfs://. Give one
     ANNOTATIONS, or one for each official split: train=a.json val=b.json.
 
-    FORMAT is one of those that `kpdata formats` lists. The result is the same to the byte for any
-    number of workers and on any runner; stopped anywhere, the same command goes on.
+    FORMAT is one of those that `kpdata formats` lists; without it, the format is recognised by what
+    the annotations hold. The result is the same to the byte for any number of workers and on any
+    runner; stopped anywhere, the same command goes on.
 
     \b
     Examples:
-      kpdata convert lsp joints.mat --out shards/
-      kpdata convert lsp joints.mat --out shards/ --split official --val 10
+      kpdata convert joints.mat --out shards/
+      kpdata convert lsp joints.mat --out shards/ --split official --val-from-train 10
       kpdata convert mpii mpii_human_pose_v1_u12_1.mat --out shards/ --crop 256
       kpdata convert coco person_keypoints_train2017.json --images train2017/ \\
           --out shards/ --crop 256 --augment 4
@@ -145,10 +137,10 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
           val=person_keypoints_val2017.json --out shards/
       kpdata convert yolo data.yaml --out shards/
       kpdata convert deeplabcut reaching-me-2026-01-31/ --out shards/
+      kpdata convert labelme labelme_files/ --out shards/
       kpdata convert json annotations/ --images images/ --skeleton boat.json --out shards/
-      kpdata convert json labelme_files/ --out shards/
-      kpdata convert shards shards/ --to coco --out back/
-      kpdata convert shards shards/ --to yolo --out yolo/
+      kpdata convert shards/ --to coco --out back/
+      kpdata convert shards/ --to yolo --out yolo/
       kpdata convert coco s3://bucket/train2017.json --images s3://bucket/train2017/ \\
           --out s3://bucket/shards/ --crop 256
       kpdata convert coco big.json --images big/ --out shards/ \\
@@ -157,106 +149,36 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
     given = given_options(ctx)
     options["beam_options"] = _checked_beam_options(ctx.meta[_BEAM_OPTIONS])
     given |= {"beam_options"} if options["beam_options"] else set()
+    silent = options["quiet"] or options["as_json"]
     if to == "shards":
         refuse_idle_options(given, options)
         if {"shards", "shard_size"} <= given:
-            raise FormatError("--shards and --shard-size exclude each other: give one of them")
-        _refuse_far_shards(options)
-        _tell_beam(options, out)
-        with source_from(options) as source:
-            _refuse_inside(source, out)
-            _to_shards(source, out, options)
-    else:
-        _refuse_shard_options(given, to)
-        _refuse_stores(to, out, *(found.place for found in options["images"]))
-        with source_from(options) as source:
-            _refuse_inside(source, out)
-            _to_annotations(source, to, Path(out), options)
-
-
-def _to_shards(source: Source, out: Location, options: dict[str, Any]) -> None:
-    with resumable(), Meter(options["quiet"] or options["as_json"]) as meter:
-        outcome = run_conversion(source, out, options, meter)
-    if options["as_json"]:
-        say_json(json.dumps(as_dict(outcome), indent=1))
-    elif not options["quiet"]:
-        show_outcome(outcome, out)
-
-
-def run_conversion(
-    source: Source, out: Location, options: dict[str, Any], meter: Meter
-) -> "Outcome":
-    """Convert ``source`` into shards as the command line's options say."""
-    meter.begin("starting")
-    from kpdata.pipelines.convert import convert
-    from kpdata.pipelines.request import Request
-    from kpdata.pipelines.run.runners import EMBEDDED, usable_cores
-    from kpdata.pipelines.sharding import Sharding
-
-    request = Request(
-        format=options["format_name"],
-        job=job_from(source, options),
-        splits=_splits(options),
-        sharding=Sharding(options["shard_size"], options["shards"]),
-        group=options["group"],
-        group_near_duplicates=options["group_near_duplicates"],
-        reading={key: options[key] for key in ("category", "style") if options[key]},
-        max_bad=options["max_bad"],
-        runner=options["runner"] or EMBEDDED,
-        workers=options["workers"] or usable_cores(),
-        beam_options=options["beam_options"],
-    )
-    return convert(source, request, out, meter)
-
-
-def _splits(options: dict[str, Any]) -> Splits:
-    is_split = FORMATS[options["format_name"]].has_splits or options["annotations"][0].split
-    usual = OFFICIAL if is_split else DEFAULT_SPLIT
-    return parse_splits(options["split"] or usual, options["val"], options["seed"])
-
-
-def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any]) -> None:
-    from kpdata.core.mapping import map_sample
-    from kpdata.core.sample import Sample
-
-    skeleton, mapping = target_skeleton(source, options)
-
-    def mapped(meter: Meter) -> Any:
-        for sample in source.samples:
-            meter.advance(1)
-            yield map_sample(sample, mapping) if mapping and isinstance(sample, Sample) else sample
-
-    with Meter(options["quiet"] or options["as_json"]) as meter:
-        meter.begin("writing")
-        written = writer(to)(mapped(meter), skeleton, out, source.images_root, options["max_bad"])
-    counts = source.counts + written
+            raise FormatError("`shards` and `shard_size` exclude each other: give one of them")
+        with resumable(), Meter(silent) as meter:
+            chosen = {name: options[name] for name in CONVERSION_OPTIONS}
+            outcome = run_conversion(labels_from(options, meter), out, chosen, meter)
+        if options["as_json"]:
+            say_json(json.dumps(as_dict(outcome), indent=1))
+        elif not silent:
+            show_outcome(outcome, out)
+        return
+    _refuse_shard_options(given, to)
+    skeleton, most = options["to_skeleton"], options["max_quarantine"]
+    with Meter(silent) as meter:
+        counts = run_writing(labels_from(options, meter), out, to, skeleton, most, meter)
     if options["as_json"]:
         say_json(json.dumps(counts, indent=1))
-    elif not options["quiet"]:
+    elif not silent:
         screen().print(table(f"{out}", ("what", "count"), sorted(counts.items())))
 
 
 def _refuse_shard_options(given: set[str], to: str) -> None:
-    for name in _SHARDS_ONLY:
+    for name in CONVERSION_OPTIONS - _ANNOTATIONS_TOO:
         if name in given:
-            flag = "-- BEAM OPTIONS" if name == "beam_options" else f"--{name.replace('_', '-')}"
+            flag = "-- BEAM OPTIONS" if name == "beam_options" else f"`{name}`"
             raise FormatError(
-                f"{flag} is for --to shards: convert to shards with it first, "
-                f"then convert those --to {to}"
-            )
-
-
-def _refuse_far_shards(options: dict[str, Any]) -> None:
-    from kpdata.pipelines.run.runners import EMBEDDED
-
-    embedded = options["runner"] in (None, EMBEDDED) and not options["beam_options"]
-    if options["format_name"] != "shards" or embedded:
-        return
-    for _, shards in options["annotations"]:
-        if isinstance(shards, Url):
-            raise FormatError(
-                f"{shards}: shards on a store are copied to this machine, where the workers of "
-                "another runner cannot read them: copy them to a folder that all workers share"
+                f"{flag} is for `to` shards: convert to shards with it first, "
+                f"then convert those `to` {to}"
             )
 
 
@@ -266,28 +188,3 @@ def _checked_beam_options(words: tuple[str, ...]) -> tuple[str, ...]:
     if any(word.partition("=")[0] == "--runner" for word in words):
         raise FormatError("--runner belongs before the --, where kpdata reads it")
     return words
-
-
-def _tell_beam(options: dict[str, Any], out: Location) -> None:
-    """Have the Beam options hold for the stores that this process reaches through Beam."""
-    places = [*places_of(options), out]
-    if any(isinstance(where, Url) and where.scheme != "s3" for where in places):
-        from kpdata.pipelines.run.beam_store import use_options
-
-        use_options(options["beam_options"])
-
-
-def _refuse_inside(source: Source, out: Location) -> None:
-    """Refuse an output inside a folder that is read whole: the next run would read it, too."""
-    for folder in source.folders:
-        if is_inside(out, folder):
-            raise FormatError(
-                f"--out {out} lies in {folder}, which is read as a whole: the next run would take "
-                "what is written there for a part of the source: choose an --out outside of it"
-            )
-
-
-def _refuse_stores(to: str, *places: Location | None) -> None:
-    for where in places:
-        if isinstance(where, Url):
-            raise FormatError(f"{where}: --to {to} copies images from folder to folder, on disks")

@@ -5,8 +5,11 @@ import gc
 import importlib
 import io
 import os
+import re
 import signal
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -60,10 +63,35 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what an error calls a parameter is called by its flag here."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            from kpdata.core.errors import KpdataError
+
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if isinstance(error, KpdataError) and command:
+                error.args = (as_flags(str(error), command.get_params(ctx)), *error.args[1:])
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def as_flags(message: str, parameters: Sequence[click.Parameter]) -> str:
+    """A library's message in the words of a command line.
+
+    >>> crop = click.Option(["--crop"])
+    >>> as_flags("crop is 9000: expected 8 to 8192: leave `crop` out", [crop])
+    '--crop is 9000: expected 8 to 8192: leave --crop out'
+    """
+    flags = {p.name: p.opts[0] for p in parameters if isinstance(p, click.Option) and p.name}
+    if (begins := re.match(r"(\w+) (?=is )", message)) and begins[1] in flags:
+        message = flags[begins[1]] + message[begins.end(1) :]
+    return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), message)
 
 
 @click.group(cls=LazyGroup, help=f"Keypoint datasets, from any annotation to shards.\n{EXAMPLES}")

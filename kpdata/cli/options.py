@@ -10,15 +10,11 @@ import click
 from click.core import ParameterSource
 
 from kpdata.core.errors import DatasetError, FormatError
-from kpdata.core.mapping import Mapping, map_by_name
-from kpdata.core.skeleton import Skeleton
-from kpdata.formats import Source
-from kpdata.formats.settings import get_skeleton
 from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.stores import Location, as_location
 
 if TYPE_CHECKING:
-    from kpdata.pipelines.job import Job
+    pass
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -148,68 +144,10 @@ def refuse_idle_options(given: set[str], options: dict[str, Any]) -> None:
         ("augment_config", "augment"),
     ):
         if name in given and not options[partner]:
-            raise FormatError(f"--{name.replace('_', '-')} changes nothing without --{partner}")
+            raise FormatError(f"`{name}` changes nothing without `{partner}`")
 
 
 def refuse_idle_decode(ctx: click.Context, heads: Collection[str]) -> None:
     """Refuse --decode where no heatmap is read."""
     if "decode" in given_options(ctx) and "heatmap" not in heads:
         raise click.UsageError(f"--decode changes nothing: {', '.join(heads)} need no decoding")
-
-
-def target_skeleton(source: Source, options: dict[str, Any]) -> tuple[Skeleton, Mapping | None]:
-    """The skeleton that samples get, and what leads there where --to-skeleton names another.
-
-    Raises:
-        FormatError: the two share no keypoint.
-    """
-    if not options["to_skeleton"]:
-        return source.skeleton, None
-    skeleton = get_skeleton(options["to_skeleton"])
-    mapping = map_by_name(source.skeleton, skeleton)
-    if all(keypoint.how == "missing" for keypoint in mapping.keypoints):
-        raise FormatError(
-            f"--to-skeleton {skeleton.name} shares no keypoint name with {source.skeleton.name}: "
-            "nothing would be left"
-        )
-    return skeleton, mapping
-
-
-def job_from(source: Source, options: dict[str, Any]) -> "Job":
-    """What to do with each sample.
-
-    Raises:
-        KpdataError: an option out of range, or boxes asked of a source that has none.
-    """
-    from kpdata.core.augment import AugmentConfig
-    from kpdata.formats.settings import load_config
-    from kpdata.pipelines.job import Job
-
-    skeleton, mapping = target_skeleton(source, options)
-    config = options["augment_config"]
-    return Job(
-        skeleton=skeleton,
-        mapping=mapping,
-        images_root=str(source.images_root) if source.images_root else None,
-        crop=options["crop"],
-        crop_from=_crop_from(source, options),
-        margin=options["margin"],
-        augment=options["augment"],
-        augment_config=load_config(config) if config else AugmentConfig(),
-        seed=options["seed"],
-        exif=options["exif"],
-        check=options.get("check", "headers"),
-        max_pixels=options["max_pixels"],
-        jpeg_quality=options["jpeg_quality"],
-    )
-
-
-def _crop_from(source: Source, options: dict[str, Any]) -> Any:
-    chosen = options["crop_from"] or "bbox"
-    if options["crop"] and chosen == "bbox" and not source.has_boxes:
-        raise FormatError(
-            f"{options['format_name']} has no boxes to crop around. Choose --crop-from image "
-            "(the whole image, squared: nothing leaks from the labels) or --crop-from keypoints "
-            "(around the labels: scores on such crops are 'oracle crop' scores)"
-        )
-    return chosen

@@ -1,46 +1,30 @@
-"""The annotations that a command reads: its arguments and options, and the source they name."""
+"""What a command reads: [FORMAT] ANNOTATIONS, and the options that the formats declare."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import click
 
 from kpdata.core.errors import FormatError
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.splits import SPLIT_NAME
-from kpdata.formats import FORMATS, Source, read
-from kpdata.formats.settings import get_skeleton
-from kpdata.storage.stores import Location, Url, as_location, local_copy
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_COPIED = {
-    "shards": frozenset({".json", ".tfrecord"}),
-    "deeplabcut": frozenset({".csv", ".yaml"}),
-}
-_COPIED_USUALLY = frozenset({".json"})
-"""What is copied of a folder on a store."""
+from kpdata.formats import Format, find, lookup
+from kpdata.formats.base import IMAGES
+from kpdata.formats.registry import reader_options
+from kpdata.labels import Labels, read
+from kpdata.storage.stores import Location, as_location
 
 
 class SplitLocation(NamedTuple):
-    """``NAME=PATH``: a place, and the split that it belongs to; "" where none is named."""
+    """``NAME=PATH``: a location, and the split that it belongs to; "" where none is named."""
 
     split: str
-    place: Location
+    location: Location
 
 
-class _FormatName(click.Choice):  # type: ignore[type-arg]
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter as error:
-            order = f"kpdata {ctx.info_name if ctx else '…'} FORMAT ANNOTATIONS"
-            self.fail(f"{error.message} The format comes first: {order}", param, ctx)
-
-
-class _SplitLocation(click.ParamType):  # type: ignore[type-arg]
+class _SplitLocationType(click.ParamType):  # type: ignore[type-arg]
     name = "[SPLIT=]PATH|URL"
 
     def convert(
@@ -57,97 +41,87 @@ class _SplitLocation(click.ParamType):  # type: ignore[type-arg]
         )
 
 
-def source_arguments(function: F) -> F:
-    """The annotations to read, and their format before them."""
-    paths = click.argument(
-        "annotations", nargs=-1, required=True, type=_SplitLocation(), metavar="ANNOTATIONS"
-    )
-    name = click.argument("format_name", metavar="FORMAT", type=_FormatName(list(FORMATS)))
-    return name(paths(function))
+_SPLIT_LOCATION = _SplitLocationType()
 
 
-def reader_options(function: F) -> F:
-    """What readers take besides the annotations."""
-    for option in reversed(
-        (
-            click.option(
-                "--images", multiple=True, type=_SplitLocation(),
-                help="The images' folder, SPLIT=FOLDER for a split's own; found beside the "
-                "annotations where it can be.",
-            ),
-            click.option("--category", metavar="NAME", help="coco: the category to read."),
-            click.option(
-                "--skeleton", metavar="NAME|FILE",
-                help="json: the skeleton's name or JSON file.",
-            ),
-            click.option(
-                "--style", type=click.Choice(["list", "torchvision", "named", "labelme"]),
-                help="json: recognised unless given.",
-            ),
+class ReadsAnnotations(click.Command):
+    """A command whose first arguments are [FORMAT] ANNOTATIONS.
+
+    It takes what the registered formats' readers take as options.
+    """
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The annotations, the formats' options, and the command's own."""
+        annotations = click.Argument(
+            ["annotations"], nargs=-1, required=True, metavar="[FORMAT] ANNOTATIONS"
         )
-    ):  # fmt: skip
-        function = option(function)
-    return function
+        own = super().get_params(ctx)
+        return [annotations, *own[:1], *_format_options(), *own[1:]]
 
 
-def places_of(options: dict[str, Any]) -> list[Location]:
-    """Where the annotations and the images lie, as far as the options say."""
-    return [found.place for found in (*options["annotations"], *options["images"])]
-
-
-@contextmanager
-def source_from(options: dict[str, Any]) -> Iterator[Source]:
-    """Open the source that the options name; annotations on a store are copied here meanwhile.
+def labels_from(options: dict[str, Any], progress: Progress = SILENT) -> Labels:
+    """The annotations that a command line names.
 
     Raises:
-        FormatError: several ANNOTATIONS without a name each; what a reader raises.
+        FormatError: several annotations without a split each; what a reader raises.
     """
-    annotations, images = options["annotations"], _images_by_split(options)
+    declared, annotations = _split_format(options["annotations"])
+    images = _images_by_split(options["images"], annotations)
+    given = {option.name: options[option.name] for option in reader_options() if option != IMAGES}
     _check_splits(annotations)
-    with ExitStack() as stack:
-        sources = {
-            split: stack.enter_context(_open(where, images.get(split) or images.get(""), options))
-            for split, where in annotations
-        }
-        if list(sources) == [""]:
-            yield sources[""]
-        else:
-            from kpdata.formats._lib.merged import merge
-
-            yield merge(sources)
+    return read(
+        dict(annotations),
+        images or None,
+        format=declared.name if declared else None,
+        progress=progress,
+        **given,
+    )
 
 
-@contextmanager
-def _open(
-    annotations: Location, images: Location | None, options: dict[str, Any]
-) -> Iterator[Source]:
-    name = options["format_name"]
-    skeleton = options["skeleton"] and get_skeleton(options["skeleton"])
-    if isinstance(annotations, Url) and images is None and name != "shards":
-        raise FormatError(f"{annotations}: give --images too, the folder or URL of the images")
-    with local_copy(annotations, _COPIED.get(name, _COPIED_USUALLY)) as path:
-        yield read(
-            name,
-            path,
-            images=images,
-            category=options["category"],
-            skeleton=skeleton,
-            style=options["style"],
+def _format_options() -> list[click.Option]:
+    made = []
+    for option, formats in reader_options().items():
+        if option == IMAGES:
+            many = f"{option.help} SPLIT=DIR is a split's own."
+            made.append(click.Option(["--images"], multiple=True, type=_SPLIT_LOCATION, help=many))
+            continue
+        made.append(
+            click.Option(
+                [f"--{option.name.replace('_', '-')}"],
+                type=click.Choice(option.choices) if option.choices else str,
+                metavar=None if option.choices else option.metavar,
+                help=f"{', '.join(formats)}: {option.help}",
+            )
         )
+    return made
 
 
-def _images_by_split(options: dict[str, Any]) -> dict[str, Location]:
+def _split_format(words: Sequence[str]) -> tuple[Format | None, list[SplitLocation]]:
+    """The format, where the first word is one, and the annotations behind it."""
+    first, *others = words
+    is_path = Path(first).exists()
+    declared = None if is_path and not others else lookup(first)
+    if declared and not others:
+        raise FormatError(f"{first} is a format: say which annotations behind it, too")
+    if declared is None and others and not (is_path or "=" in first or "://" in first):
+        find(first)  # raises, and names the nearest
+    annotations = others if declared else words
+    return declared, [_SPLIT_LOCATION.convert(word, None, None) for word in annotations]
+
+
+def _images_by_split(
+    given: Sequence[SplitLocation], annotations: Sequence[SplitLocation]
+) -> dict[str, Location]:
     """Split → its images' folder; "" is that of all others."""
-    given: Sequence[SplitLocation] = options["images"]
-    known = {"", *(found.split for found in options["annotations"])}
+    known = {"", *(found.split for found in annotations)}
     for split, times in Counter(found.split for found in given).items():
         if times > 1:
             raise FormatError(
-                f"--images is given {times} times{f' for {split}' if split else ''}: once, or "
+                f"`images` is given {times} times{f' for {split}' if split else ''}: once, or "
                 "SPLIT=FOLDER for each split's own"
             )
         if split not in known:
-            raise FormatError(f"--images {split}=…: no ANNOTATIONS are called {split}=…")
+            raise FormatError(f"`images` {split}=…: no ANNOTATIONS are called {split}=…")
     return dict(given)
 
 

@@ -14,16 +14,16 @@ import msgspec
 from kpdata.core.errors import FormatError
 
 DEFAULT_NAMES = ("train", "val", "test")
-DEFAULT_SPLIT, OFFICIAL = "80/10/10", "official"
+DEFAULT_SPLIT = "80/10/10"
 TRAIN, VAL = "train", "val"
 OFFICIAL = "official"
-"""What ``--split`` calls the source's own split."""
+"""What ``split`` calls the source's own split."""
 
 SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 class Splits(msgspec.Struct, frozen=True):
-    """What the user asked for with ``--split``, ``--val`` and ``--seed``.
+    """What the user asked for with ``split``, ``val_from_train`` and ``seed``.
 
     Attributes:
         shares: split name → share of the groups, adding up to 1; empty for the official split.
@@ -83,22 +83,26 @@ def parse_splits(text: str, val_percent: float = 0, seed: int = 0) -> Splits:
     """
     if text == OFFICIAL:
         if not 0 <= val_percent < 100:
-            raise FormatError(f"--val {val_percent:g}: expected a percentage from 0 to below 100")
+            raise FormatError(
+                f"val_from_train is {val_percent:g}: expected a percentage from 0 to below 100"
+            )
         return Splits(val_share=val_percent / 100, seed=seed)
     if val_percent:
-        raise FormatError("--val goes with --split official; else name val in --split itself")
+        raise FormatError(
+            "`val_from_train` goes with `split` official; else name val in `split` itself"
+        )
     try:
         parts = _named_parts(text) if "=" in text else _numbered_parts(text)
         percents = {name: float(number) for name, number in parts}
     except ValueError:
         raise FormatError(
-            f"--split {text!r}: expected percentages such as 80/10/10 or train=90,test=10, "
+            f"split is {text!r}: expected percentages such as 80/10/10 or train=90,test=10, "
             "or official"
         ) from None
     _check_names(text, [name for name, _ in parts])
     total = sum(percents.values())
     if not (min(percents.values()) >= 0 and abs(total - 100) <= 1e-6):  # NaN fails it too
-        raise FormatError(f"--split {text!r}: the parts must add up to 100, not {total:g}")
+        raise FormatError(f"split is {text!r}: the parts must add up to 100, not {total:g}")
     return Splits({name: p / 100 for name, p in percents.items() if p > 0}, seed=seed)
 
 
@@ -118,10 +122,10 @@ def _check_names(text: str, names: Iterable[str]) -> None:
     for name in names:
         if not SPLIT_NAME.fullmatch(name):
             raise FormatError(
-                f"--split {text!r}: {name!r} is no split name (lower-case letters, digits and _)"
+                f"split is {text!r}: {name!r} is no split name (lower-case letters, digits and _)"
             )
         if name in seen:
-            raise FormatError(f"--split {text!r}: {name!r} is given twice")
+            raise FormatError(f"split is {text!r}: {name!r} is given twice")
         seen.add(name)
 
 
@@ -134,11 +138,11 @@ def group_finder(pattern: str) -> Callable[[str], str | None]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise FormatError(f"--group {pattern!r} is not a regular expression: {error}") from None
+        raise FormatError(f"group is {pattern!r}, not a regular expression: {error}") from None
     if not compiled.groups:
         raise FormatError(
-            f"--group {pattern!r} captures nothing: put the part of the file name that names the "
-            r"video or person in brackets, such as '(.+)_\d+\.jpg'"
+            f"group is {pattern!r}, which captures nothing: put the part of the file name that "
+            r"names the video or person in brackets, such as '(.+)_\d+\.jpg'"
         )
 
     def find(name: str) -> str | None:

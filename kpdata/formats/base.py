@@ -1,15 +1,20 @@
-"""What every reader returns, and where readers look for images."""
+"""What a format declares, and what its reader returns."""
 
+import importlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import ImageRef, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.storage.stores import Location, Url, any_of, store_of
+
+if TYPE_CHECKING:
+    from kpdata.formats.detect import Seen
 
 LARGEST = 1e7
 """No coordinate of a picture comes near it, in pixels; what does is refused."""
@@ -17,6 +22,95 @@ LARGEST = 1e7
 LARGEST_AREA = LARGEST**2
 
 ZEROED = "keypoints with v = 0 but coordinates, zeroed"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that a reader can be told besides where the annotations are.
+
+    Attributes:
+        name: the reader's parameter; a flag of that name on the command line.
+        help: one line.
+        metavar: what the command line shows for the value.
+        choices: the values that there are; any text where empty.
+    """
+
+    name: str
+    help: str
+    metavar: str = "TEXT"
+    choices: tuple[str, ...] = ()
+
+
+IMAGES = Option(
+    "images", "The images' folder; found beside the annotations where it can be.", "DIR"
+)
+SKELETON = Option(
+    "skeleton", "The keypoints' names, of a built-in skeleton or a JSON file.", "NAME|FILE"
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """Everything that the rest of the house knows of an annotation format.
+
+    >>> Format(
+    ...     name="toy",
+    ...     summary="one text file of names and points",
+    ...     coordinates="continuous pixels",
+    ...     visibility="always 2",
+    ...     read=lambda annotations: ...,
+    ...     detect=lambda seen: "its first line, TOY" if seen.head.startswith(b"TOY") else None,
+    ... ).convention
+    'continuous pixels, always 2'
+
+    Attributes:
+        name: lower case, as the command line and manifests have it.
+        summary: one line on what it is.
+        coordinates: what a coordinate means in its files, for the table in docs/formats.md.
+        visibility: what its flags mean, for the same table.
+        read: ``read(annotations, **options)`` gives a Source; see :func:`imported`.
+        detect: what in the annotations shows that they are of this format; None where nothing does.
+        aliases: other names that people give it, lower case.
+        options: what else its reader can be told.
+        write: ``write(samples, skeleton, out, images_root, max_quarantine)`` gives its counts.
+        is_target: the conversion itself writes it.
+        has_splits: its samples are split already, and stay so unless the user says otherwise.
+        copied: suffixes of the files that are copied of a folder on an object store.
+    """
+
+    name: str
+    summary: str
+    coordinates: str
+    visibility: str
+    read: Callable[..., "Source"]
+    detect: Callable[["Seen"], str | None]
+    aliases: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
+    write: Callable[..., Counter[str]] | None = None
+    is_target: bool = False
+    has_splits: bool = False
+    copied: frozenset[str] = frozenset({".json"})
+
+    @property
+    def convention(self) -> str:
+        """What manifests say of its numbers: other words are another root hash."""
+        return f"{self.coordinates}, {self.visibility}"
+
+    @property
+    def writable(self) -> bool:
+        """Whether kpdata can write it."""
+        return self.is_target or self.write is not None
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """The function ``package.module:name``, whose module is imported when it is first called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        module, _, name = path.partition(":")
+        return getattr(importlib.import_module(module), name)(*args, **kwargs)
+
+    call.__name__ = path
+    return call
 
 
 class Unusable(Exception):
@@ -39,7 +133,7 @@ class Source:
         annotation_files: what the manifest hashes as the source; a folder stands for its files.
         counts: named counters, filled while the samples stream.
         has_boxes: at least one instance carries a box.
-        groups_from_names: samples' groups are read off their images' names, so that ``--group``
+        groups_from_names: samples' groups are read off their images' names, so that ``group``
             takes their place; else it can only join what the source holds together.
         convention: what the numbers were taken to mean, where that is not all that the format says.
     """
@@ -77,17 +171,17 @@ def find_images(annotations: Path, images: Location | None, candidates: Sequence
     """
     if isinstance(images, Url):
         if any_of(store_of(images), images) is None:
-            raise FormatError(f"{images}: holds nothing: give --images the folder of the images")
+            raise FormatError(f"{images}: holds nothing: give `images`, the folder of the images")
         return images
     if images is not None:
         if not images.is_dir():
-            raise FormatError(f"{images}: no such folder: give --images the folder of the images")
+            raise FormatError(f"{images}: no such folder: give `images`, the folder of the images")
         return images
     for folder in candidates:
         if folder.is_dir():
             return folder
     looked = ", ".join(str(folder) for folder in candidates)
-    raise FormatError(f"{annotations}: no images found (looked for {looked}): pass --images FOLDER")
+    raise FormatError(f"{annotations}: no images found (looked for {looked}): give `images`")
 
 
 def image_ref(

@@ -133,9 +133,9 @@ def check_size(image: ImageRef, header: Header, *seen: tuple[int, int]) -> None:
     if None in stated or stated in seen:
         return
     width, height = seen[0]
-    advice = "was it resized, or does --images name another folder?"
+    advice = "was it resized, or does `images` name another folder?"
     if header.orientation >= 5 and stated == (height, width):
-        advice = "its EXIF turns it by 90°: try the other value of --exif"
+        advice = "its EXIF turns it by 90°: try the other value of `exif`"
     raise ImageError(
         "size mismatch",
         f"{image.name} is {width} × {height} pixels, but its annotation says "

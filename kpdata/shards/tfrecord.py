@@ -199,3 +199,25 @@ def _read_one(file: BinaryIO, available: int, place: str) -> tuple[bytes, bytes,
     if struct.unpack("<I", footer)[0] != _masked_crc(payload):
         raise DatasetError(f"{place}: the payload's CRC does not match: the file is damaged")
     return header, payload, footer
+
+
+def offsets(path: str | Path) -> Iterator[int]:
+    """Where each record of a file begins; payloads are passed over, so their CRCs are not checked.
+
+    Raises:
+        DatasetError: a record is cut, or its length's CRC does not match.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        offset = 0
+        while offset < size:
+            where = f"{path}: record at byte {offset}"
+            header = file.read(12)
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else size
+            if offset + length + _FRAME_BYTES > size:
+                raise DatasetError(f"{where}: the file is cut short")
+            if _masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
+                raise DatasetError(f"{where}: the length's CRC does not match: the file is damaged")
+            yield offset
+            offset += length + _FRAME_BYTES
+            file.seek(offset)

@@ -25,7 +25,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from kpdata.core.progress import Progress
+from kpdata.core.progress import SILENT, Progress
 from kpdata.view.printing import printable
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -55,11 +55,16 @@ def resumable() -> Iterator[None]:
 
 
 class Meter(Progress):
-    """Progress on standard error: a live bar on a terminal and in notebooks, else plain lines."""
+    """Progress on standard error: a live bar on a terminal and in notebooks, else plain lines.
+
+    Attributes:
+        console: where it goes.
+        is_live: whether that is a terminal or a notebook.
+    """
 
     def __init__(self, quiet: bool = False):
         self.console = screen(stderr=True, quiet=quiet)
-        self._live = (self.console.is_terminal or self.console.is_jupyter) and not quiet
+        self.is_live = (self.console.is_terminal or self.console.is_jupyter) and not quiet
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -70,7 +75,7 @@ class Meter(Progress):
             TextColumn("eta"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self._live,
+            disable=not self.is_live,
         )
         self._task: TaskID | None = None
         self._step, self._unit = "", ""
@@ -103,7 +108,7 @@ class Meter(Progress):
         now = time.monotonic()
         rate = done / max(now - self._started, 1e-9)
         text = f"{rate:,.0f} {self._unit}/s" + (f", {note}" if note else "")
-        if self._live and self._task is not None:
+        if self.is_live and self._task is not None:
             self._bars.update(self._task, completed=done, rate=text)
         elif now - self._printed > _SECONDS_BETWEEN_LINES:
             self._printed = now
@@ -153,3 +158,18 @@ def table(
 
 def _as_text(cell: object) -> str:
     return f"{cell:,}" if isinstance(cell, int) else printable(str(cell)).replace("\n", r"\n")
+
+
+@contextlib.contextmanager
+def shown(progress: bool | Progress | None) -> Iterator[Progress]:
+    """Where a Python call's progress goes.
+
+    Args:
+        progress: True shows it and False does not; None shows it on a terminal and in notebooks. A
+            Progress is told instead.
+    """
+    if isinstance(progress, Progress):
+        yield progress
+        return
+    with Meter(quiet=progress is False) as meter:
+        yield meter if progress or meter.is_live else SILENT

@@ -114,6 +114,12 @@ def read_variable(data: bytes, name: str, budget: int) -> Variable:
     raise FormatError(f"has no variable {name!r}, it holds {held}")
 
 
+def shapes(data: bytes, budget: int) -> dict[str, tuple[int, ...]]:
+    """Variable → shape, of all that a file holds; see :func:`read_variable`."""
+    order = _byte_order(data)
+    return {v.name: v.shape for v in _variables(memoryview(data), order, budget)}
+
+
 def read_array(data: bytes, name: str, budget: int) -> FloatArray:
     """:func:`read_variable` and its :func:`numbers`, of at most ``budget`` bytes too."""
     return numbers(read_variable(data, name, budget), budget)

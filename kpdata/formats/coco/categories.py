@@ -36,7 +36,7 @@ def choose(path: Path, categories: list[Category], wanted: str | None) -> dict[i
         raise FormatError(f"{path}: no category {wanted!r} with keypoints; there is {names}")
     if len({entry.keypoints for entry in chosen.values()}) > 1:
         raise FormatError(
-            f"{path}: several categories have keypoints, and not the same: pass --category: {names}"
+            f"{path}: several categories have keypoints, and not the same: give `category`: {names}"
         )
     return chosen
 

@@ -1,12 +1,15 @@
 """Writing COCO keypoints: a folder of images and one JSON file per split, whole or not at all."""
 
+import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 
 from kpdata.core.crop import keypoint_box
@@ -14,8 +17,8 @@ from kpdata.core.errors import FormatError
 from kpdata.core.sample import FloatArray, ImageRef, Instance, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.formats._lib.writing import DRAWN, ImageFolder, leads_out, relative_name, write_folder
-from kpdata.formats.coco.parts import Numbers, SplitFile
 from kpdata.images.headers import Header, check_size
+from kpdata.storage.scratch import scratch_database
 
 _DECIMALS = 3
 _SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",)}
@@ -43,6 +46,68 @@ def write(
     return write_folder(samples, out, images_root, max_bad, partial(_Writer, skeleton))
 
 
+class _SplitFile:
+    """One JSON file, whose two arrays grow side by side before they are joined."""
+
+    def __init__(self, path: Path, stack: ExitStack):
+        self._path = path
+        self._parts: dict[str, BinaryIO] = {}
+        for name in ("images", "annotations"):
+            self._parts[name] = path.with_name(f"{path.name}.{name}").open("wb")
+            stack.callback(_abandon, self._parts[name])
+
+    def add(self, image: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
+        """Append an image and its annotations."""
+        self._append("images", image)
+        for annotation in annotations:
+            self._append("annotations", annotation)
+
+    def finish(self, categories: list[dict[str, Any]]) -> None:
+        """Write the file: nothing can be added any more."""
+        info = {"description": "keypoints written by kpdata", "version": "1.0"}
+        with self._path.open("wb") as file:
+            file.write(b'{"info": %b' % msgspec.json.encode(info))
+            file.write(b', "licenses": [], "categories": %b' % msgspec.json.encode(categories))
+            for name, part in self._parts.items():
+                part.close()
+                file.write(b',\n"%b": [\n' % name.encode())
+                with open(part.name, "rb") as written:
+                    shutil.copyfileobj(written, file)
+                os.unlink(part.name)
+                file.write(b"\n]")
+            file.write(b"}\n")
+
+    def _append(self, name: str, entry: dict[str, Any]) -> None:
+        part = self._parts[name]
+        part.write((b",\n" if part.tell() else b"") + msgspec.json.encode(entry))
+
+
+def _abandon(file: BinaryIO) -> None:
+    """Close a file that is finished, or thrown away: what a full disk says of it is known."""
+    with suppress(OSError):
+        file.close()
+
+
+class _Numbers:
+    """_Numbers given out once each, remembered on disk."""
+
+    def __init__(self, stack: ExitStack):
+        table = "CREATE TABLE taken (number INTEGER PRIMARY KEY)"
+        self._db = stack.enter_context(scratch_database(table))
+        self._last = 0
+
+    def take(self, wanted: int | None) -> int:
+        """``wanted``, or the next free number where it is None or taken."""
+        number = wanted
+        while number is None or not self._insert(number):
+            number = self._last = self._last + 1
+        return number
+
+    def _insert(self, number: int) -> bool:
+        added = self._db.execute("INSERT OR IGNORE INTO taken VALUES (?)", (number,)).rowcount
+        return bool(added)
+
+
 class _Writer:
     """One COCO folder in the making; its memory does not grow with the samples."""
 
@@ -50,8 +115,8 @@ class _Writer:
         self, skeleton: Skeleton, folder: Path, stack: ExitStack, counts: Counter[str]
     ) -> None:
         self._skeleton, self._folder, self._stack, self._counts = skeleton, folder, stack, counts
-        self._splits: dict[str, SplitFile] = {}
-        self._image_ids, self._annotation_ids = Numbers(stack), Numbers(stack)
+        self._splits: dict[str, _SplitFile] = {}
+        self._image_ids, self._annotation_ids = _Numbers(stack), _Numbers(stack)
         self._categories: dict[tuple[int, str], int] = {}
         (folder / "images").mkdir()
         self._images = ImageFolder(folder / "images", _SUFFIXES, counts)
@@ -74,11 +139,11 @@ class _Writer:
         for split in self._splits.values() or [self._split("annotations")]:
             split.finish(entries)
 
-    def _split(self, name: str) -> SplitFile:
+    def _split(self, name: str) -> _SplitFile:
         if name not in self._splits:
             if leads_out(name) or "/" in name:
                 raise FormatError(f"the split {name!r} cannot be a file's name")
-            self._splits[name] = SplitFile(self._folder / f"{name}.json", self._stack)
+            self._splits[name] = _SplitFile(self._folder / f"{name}.json", self._stack)
         return self._splits[name]
 
     def _annotation(self, image_id: int, instance: Instance) -> dict[str, Any]:

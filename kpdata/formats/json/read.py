@@ -1,59 +1,25 @@
-"""One JSON file per image, in one of four styles.
+"""One JSON file per image, in one of three styles.
 
 - ``list``: ``[{"box": [x0, y0, x1, y1], "keypoints": [[x, y, v] or [x, y], ...], "label": ...}]``
 - ``torchvision``: ``{"bboxes": [[x0, y0, x1, y1]], "keypoints": [[[x, y, v], ...]]}``
 - ``named``, one object: ``{"left_eye": [x, y] or [x, y, v] or null, ...}``
-- ``labelme``: see json_labelme
 
-A file of labelme names its image, others bear its stem. The rest is not of labelme.
+Each file bears its image's stem.
 
 Keypoints are taken as 0-based pixel indices, like COCO's: half a pixel is added. Boxes are
 continuous xyxy. A keypoint without v is visible (2), unless it is [0, 0] or has two negative
 numbers, which mean missing; that and null are not labelled (0).
-
-Labels are all names or all numbers. Names are numbered from 1 in their sorted order, so a class's
-number depends neither on the files' names nor on their order.
 """
 
-import math
-import posixpath
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PureWindowsPath
-from typing import Any
-
-import numpy as np
+from pathlib import Path
 
 from kpdata.core.errors import FormatError
-from kpdata.core.sample import NOT_LABELLED, VISIBLE, Instance, Rejected, Sample
-from kpdata.core.skeleton import BUILT_IN, Skeleton
-from kpdata.formats._lib.json_objects import AnnotatedObject, Label, Point, StatedImage
-from kpdata.formats._lib.listing import IMAGE_SUFFIXES, TABLES, Listing, Pair, holds_images
-from kpdata.formats.base import LARGEST, ZEROED, Source, Unusable, find_images, image_ref
-from kpdata.formats.json.styles import STYLES
-from kpdata.formats.json.survey import (
-    classes_of,
-    contents_of,
-    derive_skeleton,
-    first_sound,
-    skeleton_of,
-    survey,
-)
-from kpdata.formats.settings import get_skeleton
-from kpdata.storage.scratch import scratch_database
+from kpdata.core.skeleton import Skeleton
+from kpdata.formats._lib.per_image import read_folder
+from kpdata.formats._lib.style import Style
+from kpdata.formats.base import Source
+from kpdata.formats.json.styles import STYLES, recognise
 from kpdata.storage.stores import Location
-
-ABSENT = "named keypoints absent from their file, v = 0"
-UNMARKED = "keypoints without a point in their object, v = 0"
-BACKSLASHES = "image paths with \\, read as /"
-UNANNOTATED = "images without an annotation file"
-HIDDEN = "hidden files, whose names begin with a dot, left out"
-NEGATIVE = "points [x, y] with both negative, taken for missing, v = 0"
-AT_ORIGIN = "points [0, 0], taken for missing, v = 0"
-_SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 
 
 def read(
@@ -62,222 +28,22 @@ def read(
     skeleton: Skeleton | str | None = None,
     style: str | None = None,
 ) -> Source:
-    """Read a folder of JSON files, one per image, sub-folders included, in the order of names.
+    """Read a folder of JSON files, one per image; see :func:`read_folder`.
 
     Args:
         annotations: the folder.
-        images: the images' folder, where each has the JSON file's stem, or in style labelme the
-            name that it gives, and the same relative place; by default the annotations' own folder
-            if it holds images, else ``../images``.
-        skeleton: a Skeleton, a built-in one's name or a JSON file; the named style can do without
-            and then takes the first file's keys, and style labelme the names of all files' points.
-        style: a key of STYLES; by default the shape of the first file that is sound tells.
+        images: the images' folder, where each has the JSON file's stem.
+        skeleton: a Skeleton, a built-in one's name or a JSON file; the named style can do without,
+            and then takes the first file's keys.
+        style: a key of STYLES; by default the first file that is sound tells.
 
     Raises:
-        FormatError: no such folder, no JSON file or no images in it, an unknown style, no skeleton,
-            or labels of two kinds.
-        SchemaError: the skeleton is at fault.
+        FormatError: what :func:`read_folder` refuses, or an unknown style.
     """
-    if not annotations.is_dir():
-        what = "is a file" if annotations.exists() else "no such folder"
-        raise FormatError(
-            f"{annotations}: {what}: give the folder of the JSON files; "
-            "one COCO file is read by `kpdata convert coco`"
-        )
     if style is not None and style not in STYLES:
-        raise FormatError(f"unknown style {style!r}: expected {', '.join(STYLES)}")
-    beside = annotations.absolute().parent / "images"
-    candidates = [annotations, beside] if holds_images(annotations) else [beside]
-    root = find_images(annotations, images, candidates)
-    with ExitStack() as stack:
-        listing = Listing(stack.enter_context(scratch_database(TABLES)), annotations, root)
-        return _source(annotations, root, listing, skeleton, style, stack)
+        raise FormatError(f"style is {style!r}: expected {', '.join(STYLES)}")
 
+    def chosen(value: object) -> Style:
+        return STYLES[style] if style else recognise(value)
 
-def _source(
-    annotations: Path,
-    root: Location,
-    listing: Listing,
-    skeleton: Skeleton | str | None,
-    style: str | None,
-    stack: ExitStack,
-) -> Source:
-    name, first = first_sound(annotations, listing, style)
-    unannotated = 0 if STYLES[name].image else listing.count_unannotated()
-    counts: Counter[str] = +Counter({UNANNOTATED: unannotated, HIDDEN: listing.hidden})
-    if isinstance(skeleton, str):
-        skeleton = get_skeleton(skeleton)
-    derived = skeleton is None
-    if derived and name != "labelme":
-        skeleton = derive_skeleton(annotations, name, first)
-    has_boxes, labels, names = survey(annotations, listing, name)
-    skeleton = skeleton or skeleton_of(annotations, names)
-    reader = _Reader(
-        annotations=annotations,
-        root=root,
-        style=name,
-        skeleton=skeleton,
-        derived=derived,
-        counts=counts,
-        classes=classes_of(labels, "person" if skeleton in BUILT_IN.values() else skeleton.name),
-    )
-    return Source(
-        skeleton=skeleton,
-        samples=reader.samples(listing, stack.pop_all()),
-        images_root=root,
-        annotation_files=(annotations,),
-        counts=counts,
-        has_boxes=has_boxes,
-        convention=STYLES[name].convention,
-    )
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Everything that turns a file into a Sample."""
-
-    annotations: Path
-    root: Location
-    style: str
-    skeleton: Skeleton
-    derived: bool
-    counts: Counter[str]
-    classes: dict[Label | None, tuple[str, int]]
-
-    def samples(self, listing: Listing, stack: ExitStack) -> Iterator[Sample | Rejected]:
-        """All samples; ``stack`` holds the listing's database."""
-        read = self._with_its_stem
-        if STYLES[self.style].image:
-            read = partial(self._with_its_name, listing)
-        with stack:
-            for pair in listing.pairs():
-                path = self.annotations / pair.annotation
-                try:
-                    yield read(path, pair)
-                except Unusable as error:
-                    key = pair.image if pair.candidates == 1 else pair.annotation
-                    yield Rejected(key, error.reason, f"{path}: {error}")
-            if STYLES[self.style].image:
-                self.counts.update(+Counter({UNANNOTATED: listing.count_unannotated()}))
-
-    def _with_its_stem(self, path: Path, pair: Pair) -> Sample:
-        """The sample of a file whose image bears its stem."""
-        image = self._image(pair)
-        found, _ = contents_of(path, self.annotations, self.style, self.counts)
-        return Sample(image, image_ref(self.root, image), tuple(map(self._instance, found)))
-
-    def _with_its_name(self, listing: Listing, path: Path, pair: Pair) -> Sample:
-        """The sample of a file that may name its image."""
-        found, stated = contents_of(path, self.annotations, self.style, self.counts)
-        assert stated is not None
-        image = self._named_image(listing, pair, stated) if stated.path else self._image(pair)
-        instances = tuple(map(self._instance, found))
-        if not listing.take_image(image):
-            problem = f"another file before it has its image {image}, too: remove one of them"
-            raise Unusable("two annotations for one image", problem)
-        ref = image_ref(self.root, image, stated.width, stated.height)
-        return Sample(image, ref, instances)
-
-    def _named_image(self, listing: Listing, pair: Pair, stated: StatedImage) -> str:
-        """The image of the name that ends a path, at the annotation's place."""
-        folder = pair.annotation.rpartition("/")[0]
-        name = posixpath.join(folder, stated.path.rpartition("/")[2])
-        if listing.holds_image(name):
-            return name
-        base = PureWindowsPath(stated.path).name
-        slashed = posixpath.join(folder, base)
-        if listing.holds_image(slashed):
-            self.counts[BACKSLASHES] += 1
-            return slashed
-        raise Unusable(
-            "image missing",
-            f"$.imagePath names {base!r:.200}: no such image ({_SUFFIXES}) at its place below "
-            f"{self.root}; pictures embedded as imageData are not read",
-        )
-
-    def _image(self, pair: Pair) -> str:
-        if pair.candidates == 1:
-            return pair.image
-        if pair.candidates:
-            raise Unusable(
-                "two images for one annotation",
-                f"both {pair.image} and {pair.last_image} have its stem: remove one",
-            )
-        raise Unusable(
-            "image missing", f"no image with its stem ({_SUFFIXES}) at its place below {self.root}"
-        )
-
-    def _instance(self, found: AnnotatedObject) -> Instance:
-        points = list(found.keypoints.items())
-        if found.names is not None:
-            points = self._ordered(found, found.names)
-        if len(points) != len(self.skeleton):
-            raise Unusable(
-                "bad keypoints",
-                f"{found.path} holds {len(points)} keypoints: expected the {len(self.skeleton)} of "
-                f"skeleton {self.skeleton.name}",
-            )
-        rows = [self._keypoint(path, point) for path, point in points]
-        if found.label not in self.classes:
-            raise Unusable("bad annotation", "changed while it was read")
-        category, category_id = self.classes[found.label]
-        return Instance(
-            keypoints=np.array(rows, np.float32),
-            bbox_xyxy=None if found.box is None else _box(found.box_path, found.box),
-            category=category,
-            category_id=category_id,
-        )
-
-    def _ordered(self, found: AnnotatedObject, names: dict[str, str]) -> list[tuple[str, Point]]:
-        """Paths and points in the skeleton's order, None where the object lacks one."""
-        for name in names.keys() - set(self.skeleton.keypoints):
-            problem = f"{names[name]} is not a keypoint of skeleton {self.skeleton.name}"
-            if self.derived and self.style == "named":
-                raise FormatError(
-                    f"{self.annotations}: {problem}, which was read off the first file: "
-                    "pass --skeleton FILE.json with every name"
-                )
-            raise Unusable("bad keypoints", problem)
-        if absent := len(self.skeleton) - len(names):
-            self.counts[ABSENT if self.style == "named" else UNMARKED] += absent
-        paths = [names.get(name, "") for name in self.skeleton.keypoints]
-        return [(path, found.keypoints.get(path)) for path in paths]
-
-    def _keypoint(self, path: str, point: Point) -> tuple[float, float, float]:
-        if point is None:
-            return 0, 0, 0
-        if len(point) not in (2, 3):
-            raise Unusable("bad keypoints", f"{path} is {point}: expected [x, y] or [x, y, v]")
-        numbers = [math.nan if value is None else value for value in point]
-        x, y, visibility = numbers if len(numbers) == 3 else (*numbers, self._seen(*numbers))
-        if visibility not in (0, 1, 2):
-            problem = f"{path}[2] is {visibility:g}: expected v of 0, 1 or 2"
-            raise Unusable("bad keypoints", problem)
-        if visibility == 0:
-            if len(point) == 3 and (x, y) != (0, 0):
-                self.counts[ZEROED] += 1
-            return 0, 0, 0
-        if not (abs(x) <= LARGEST and abs(y) <= LARGEST):
-            problem = f"{path} is {point}: expected finite numbers within {LARGEST:g} pixels"
-            raise Unusable("bad keypoints", problem)
-        shift = STYLES[self.style].shift
-        return x + shift, y + shift, visibility
-
-    def _seen(self, x: float, y: float) -> int:
-        """The visibility of a point that does not say: 0 for what other tools call missing."""
-        if -LARGEST <= x < 0 and -LARGEST <= y < 0:
-            self.counts[NEGATIVE] += 1
-        elif x == y == 0:
-            self.counts[AT_ORIGIN] += 1
-        else:
-            return VISIBLE
-        return NOT_LABELLED
-
-
-def _box(path: str, box: list[float]) -> Any:
-    if len(box) != 4 or not all(abs(value) <= LARGEST for value in box):
-        problem = f"{path} is {box}: expected four numbers within {LARGEST:g} pixels, x0 y0 x1 y1"
-        raise Unusable("bad box", problem)
-    if box[2] < box[0] or box[3] < box[1]:
-        raise Unusable("bad box", f"{path} is {box}: it ends before it begins (x0 y0 x1 y1)")
-    return np.array(box, np.float32)
+    return read_folder(annotations, images, skeleton, chosen)

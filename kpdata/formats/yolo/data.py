@@ -142,7 +142,7 @@ def split_images(file: Path, root: Path, data: Data) -> Iterator[tuple[str, str]
                 inner = _inside(root, entry)
                 if inner in seen:
                     raise FormatError(
-                        f"is {seen[inner]} too: name it once, and let --split divide it"
+                        f"is {seen[inner]} too: name it once, and let `split` divide it"
                     )
                 seen[inner] = split
                 names = _listed if inner.endswith(".txt") else _in_folder
@@ -157,9 +157,9 @@ def _inside(root: Path, entry: str) -> str:
     while path.startswith("../") and not os.path.exists(root / path):
         path = path.removeprefix("../")
     if path.startswith(".."):
-        raise FormatError(f"lies outside {root}: move it there, or give --images its folder")
+        raise FormatError(f"lies outside {root}: move it there, or give `images`, its folder")
     if not (os.path.isfile if path.endswith(".txt") else os.path.isdir)(root / path):
-        raise FormatError(f"not found below {root}: give --images the dataset's folder")
+        raise FormatError(f"not found below {root}: give `images`, the dataset's folder")
     return path
 
 

@@ -139,7 +139,7 @@ class _Writer:
             known = ", ".join(DEFAULT_NAMES)
             raise FormatError(
                 f"sample {sample.key}: its split is {split!r}, YOLO knows {known}: convert to "
-                "shards with --split 80/10/10 first, then convert those"
+                "shards with `split` 80/10/10 first, then convert those"
             )
         return split
 

@@ -8,14 +8,18 @@ labelme's canvas, which spans [0, W] × [0, H] from the upright image's corner: 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from kpdata.core.sample import MAX_SIDE, OCCLUDED, VISIBLE
-from kpdata.formats._lib.json_objects import AnnotatedObject, StatedImage
-from kpdata.formats.base import LARGEST, Unusable
+from kpdata.core.skeleton import Skeleton
+from kpdata.formats._lib.per_image import read_folder
+from kpdata.formats._lib.style import AnnotatedObject, StatedImage, Style
+from kpdata.formats.base import LARGEST, Source, Unusable
+from kpdata.storage.stores import Location
 
 MAX_SHAPES = 30_000
 """Points and rectangles of one file."""
@@ -49,7 +53,7 @@ class LabelmeFile(msgspec.Struct, rename="camel"):
 
 
 class _Point(NamedTuple):
-    place: int
+    index: int
     label: str
     x: float
     y: float
@@ -57,11 +61,11 @@ class _Point(NamedTuple):
 
     @property
     def path(self) -> str:
-        return _path(self.place, self.label)
+        return _path(self.index, self.label)
 
 
 class _Box(NamedTuple):
-    place: int
+    index: int
     label: str
     xyxy: list[float]
 
@@ -74,10 +78,39 @@ class _Group:
     boxes: list[_Box] = field(default_factory=list)
 
     @property
-    def place(self) -> int:
+    def index(self) -> int:
         """Of the first shape."""
-        places = [point.place for point in self.points] + [box.place for box in self.boxes]
-        return min(places)
+        indices = [point.index for point in self.points] + [box.index for box in self.boxes]
+        return min(indices)
+
+
+def read(
+    annotations: Path, images: Location | None = None, skeleton: Skeleton | str | None = None
+) -> Source:
+    """Read a folder of labelme's JSON files; see :func:`read_folder`.
+
+    Args:
+        annotations: the folder.
+        images: the images' folder, where each has the name that its file gives, or its stem.
+        skeleton: a Skeleton, a built-in one's name or a JSON file; by default the names of all
+            files' points.
+
+    Raises:
+        FormatError: what :func:`read_folder` refuses.
+    """
+
+    def recognise(value: object) -> Style:
+        if not holds_shapes(value):
+            raise Unusable("bad annotation", "has no list of shapes: not a file of labelme's")
+        return LABELME
+
+    return read_folder(annotations, images, skeleton, recognise)
+
+
+def holds_shapes(value: object) -> bool:
+    """Whether a decoded file is labelme's; a keypoint called "shapes" would hold numbers."""
+    shapes = value.get("shapes") if isinstance(value, dict) else None
+    return isinstance(shapes, list) and all(isinstance(shape, dict) for shape in shapes)
 
 
 def stated_image(value: LabelmeFile, counts: Counter[str]) -> StatedImage:
@@ -101,25 +134,25 @@ def labelme_objects(value: LabelmeFile, counts: Counter[str]) -> Iterator[Annota
     ungrouped = groups.pop(None, _Group())
     for group_id, group in groups.items():
         if len(group.boxes) > 1:
-            first, second = (_path(box.place, box.label) for box in group.boxes[:2])
+            first, second = (_path(box.index, box.label) for box in group.boxes[:2])
             raise Unusable(
                 _UNCLEAR,
                 f"{first} and {second} are two rectangles of group_id {group_id!r:.40}: "
                 "set a group_id of its own for each object",
             )
     found = _joined(list(groups.values()), ungrouped)
-    return map(_object, sorted(found, key=lambda group: group.place))
+    return map(_object, sorted(found, key=lambda group: group.index))
 
 
 def _grouped(shapes: list[_Shape], counts: Counter[str]) -> dict[GroupId, _Group]:
     """Points and rectangles by their group_id; other shapes are counted."""
     groups: dict[GroupId, _Group] = defaultdict(_Group)
     number = 0
-    for place, shape in enumerate(shapes):
+    for index, shape in enumerate(shapes):
         if shape.shape_type == "point":
-            groups[shape.group_id].points.append(_point(place, shape, counts))
+            groups[shape.group_id].points.append(_point(index, shape, counts))
         elif shape.shape_type == "rectangle":
-            groups[shape.group_id].boxes.append(_box(place, shape))
+            groups[shape.group_id].boxes.append(_box(index, shape))
         else:
             counts[f"shapes left out: {shape.shape_type or 'without a type':.40}"] += 1
             continue
@@ -178,7 +211,7 @@ def _give(points: list[_Point], owner: _Group) -> None:
         box = owner.boxes[0]
         raise Unusable(
             _UNCLEAR,
-            f"{points[0].path} lies in {_path(box.place, box.label)}, as does "
+            f"{points[0].path} lies in {_path(box.index, box.label)}, as does "
             f"{owner.points[0].path} of another group_id: "
             "set the same group_id for the shapes of each object",
         )
@@ -218,51 +251,51 @@ def _object(group: _Group) -> AnnotatedObject:
         names[point.label] = point.path
     box = group.boxes[0] if group.boxes else None
     return AnnotatedObject(
-        path=f"$.shapes[{group.place}]",
+        path=f"$.shapes[{group.index}]",
         keypoints={point.path: [point.x, point.y, point.visibility] for point in group.points},
-        box_path=f"$.shapes[{box.place}].points" if box else "",
+        box_path=f"$.shapes[{box.index}].points" if box else "",
         box=box.xyxy if box else None,
         label=box.label if box else None,
         names=names,
     )
 
 
-def _point(place: int, shape: _Shape, counts: Counter[str]) -> _Point:
+def _point(index: int, shape: _Shape, counts: Counter[str]) -> _Point:
     if not shape.label:
-        problem = f"$.shapes[{place}].label is empty: expected the keypoint's name"
+        problem = f"$.shapes[{index}].label is empty: expected the keypoint's name"
         raise Unusable("bad keypoints", problem)
-    points = _coordinates(place, shape)
+    points = _coordinates(index, shape)
     if len(points) != 1:
         raise Unusable(
-            "bad keypoints", f"$.shapes[{place}].points is {points!r:.80}: expected one [x, y]"
+            "bad keypoints", f"$.shapes[{index}].points is {points!r:.80}: expected one [x, y]"
         )
-    (x, y), visibility = points[0], _visibility(place, shape, counts)
-    return _Point(place, shape.label, x, y, visibility)
+    (x, y), visibility = points[0], _visibility(index, shape, counts)
+    return _Point(index, shape.label, x, y, visibility)
 
 
-def _box(place: int, shape: _Shape) -> _Box:
-    points = _coordinates(place, shape)
+def _box(index: int, shape: _Shape) -> _Box:
+    points = _coordinates(index, shape)
     values = [value for point in points for value in point]
     if len(points) not in (2, 4) or not all(abs(value) <= LARGEST for value in values):
         raise Unusable(
             "bad box",
-            f"$.shapes[{place}].points is {points!r:.80}: expected two opposite corners, or all "
+            f"$.shapes[{index}].points is {points!r:.80}: expected two opposite corners, or all "
             f"four, within {LARGEST:g} pixels",
         )
     xs, ys = values[::2], values[1::2]
-    return _Box(place, shape.label, [min(xs), min(ys), max(xs), max(ys)])
+    return _Box(index, shape.label, [min(xs), min(ys), max(xs), max(ys)])
 
 
-def _coordinates(place: int, shape: _Shape) -> list[tuple[float, float]]:
+def _coordinates(index: int, shape: _Shape) -> list[tuple[float, float]]:
     try:
         return msgspec.convert(shape.points, list[tuple[float, float]])
     except msgspec.ValidationError as error:
         problem, _, inner = str(error).partition(" - at `$")
-        where = f"$.shapes[{place}].points{inner.rstrip('`')}"
+        where = f"$.shapes[{index}].points{inner.rstrip('`')}"
         raise Unusable("bad annotation", f"{where}: {problem}") from error
 
 
-def _visibility(place: int, shape: _Shape, counts: Counter[str]) -> int:
+def _visibility(index: int, shape: _Shape, counts: Counter[str]) -> int:
     """1 for a point that is marked as occluded in a way that means nothing else, 2 otherwise."""
     flags = _flags(shape, counts)
     marks = [f"with flag {name}" for name, value in flags.items() if value and name != "visible"]
@@ -279,7 +312,7 @@ def _visibility(place: int, shape: _Shape, counts: Counter[str]) -> int:
     if flags.get("visible"):
         raise Unusable(
             "bad keypoints",
-            f"{_path(place, shape.label)} has flag visible, but is also {marks[0]}: "
+            f"{_path(index, shape.label)} has flag visible, but is also {marks[0]}: "
             "remove one of the two",
         )
     counts[f"points {marks[0]}, v = 1"] += 1
@@ -298,5 +331,16 @@ def _flags(shape: _Shape, counts: Counter[str]) -> dict[str, bool]:
     return known
 
 
-def _path(place: int, label: str) -> str:
-    return f"$.shapes[{place}] ({label:.40})"
+def _path(index: int, label: str) -> str:
+    return f"$.shapes[{index}] ({label:.40})"
+
+
+LABELME = Style(
+    "labelme",
+    LabelmeFile,
+    labelme_objects,
+    names="all",
+    image=stated_image,
+    shift=0,
+    convention="continuous pixels from the image's corner, v 1 where marked occluded, else 2",
+)

@@ -12,29 +12,28 @@ from typing import Any, NamedTuple
 from kpdata.core.errors import FormatError, located
 from kpdata.core.skeleton import BUILT_IN, MAX_KEYPOINTS, Skeleton
 from kpdata.formats._lib import json_stream
-from kpdata.formats._lib.json_objects import AnnotatedObject, Label, StatedImage
 from kpdata.formats._lib.listing import Listing, check_file
+from kpdata.formats._lib.style import AnnotatedObject, Label, StatedImage, Style
 from kpdata.formats.base import Unusable
-from kpdata.formats.json.styles import STYLES, recognise
 
 
 def first_sound(
-    annotations: Path, listing: Listing, style: str | None
-) -> tuple[str, list[AnnotatedObject]]:
+    annotations: Path, listing: Listing, recognise: Callable[[object], Style]
+) -> tuple[Style, list[AnnotatedObject]]:
     """The style and the objects of the first file that has any, else of the first sound one."""
     empty, problem = None, ""
     for pair in listing.pairs():
         path = annotations / pair.annotation
         try:
             value = _decode(path, annotations, Any)
-            name = style or recognise(value)
-            objects, _ = contents_of(path, annotations, name, Counter())
+            style = recognise(value)
+            objects, _ = contents_of(path, annotations, style, Counter())
         except Unusable as error:
             problem = problem or f"{path}: {error}"
             continue
         if value:
-            return name, objects
-        empty = empty or (name, objects)
+            return style, objects
+        empty = empty or (style, objects)
     if empty:
         return empty
     if problem:
@@ -42,20 +41,20 @@ def first_sound(
     raise FormatError(f"{annotations}: holds no .json file: give the folder of the annotations")
 
 
-def derive_skeleton(annotations: Path, style: str, first: list[AnnotatedObject]) -> Skeleton:
-    """The skeleton that the keys of the first file's first object give; only style named has any.
+def derive_skeleton(annotations: Path, style: Style, first: list[AnnotatedObject]) -> Skeleton:
+    """The skeleton that the keys of the first file's first object give, if the style has them.
 
     Raises:
         FormatError: the file does not say the keypoints' names.
     """
-    if style == "named" and first and first[0].keypoints:
+    if style.names == "first" and first and first[0].keypoints:
         names = tuple(path.removeprefix("$.") for path in first[0].keypoints)
         with located(f"{annotations}: the keys of the first file"):
             return Skeleton(name="custom", keypoints=names)
     seen = f" of its {len(first[0].keypoints)} keypoints" if first else ""
     raise FormatError(
-        f"{annotations}: style {style} does not say the names{seen}: "
-        "pass --skeleton FILE.json or a built-in skeleton's name"
+        f"{annotations}: style {style.name} does not say the names{seen}: "
+        "give `skeleton`, a JSON file or a built-in skeleton's name"
     )
 
 
@@ -71,7 +70,7 @@ def skeleton_of(annotations: Path, names: Collection[str]) -> Skeleton:
     if not names:
         raise FormatError(
             f"{annotations}: no file has a shape of type point, whose label names a keypoint: "
-            "label some, or pass --skeleton"
+            "label some, or give `skeleton`"
         )
     for skeleton in BUILT_IN.values():
         if set(skeleton.keypoints) == set(names):
@@ -94,8 +93,8 @@ class Survey(NamedTuple):
     names: set[str]
 
 
-def survey(annotations: Path, listing: Listing, style: str) -> Survey:
-    """Look at all files, or at one where style ``named`` has neither boxes nor labels.
+def survey(annotations: Path, listing: Listing, style: Style) -> Survey:
+    """Look at all files, or at one where the style has neither boxes nor labels.
 
     No more names are kept than show that there are too many.
     """
@@ -107,7 +106,7 @@ def survey(annotations: Path, listing: Listing, style: str) -> Survey:
         labels.setdefault(found.label, path)
         if len(names) <= MAX_KEYPOINTS:
             names.update(found.names or ())
-        if style == "named":
+        if style.names == "first":
             break
     kinds = {type(label): label for label in labels if label is not None}
     if len(kinds) > 1:
@@ -120,7 +119,7 @@ def survey(annotations: Path, listing: Listing, style: str) -> Survey:
 
 
 def _all_objects(
-    annotations: Path, listing: Listing, style: str
+    annotations: Path, listing: Listing, style: Style
 ) -> Iterator[tuple[Path, AnnotatedObject]]:
     for pair in listing.pairs():
         path = annotations / pair.annotation
@@ -145,13 +144,12 @@ def classes_of(
 
 
 def contents_of(
-    path: Path, folder: Path, style: str, counts: Counter[str]
+    path: Path, folder: Path, style: Style, counts: Counter[str]
 ) -> tuple[list[AnnotatedObject], StatedImage | None]:
     """The objects of a file and what it says of its image; what is not read is counted."""
-    chosen = STYLES[style]
-    tidy = partial(chosen.tidied, unread=counts) if chosen.synonyms else None
-    value = _decode(path, folder, chosen.kind, tidy)
-    return list(chosen.objects(value, counts)), chosen.image and chosen.image(value, counts)
+    tidy = partial(style.tidied, unread=counts) if style.synonyms else None
+    value = _decode(path, folder, style.kind, tidy)
+    return list(style.objects(value, counts)), style.image and style.image(value, counts)
 
 
 def _decode(path: Path, folder: Path, kind: Any, tidy: Callable[[Any], Any] | None = None) -> Any:

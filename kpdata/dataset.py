@@ -1,0 +1,357 @@
+"""A shard folder as a Python object: ``kpdata.open``."""
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from kpdata.core.crop import keypoint_box
+from kpdata.core.errors import KpdataError
+from kpdata.core.sample import FloatArray, Instance, Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.shards import dataset as shards
+from kpdata.shards import tfrecord
+from kpdata.shards.manifest import Manifest, ShardInfo, SplitInfo
+from kpdata.shards.records import FEATURES
+from kpdata.shards.remote import Mirror, open_mirror
+from kpdata.storage.stores import Location, Url, as_location
+from kpdata.view.picture import Picture, html_table, thumbnails
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+_SHOWN = 4
+
+
+def open_dataset(path: "str | PathLike[str]") -> "Dataset":
+    """Open a shard folder, here or on a store, without TensorFlow or Beam.
+
+    Raises:
+        DatasetError: no dataset is there, or its manifest is damaged.
+        StoreError: the store refuses, or cannot be reached.
+    """
+    where = as_location(path)
+    found = open_mirror(where) if isinstance(where, Url) else shards.Dataset.open(where)
+    return Dataset(found)
+
+
+class Dataset(Mapping[str, "Split"]):
+    """Verified shards: the splits by name, and what the manifest says of them.
+
+    >>> import kpdata as kp
+    >>> ds = kp.open(shards)
+    >>> ds
+    coco17, 17 keypoints: train 31, val 4, test 5 records
+    >>> list(ds), len(ds["val"])
+    (['train', 'val', 'test'], 4)
+    >>> for picture in ds["val"]:
+    ...     keypoints = picture.instances[0].keypoints       # (17, 3): x, y in pixels, visibility
+
+    Attributes:
+        stored: the same folder as the rest of kpdata reads it.
+    """
+
+    def __init__(self, stored: shards.Dataset):
+        self.stored = stored
+
+    @property
+    def path(self) -> Path:
+        """The folder; of a dataset on a store, its temporary copy."""
+        return self.stored.folder
+
+    @property
+    def location(self) -> Location:
+        """Where the dataset lies, here or on a store."""
+        return self.stored.url if isinstance(self.stored, Mirror) else self.stored.folder
+
+    @property
+    def manifest(self) -> Manifest:
+        """All that ``kpdata.json`` says."""
+        return self.stored.manifest
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """What the K keypoints of every instance are."""
+        return self.stored.skeleton
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits' names."""
+        return self.stored.splits
+
+    @property
+    def root_hash(self) -> str:
+        """Of everything but software versions: equal hashes mean equal bytes."""
+        return self.manifest.root_hash
+
+    def __getitem__(self, split: str) -> "Split":
+        return Split(self.stored, self.stored[split].name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    def __contains__(self, split: object) -> bool:
+        return split in self.splits
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {s.records:,}" for name, s in self.manifest.splits.items())
+        return f"{self.skeleton.name}, {len(self.skeleton)} keypoints: {sizes} records"
+
+    def _repr_html_(self) -> str:
+        columns = ("split", "images", "records", "copies", "instances", *VISIBILITY_SHARES)
+        rows = [
+            (name, s.samples, s.records, s.copies, s.instances, *visibility_shares(s))
+            for name, s in self.manifest.splits.items()
+        ]
+        first = next(iter(self.values()), None)
+        some = [picture for picture in first[: 5 * _SHOWN] if picture.instances] if first else []
+        return f"<p>{self!r}</p>{html_table(columns, rows)}{thumbnails(some[:_SHOWN])}"
+
+
+class Split(Sequence[Picture]):
+    """One split: a sequence of pictures, by index, in slices or in order.
+
+    >>> import kpdata as kp
+    >>> train = kp.open(shards)["train"]
+    >>> train[0].pixels().shape
+    (64, 64, 3)
+    >>> len(train[:10]), train.keypoints().shape
+    (10, (31, 17, 3))
+
+    Attributes:
+        stored: the dataset.
+        name: the split's.
+        rows: which of its records, in the order of the shards.
+    """
+
+    def __init__(self, stored: shards.Dataset, name: str, rows: range | None = None):
+        self.stored, self.name = stored, name
+        whole = range(stored.manifest.splits[name].records)
+        self.rows = whole if rows is None else rows
+        self._offsets: list[array[int]] | None = None
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """What the K keypoints of every instance are."""
+        return self.stored.skeleton
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Split": ...
+
+    def __getitem__(self, index: "int | slice") -> "Picture | Split":
+        if isinstance(index, slice):
+            return Split(self.stored, self.name, self.rows[index])
+        return Picture(self.sample(index), self.skeleton)
+
+    def __iter__(self) -> Iterator[Picture]:
+        return (Picture(sample, self.skeleton) for sample in self.samples())
+
+    def samples(self) -> Iterator[Sample]:
+        """The samples without a way to look at them; a whole split is checked as it is read."""
+        if self._is_whole:
+            yield from self.stored[self.name]
+        else:
+            yield from (self.sample(index) for index in range(len(self)))
+
+    def sample(self, index: int) -> Sample:
+        """One sample.
+
+        Raises:
+            IndexError: there are not so many.
+            DatasetError: its record is damaged.
+        """
+        uri = self.stored.record_uri(*self._place(self.rows[index]))
+        return shards.read_record(uri)
+
+    def keypoints(self) -> FloatArray:
+        """(N, K, 3) x and y in the records' pixels, and visibility, of all instances."""
+        found = [i.keypoints for sample in self.samples() for i in sample.instances]
+        return np.array(found, np.float32).reshape(-1, len(self.skeleton), 3)
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row for each keypoint of each instance.
+
+        Its columns are split, key, image, copy, instance, category, keypoint, x, y, visibility.
+
+        Raises:
+            KpdataError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise KpdataError("to_dataframe needs pandas: pip install pandas") from None
+        rows = [
+            (self.name, sample.key, sample.image.name, sample.view.copy if sample.view else 0,
+             number, instance.category, name, x, y, int(v))
+            for sample in self.samples()
+            for number, instance in enumerate(sample.instances)
+            for name, (x, y, v) in zip(
+                self.skeleton.keypoints, instance.keypoints.tolist(), strict=True
+            )
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=_COLUMNS)
+
+    def to_torch(self) -> "TorchSplit":
+        """A map-style dataset for ``torch.utils.data.DataLoader``; see :class:`TorchSplit`."""
+        return TorchSplit(self)
+
+    def to_tf(self) -> Any:
+        """A ``tf.data.Dataset`` of dicts.
+
+        Each holds ``image`` (H, W, 3) uint8, ``keypoints`` (N, K, 3) float32 in pixels with
+        visibility, ``boxes`` (N, 4) float32 xyxy in pixels, zero where there is no box, ``labels``
+        and ``is_crowd`` (N) int64, ``filename`` and ``key``.
+
+        Raises:
+            KpdataError: TensorFlow is not installed.
+        """
+        try:
+            import tensorflow as tf
+        except ImportError:
+            raise KpdataError("to_tf needs TensorFlow: pip install 'kpdata[train]'") from None
+        if self._is_whole:
+            paths = [str(self.stored.shard_path(shard)) for shard in self._info.shards]
+            records = tf.data.TFRecordDataset(paths)
+        else:
+            spec = tf.TensorSpec((), tf.string)
+            records = tf.data.Dataset.from_generator(self._payloads, output_signature=spec)
+        return records.map(_parse_with(tf, len(self.skeleton)), tf.data.AUTOTUNE)
+
+    def _payloads(self) -> Iterator[bytes]:
+        for row in self.rows:
+            shard, offset = self._place(row)
+            yield next(tfrecord.read(self.stored.shard_path(shard), offset))[1]
+
+    @property
+    def _info(self) -> SplitInfo:
+        return self.stored.manifest.splits[self.name]
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.rows == range(self._info.records)
+
+    def _place(self, row: int) -> tuple[ShardInfo, int]:
+        """The shard that holds a record, and the byte at which it begins."""
+        if self._offsets is None:
+            self._offsets = [array("Q") for _ in self._info.shards]
+        for shard, offsets in zip(self._info.shards, self._offsets, strict=True):
+            if row < shard.records:
+                if not offsets:
+                    offsets.extend(tfrecord.offsets(self.stored.shard_path(shard)))
+                if row >= len(offsets):
+                    raise KpdataError(f"{shard.name} holds fewer records than the manifest says")
+                return shard, offsets[row]
+            row -= shard.records
+        raise IndexError(row)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {len(self):,} records of {self.skeleton.name}"
+
+    def _repr_html_(self) -> str:
+        some = [picture for picture in self[: 5 * _SHOWN] if picture.instances][:_SHOWN]
+        return f"<p>{self!r}</p>{thumbnails(some)}"
+
+
+class TorchSplit:
+    """A split for PyTorch, with the targets of torchvision's detection models.
+
+    ``dataset[i]`` is an image, (3, H, W) uint8, and a dict of tensors: ``boxes`` (N, 4) float32
+    xyxy in pixels (around its keypoints, where an instance has none), ``labels`` (N) int64,
+    ``keypoints`` (N, K, 3) float32 with visibility 0, 1 or 2, ``area`` (N) float32, ``iscrowd``
+    and ``image_id``. It can be pickled, so that a DataLoader's worker processes read for
+    themselves.
+    """
+
+    def __init__(self, split: Split):
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        try:
+            import torch
+        except ImportError:
+            raise KpdataError("to_torch needs PyTorch: pip install torch") from None
+        picture = self._split[index]
+        instances = picture.instances
+        boxes = np.array([_box_of(i) for i in instances], np.float32).reshape(-1, 4)
+        sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+        areas = [i.area or float(w * h) for i, (w, h) in zip(instances, sides, strict=True)]
+        target = {
+            "boxes": torch.from_numpy(boxes),
+            "labels": torch.tensor([i.category_id for i in instances], dtype=torch.int64),
+            "keypoints": torch.from_numpy(picture.keypoints),
+            "area": torch.tensor(areas, dtype=torch.float32),
+            "iscrowd": torch.tensor([int(i.is_crowd) for i in instances], dtype=torch.int64),
+            "image_id": torch.tensor(self._split.rows[index], dtype=torch.int64),
+        }
+        return torch.from_numpy(picture.pixels().transpose(2, 0, 1).copy()), target
+
+    def __repr__(self) -> str:
+        return f"{self._split!r}, for PyTorch"
+
+
+_COLUMNS = (
+    "split", "key", "image", "copy", "instance", "category", "keypoint", "x", "y", "visibility",
+)  # fmt: skip
+
+VISIBILITY_SHARES = ("visible %", "occluded %", "not labelled %")
+
+
+def visibility_shares(info: SplitInfo) -> tuple[str, str, str]:
+    """The shares of visible, occluded and unlabelled keypoints among a split's originals."""
+    absent, occluded, visible = np.sum(info.visibility, axis=0, initial=0).tolist()
+    whole = max(1, absent + occluded + visible)
+    visible_, occluded_, absent_ = (f"{100 * n / whole:.1f}" for n in (visible, occluded, absent))
+    return visible_, occluded_, absent_
+
+
+def _box_of(instance: Instance) -> FloatArray:
+    """(4,) xyxy: its box, else the tight one of its keypoints, else zeros."""
+    box = instance.bbox_xyxy if instance.bbox_xyxy is not None else keypoint_box(instance)
+    return np.zeros(4, np.float32) if box is None else box
+
+
+def _parse_with(tf: Any, num_keypoints: int) -> Any:
+    """What turns a serialised record into a dict of tensors, inside TensorFlow's graph."""
+    types = {"bytes": tf.string, "float": tf.float32, "int64": tf.int64}
+    spec = {
+        name: tf.io.FixedLenFeature([int(length)] if length != "1" else [], types[kind])
+        if length.isdigit()
+        else tf.io.RaggedFeature(types[kind])
+        for name, kind, length in FEATURES
+    }
+
+    def parse(payload: Any) -> dict[str, Any]:
+        found = tf.io.parse_single_example(payload, spec)
+        image = tf.io.decode_image(found["image/encoded"], 3, expand_animations=False)
+        image.set_shape((None, None, 3))
+        width = tf.cast(found["image/width"], tf.float32)
+        height = tf.cast(found["image/height"], tf.float32)
+        x, y = found["image/object/keypoint/x"] * width, found["image/object/keypoint/y"] * height
+        v = tf.cast(found["image/object/keypoint/visibility"], tf.float32)
+        sides = {"xmin": width, "ymin": height, "xmax": width, "ymax": height}
+        boxes = [found[f"image/object/bbox/{side}"] * size for side, size in sides.items()]
+        return {
+            "image": image,
+            "keypoints": tf.reshape(tf.stack([x, y, v], -1), (-1, num_keypoints, 3)),
+            "boxes": tf.stack(boxes, -1),
+            "labels": found["image/object/class/label"],
+            "is_crowd": found["image/object/is_crowd"],
+            "filename": found["image/filename"],
+            "key": found["image/source_id"],
+        }
+
+    return parse

@@ -1,0 +1,419 @@
+"""The front door's functions: what ``import kpdata as kp`` offers, and the command line calls."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as AnyMapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kpdata.core.crop import CropFrom
+from kpdata.core.errors import FormatError
+from kpdata.core.mapping import Mapping, map_by_name, map_sample
+from kpdata.core.progress import Progress
+from kpdata.core.sample import Rejected, Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL, parse_splits
+from kpdata.dataset import Dataset, open_dataset
+from kpdata.formats import FORMATS, Source, find
+from kpdata.formats.base import IMAGES
+from kpdata.formats.settings import get_skeleton, load_config
+from kpdata.images.headers import MAX_PIXELS
+from kpdata.labels import Labels
+from kpdata.labels import read as read_labels
+from kpdata.storage.stores import Location, Url, as_location, is_inside
+from kpdata.view.console import shown
+
+if TYPE_CHECKING:
+    from kpdata.core.augment import AugmentConfig
+    from kpdata.pipelines.convert import Outcome
+    from kpdata.pipelines.request import Request
+    from kpdata.train.api import Comparison, Prediction, Run, Scores
+
+AnyPath = str | PathLike[str]
+Annotations = Labels | AnyPath | AnyMapping[str, AnyPath]
+Shown = bool | Progress | None
+"""Whether to show progress: None on a terminal and in notebooks; or who is told instead."""
+
+
+def read(
+    annotations: AnyPath | AnyMapping[str, AnyPath],
+    images: AnyPath | AnyMapping[str, AnyPath] | None = None,
+    *,
+    format: str | None = None,  # noqa: A002 - the term
+    progress: Shown = None,
+    **options: Any,
+) -> Labels:
+    """Read annotations of any format that kpdata knows; see :func:`kpdata.labels.read`.
+
+    >>> import kpdata as kp
+    >>> kp.read(annotations)
+    coco: coco17, 17 keypoints, 40 images
+    """
+    with shown(progress) as listener:
+        return read_labels(annotations, images, format=format, progress=listener, **options)
+
+
+def open(path: AnyPath) -> Dataset:  # noqa: A001 - reads as kp.open("shards/")
+    """Open a shard folder, here or on a store; see :class:`kpdata.dataset.Dataset`.
+
+    >>> import kpdata as kp
+    >>> kp.open(shards).splits
+    ('train', 'val', 'test')
+    """
+    return open_dataset(path)
+
+
+def convert(
+    annotations: Annotations,
+    out: AnyPath,
+    *,
+    to_skeleton: str | Skeleton | None = None,
+    split: str | None = None,
+    val_from_train: float = 0.0,
+    group: str | None = None,
+    group_near_duplicates: int | None = None,
+    seed: int = 0,
+    crop: int | None = None,
+    crop_from: CropFrom | None = None,
+    margin: float = 1.25,
+    augment: int = 0,
+    augment_config: "AnyPath | AugmentConfig | None" = None,
+    exif: Literal["applied", "ignored"] = "applied",
+    validate_images: Literal["header", "decode"] = "header",
+    max_pixels: int = MAX_PIXELS,
+    jpeg_quality: int = 95,
+    max_quarantine: float = 1.0,
+    shards: int | None = None,
+    shard_size: int = 128_000_000,
+    workers: int | None = None,
+    runner: str | None = None,
+    beam_options: Sequence[str] = (),
+    progress: Shown = None,
+) -> Dataset:
+    """Convert annotations into verified, leak-free shards, as ``kpdata convert`` does.
+
+    >>> import kpdata as kp
+    >>> ds = kp.convert(annotations, out / "crops", crop=64, augment=2, progress=False)
+    >>> ds.manifest.splits["train"].copies
+    62
+
+    Stopped anywhere, the same call goes on; the bytes are the same for any number of workers.
+
+    Args:
+        annotations: what :func:`read` gave, or what it takes.
+        out: the folder to write, here or on a store.
+        to_skeleton: map the keypoints to another skeleton, by name.
+        split: ``80/10/10``, ``train=90,test=10`` or ``official``; None keeps the splits of what is
+            split already, and else is ``80/10/10``.
+        val_from_train: with ``official``, the percentage of train to use as val.
+        group: a regular expression; images whose names match with the same first (…) stay together.
+        group_near_duplicates: keep images together whose perceptual hashes differ in so few bits.
+        seed: of the split and of every copy.
+        crop: pixels of one square record per instance; None keeps whole images.
+        crop_from: what the square is drawn around; None is ``bbox``.
+        margin: the square's side over the box's.
+        augment: copies of each train sample.
+        augment_config: their ranges, or the TOML file that has them.
+        exif: whether the annotator saw images with their EXIF orientation applied.
+        validate_images: check untouched images by ``header`` and end marker, or ``decode`` all.
+        max_pixels: larger images are refused.
+        jpeg_quality: of crops and of forced re-encodes.
+        max_quarantine: percentage of samples that may be refused before the job fails.
+        shards: how many, at least one a split; None follows ``shard_size``, bytes.
+        shard_size: see ``shards``.
+        workers: processes; None is one for each usable core.
+        runner: a Beam runner; None writes on this machine.
+        beam_options: what the runner is told, as ``["--flink_master=host:8081"]``.
+        progress: True or False; None shows it on a terminal and in notebooks.
+
+    Raises:
+        KpdataError: annotations, options or a folder that cannot be used; a job that stopped.
+    """
+    options = {name: value for name, value in locals().items() if name in CONVERSION_OPTIONS}
+    with shown(progress) as listener:
+        labels = _labels(annotations, listener)
+        run_conversion(labels, as_location(out), options, listener)
+    return open_dataset(out)
+
+
+CONVERSION_DEFAULTS = {
+    name: value for name, value in (convert.__kwdefaults__ or {}).items() if name != "progress"
+}
+CONVERSION_OPTIONS = frozenset(CONVERSION_DEFAULTS)
+"""The names of what a conversion can be told, in Python and on the command line alike."""
+
+
+def run_conversion(
+    labels: Labels, out: Location, options: AnyMapping[str, Any], progress: Progress
+) -> "Outcome":
+    """What :func:`convert` and ``kpdata convert`` do; ``options`` are the former's keywords."""
+    progress.begin("starting")
+    from kpdata.pipelines.convert import convert as write_shards
+
+    with labels.source() as source:
+        _refuse_inside(source, out)
+        request = request_for(labels, source, options)
+        _refuse_far_shards(labels, request)
+        return write_shards(source, request, out, progress)
+
+
+def write(
+    data: Annotations | Dataset,
+    out: AnyPath,
+    *,
+    format: str,  # noqa: A002 - the term
+    to_skeleton: str | Skeleton | None = None,
+    max_quarantine: float = 1.0,
+    progress: Shown = None,
+) -> Counter[str]:
+    """Write annotations with their images in another tool's format.
+
+    >>> import kpdata as kp
+    >>> kp.write(kp.open(shards), out / "yolo", format="yolo", progress=False)["images"]
+    40
+
+    Args:
+        data: a dataset, what :func:`read` gave, or what it takes.
+        out: a new or empty folder, which appears whole or not at all.
+        format: a format that can be written: coco, yolo.
+        to_skeleton: map the keypoints to another skeleton, by name.
+        max_quarantine: percentage of samples that may be refused.
+        progress: True or False; None shows it on a terminal and in notebooks.
+
+    Returns:
+        What was written, by name: images, and everything that the format cannot hold.
+
+    Raises:
+        KpdataError: a format without a writer, or data or a folder that cannot be used.
+    """
+    with shown(progress) as listener:
+        if isinstance(data, Dataset):
+            data = read_labels(data.path, format="shards")
+        return run_writing(
+            _labels(data, listener), as_location(out), format, to_skeleton, max_quarantine, listener
+        )
+
+
+def run_writing(
+    labels: Labels,
+    out: Location,
+    format: str,  # noqa: A002 - the term
+    to_skeleton: str | Skeleton | None,
+    max_quarantine: float,
+    progress: Progress,
+) -> Counter[str]:
+    """What :func:`write` and ``kpdata convert --to`` do."""
+    target = find(format)
+    if target.write is None:
+        able = ", ".join(entry.name for entry in FORMATS.values() if entry.write)
+        raise FormatError(f"format is {format!r}, which is not written as annotations: {able} are")
+    for place in (out, *labels.image_locations):
+        if isinstance(place, Url):
+            raise FormatError(f"{place}: {format} is written from folder to folder, on disks")
+    with labels.source() as source:
+        _refuse_inside(source, out)
+        skeleton, mapping = _target_skeleton(source.skeleton, to_skeleton)
+
+        def mapped() -> Iterator[Sample | Rejected]:
+            for sample in source.samples:
+                progress.advance()
+                yield (
+                    map_sample(sample, mapping)
+                    if mapping and isinstance(sample, Sample)
+                    else sample
+                )
+
+        progress.begin("writing")
+        written = target.write(mapped(), skeleton, Path(out), source.images_root, max_quarantine)
+        return source.counts + written
+
+
+def check(data: Dataset | AnyPath, *, progress: Shown = None) -> list[str]:
+    """Check every byte of a dataset, and that nothing leaks across its splits.
+
+    >>> import kpdata as kp
+    >>> kp.check(shards, progress=False)
+    []
+
+    Returns:
+        A message for each fault; none for a sound dataset.
+
+    Raises:
+        DatasetError: there is no readable manifest.
+    """
+    from kpdata.checks.verify import verify
+
+    where = data.location if isinstance(data, Dataset) else as_location(data)
+    with shown(progress) as listener:
+        listener.begin("verifying", unit="shards")
+        return verify(where, listener)[1]
+
+
+def train(
+    dataset: Dataset | AnyPath, out: AnyPath, *, progress: Shown = None, **options: Any
+) -> "Run":
+    """Train a model on shards; takes the options of ``kpdata train``.
+
+    See :func:`kpdata.train.api.train`, which says what each means.
+    """
+    from kpdata.train import api
+
+    with shown(progress) as listener:
+        return api.train(_stored(dataset), Path(out), progress=listener, **options)
+
+
+def evaluate(
+    run: "Run | AnyPath", dataset: Dataset | AnyPath, *, progress: Shown = None, **options: Any
+) -> "Scores":
+    """Score a trained run on a split; takes the options of ``kpdata evaluate``.
+
+    See :meth:`kpdata.train.api.Run.evaluate`.
+    """
+    from kpdata.train import api
+
+    with shown(progress) as listener:
+        return api.Run.of(run).evaluate(_stored(dataset), progress=listener, **options)
+
+
+def predict(
+    run: "Run | AnyPath", sources: Any, *, progress: Shown = None, **options: Any
+) -> "list[Prediction]":
+    """Find keypoints in photos, folders and videos; takes the options of ``kpdata predict``.
+
+    See :meth:`kpdata.train.api.Run.predict`.
+    """
+    from kpdata.train import api
+
+    with shown(progress) as listener:
+        return api.Run.of(run).predict(sources, progress=listener, **options)
+
+
+def export(
+    run: "Run | AnyPath", out: AnyPath, *, progress: Shown = None, **options: Any
+) -> dict[str, Path]:
+    """Write a trained run for other programs; takes the options of ``kpdata export``.
+
+    See :meth:`kpdata.train.api.Run.export`.
+    """
+    from kpdata.train import api
+
+    with shown(progress) as listener:
+        return api.Run.of(run).export(Path(out), progress=listener, **options)
+
+
+def compare(first: "Run | AnyPath", second: "Run | AnyPath", **options: Any) -> "Comparison":
+    """How two evaluated runs differ, keypoint by keypoint; see :func:`kpdata.train.api.compare`."""
+    from kpdata.train import api
+
+    return api.compare(first, second, **options)
+
+
+def _stored(dataset: Dataset | AnyPath) -> Any:
+    return dataset.stored if isinstance(dataset, Dataset) else open_dataset(dataset).stored
+
+
+def request_for(labels: Labels, source: Source, options: AnyMapping[str, Any]) -> "Request":
+    """What a conversion is asked to do, from the options of :func:`convert`."""
+    from kpdata.core.augment import AugmentConfig
+    from kpdata.pipelines.job import Job
+    from kpdata.pipelines.request import Request
+    from kpdata.pipelines.run.runners import EMBEDDED, usable_cores
+    from kpdata.pipelines.sharding import Sharding
+
+    skeleton, mapping = _target_skeleton(source.skeleton, options["to_skeleton"])
+    is_split = labels.format.has_splits or labels.split_names
+    config = options["augment_config"] or AugmentConfig()
+    job = Job(
+        skeleton=skeleton,
+        mapping=mapping,
+        images_root=str(source.images_root) if source.images_root else None,
+        crop=options["crop"],
+        crop_from=_crop_from(labels, source, options),
+        margin=options["margin"],
+        augment=options["augment"],
+        augment_config=config if isinstance(config, AugmentConfig) else load_config(config),
+        seed=options["seed"],
+        exif=options["exif"],
+        check={"header": "headers", "decode": "pixels"}[options["validate_images"]],
+        max_pixels=options["max_pixels"],
+        jpeg_quality=options["jpeg_quality"],
+    )
+    return Request(
+        format=labels.format.name,
+        job=job,
+        splits=parse_splits(
+            options["split"] or (OFFICIAL if is_split else DEFAULT_SPLIT),
+            options["val_from_train"],
+            options["seed"],
+        ),
+        sharding=Sharding(options["shard_size"], options["shards"]),
+        group=options["group"],
+        group_near_duplicates=options["group_near_duplicates"],
+        reading={k: v for k, v in labels.options.items() if isinstance(v, str)},
+        max_bad=options["max_quarantine"],
+        runner=options["runner"] or EMBEDDED,
+        workers=options["workers"] or usable_cores(),
+        beam_options=tuple(options["beam_options"]),
+    )
+
+
+def _crop_from(labels: Labels, source: Source, options: AnyMapping[str, Any]) -> Any:
+    chosen = options["crop_from"] or "bbox"
+    if options["crop"] and chosen == "bbox" and not source.has_boxes:
+        raise FormatError(
+            f"{labels.format.name} has no boxes to crop around. Choose `crop_from` image (the "
+            "whole image, squared: nothing leaks from the labels) or `crop_from` keypoints "
+            "(around the labels: scores on such crops are 'oracle crop' scores)"
+        )
+    return chosen
+
+
+def _target_skeleton(
+    source: Skeleton, to_skeleton: str | Skeleton | None
+) -> tuple[Skeleton, Mapping | None]:
+    """The skeleton that samples get, and what leads there where another is asked for.
+
+    Raises:
+        FormatError: the two share no keypoint.
+    """
+    if not to_skeleton:
+        return source, None
+    target = get_skeleton(to_skeleton) if isinstance(to_skeleton, str) else to_skeleton
+    mapping = map_by_name(source, target)
+    if all(keypoint.how == "missing" for keypoint in mapping.keypoints):
+        raise FormatError(
+            f"to_skeleton is {target.name}, which shares no keypoint name with {source.name}: "
+            "nothing would be left"
+        )
+    return target, mapping
+
+
+def _labels(annotations: Annotations, progress: Progress) -> Labels:
+    return (
+        annotations
+        if isinstance(annotations, Labels)
+        else read_labels(annotations, progress=progress)
+    )
+
+
+def _refuse_far_shards(labels: Labels, request: "Request") -> None:
+    """Refuse shards on a store for workers elsewhere: they are copied to this machine."""
+    if not request.runner or IMAGES in labels.format.options:
+        return
+    for place in labels.locations:
+        if isinstance(place, Url):
+            raise FormatError(
+                f"{place}: shards on a store are copied to this machine, where the workers of "
+                "another runner cannot read them: copy them to a folder that all workers share"
+            )
+
+
+def _refuse_inside(source: Source, out: Location) -> None:
+    """Refuse an output inside a folder that is read whole: the next run would read it, too."""
+    for folder in source.folders:
+        if is_inside(out, folder):
+            raise FormatError(
+                f"out is {out}, which lies in {folder}, which is read as a whole: the next run "
+                "would take what is written there for a part of the source: choose another `out`"
+            )

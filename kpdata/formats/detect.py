@@ -1,0 +1,238 @@
+"""Recognising a format by what the annotations hold, never by their names alone."""
+
+import csv
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kpdata.core.errors import FormatError, KpdataError
+from kpdata.formats._lib import matlab
+from kpdata.formats._lib.listing import IMAGE_SUFFIXES, is_hidden, walk
+from kpdata.formats._lib.yaml_file import read_yaml
+from kpdata.formats.base import Format
+
+HEAD = 1 << 20
+"""Bytes that are looked at of a file that may be of any size."""
+
+_MATLAB_BYTES, _MATLAB_INFLATED = 64 << 20, 512 << 20
+_VALUE_SHOWN = 2000
+_FILES_TRIED = 100
+_NAMED = 8
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:,]', re.DOTALL)
+_XML_ROOT = re.compile(rb"^\s*(?:<\?.*?\?>|<!.*?>|\s)*<([A-Za-z_][\w.:-]*)", re.DOTALL)
+
+
+class Seen:
+    """Annotations as a format may look at them; each look is taken once, when it is asked for.
+
+    A look that does not fit, such as the MATLAB variables of a JSON file, finds nothing.
+
+    Attributes:
+        path: the file or folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @cached_property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.path.is_dir()
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first MiB of a file, without a byte order mark; empty of a folder."""
+        if not self.path.is_file():
+            return b""
+        with open(self.path, "rb") as file:
+            return file.read(HEAD).removeprefix(b"\xef\xbb\xbf")
+
+    @cached_property
+    def is_cut(self) -> bool:
+        """Whether the file goes on behind its head."""
+        return self.path.is_file() and self.path.stat().st_size > HEAD
+
+    @cached_property
+    def json_keys(self) -> Mapping[str, bytes]:
+        """Key → how its value begins, of the one JSON object in the file, or of a list's first.
+
+        Of a file larger than its head, those that the head shows.
+        """
+        return _keys(self.head)
+
+    @cached_property
+    def is_json_list(self) -> bool:
+        """Whether the file is a JSON list."""
+        return self.head.lstrip().startswith(b"[")
+
+    @cached_property
+    def matlab_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Variable → shape, of a MATLAB file."""
+        if not self.head.startswith(b"MATLAB"):
+            return {}
+        try:
+            data = matlab.read_file(self.path, _MATLAB_BYTES)
+            return matlab.shapes(data, _MATLAB_INFLATED)
+        except FormatError:
+            return {}
+
+    @cached_property
+    def yaml(self) -> Mapping[str, Any]:
+        """What a YAML file that holds a mapping says."""
+        if self.is_folder or self.is_cut or self.path.suffix.lower() not in (".yaml", ".yml"):
+            return {}
+        try:
+            found = read_yaml(self.path, "a mapping")
+        except (FormatError, OSError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def csv_rows(self) -> list[list[str]]:
+        """The first four rows of a CSV file."""
+        if self.path.suffix.lower() != ".csv":
+            return []
+        lines = self.head.decode("utf-8", "replace").splitlines()[:4]
+        return list(csv.reader(lines))
+
+    @cached_property
+    def xml_root(self) -> str:
+        """The name of an XML file's root element; empty where there is none."""
+        found = _XML_ROOT.match(self.head)
+        return found[1].decode() if found and self.path.suffix.lower() == ".xml" else ""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The files and folders in a folder."""
+        return frozenset(p.name for p in self.path.iterdir()) if self.is_folder else frozenset()
+
+    @cached_property
+    def first_json(self) -> "Seen | None":
+        """The first JSON file in a folder, else in those below it."""
+        if not self.is_folder:
+            return None
+        here = sorted(n for n in self.names if n.lower().endswith(".json") and not is_hidden(n))
+        if here:
+            return self / here[0]
+        found = (name for _, name in walk(self.path, frozenset({".json"})) if not is_hidden(name))
+        first = min(found, default=None)
+        return self / first if first else None
+
+    def __truediv__(self, name: str) -> "Seen":
+        return Seen(self.path / name)
+
+    def describe(self) -> str:
+        """What was seen, for a message: no more than a line."""
+        if self.is_folder:
+            names = ", ".join(sorted(self.names)[:_NAMED])
+            more = ", …" if len(self.names) > _NAMED else ""
+            return f"a folder with {names}{more}" if names else "an empty folder"
+        if self.matlab_shapes:
+            held = ", ".join(
+                f"{n} {shape}" for n, shape in islice(self.matlab_shapes.items(), _NAMED)
+            )
+            return f"a MATLAB file with {held}"
+        if self.head.startswith(b"MATLAB"):
+            return "a MATLAB file that cannot be read, such as one of v7.3"
+        if self.xml_root:
+            return f"an XML file with the root element {self.xml_root}"
+        if self.json_keys:
+            kind = "a JSON list of objects" if self.is_json_list else "a JSON file"
+            return f"{kind} with the keys {_listed(self.json_keys)}"
+        if self.yaml:
+            return f"a YAML file with the keys {_listed(self.yaml)}"
+        if self.csv_rows:
+            return f"a CSV file that begins with {_listed(self.csv_rows[0])}"
+        return f"a file that begins with {self.head[:16]!r}" if self.head else "an empty file"
+
+
+class Recognised(NamedTuple):
+    """A format that was found by itself.
+
+    Attributes:
+        format: which.
+        path: what to read: the annotations that were given, or the one file in them.
+        evidence: what showed it.
+    """
+
+    format: Format
+    path: Path
+    evidence: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: format {self.format.name}, recognised by {self.evidence}"
+
+
+def recognise(path: Path, formats: Mapping[str, Format]) -> Recognised:
+    """The one format that annotations are of.
+
+    Args:
+        path: a file or a folder; a folder that is itself nothing may hold one file that is.
+        formats: those to choose from.
+
+    Raises:
+        FormatError: nothing is there, none fits, or several do; the message says what was seen.
+    """
+    if not path.exists():
+        raise FormatError(f"{path}: no such file or folder")
+    seen = Seen(path)
+    found = _candidates(seen, formats)
+    if not found and seen.is_folder:
+        inside = sorted(n for n in seen.names if Path(n).suffix.lower() not in IMAGE_SUFFIXES)
+        files = [seen / name for name in inside[:_FILES_TRIED] if not is_hidden(name)]
+        found = [one for file in files if not file.is_folder for one in _candidates(file, formats)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(formats)
+    if not found:
+        raise FormatError(
+            f"{path}: of no format that kpdata knows ({known}): it is {seen.describe()}. "
+            "If it is one of them all the same, name it: its reader says what is missing"
+        )
+    listed = "; ".join(f"{one.path}: {one.format.name}, by {one.evidence}" for one in found)
+    raise FormatError(
+        f"{path}: could be read in {len(found)} ways ({listed}): give one of these paths, name the "
+        "format, or give a file for each split, as in train=a.json val=b.json"
+    )
+
+
+def _candidates(seen: Seen, formats: Mapping[str, Format]) -> list[Recognised]:
+    found = []
+    for entry in formats.values():
+        try:
+            evidence = entry.detect(seen)
+        except (KpdataError, OSError):
+            continue
+        if evidence:
+            found.append(Recognised(entry, seen.path, evidence))
+    return found
+
+
+def _keys(head: bytes) -> dict[str, bytes]:
+    """The keys of the first object of a JSON text, and how their values begin."""
+    if head.lstrip()[:1] not in (b"{", b"["):
+        return {}
+    level = 2 if head.lstrip().startswith(b"[") else 1
+    found: dict[str, bytes] = {}
+    depth, last = 0, b""
+    for token in _TOKEN.finditer(head):
+        mark = token[0]
+        if mark in (b"{", b"["):
+            depth += 1
+        elif mark in (b"}", b"]"):
+            depth -= 1
+            if depth < level:
+                break
+        elif mark == b":" and depth == level and last:
+            key = last[1:-1].decode("utf-8", "replace")
+            found[key] = head[token.end() : token.end() + _VALUE_SHOWN].lstrip()
+        last = mark if mark.startswith(b'"') else b""
+    return found
+
+
+def _listed(names: Any) -> str:
+    shown = [f"{name!s:.40}" for name in islice(names, _NAMED)]
+    return ", ".join(shown) + (", …" if len(names) > _NAMED else "")

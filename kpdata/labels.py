@@ -1,0 +1,228 @@
+"""Annotations as a Python object: ``kpdata.read``."""
+
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, overload
+
+from kpdata.core.errors import FormatError
+from kpdata.core.progress import SILENT, Progress
+from kpdata.core.sample import Rejected, Sample, pack, unpack_sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.formats import Format, Source, find, recognise
+from kpdata.formats import read as read_source
+from kpdata.formats.base import IMAGES
+from kpdata.formats.merged import merge
+from kpdata.formats.settings import get_skeleton
+from kpdata.storage.stores import Location, Url, as_location, local_copy
+from kpdata.view.picture import Picture, html_table, thumbnails
+
+AnyPath = str | PathLike[str]
+
+_SHOWN = 4
+
+
+def read(
+    annotations: AnyPath | Mapping[str, AnyPath],
+    images: AnyPath | Mapping[str, AnyPath] | None = None,
+    *,
+    format: str | None = None,  # noqa: A002 - the term
+    progress: Progress = SILENT,
+    **options: Any,
+) -> "Labels":
+    """Read annotations of any format that kpdata knows.
+
+    >>> import kpdata as kp
+    >>> labels = kp.read(annotations)
+    >>> labels
+    coco: coco17, 17 keypoints, 40 images
+    >>> labels.recognised
+    'its keys images, annotations, categories'
+
+    Args:
+        annotations: a file or folder, here or on a store; or split → path, for a file a split.
+        images: the images' folder, where it cannot be found beside the annotations; or split → one.
+        format: its name or alias; None recognises it by the content.
+        progress: is told what was recognised.
+        **options: what the format's reader takes: see ``kpdata formats``.
+
+    Raises:
+        FormatError: nothing is there, it is of no known format or of several, or not what its
+            format says; an option that the format does not take.
+    """
+    places = annotations if isinstance(annotations, Mapping) else {"": annotations}
+    folders = images if isinstance(images, Mapping) else {"": images} if images is not None else {}
+    for split in folders:
+        if split and split not in places:
+            raise FormatError(f"`images` {split}=…: no annotations are called {split}=…")
+    labels = Labels(
+        {split: as_location(path) for split, path in places.items()},
+        {split: as_location(path) for split, path in folders.items()},
+        find(format) if format else None,
+        {name: value for name, value in options.items() if value is not None},
+    )
+    for line in labels.recognitions:
+        progress.tell(line)
+    return labels
+
+
+class Labels(Sequence[Picture]):
+    """The annotations of a dataset: a sequence of pictures, read when they are asked for.
+
+    The first look at a picture, or at their number, reads all annotations once and keeps them in a
+    temporary file; images stay where they are.
+
+    >>> import kpdata as kp
+    >>> labels = kp.read(annotations)
+    >>> len(labels), len(labels[-2:]), labels[0]
+    (40, 2, 000000.jpg: 1 instance of coco17)
+    >>> labels[0].instances[0].keypoints.shape
+    (17, 3)
+
+    Attributes:
+        format: of the annotations.
+        recognised: what showed the format; empty where it was named.
+        recognitions: a line of text for each file whose format was recognised.
+        skeleton: what the K keypoints of every instance are.
+        options: what else the reader was told.
+        split_names: of annotations given as a file for each split.
+    """
+
+    def __init__(
+        self,
+        places: Mapping[str, Location],
+        images: Mapping[str, Location],
+        format: Format | None,  # noqa: A002 - the term
+        options: Mapping[str, Any],
+    ):
+        self._images, self.options = images, dict(options)
+        self.recognised, self.recognitions = "", []
+        self._places = dict(places)
+        self._stack = ExitStack()
+        if isinstance(self.options.get("skeleton"), (str, Path)):
+            self.options["skeleton"] = get_skeleton(str(self.options["skeleton"]))
+        self.format = format or self._recognise()
+        self.split_names = tuple(split for split in places if split)
+        self._opened: Source | None = self._open()
+        self.skeleton: Skeleton = self._opened.skeleton
+        self.has_boxes = self._opened.has_boxes
+        self._rows: _Rows | None = None
+
+    def _recognise(self) -> Format:
+        found = {}
+        for split, place in self._places.items():
+            if isinstance(place, Url):
+                raise FormatError(f"{place}: name its `format`, as in format='coco'")
+            one = found[split] = recognise(place)
+            self._places[split] = one.path
+            self.recognitions.append(str(one))
+        self.recognised = "; ".join(dict.fromkeys(one.evidence for one in found.values()))
+        names = {one.format.name: one.format for one in found.values()}
+        if len(names) > 1:
+            raise FormatError(f"annotations of several formats: {'; '.join(self.recognitions)}")
+        return next(iter(names.values()))
+
+    def _open(self) -> Source:
+        """A source to stream once; it stays open until this object closes, or opens another."""
+        self._stack.close()
+        takes_images = IMAGES in self.format.options
+        sources = {}
+        for split, place in self._places.items():
+            images = self._images.get(split, self._images.get(""))
+            if isinstance(place, Url) and images is None and takes_images:
+                raise FormatError(f"{place}: give `images` too, the folder or URL of the images")
+            path = self._stack.enter_context(local_copy(place, self.format.copied))
+            sources[split] = read_source(self.format.name, path, images=images, **self.options)
+        return sources[""] if list(sources) == [""] else merge(sources)
+
+    @contextmanager
+    def source(self) -> Iterator[Source]:
+        """The annotations as a stream of samples, from the beginning; images are not opened."""
+        source = self._opened or self._open()
+        self._opened = None
+        yield source
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """Where the annotations and their images lie, as far as they were named."""
+        return (*self._places.values(), *self._images.values())
+
+    @property
+    def image_locations(self) -> tuple[Location, ...]:
+        """Where the images lie, as far as that was said."""
+        return tuple(self._images.values())
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What the reader zeroed, repaired or left out, by name."""
+        return self._read().counts
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """Samples that cannot be used, each with its reason."""
+        return self._read().rejected
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples, in the order of the annotations."""
+        rows = self._read()
+        return (rows.sample(index) for index in range(len(rows)))
+
+    def _read(self) -> "_Rows":
+        if self._rows is None:
+            with self.source() as source:
+                self._rows = _Rows(source)
+        return self._rows
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Picture]: ...
+
+    def __getitem__(self, index: int | slice) -> Picture | list[Picture]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        rows = self._read()
+        return Picture(rows.sample(range(len(rows))[index]), self.skeleton)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.format.name}: {self.skeleton.name}, {len(self.skeleton)} keypoints, "
+            f"{len(self):,} images"
+        )
+
+    def _repr_html_(self) -> str:
+        counted = [("images", len(self)), ("rejected", len(self.rejected)), *self.counts.items()]
+        some = [picture for picture in self[: 5 * _SHOWN] if picture.instances][:_SHOWN]
+        return f"<p>{self!r}</p>{thumbnails(some)}{html_table(('what', 'count'), counted)}"
+
+
+class _Rows:
+    """All samples of a source in a temporary file, each found by its index."""
+
+    def __init__(self, source: Source):
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
+        self._ends = array("Q", [0])
+        self.rejected: list[Rejected] = []
+        for sample in source.samples:
+            if isinstance(sample, Rejected):
+                self.rejected.append(sample)
+                continue
+            self._ends.append(self._ends[-1] + self._file.write(pack(sample)))
+        self._file.flush()
+        self.counts = +source.counts
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def sample(self, index: int) -> Sample:
+        start, end = self._ends[index], self._ends[index + 1]
+        self._file.seek(start)
+        return unpack_sample(self._file.read(end - start))

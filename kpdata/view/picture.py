@@ -1,0 +1,171 @@
+"""One picture with its labels, as people meet it: in a notebook, or on its way to a file."""
+
+import base64
+import html
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kpdata.core.sample import FloatArray, Instance, Pixels, Sample
+from kpdata.core.skeleton import Skeleton
+from kpdata.images import codec
+from kpdata.images.headers import probe
+from kpdata.shards.fetch import fetch
+from kpdata.view.draw import draw_instance, resized, write_png
+
+SHOWN = 512
+"""Pixels of the longer side of a picture on the screen."""
+
+THUMBNAIL = 192
+
+
+class Picture:
+    """A sample with what it takes to look at it.
+
+    >>> import kpdata as kp
+    >>> picture = kp.open(shards)["train"][0]
+    >>> picture.pixels().shape
+    (64, 64, 3)
+    >>> picture.keypoints.shape                             # instances, keypoints, (x, y, v)
+    (1, 17, 3)
+    >>> picture.show("picture.png")
+    PosixPath('picture.png')
+
+    Attributes:
+        sample: the image's reference or bytes, and its instances.
+        skeleton: what the K keypoints of every instance are.
+    """
+
+    def __init__(self, sample: Sample, skeleton: Skeleton):
+        self.sample, self.skeleton = sample, skeleton
+
+    @property
+    def key(self) -> str:
+        """The source image's stable key."""
+        return self.sample.key
+
+    @property
+    def name(self) -> str:
+        """The image's relative file name."""
+        return self.sample.image.name
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The objects in it; none where the picture shows nobody."""
+        return self.sample.instances
+
+    @property
+    def keypoints(self) -> FloatArray:
+        """(N, K, 3) x and y in continuous pixels, and visibility, of all instances."""
+        stacked = [instance.keypoints for instance in self.instances]
+        return np.array(stacked, np.float32).reshape(-1, len(self.skeleton), 3)
+
+    def pixels(self) -> Pixels:
+        """Decode the picture: (H, W, 3) uint8 RGB, upright.
+
+        Raises:
+            ImageError: it is missing, or does not decode.
+        """
+        image = self.sample.image
+        if image.data is not None:
+            return codec.decode_stored(image)
+        data = fetch(image)
+        return codec.decode_upright(data, probe(data))
+
+    def draw(self, size: int | None = None) -> Pixels:
+        """(H, W, 3) with its keypoints drawn; left is orange, right blue, a ring is occluded.
+
+        Args:
+            size: the longer side in pixels; None keeps the picture's own.
+        """
+        canvas = self.pixels()
+        height, width = canvas.shape[:2]
+        if size is not None:
+            canvas = resized(canvas, size)
+        scale = np.array([canvas.shape[1] / width, canvas.shape[0] / height])
+        for instance in self.instances:
+            box = instance.bbox_xyxy
+            scaled = Instance(
+                instance.keypoints * np.array([*scale, 1.0]),
+                bbox_xyxy=None if box is None else box * np.tile(scale, 2),
+                is_crowd=instance.is_crowd,
+            )
+            canvas = draw_instance(canvas, scaled, self.skeleton)
+        return canvas
+
+    def show(self, path: str | Path | None = None, size: int | None = SHOWN) -> Path | None:
+        """Show the picture with its keypoints: in a notebook in place, else in a viewer.
+
+        Args:
+            path: a PNG to write instead.
+            size: the longer side in pixels; None keeps the picture's own.
+
+        Returns:
+            The path, where one is given.
+        """
+        if path is not None:
+            write_png(Path(path), self.draw(size))
+            return Path(path)
+        drawn = Image.fromarray(self.draw(size))
+        if _in_notebook():
+            from IPython.display import display
+
+            display(drawn)
+        else:
+            drawn.show(self.name)
+        return None
+
+    @property
+    def split(self) -> str | None:
+        """The split it lies in, or the source's official one; None where there is none."""
+        return self.sample.split
+
+    def __repr__(self) -> str:
+        count = len(self.instances)
+        return f"{self.name}: {count} instance{'s' * (count != 1)} of {self.skeleton.name}"
+
+    def _repr_png_(self) -> bytes:
+        return codec.encode(self.draw(SHOWN), "png")
+
+
+def thumbnails(pictures: Iterable[Picture]) -> str:
+    """HTML of a row of small pictures, each with its keypoints drawn."""
+    tags = []
+    for picture in pictures:
+        data = base64.b64encode(codec.encode(picture.draw(THUMBNAIL), "jpeg", 85)).decode()
+        tags.append(
+            f'<img src="data:image/jpeg;base64,{data}" title="{escaped(repr(picture))}" '
+            'style="display:inline-block;margin:2px">'
+        )
+    return "".join(tags)
+
+
+def html_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """HTML of a small table."""
+    head = "".join(f"<th>{escaped(column)}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escaped(_shown(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def escaped(text: str) -> str:
+    """Text as HTML shows it: a name out of a file is never markup."""
+    return html.escape(text)
+
+
+def _shown(cell: object) -> str:
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return type(get_ipython()).__name__ == "ZMQInteractiveShell"
