@@ -18,7 +18,6 @@ from kpdata.dataset import Dataset, open_dataset
 from kpdata.formats import FORMATS, Source, find
 from kpdata.formats.base import IMAGES
 from kpdata.formats.settings import get_skeleton, load_config
-from kpdata.images.headers import MAX_PIXELS
 from kpdata.labels import Labels
 from kpdata.labels import read as read_labels
 from kpdata.storage.stores import Location, Url, as_location, is_inside
@@ -81,7 +80,7 @@ def convert(
     augment_config: "AnyPath | AugmentConfig | None" = None,
     exif: Literal["applied", "ignored"] = "applied",
     validate_images: Literal["header", "decode"] = "header",
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = 100_000_000,
     jpeg_quality: int = 95,
     max_quarantine: float = 1.0,
     shards: int | None = None,

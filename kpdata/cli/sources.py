@@ -103,6 +103,8 @@ def _split_format(words: Sequence[str]) -> tuple[Format | None, list[SplitLocati
     declared = None if is_path and not others else lookup(first)
     if declared and not others:
         raise FormatError(f"{first} is a format: say which annotations behind it, too")
+    if declared is None and (last := lookup(words[-1])) and not Path(words[-1]).exists():
+        raise FormatError(f"the format comes first: {last.name} {' '.join(words[:-1])}")
     if declared is None and others and not (is_path or "=" in first or "://" in first):
         find(first)  # raises, and names the nearest
     annotations = others if declared else words

@@ -83,14 +83,10 @@ def parse_splits(text: str, val_percent: float = 0, seed: int = 0) -> Splits:
     """
     if text == OFFICIAL:
         if not 0 <= val_percent < 100:
-            raise FormatError(
-                f"val_from_train is {val_percent:g}: expected a percentage from 0 to below 100"
-            )
+            raise FormatError(f"val_from_train is {val_percent:g}: expected 0 to below 100 percent")
         return Splits(val_share=val_percent / 100, seed=seed)
     if val_percent:
-        raise FormatError(
-            "`val_from_train` goes with `split` official; else name val in `split` itself"
-        )
+        raise FormatError("`val_from_train` goes with `split` official: else name val in `split`")
     try:
         parts = _named_parts(text) if "=" in text else _numbered_parts(text)
         percents = {name: float(number) for name, number in parts}

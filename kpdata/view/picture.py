@@ -1,4 +1,7 @@
-"""One picture with its labels, as people meet it: in a notebook, or on its way to a file."""
+"""One picture with its labels, as people meet it: in a notebook, or on its way to a file.
+
+What decodes and draws is imported when it is used: opening a dataset does not wait for it.
+"""
 
 import base64
 import html
@@ -7,14 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from kpdata.core.sample import FloatArray, Instance, Pixels, Sample
+from kpdata.core.sample import FloatArray, ImageRef, Instance, Pixels, Sample, View
 from kpdata.core.skeleton import Skeleton
-from kpdata.images import codec
-from kpdata.images.headers import probe
-from kpdata.shards.fetch import fetch
-from kpdata.view.draw import draw_instance, resized, write_png
 
 SHOWN = 512
 """Pixels of the longer side of a picture on the screen."""
@@ -53,6 +51,16 @@ class Picture:
         return self.sample.image.name
 
     @property
+    def image(self) -> ImageRef:
+        """Where the encoded image is, or its bytes."""
+        return self.sample.image
+
+    @property
+    def view(self) -> View | None:
+        """How the picture was made from its source image; None for that image itself."""
+        return self.sample.view
+
+    @property
     def instances(self) -> tuple[Instance, ...]:
         """The objects in it; none where the picture shows nobody."""
         return self.sample.instances
@@ -69,11 +77,14 @@ class Picture:
         Raises:
             ImageError: it is missing, or does not decode.
         """
+        from kpdata.images import codec, headers
+        from kpdata.shards.fetch import fetch
+
         image = self.sample.image
         if image.data is not None:
             return codec.decode_stored(image)
         data = fetch(image)
-        return codec.decode_upright(data, probe(data))
+        return codec.decode_upright(data, headers.probe(data))
 
     def draw(self, size: int | None = None) -> Pixels:
         """(H, W, 3) with its keypoints drawn; left is orange, right blue, a ring is occluded.
@@ -81,6 +92,8 @@ class Picture:
         Args:
             size: the longer side in pixels; None keeps the picture's own.
         """
+        from kpdata.view.draw import draw_instance, resized
+
         canvas = self.pixels()
         height, width = canvas.shape[:2]
         if size is not None:
@@ -107,8 +120,12 @@ class Picture:
             The path, where one is given.
         """
         if path is not None:
+            from kpdata.view.draw import write_png
+
             write_png(Path(path), self.draw(size))
             return Path(path)
+        from PIL import Image
+
         drawn = Image.fromarray(self.draw(size))
         if _in_notebook():
             from IPython.display import display
@@ -117,6 +134,11 @@ class Picture:
         else:
             drawn.show(self.name)
         return None
+
+    @property
+    def group(self) -> str | None:
+        """What a split never tears apart, such as a video, where it is known."""
+        return self.sample.group
 
     @property
     def split(self) -> str | None:
@@ -128,11 +150,15 @@ class Picture:
         return f"{self.name}: {count} instance{'s' * (count != 1)} of {self.skeleton.name}"
 
     def _repr_png_(self) -> bytes:
+        from kpdata.images import codec
+
         return codec.encode(self.draw(SHOWN), "png")
 
 
 def thumbnails(pictures: Iterable[Picture]) -> str:
     """HTML of a row of small pictures, each with its keypoints drawn."""
+    from kpdata.images import codec
+
     tags = []
     for picture in pictures:
         data = base64.b64encode(codec.encode(picture.draw(THUMBNAIL), "jpeg", 85)).decode()

@@ -45,7 +45,7 @@ def test_no_name_writes_to_the_terminal(kpdata: Kpdata, coco: Path, tmp_path: Pa
     convert = ("convert", "coco", coco, "--images", coco.parent / "images", "--out", out)
     refused, made, inspected = (
         kpdata(*convert),
-        kpdata(*convert, "--max-bad", 50),
+        kpdata(*convert, "--max-quarantine", 50),
         kpdata("inspect", out),
     )
     with next(out.glob("*.tfrecord")).open("r+b") as shard:
@@ -102,7 +102,7 @@ def test_annotations_that_do_not_exist_are_named(
 
 def test_images_that_are_not_found_are_asked_for(coco: Path, refuses: Refuses) -> None:
     (coco.parent / "images").rename(coco.parent / "pictures")
-    refuses("convert", "coco", coco, says=[f"kpdata: {coco}", "pass --images FOLDER"])
+    refuses("convert", "coco", coco, says=[f"kpdata: {coco}", "give --images"])
     says = ["nowhere: no such folder: give --images the folder of the images"]
     refuses("convert", "coco", coco, "--images", coco.parent / "nowhere", says=says)
 
@@ -184,7 +184,7 @@ def _several(content: dict[str, Any]) -> None:
             ["no category has keypoints: give the person_keypoints file"],
             id="no keypoints in the category",
         ),
-        pytest.param(_several, ["pass --category: 'person', 'dog'"], id="several categories"),
+        pytest.param(_several, ["give --category: 'person', 'dog'"], id="several categories"),
         pytest.param(
             lambda c: c["images"][2].pop("file_name"), ["$.images[2]", "file_name"], id="no name"
         ),
@@ -266,7 +266,13 @@ def test_a_bad_annotation_costs_one_sample_or_names_it(
 ) -> None:
     change, reason, detail = BAD_SAMPLES[name]
     edit(coco, change)
-    says = ["1 of 12 samples are bad", f"1 × {reason}", str(coco), detail, "a larger --max-bad"]
+    says = [
+        "1 of 12 samples are bad",
+        f"1 × {reason}",
+        str(coco),
+        detail,
+        "a larger --max-quarantine",
+    ]
     refuses("convert", "coco", coco, says=says)
     _check_quarantine(kpdata, coco, tmp_path / "out", "2", reason, detail)
 
@@ -274,7 +280,9 @@ def test_a_bad_annotation_costs_one_sample_or_names_it(
 def _check_quarantine(
     kpdata: Kpdata, coco: Path, out: Path, key: str, reason: str, detail: str, *options: object
 ) -> None:
-    result = kpdata("convert", "coco", coco, "--out", out, "--max-bad", 10, "--json", *options)
+    result = kpdata(
+        "convert", "coco", coco, "--out", out, "--max-quarantine", 10, "--json", *options
+    )
     assert result.code == 0
     assert result.json["quarantine"] == {reason: 1}
     assert sum(split["samples"] for split in result.json["splits"].values()) == 11
@@ -336,7 +344,13 @@ def test_a_bad_image_costs_one_sample_or_names_it(
     image.unlink()
     if spoiled is not None:
         image.write_bytes(spoiled)
-    says = ["1 of 12 samples are bad", f"1 × {reason}", "000003.jpg", detail, "a larger --max-bad"]
+    says = [
+        "1 of 12 samples are bad",
+        f"1 × {reason}",
+        "000003.jpg",
+        detail,
+        "a larger --max-quarantine",
+    ]
     refuses("convert", "coco", coco, *crop, says=says, begun=True)
     _check_quarantine(kpdata, coco, tmp_path / "out", "3", reason, detail, *crop)
 
@@ -354,7 +368,7 @@ def test_a_damaged_jpeg_is_caught_where_pixels_are_checked(
     middle = len(whole) * 3 // 4
     image.write_bytes(whole[:middle] + b"\xff" * 40 + whole[middle + 40 :])
     says = ["1 × image does not decode", "000003.jpg"]
-    refuses("convert", "coco", coco, "--check", "pixels", says=says, begun=True)
+    refuses("convert", "coco", coco, "--validate-images", "decode", says=says, begun=True)
     assert kpdata("convert", "coco", coco, "--out", tmp_path / "out").code == 0
 
 
@@ -406,7 +420,7 @@ def test_a_name_that_is_not_utf_8_costs_one_sample(
     refuses("convert", "json", tmp_path / "labels", *options, says=says)
     (tmp_path / "labels/b.json").write_text(label)
     shutil.copy(coco.parent / "images/000001.jpg", tmp_path / "labels/b.jpg")
-    arguments = ("convert", "json", tmp_path / "labels", *options, "--max-bad", 50)
+    arguments = ("convert", "json", tmp_path / "labels", *options, "--max-quarantine", 50)
     result = kpdata(*arguments, "--out", tmp_path / "out", "--json")
     assert result.code == 0, result.err
     assert result.json["quarantine"] == {"name not UTF-8": 1}
@@ -426,7 +440,7 @@ def test_an_output_inside_folders_that_are_read_whole_is_refused(
     arguments = ("convert", "json", tmp_path / "labels", "--to", target)
     result = kpdata(*arguments, "--out", tmp_path / place)
     assert result.code == 1
-    assert f"--out {tmp_path / place} lies in {tmp_path}" in result.err
+    assert f"--out is {tmp_path / place}, which lies in {tmp_path}" in result.err
     assert "choose an --out outside of it" in result.err
     assert sorted(tmp_path.rglob("*")) == before
     assert kpdata(*arguments, "--out", tmp_path / "labels-out").code == 0

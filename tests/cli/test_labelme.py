@@ -1,4 +1,4 @@
-"""``kpdata convert json`` on labelme's files: from the annotator's folder to shards, and back."""
+"""``kpdata convert labelme``: from the annotator's folder to shards, and back."""
 
 import base64
 import json
@@ -66,7 +66,7 @@ def _instances(shards: Path) -> dict[str, list[tuple[list[Any], list[Any], str]]
 def test_labelme_and_coco_make_the_same_of_the_same_labels(
     folder: Path, tiny_coco: Path, kpdata: Kpdata, tmp_path: Path, options: list[str]
 ) -> None:
-    assert kpdata("convert", "json", folder, "--out", tmp_path / "a", *options).code == 0
+    assert kpdata("convert", "labelme", folder, "--out", tmp_path / "a", *options).code == 0
     coco = tiny_coco / "annotations.json"
     assert kpdata("convert", "coco", coco, "--out", tmp_path / "b").code == 0
     assert library.open(tmp_path / "a").skeleton == COCO17
@@ -83,7 +83,16 @@ def test_images_of_another_size_and_missing_ones_are_quarantined(
     first, second, *_ = sorted(folder.iterdir())
     for path, change in ((first, {"imageWidth": 7}), (second, {"imagePath": "none.jpg"})):
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    arguments = ("convert", "json", folder, "--out", tmp_path / "out", "--max-bad", "50", "--json")
+    arguments = (
+        "convert",
+        "labelme",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--max-quarantine",
+        "50",
+        "--json",
+    )
     assert kpdata(*arguments).code == 0
     lines = (tmp_path / "out/quarantine.jsonl").read_text().splitlines()
     reasons = {line["reason"]: line["detail"] for line in map(json.loads, lines)}
@@ -100,17 +109,17 @@ def test_an_image_is_taken_upright_as_labelme_shows_it(kpdata: Kpdata, tmp_path:
     size = {"imageHeight": 64, "imageWidth": 48}
     (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.jpg"} | size))
     out = tmp_path.with_name("upright")
-    assert kpdata("convert", "json", tmp_path, "--out", out, "--split", "train=100").code == 0
+    assert kpdata("convert", "labelme", tmp_path, "--out", out, "--split", "train=100").code == 0
     (sample,) = library.open(out)["train"]
     assert (sample.image.width, sample.image.height) == (48, 64)
     assert sample.instances[0].keypoints.tolist() == [[40, 60, 2]]
     arguments = ("--out", tmp_path.with_name("raw"), "--split", "train=100", "--exif", "ignored")
-    assert "try the other value of --exif" in kpdata("convert", "json", tmp_path, *arguments).err
+    assert "try the other value of --exif" in kpdata("convert", "labelme", tmp_path, *arguments).err
 
 
 def test_labelme_goes_to_coco_and_back(folder: Path, kpdata: Kpdata, tmp_path: Path) -> None:
     for out, to in (("shards", "shards"), ("coco", "coco")):
-        assert kpdata("convert", "json", folder, "--to", to, "--out", tmp_path / out).code == 0
+        assert kpdata("convert", "labelme", folder, "--to", to, "--out", tmp_path / out).code == 0
     coco = tmp_path / "coco/annotations.json"
     assert kpdata("convert", "coco", coco, "--out", tmp_path / "back").code == 0
     assert _instances(tmp_path / "back") == _instances(tmp_path / "shards")

@@ -42,7 +42,7 @@ def test_opening_iterating_and_decoding_load_nothing_heavy(tiny_shards):
         print(dataset.skeleton.name, *dataset.splits)
         for split in dataset.splits:
             for sample in dataset[split]:
-                shape = codec.decode_stored(sample.image).shape
+                shape = sample.pixels().shape
                 print(split, sample.key, shape, sample.instances[0].keypoints.shape)
         """,
         str(tiny_shards),
@@ -69,7 +69,7 @@ def test_verifying_loads_nothing_heavy(tiny_shards):
     output = run(
         """
         import sys
-        from kpdata.verify import verify
+        from kpdata.checks.verify import verify
         print(verify(sys.argv[1])[1])
         """,
         str(tiny_shards),

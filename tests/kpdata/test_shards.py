@@ -19,7 +19,7 @@ def test_a_dataset_tells_its_skeleton_and_splits(tiny_shards):
     assert dataset.skeleton.keypoints == COCO17.keypoints
     assert dataset.splits == ("train", "val", "test")
     assert [len(dataset[split]) for split in dataset.splits] == [12, 4, 2]
-    assert [len(dataset[split].shards) for split in dataset.splits] == [2, 1, 1]
+    assert [len(dataset.manifest.splits[split].shards) for split in dataset.splits] == [2, 1, 1]
 
 
 def test_iterating_gives_every_record_of_every_shard_once(tiny_shards):

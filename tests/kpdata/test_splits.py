@@ -55,17 +55,17 @@ def test_split_texts_become_shares(text, shares):
 def test_an_unusable_split_is_refused_with_its_text(text, message):
     with pytest.raises(FormatError, match=message) as caught:
         parse_splits(text)
-    assert f"--split {text!r}" in str(caught.value)
+    assert f"split is {text!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize("percent", [-1, 100, 250, float("nan")])
 def test_val_is_a_percentage_below_100(percent):
-    with pytest.raises(FormatError, match=r"--val .*: expected a percentage from 0 to below 100"):
+    with pytest.raises(FormatError, match=r"val_from_train is .*: expected 0 to below 100"):
         parse_splits("official", percent)
 
 
 def test_val_without_the_official_split_is_refused():
-    with pytest.raises(FormatError, match="--val goes with --split official"):
+    with pytest.raises(FormatError, match="`val_from_train` goes with `split` official"):
         parse_splits("80/20", 10)
 
 
@@ -151,9 +151,9 @@ def test_an_optional_group_that_captured_nothing_is_no_group():
 
 
 def test_an_unusable_pattern_is_refused_with_advice():
-    with pytest.raises(FormatError, match=r"--group '\(' is not a regular expression: "):
+    with pytest.raises(FormatError, match=r"group is '\(', not a regular expression: "):
         group_finder("(")
-    with pytest.raises(FormatError, match=r"--group 'walk' captures nothing: put the part"):
+    with pytest.raises(FormatError, match=r"group is 'walk', which captures nothing: put the part"):
         group_finder("walk")
 
 

@@ -417,7 +417,7 @@ def two_categories():
 
 def test_one_of_several_categories_must_be_chosen(save):
     path = save(two_categories())
-    with pytest.raises(FormatError, match=r"several .* pass --category: 'boat', 'person'"):
+    with pytest.raises(FormatError, match=r"several .* give `category`: 'boat', 'person'"):
         coco.read(path)
     for unknown in ("cat", "anchor"):
         with pytest.raises(FormatError, match=f"no category '{unknown}' .* 'boat', 'person'"):
@@ -443,7 +443,7 @@ def test_the_images_folder_is_found_by_the_files_name(tmp_path, folder):
     path = tmp_path / "annotations" / "person_keypoints_train2017.json"
     path.parent.mkdir()
     path.write_text(json.dumps(document()))
-    with pytest.raises(FormatError, match=r"no images found .*: pass --images FOLDER"):
+    with pytest.raises(FormatError, match=r"no images found .*: give `images`"):
         coco.read(path)
     (path.parent / folder).mkdir(parents=True)
     root = coco.read(path).images_root

@@ -195,7 +195,7 @@ def test_missing_empty_and_folder_are_told_apart(tmp_path):
 def test_images_are_found_beside_or_where_told(tmp_path):
     path = save(tmp_path, lsp_joints())
     (tmp_path / "images").rename(tmp_path / "pictures")
-    with pytest.raises(FormatError, match=r"no images found .*images\): pass --images"):
+    with pytest.raises(FormatError, match=r"no images found .*images\): give `images`"):
         lsp.read(path)
     with pytest.raises(FormatError, match="nowhere: no such folder"):
         lsp.read(path, images=tmp_path / "nowhere")

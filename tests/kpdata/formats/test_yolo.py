@@ -252,7 +252,7 @@ def test_the_dataset_may_lie_elsewhere(dataset, tmp_path_factory):
     assert samples(path)[1].images_root == path.parent
     away = tmp_path_factory.mktemp("away") / "data.yaml"
     shutil.copy(path, away)
-    with pytest.raises(FormatError, match="give --images the dataset's folder"):
+    with pytest.raises(FormatError, match="give `images`, the dataset's folder"):
         samples(away)
     found, source = samples(away, images=path.parent)
     assert len(found) == 2

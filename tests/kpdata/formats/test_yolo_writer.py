@@ -354,7 +354,7 @@ def test_labels_go_by_the_upright_image(tmp_path):
     counts = write(tmp_path, *samples, stated("c.jpg", HEIGHT, WIDTH), max_bad=50)
     assert counts["quarantined: size mismatch"] == 1
     assert labels(tmp_path, "train/b") == labels(tmp_path) == labels_of_a_dart()
-    assert "try the other value of --exif" in (tmp_path / "out/quarantine.jsonl").read_text()
+    assert "try the other value of `exif`" in (tmp_path / "out/quarantine.jsonl").read_text()
     again = [s.instances[0].keypoints.tolist() for s in read(tmp_path)]
     assert again == [dart().keypoints.tolist()] * 2
 

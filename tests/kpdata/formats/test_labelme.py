@@ -11,10 +11,10 @@ from kpdata.core.sample import Rejected
 from kpdata.core.skeleton import COCO17, Skeleton
 from kpdata.formats import read
 from kpdata.formats._lib.json_stream import decode
+from kpdata.formats._lib.per_image import BACKSLASHES, UNANNOTATED, UNMARKED
 from kpdata.formats.base import Unusable
-from kpdata.formats.json import labelme as json_labelme
-from kpdata.formats.json.labelme import LabelmeFile, labelme_objects
-from kpdata.formats.json.read import BACKSLASHES, UNANNOTATED, UNMARKED
+from kpdata.formats.labelme import read as labelme_files
+from kpdata.formats.labelme.read import LabelmeFile, labelme_objects
 
 FACE = Skeleton(name="face", keypoints=("left_eye", "right_eye", "nose"))
 
@@ -62,7 +62,7 @@ def refusal(*shapes):
 
 
 def test_a_file_as_labelme_writes_it(folder, tmp_path):
-    source = read("json", folder(one=labelme(*EYES, HEAD)), skeleton=FACE)
+    source = read("labelme", folder(one=labelme(*EYES, HEAD)), skeleton=FACE)
     (sample,) = source.samples
     (head,) = sample.instances
     assert (sample.key, sample.image.name) == ("one.jpg", "one.jpg")
@@ -79,12 +79,6 @@ def test_a_file_as_labelme_writes_it(folder, tmp_path):
 def test_nothing_is_added_to_coordinates_and_the_corner_is_a_place_like_any_other():
     (found,), _ = objects_of(point("a", 0, 0), point("b", -1, -2), point("c", 64, 48))
     assert found[2] == {"a": [0, 0, 2], "b": [-1, -2, 2], "c": [64, 48, 2]}
-
-
-def test_other_styles_keep_their_own_convention(folder):
-    source = read("json", folder(one={"nose": [1, 2]}))
-    assert source.convention.startswith("0-based pixel indices")
-    assert next(source.samples).instances[0].keypoints.tolist() == [[1.5, 2.5, 2]]
 
 
 coordinates = st.floats(-1e6, 1e6)
@@ -278,7 +272,7 @@ def test_a_fault_rejects_its_file_alone(folder, value, reason, told):
     if isinstance(value, dict) and value.get("imagePath") == "one.jpg":
         value["imagePath"] = "two.jpg"
     annotations = folder(one=labelme(*EYES), two=value, zz=labelme(NOSE, image="zz.jpg"))
-    one, two, last = read("json", annotations, skeleton=FACE).samples
+    one, two, last = read("labelme", annotations, skeleton=FACE).samples
     assert (two.key, two.reason) == ("two.jpg", reason)
     assert two.detail.startswith(f"{annotations / 'two.json'}: ")
     assert told in two.detail
@@ -287,7 +281,7 @@ def test_a_fault_rejects_its_file_alone(folder, value, reason, told):
 
 
 def test_too_many_points_and_rectangles_are_refused(monkeypatch):
-    monkeypatch.setattr(json_labelme, "MAX_SHAPES", 2)
+    monkeypatch.setattr(labelme_files, "MAX_SHAPES", 2)
     polygons = [shape("polygon", "a")] * 3
     assert len(objects_of(*EYES, *polygons)[0]) == 1
     told = "bad annotation: $.shapes holds more than 2 points and rectangles"
@@ -322,7 +316,7 @@ def test_other_shapes_are_left_out_whatever_they_hold_and_counted():
         ({"flags": {"visible": True}}, 2, None),
         ({"flags": {"visible": False, "occluded": True}}, 1, "points with flag occluded, v = 1"),
         ({"flags": {"visible": True, "occluded": False}}, 2, None),
-        ({"flags": {"visible": False, "occluded": False}}, 2, json_labelme.BOTH_OFF),
+        ({"flags": {"visible": False, "occluded": False}}, 2, labelme_files.BOTH_OFF),
         ({"flags": {"blurred": True, "other": False}}, 2, "flags not read: blurred"),
         ({"flags": {"occluded": "yes"}}, 2, "flags not read: occluded"),
         ({"description": " Occluded"}, 1, "points described as occluded, v = 1"),
@@ -355,7 +349,7 @@ def test_a_rectangles_marks_say_nothing_of_its_points():
 def test_the_skeleton_is_all_points_names_in_the_order_of_names(folder):
     first = labelme(point("p10", 1, 1), point("p2", 2, 2), image="one.jpg")
     second = labelme(point("nose", 3, 3), point("p2", 4, 4), image="two.jpg")
-    source = read("json", folder(one=first, two=second))
+    source = read("labelme", folder(one=first, two=second))
     assert source.skeleton.keypoints == ("nose", "p2", "p10")
     one, two = source.samples
     assert one.instances[0].keypoints.tolist() == [[0, 0, 0], [2, 2, 2], [1, 1, 2]]
@@ -365,28 +359,28 @@ def test_the_skeleton_is_all_points_names_in_the_order_of_names(folder):
 
 def test_the_names_of_a_file_that_is_refused_are_none(folder):
     bad = labelme(NOSE, FAR, point("typo", 1, 1), image="one.jpg")
-    source = read("json", folder(one=bad, two=labelme(*EYES, image="two.jpg")))
+    source = read("labelme", folder(one=bad, two=labelme(*EYES, image="two.jpg")))
     assert source.skeleton.keypoints == ("left_eye", "right_eye")
     assert [type(sample) is Rejected for sample in source.samples] == [True, False]
 
 
 def test_the_names_of_a_built_in_skeleton_are_that_skeleton(folder):
     names = reversed(COCO17.keypoints)
-    source = read("json", folder(one=labelme(*(point(name, 1, 2) for name in names))))
+    source = read("labelme", folder(one=labelme(*(point(name, 1, 2) for name in names))))
     assert source.skeleton is COCO17
     assert next(source.samples).instances[0].category == "person"
 
 
 def test_no_points_and_too_many_names_say_so(folder, monkeypatch):
-    with pytest.raises(FormatError, match=r"no file has a shape of type point, .* pass --skeleton"):
-        read("json", folder(one=labelme(CAT)))
+    with pytest.raises(FormatError, match=r"no file has a shape of type point, .* give `skeleton`"):
+        read("labelme", folder(one=labelme(CAT)))
     many = labelme(*(point(f"p{n}", 1, 2) for n in range(1001)))
     with pytest.raises(SchemaError, match="the labels of all points: keypoints: 1,001 names"):
-        read("json", folder(one=many))
+        read("labelme", folder(one=many))
 
 
 def test_rectangles_alone_are_objects_without_keypoints_where_a_skeleton_is_given(folder):
-    (sample,) = read("json", folder(one=labelme(CAT)), skeleton=FACE).samples
+    (sample,) = read("labelme", folder(one=labelme(CAT)), skeleton=FACE).samples
     assert sample.instances[0].keypoints.tolist() == [[0, 0, 0]] * 3
 
 
@@ -404,7 +398,7 @@ def test_the_image_is_the_one_that_the_file_names(folder, tmp_path, path, counte
     annotations = folder(sub__one=labelme(NOSE, image=path))
     (tmp_path / "images/sub/b.jpg").touch()
     (tmp_path / "images/sub/b.png").touch()
-    source = read("json", annotations, skeleton=FACE)
+    source = read("labelme", annotations, skeleton=FACE)
     assert [sample.key for sample in source.samples] == ["sub/b.jpg"]
     assert source.counts[BACKSLASHES] == counted
 
@@ -413,13 +407,13 @@ def test_a_name_with_a_backslash_of_its_own_is_itself(folder, tmp_path):
     annotations = folder(one=labelme(NOSE, image="a\\b.jpg"))
     for name in ("a\\b.jpg", "b.jpg"):
         (tmp_path / "images" / name).touch()
-    assert next(read("json", annotations, skeleton=FACE).samples).key == "a\\b.jpg"
+    assert next(read("labelme", annotations, skeleton=FACE).samples).key == "a\\b.jpg"
 
 
 def test_a_file_that_names_no_image_has_that_of_its_stem(folder):
     values = {"one": labelme(NOSE, image=None), "two": labelme(NOSE, image="")}
     del values["one"]["imagePath"]
-    source = read("json", folder(**values), skeleton=FACE)
+    source = read("labelme", folder(**values), skeleton=FACE)
     assert [sample.key for sample in source.samples] == ["one.jpg", "two.jpg"]
 
 
@@ -427,7 +421,7 @@ def test_a_file_that_names_no_image_has_that_of_its_stem(folder):
 def test_an_image_that_is_not_there_is_said_to_be_missing(folder, tmp_path, path):
     (tmp_path / "secret.jpg").touch()
     annotations = folder(one=labelme(NOSE, image=path))
-    (rejected,) = read("json", annotations, skeleton=FACE).samples
+    (rejected,) = read("labelme", annotations, skeleton=FACE).samples
     assert (rejected.key, rejected.reason) == ("one.jpg", "image missing")
     assert f"{annotations / 'one.json'}: $.imagePath names " in rejected.detail
     assert f"at its place below {tmp_path / 'images'}; pictures embedded as" in rejected.detail
@@ -435,7 +429,7 @@ def test_an_image_that_is_not_there_is_said_to_be_missing(folder, tmp_path, path
 
 def test_two_files_of_one_image_are_not_both_read(folder):
     annotations = folder(one=labelme(NOSE, image="two.jpg"), two=labelme(FAR, image="two.jpg"))
-    one, two = read("json", annotations, skeleton=FACE).samples
+    one, two = read("labelme", annotations, skeleton=FACE).samples
     assert one.key == "two.jpg"
     assert (two.reason, two.key) == ("two annotations for one image", "two.jpg")
     assert "two.json: another file before it has its image two.jpg, too: remove" in two.detail
@@ -445,7 +439,7 @@ def test_images_that_no_file_names_are_counted(folder, tmp_path):
     annotations = folder(one=labelme(NOSE, image="b.jpg"))
     (tmp_path / "images/b.jpg").touch()
     (tmp_path / "images/c.jpg").touch()
-    source = read("json", annotations, skeleton=Skeleton("nose", ("nose",)))
+    source = read("labelme", annotations, skeleton=Skeleton("nose", ("nose",)))
     assert len(list(source.samples)) == 1
     assert source.counts == {UNANNOTATED: 1}
 
@@ -464,10 +458,10 @@ def test_images_that_no_file_names_are_counted(folder, tmp_path):
 )
 def test_a_stated_size_is_handed_on_if_it_is_one(folder, width, height, stated, counted):
     value = labelme(NOSE, imageWidth=width, imageHeight=height)
-    source = read("json", folder(one=value), skeleton=FACE)
+    source = read("labelme", folder(one=value), skeleton=FACE)
     image = next(source.samples).image
     assert (image.width, image.height) == stated
-    assert source.counts[json_labelme.SIZES] == counted
+    assert source.counts[labelme_files.SIZES] == counted
 
 
 def test_embedded_pictures_take_no_more_memory_than_a_file(folder):
@@ -477,23 +471,21 @@ def test_embedded_pictures_take_no_more_memory_than_a_file(folder):
         **{name: labelme(NOSE, image=f"{name}.jpg", imageData="A" * size) for name in names}
     )
     tracemalloc.start()
-    samples = list(read("json", annotations).samples)
+    samples = list(read("labelme", annotations).samples)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [sample.instances[0].keypoints.tolist() for sample in samples] == [[[5, 5, 2]]] * 3
     assert peak < 3.5 * size  # the first file is looked at as a whole, to tell its style
 
 
-@pytest.mark.parametrize("style", [None, "labelme"])
-def test_the_style_is_recognised_or_forced(folder, style):
-    annotations = folder(one=labelme(), two=labelme(NOSE, image="two.jpg"))
-    one, two = read("json", annotations, style=style).samples
-    assert (len(one.instances), len(two.instances)) == (0, 1)
-
-
 def test_a_keypoint_called_shapes_is_no_labelme_file(folder):
     source = read("json", folder(one={"shapes": [1, 2]}))
     assert source.skeleton.keypoints == ("shapes",)
+
+
+def test_files_of_labelme_among_those_of_format_json_say_so(folder):
+    with pytest.raises(FormatError, match=r"a file of labelme's .*: read it as format labelme"):
+        read("json", folder(one=labelme(*EYES, HEAD)), skeleton=FACE)
 
 
 @pytest.mark.parametrize(
