@@ -4,7 +4,7 @@
 >>> labels = kp.read(annotations)
 >>> ds = kp.convert(labels, out / "shards", crop=64, progress=False)
 >>> ds["train"][0].pixels().shape, ds["train"].keypoints().shape
-((64, 64, 3), (31, 17, 3))
+((64, 64, 3), (55, 17, 3))
 
 What is listed here is imported when it is first used: ``import kpdata`` costs next to nothing.
 """

@@ -43,9 +43,9 @@ class Dataset(Mapping[str, "Split"]):
     >>> import kpdata as kp
     >>> ds = kp.open(shards)
     >>> ds
-    coco17, 17 keypoints: train 31, val 4, test 5 records
+    coco17, 17 keypoints: train 50, val 5, test 5 records
     >>> list(ds), len(ds["val"])
-    (['train', 'val', 'test'], 4)
+    (['train', 'val', 'test'], 5)
     >>> for picture in ds["val"]:
     ...     keypoints = picture.instances[0].keypoints       # (17, 3): x, y in pixels, visibility
 
@@ -121,7 +121,7 @@ class Split(Sequence[Picture]):
     >>> train[0].pixels().shape
     (64, 64, 3)
     >>> len(train[:10]), train.keypoints().shape
-    (10, (31, 17, 3))
+    (10, (50, 17, 3))
 
     Attributes:
         stored: the dataset.

@@ -95,7 +95,7 @@ def convert(
     >>> import kpdata as kp
     >>> ds = kp.convert(annotations, out / "crops", crop=64, augment=2, progress=False)
     >>> ds.manifest.splits["train"].copies
-    62
+    110
 
     Stopped anywhere, the same call goes on; the bytes are the same for any number of workers.
 
@@ -170,7 +170,7 @@ def write(
 
     >>> import kpdata as kp
     >>> kp.write(kp.open(shards), out / "yolo", format="yolo", progress=False)["images"]
-    40
+    60
 
     Args:
         data: a dataset, what :func:`read` gave, or what it takes.

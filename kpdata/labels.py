@@ -79,7 +79,7 @@ class Labels(Sequence[Picture]):
     >>> import kpdata as kp
     >>> labels = kp.read(annotations)
     >>> len(labels), len(labels[-2:]), labels[0]
-    (40, 2, 000000.jpg: 1 instance of coco17)
+    (40, 2, 000001.jpg: 2 instances of coco17)
     >>> labels[0].instances[0].keypoints.shape
     (17, 3)
 

@@ -57,7 +57,7 @@ _COLUMNS = ("shard", "offset", "split", "sha256", "key", "group")
 def audit(
     folders: Sequence[str | Path],
     distance: int = DEFAULT_DISTANCE,
-    same_names: bool = False,
+    shared_ids: bool = False,
     progress: Progress = SILENT,
 ) -> Certificate:
     """Look for leaks across the splits of one dataset, or of several taken together.
@@ -68,7 +68,7 @@ def audit(
     Args:
         folders: shard folders, each given once.
         distance: bits in which the hashes of near duplicates may differ.
-        same_names: a source image's name or group means the same in all folders, not only in those
+        shared_ids: a source image's name or group means the same in all folders, not only in those
             that were made of the same annotations.
         progress: is told how far it is.
 
@@ -77,7 +77,7 @@ def audit(
         ImageError: a picture does not decode; the message names its record.
     """
     datasets = [Dataset.open(folder) for folder in folders]
-    found = _Pictures(datasets, _name_spaces(datasets, same_names))
+    found = _Pictures(datasets, _name_spaces(datasets, shared_ids))
     found.read(progress)
     pairs: dict[tuple[int, int], str] = {}
     complete = True
@@ -104,7 +104,7 @@ def audit(
     )
 
 
-def _name_spaces(datasets: Sequence[Dataset], same_names: bool) -> list[str]:
+def _name_spaces(datasets: Sequence[Dataset], shared_ids: bool) -> list[str]:
     """For each dataset, a name that it shares with those made of the same annotations."""
     origins: Groups[str] = Groups({})
     seen: dict[str, Path] = {}
@@ -118,7 +118,7 @@ def _name_spaces(datasets: Sequence[Dataset], same_names: bool) -> list[str]:
         for origin in dataset.manifest.source.files.values():
             origins.join(root, origin)
     roots = list(seen)
-    return [origins.find(roots[0] if same_names else root) for root in roots]
+    return [origins.find(roots[0] if shared_ids else root) for root in roots]
 
 
 class _Pictures:

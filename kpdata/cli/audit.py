@@ -30,9 +30,11 @@ _SHOWN = 5
     "--distance", default=DEFAULT_DISTANCE, show_default=True, type=BITS_APART, metavar="BITS",
     help=f"Pictures whose hashes differ in so many of {BITS} bits, or fewer, are near duplicates.",
 )  # fmt: skip
-@click.option("--pictures", type=click.Path(path_type=Path), help="PNG of leaking pairs to draw.")
 @click.option(
-    "--same-names", is_flag=True,
+    "--contact-sheet", type=click.Path(path_type=Path), help="PNG of leaking pairs to draw."
+)
+@click.option(
+    "--shared-ids", is_flag=True,
     help="Names of images and groups mean the same in all folders, not only in those made of the "
     "same annotations.",
 )  # fmt: skip
@@ -42,8 +44,8 @@ def command(
     shards: tuple[Path, ...],
     out: Path | None,
     distance: int,
-    pictures: Path | None,
-    same_names: bool,
+    contact_sheet: Path | None,
+    shared_ids: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -57,17 +59,17 @@ def command(
     \b
     Examples:
       kpdata audit shards/
-      kpdata audit shards/ --out audit.json --pictures leaks.png
+      kpdata audit shards/ --out audit.json --contact-sheet leaks.png
       kpdata audit mine/ public/ --distance 40
     """
-    if pictures and pictures.suffix.lower() != ".png":
-        raise FormatError(f"--pictures {pictures} is a PNG: give a name that ends in .png")
-    _check_targets(out, pictures)
+    if contact_sheet and contact_sheet.suffix.lower() != ".png":
+        raise FormatError(f"contact_sheet is {contact_sheet}: expected a name that ends in .png")
+    _check_targets(out, contact_sheet)
     with Meter(quiet or as_json) as meter:
-        certificate = audit(shards, distance, same_names, meter)
-    _write(certificate, out, pictures)
-    if pictures and not (certificate.leaks or quiet):
-        complain(f"no leak to draw: {pictures} was not written")
+        certificate = audit(shards, distance, shared_ids, meter)
+    _write(certificate, out, contact_sheet)
+    if contact_sheet and not (certificate.leaks or quiet):
+        complain(f"no leak to draw: {contact_sheet} was not written")
     if as_json:
         say_json(msgspec.json.format(msgspec.json.encode(certificate), indent=1).decode())
     elif not quiet:
@@ -87,13 +89,13 @@ def _check_targets(*targets: Path | None) -> None:
             tempfile.TemporaryFile(dir=path.parent).close()
 
 
-def _write(certificate: Certificate, out: Path | None, pictures: Path | None) -> None:
+def _write(certificate: Certificate, out: Path | None, contact_sheet: Path | None) -> None:
     if out:
         with writing(out):
             write_certificate(out, certificate)
-    if pictures and certificate.leaks:
-        with writing(pictures):
-            write_png(pictures, leak_sheet(certificate))
+    if contact_sheet and certificate.leaks:
+        with writing(contact_sheet):
+            write_png(contact_sheet, leak_sheet(certificate))
 
 
 def _show(certificate: Certificate) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kpdata.dataset import VISIBILITY_SHARES, visibility_shares
 from kpdata.shards.manifest import QUARANTINE, ShardInfo
 from kpdata.storage.stores import Location
 from kpdata.view.console import screen, table
@@ -23,10 +24,18 @@ def show_outcome(outcome: "Outcome", out: Location) -> None:
             "already: nothing to do."
         )
     rows = [
-        (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards), _mb(s.shards))
+        (name, s.samples, s.records - s.copies, s.copies, s.instances, *visibility_shares(s),
+         len(s.shards), _mb(s.shards))
         for name, s in manifest.splits.items()
-    ]
-    columns = ("split", "images", "originals", "copies", "instances", "shards", "MB")
+    ]  # fmt: skip
+    columns = (
+        "split", "images", "originals", "copies", "instances", *VISIBILITY_SHARES, "shards", "MB",
+    )  # fmt: skip
+    skeleton = manifest.skeleton
+    console.print(
+        f"skeleton {skeleton.name}: {len(skeleton)} keypoints, "
+        f"{len(skeleton.flip_pairs or ())} flip pairs"
+    )
     console.print(table(f"{out}", columns, rows))
     notes = Counter(manifest.counts) + Counter(
         {f"quarantined: {reason}": count for reason, count in manifest.quarantine.items()}

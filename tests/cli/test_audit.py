@@ -80,7 +80,7 @@ def test_the_certificate_is_written_printed_and_drawn(
     kpdata: Kpdata, leaking: Path, tmp_path: Path
 ) -> None:
     out, sheet = tmp_path / "new/audit.json", tmp_path / "new/leaks.png"
-    result = kpdata("audit", leaking, "--json", "--out", out, "--pictures", sheet)
+    result = kpdata("audit", leaking, "--json", "--out", out, "--contact-sheet", sheet)
     assert result.code == 1
     certificate = json.loads(out.read_text())
     assert result.json == certificate
@@ -114,10 +114,10 @@ def test_several_datasets_are_audited_together(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--pictures", "leaks.jpg"], "--pictures leaks.jpg is a PNG"),
+        (["--contact-sheet", "leaks.jpg"], "--contact-sheet leaks.jpg is a PNG"),
         (["--out", "/dev/null/audit.json"], "/dev/null/audit.json: cannot be written: "),
         (["--out", "{folder}"], "cannot be written: Is a directory: choose another place"),
-        (["--pictures", "/dev/null/leaks.png"], "/dev/null/leaks.png: cannot be written: "),
+        (["--contact-sheet", "/dev/null/leaks.png"], "/dev/null/leaks.png: cannot be written: "),
     ],
 )
 def test_a_place_that_cannot_be_written_is_named(
@@ -139,10 +139,10 @@ def test_no_picture_is_drawn_where_there_is_no_leak(
     kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
 ) -> None:
     sheet = tmp_path / "leaks.png"
-    result = kpdata("audit", tiny_shards, "--pictures", sheet)
+    result = kpdata("audit", tiny_shards, "--contact-sheet", sheet)
     assert (result.code, result.err) == (0, f"no leak to draw: {sheet} was not written\n")
     assert not sheet.exists()
-    assert kpdata("audit", tiny_shards, "--pictures", sheet, "--quiet").err == ""
+    assert kpdata("audit", tiny_shards, "--contact-sheet", sheet, "--quiet").err == ""
 
 
 def test_a_damaged_shard_is_named(kpdata: Kpdata, tiny_shards: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_annotations_that_do_not_exist_are_named(
 def test_images_that_are_not_found_are_asked_for(coco: Path, refuses: Refuses) -> None:
     (coco.parent / "images").rename(coco.parent / "pictures")
     refuses("convert", "coco", coco, says=[f"kpdata: {coco}", "give --images"])
-    says = ["nowhere: no such folder: give --images the folder of the images"]
+    says = ["nowhere: no such folder: give --images, the folder of the images"]
     refuses("convert", "coco", coco, "--images", coco.parent / "nowhere", says=says)
 
 
@@ -441,7 +441,7 @@ def test_an_output_inside_folders_that_are_read_whole_is_refused(
     result = kpdata(*arguments, "--out", tmp_path / place)
     assert result.code == 1
     assert f"--out is {tmp_path / place}, which lies in {tmp_path}" in result.err
-    assert "choose an --out outside of it" in result.err
+    assert "choose another --out" in result.err
     assert sorted(tmp_path.rglob("*")) == before
     assert kpdata(*arguments, "--out", tmp_path / "labels-out").code == 0
 

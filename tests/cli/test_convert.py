@@ -183,8 +183,8 @@ def test_each_option_reaches_the_manifest(coco: Path, kpdata: Kpdata, tmp_path: 
     options = {
         "--split": "train=60,dev=40", "--seed": 3, "--group": r"^(\d{5})", "--crop": 48,
         "--crop-from": "keypoints", "--margin": 1.5, "--augment": 1, "--augment-config": config,
-        "--exif": "ignored", "--validate-images": "decode", "--max-pixels": 5000, "--jpeg-quality": 80,
-        "--shards": 6,
+        "--exif": "ignored", "--validate-images": "decode", "--max-pixels": 5000,
+        "--jpeg-quality": 80, "--shards": 6,
     }  # fmt: skip
     flat = [item for pair in options.items() for item in pair]
     assert kpdata("convert", "coco", coco, "--out", tmp_path / "out", *flat).code == 0
@@ -428,7 +428,7 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--val-from-train", "10"], "--val-from-train goes with --split official"),
         (
             ["--split", "official", "--val-from-train", "100"],
-            "--val-from-train is 100: expected a percentage",
+            "--val-from-train is 100: expected 0 to below 100",
         ),
         (["--split", "official"], "no official split"),
         (["--group", "("], "--group is '(', not a regular expression"),

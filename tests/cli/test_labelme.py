@@ -62,7 +62,7 @@ def _instances(shards: Path) -> dict[str, list[tuple[list[Any], list[Any], str]]
     }
 
 
-@pytest.mark.parametrize("options", [[], ["--style", "labelme"], ["--skeleton", "coco17"]])
+@pytest.mark.parametrize("options", [[], ["--skeleton", "coco17"]])
 def test_labelme_and_coco_make_the_same_of_the_same_labels(
     folder: Path, tiny_coco: Path, kpdata: Kpdata, tmp_path: Path, options: list[str]
 ) -> None:

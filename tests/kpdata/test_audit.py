@@ -252,7 +252,7 @@ def test_names_are_compared_between_datasets_of_the_same_annotations(tmp_path: P
     c = write(tmp_path / "c", {"test": [sample("0001.jpg", photo(2))]})
     assert audit([a, b]).leaks == ()
     assert found(audit([a, c])) == [(SOURCE, "0001.jpg", "0001.jpg")]
-    assert found(audit([a, b], same_names=True)) == [(SOURCE, "0001.jpg", "0001.jpg")]
+    assert found(audit([a, b], shared_ids=True)) == [(SOURCE, "0001.jpg", "0001.jpg")]
 
 
 def test_shards_made_of_shards_share_their_names(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_an_unknown_format_lists_the_known_ones_and_proposes_the_nearest():
 
 
 def test_an_option_that_the_reader_lacks_is_refused(tmp_path):
-    with pytest.raises(FormatError, match="^`style` is not for format lsp, which takes images$"):
+    with pytest.raises(FormatError, match=r"^`style` is not for format lsp, which takes images$"):
         formats.read("lsp", tmp_path / "joints.mat", style="list")
     with pytest.raises(FormatError, match=r"`some_thing` is not for format shards, .* no option"):
         formats.read("shards", tmp_path, some_thing=0)

@@ -1,0 +1,270 @@
+"""The front door: what ``import kpdata as kp`` offers, by its own examples and by contract."""
+
+import doctest
+import importlib
+import inspect
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import kpdata as kp
+from kpdata.cli.convert import command as convert_command
+from kpdata.core.errors import DatasetError, FormatError, KpdataError
+from kpdata.core.progress import Progress
+from kpdata.core.skeleton import COCO17
+from kpdata.door import CONVERSION_OPTIONS
+from kpdata.view.picture import Picture, thumbnails
+
+WITH_EXAMPLES = (
+    "kpdata", "kpdata.door", "kpdata.labels", "kpdata.dataset", "kpdata.view.picture",
+    "kpdata.core.progress", "kpdata.formats.base", "kpdata.formats._lib.writing",
+    "kpdata.cli.main",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def forty(make_coco, tmp_path_factory):
+    """Forty pictures, as annotations and as crops of 64 px: what the examples are run on."""
+    folder = tmp_path_factory.mktemp("forty")
+    annotations = make_coco(folder, 40)
+    kp.convert(annotations, folder / "shards", crop=64, seed=1, workers=1, progress=False)
+    return annotations, folder / "shards"
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_the_examples_of_docstrings_are_true(name, forty, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    annotations, shards = forty
+    module = importlib.import_module(name)
+    known = {**vars(module), "annotations": annotations, "shards": shards, "out": tmp_path}
+    failed, tried = doctest.testmod(module, extraglobs=known, optionflags=doctest.ELLIPSIS)
+    assert tried
+    assert not failed
+
+
+@pytest.mark.parametrize("name", [n for n in kp.__all__ if inspect.isclass(getattr(kp, n))])
+def test_every_public_class_has_an_example(name):
+    assert ">>> " in (getattr(kp, name).__doc__ or "")
+
+
+def test_importing_the_door_costs_nothing_and_lists_what_it_has():
+    code = (
+        "import sys, kpdata; heavy = {'numpy', 'cv2', 'PIL', 'tensorflow', 'apache_beam', 'keras'};"
+        "print(sorted(heavy & set(sys.modules)), dir(kpdata))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == f"[] {sorted(kp.__all__)}"
+
+
+def test_what_is_not_there_is_no_attribute():
+    with pytest.raises(AttributeError, match="module 'kpdata' has no attribute 'walk'"):
+        kp.walk  # noqa: B018
+
+
+def test_keywords_of_convert_are_the_command_lines_options():
+    typed = {parameter.name for parameter in convert_command.params}
+    own = {"out", "to", "quiet", "as_json", "help"}
+    assert typed - own == CONVERSION_OPTIONS - {"beam_options"}
+
+
+def test_progress_is_told_what_was_recognised(forty):
+    class Lines(Progress):
+        def __init__(self):
+            self.told = []
+
+        def tell(self, text):
+            self.told.append(text)
+
+    lines = Lines()
+    kp.read(forty[0], progress=lines)
+    (line,) = lines.told
+    assert (
+        line == f"{forty[0]}: format coco, recognised by its keys images, annotations, categories"
+    )
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+def test_labels_are_a_sequence_of_pictures_in_the_files_order(forty):
+    labels = kp.read(str(forty[0]))
+    assert len(labels) == 40
+    assert [picture.name for picture in labels] == sorted(picture.name for picture in labels)
+    assert labels[-1].name == labels[39].name
+    with pytest.raises(IndexError):
+        labels[40]
+    assert all(isinstance(picture, Picture) for picture in labels[3:5])
+    assert labels[0].pixels().shape == (48, 64, 3)
+    assert labels[0].draw(128).shape == (96, 128, 3)
+
+
+def test_labels_can_be_converted_again_and_again_and_after_a_look(forty, tmp_path):
+    labels = kp.read(forty[0])
+    first = kp.convert(labels, tmp_path / "a", progress=False)
+    assert len(labels) == 40
+    second = kp.convert(labels, tmp_path / "b", progress=False)
+    assert (
+        first.root_hash
+        == second.root_hash
+        == kp.convert(forty[0], tmp_path / "c", progress=False).root_hash
+    )
+
+
+def test_what_cannot_be_used_is_listed_with_its_reason(forty, tmp_path):
+    text = forty[0].read_text().replace('"area": ', '"area": -', 1)
+    (tmp_path / "a.json").write_text(text)
+    labels = kp.read(tmp_path / "a.json", forty[0].parent / "images")
+    assert len(labels) == 39
+    (rejected,) = labels.rejected
+    assert rejected.reason == "bad area"
+
+
+def test_files_for_splits_are_one_sequence(forty, tmp_path):
+    labels = kp.read({"train": forty[0], "val": forty[0]})
+    assert len(labels) == 80
+    assert {picture.split for picture in labels} == {"train", "val"}
+    with pytest.raises(FormatError, match="`images` test=…: no annotations are called test"):
+        kp.read({"train": forty[0]}, {"test": tmp_path})
+
+
+def test_a_notebook_shows_pictures_and_counts(forty):
+    shown = kp.read(forty[0])._repr_html_()
+    assert shown.count("<img") == 4
+    assert "<td>images</td><td>40</td>" in shown
+    shards = kp.open(forty[1])
+    assert "<th>occluded %</th>" in shards._repr_html_()
+    assert shards["train"]._repr_html_().count("<img") == 4
+    assert shards["train"][0]._repr_png_().startswith(b"\x89PNG")
+
+
+def test_names_out_of_files_are_no_markup(forty, tmp_path):
+    name = "<b>.jpg"
+    (tmp_path / name).write_bytes((forty[0].parent / "images/000001.jpg").read_bytes())
+    (tmp_path / "a.json").write_text(forty[0].read_text().replace("000001.jpg", name))
+    shown = kp.read(tmp_path / "a.json", tmp_path)[:1]
+    assert "<b>" not in thumbnails(shown)
+    assert "&lt;b&gt;.jpg" in thumbnails(shown)
+
+
+def test_a_picture_is_shown_into_a_file(forty, tmp_path):
+    path = kp.read(forty[0])[0].show(tmp_path / "a.png", size=100)
+    with Image.open(path) as image:
+        assert image.size == (100, 75)
+
+
+# --- datasets -------------------------------------------------------------------------------------
+
+
+def test_records_are_found_by_index_as_they_are_in_order(forty):
+    train = kp.open(forty[1])["train"]
+    in_order = [picture.sample for picture in train]
+    assert [train.sample(i) for i in range(len(train))] == in_order
+    assert train[-1].sample == in_order[-1]
+    assert [picture.sample for picture in train[5:1:-2]] == in_order[5:1:-2]
+    with pytest.raises(IndexError):
+        train[len(train)]
+
+
+def test_keypoints_and_tables_hold_every_instance(forty):
+    val = kp.open(forty[1])["val"]
+    keypoints = val.keypoints()
+    assert keypoints.shape == (5, 17, 3)
+    frame = val.to_dataframe()
+    assert list(frame.columns[:3]) == ["split", "key", "image"]
+    assert len(frame) == 5 * 17
+    found = frame[["x", "y", "visibility"]].to_numpy(np.float32)
+    assert np.array_equal(found, keypoints.reshape(-1, 3))
+    assert set(frame["keypoint"]) == set(COCO17.keypoints)
+
+
+def test_tensorflow_gets_the_same(forty):
+    pytest.importorskip("tensorflow")
+    train = kp.open(forty[1])["train"]
+    for split in (train, train[4:9]):
+        found = list(split.to_tf().as_numpy_iterator())
+        assert len(found) == len(split)
+        for one, picture in zip(found, split, strict=True):
+            assert one["filename"].decode() == picture.name
+            assert np.array_equal(one["labels"], [i.category_id for i in picture.instances])
+            assert np.allclose(one["keypoints"], picture.keypoints, atol=1e-3)
+            boxes = [i.bbox_xyxy for i in picture.instances]
+            assert np.allclose(one["boxes"], boxes, atol=1e-3)
+            assert np.abs(one["image"].astype(int) - picture.pixels()).max() <= 16
+
+
+def test_pytorch_gets_torchvisions_targets_also_in_other_processes(forty, monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    train = pickle.loads(pickle.dumps(kp.open(forty[1])["train"].to_torch()))
+    image, target = train[3]
+    picture = kp.open(forty[1])["train"][3]
+    assert torch.equal(image, torch.from_numpy(picture.pixels().transpose(2, 0, 1).copy()))
+    assert target["keypoints"].shape == (1, 17, 3)
+    assert target["boxes"].shape == (1, 4)
+    assert target["labels"].dtype == torch.int64
+
+
+def test_a_missing_library_is_named(forty, monkeypatch):
+    train = kp.open(forty[1])["train"]
+    for name in ("torch", "pandas", "tensorflow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(KpdataError, match="to_torch needs PyTorch: pip install torch"):
+        train.to_torch()[0]
+    with pytest.raises(KpdataError, match="to_dataframe needs pandas"):
+        train.to_dataframe()
+    with pytest.raises(KpdataError, match="to_tf needs TensorFlow"):
+        train.to_tf()
+
+
+def test_a_damaged_dataset_is_named_by_check_and_by_a_look(forty, tmp_path):
+    folder = shutil.copytree(forty[1], tmp_path / "shards")
+    (shard,) = folder.glob("val-*.tfrecord")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    assert len(kp.check(folder, progress=False)) >= 1
+    with pytest.raises(DatasetError, match="CRC"):
+        [kp.open(folder)["val"][i] for i in range(5)]
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(forty):
+    with pytest.raises(DatasetError, match=r"has no split 'tset'; it has train, val, test"):
+        kp.open(forty[1])["tset"]
+
+
+def test_annotations_go_to_another_format_and_back(forty, tmp_path):
+    written = kp.write(forty[0], tmp_path / "yolo", format="YOLO-pose", progress=False)
+    assert written["images"] == 40
+    back = kp.read(tmp_path / "yolo")
+    assert (back.format.name, len(back)) == ("yolo", 40)
+    with pytest.raises(FormatError, match=r"format is 'lsp', which is not written .* coco, yolo"):
+        kp.write(forty[0], tmp_path / "x", format="lsp")
+
+
+def test_errors_name_parameters(forty, tmp_path):
+    with pytest.raises(KpdataError, match=r"^crop is 9000: expected 8 to 8192"):
+        kp.convert(forty[0], tmp_path / "x", crop=9000, progress=False)
+    with pytest.raises(KpdataError, match=r"^split is 'half': expected percentages"):
+        kp.convert(forty[0], tmp_path / "x", split="half", progress=False)
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_output_inside_the_annotations_is_refused(forty, tmp_path):
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    (folder / "a.json").write_text('{"nose": [1, 2]}')
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    with pytest.raises(FormatError, match=r"^out is .*, which lies in .* choose another `out`"):
+        kp.convert(folder, folder / "out", progress=False)
+
+
+def test_paths_may_be_text_or_paths_or_relative(forty, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ds = kp.convert(str(forty[0]), "out", progress=False)
+    assert ds.path == Path("out")
+    assert kp.open("out").root_hash == ds.root_hash
