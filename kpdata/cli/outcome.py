@@ -24,19 +24,15 @@ def show_outcome(outcome: "Outcome", out: Location) -> None:
             "already: nothing to do."
         )
     rows = [
-        (name, s.samples, s.records - s.copies, s.copies, s.instances, *visibility_shares(s),
-         len(s.shards), _mb(s.shards))
+        (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards), _mb(s.shards))
         for name, s in manifest.splits.items()
-    ]  # fmt: skip
-    columns = (
-        "split", "images", "originals", "copies", "instances", *VISIBILITY_SHARES, "shards", "MB",
-    )  # fmt: skip
-    skeleton = manifest.skeleton
-    console.print(
-        f"skeleton {skeleton.name}: {len(skeleton)} keypoints, "
-        f"{len(skeleton.flip_pairs or ())} flip pairs"
-    )
+    ]
+    columns = ("split", "images", "originals", "copies", "instances", "shards", "MB")
     console.print(table(f"{out}", columns, rows))
+    skeleton = manifest.skeleton
+    title = f"\nskeleton {skeleton.name}: {len(skeleton)} keypoints; of the originals' are"
+    shares = [(name, *visibility_shares(split)) for name, split in manifest.splits.items()]
+    console.print(table(title, ("split", *VISIBILITY_SHARES), shares))
     notes = Counter(manifest.counts) + Counter(
         {f"quarantined: {reason}": count for reason, count in manifest.quarantine.items()}
     )

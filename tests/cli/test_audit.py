@@ -114,7 +114,7 @@ def test_several_datasets_are_audited_together(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--contact-sheet", "leaks.jpg"], "--contact-sheet leaks.jpg is a PNG"),
+        (["--contact-sheet", "leaks.jpg"], "--contact-sheet is leaks.jpg: expected a name"),
         (["--out", "/dev/null/audit.json"], "/dev/null/audit.json: cannot be written: "),
         (["--out", "{folder}"], "cannot be written: Is a directory: choose another place"),
         (["--contact-sheet", "/dev/null/leaks.png"], "/dev/null/leaks.png: cannot be written: "),
