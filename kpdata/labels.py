@@ -100,7 +100,8 @@ class Labels(Sequence[Picture]):
         options: Mapping[str, Any],
     ):
         self._images, self.options = images, dict(options)
-        self.recognised, self.recognitions = "", []
+        self.recognised = ""
+        self.recognitions: list[str] = []
         self._places = dict(places)
         self._stack = ExitStack()
         if isinstance(self.options.get("skeleton"), (str, Path)):

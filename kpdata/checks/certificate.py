@@ -5,11 +5,10 @@ from pathlib import Path
 
 import msgspec
 
-from kpdata.core.sample import Sample
+from kpdata.core.sample import Pixels, Sample
 from kpdata.images import codec
 from kpdata.shards.dataset import Dataset, read_record
 from kpdata.storage.atomic import write_atomically
-from kpdata.view import draw
 from kpdata.view.sheet import contact_sheet
 
 IDENTICAL, SOURCE, GROUP, NEAR = KINDS = (
@@ -101,7 +100,7 @@ def write_certificate(path: Path, certificate: Certificate) -> None:
     write_atomically(path, text + b"\n")
 
 
-def leak_sheet(certificate: Certificate, of_each: int = 24) -> draw.Pixels:
+def leak_sheet(certificate: Certificate, of_each: int = 24) -> Pixels:
     """Pictures of the first leaks of each kind, side by side, two pairs in a row: (H, W, 3).
 
     Raises:

@@ -130,7 +130,7 @@ class Picture:
         if _in_notebook():
             from IPython.display import display
 
-            display(drawn)
+            display(drawn)  # type: ignore[no-untyped-call]
         else:
             drawn.show(self.name)
         return None

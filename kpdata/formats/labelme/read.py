@@ -53,7 +53,7 @@ class LabelmeFile(msgspec.Struct, rename="camel"):
 
 
 class _Point(NamedTuple):
-    index: int
+    number: int
     label: str
     x: float
     y: float
@@ -61,11 +61,11 @@ class _Point(NamedTuple):
 
     @property
     def path(self) -> str:
-        return _path(self.index, self.label)
+        return _path(self.number, self.label)
 
 
 class _Box(NamedTuple):
-    index: int
+    number: int
     label: str
     xyxy: list[float]
 
@@ -78,10 +78,10 @@ class _Group:
     boxes: list[_Box] = field(default_factory=list)
 
     @property
-    def index(self) -> int:
+    def number(self) -> int:
         """Of the first shape."""
-        indices = [point.index for point in self.points] + [box.index for box in self.boxes]
-        return min(indices)
+        numbers = [point.number for point in self.points] + [box.number for box in self.boxes]
+        return min(numbers)
 
 
 def read(
@@ -134,30 +134,30 @@ def labelme_objects(value: LabelmeFile, counts: Counter[str]) -> Iterator[Annota
     ungrouped = groups.pop(None, _Group())
     for group_id, group in groups.items():
         if len(group.boxes) > 1:
-            first, second = (_path(box.index, box.label) for box in group.boxes[:2])
+            first, second = (_path(box.number, box.label) for box in group.boxes[:2])
             raise Unusable(
                 _UNCLEAR,
                 f"{first} and {second} are two rectangles of group_id {group_id!r:.40}: "
                 "set a group_id of its own for each object",
             )
     found = _joined(list(groups.values()), ungrouped)
-    return map(_object, sorted(found, key=lambda group: group.index))
+    return map(_object, sorted(found, key=lambda group: group.number))
 
 
 def _grouped(shapes: list[_Shape], counts: Counter[str]) -> dict[GroupId, _Group]:
     """Points and rectangles by their group_id; other shapes are counted."""
     groups: dict[GroupId, _Group] = defaultdict(_Group)
-    number = 0
-    for index, shape in enumerate(shapes):
+    kept = 0
+    for number, shape in enumerate(shapes):
         if shape.shape_type == "point":
-            groups[shape.group_id].points.append(_point(index, shape, counts))
+            groups[shape.group_id].points.append(_point(number, shape, counts))
         elif shape.shape_type == "rectangle":
-            groups[shape.group_id].boxes.append(_box(index, shape))
+            groups[shape.group_id].boxes.append(_box(number, shape))
         else:
             counts[f"shapes left out: {shape.shape_type or 'without a type':.40}"] += 1
             continue
-        number += 1
-        if number > MAX_SHAPES:
+        kept += 1
+        if kept > MAX_SHAPES:
             raise Unusable(
                 "bad annotation", f"$.shapes holds more than {MAX_SHAPES:,} points and rectangles"
             )
@@ -211,7 +211,7 @@ def _give(points: list[_Point], owner: _Group) -> None:
         box = owner.boxes[0]
         raise Unusable(
             _UNCLEAR,
-            f"{points[0].path} lies in {_path(box.index, box.label)}, as does "
+            f"{points[0].path} lies in {_path(box.number, box.label)}, as does "
             f"{owner.points[0].path} of another group_id: "
             "set the same group_id for the shapes of each object",
         )
@@ -251,51 +251,51 @@ def _object(group: _Group) -> AnnotatedObject:
         names[point.label] = point.path
     box = group.boxes[0] if group.boxes else None
     return AnnotatedObject(
-        path=f"$.shapes[{group.index}]",
+        path=f"$.shapes[{group.number}]",
         keypoints={point.path: [point.x, point.y, point.visibility] for point in group.points},
-        box_path=f"$.shapes[{box.index}].points" if box else "",
+        box_path=f"$.shapes[{box.number}].points" if box else "",
         box=box.xyxy if box else None,
         label=box.label if box else None,
         names=names,
     )
 
 
-def _point(index: int, shape: _Shape, counts: Counter[str]) -> _Point:
+def _point(number: int, shape: _Shape, counts: Counter[str]) -> _Point:
     if not shape.label:
-        problem = f"$.shapes[{index}].label is empty: expected the keypoint's name"
+        problem = f"$.shapes[{number}].label is empty: expected the keypoint's name"
         raise Unusable("bad keypoints", problem)
-    points = _coordinates(index, shape)
+    points = _coordinates(number, shape)
     if len(points) != 1:
         raise Unusable(
-            "bad keypoints", f"$.shapes[{index}].points is {points!r:.80}: expected one [x, y]"
+            "bad keypoints", f"$.shapes[{number}].points is {points!r:.80}: expected one [x, y]"
         )
-    (x, y), visibility = points[0], _visibility(index, shape, counts)
-    return _Point(index, shape.label, x, y, visibility)
+    (x, y), visibility = points[0], _visibility(number, shape, counts)
+    return _Point(number, shape.label, x, y, visibility)
 
 
-def _box(index: int, shape: _Shape) -> _Box:
-    points = _coordinates(index, shape)
+def _box(number: int, shape: _Shape) -> _Box:
+    points = _coordinates(number, shape)
     values = [value for point in points for value in point]
     if len(points) not in (2, 4) or not all(abs(value) <= LARGEST for value in values):
         raise Unusable(
             "bad box",
-            f"$.shapes[{index}].points is {points!r:.80}: expected two opposite corners, or all "
+            f"$.shapes[{number}].points is {points!r:.80}: expected two opposite corners, or all "
             f"four, within {LARGEST:g} pixels",
         )
     xs, ys = values[::2], values[1::2]
-    return _Box(index, shape.label, [min(xs), min(ys), max(xs), max(ys)])
+    return _Box(number, shape.label, [min(xs), min(ys), max(xs), max(ys)])
 
 
-def _coordinates(index: int, shape: _Shape) -> list[tuple[float, float]]:
+def _coordinates(number: int, shape: _Shape) -> list[tuple[float, float]]:
     try:
         return msgspec.convert(shape.points, list[tuple[float, float]])
     except msgspec.ValidationError as error:
         problem, _, inner = str(error).partition(" - at `$")
-        where = f"$.shapes[{index}].points{inner.rstrip('`')}"
+        where = f"$.shapes[{number}].points{inner.rstrip('`')}"
         raise Unusable("bad annotation", f"{where}: {problem}") from error
 
 
-def _visibility(index: int, shape: _Shape, counts: Counter[str]) -> int:
+def _visibility(number: int, shape: _Shape, counts: Counter[str]) -> int:
     """1 for a point that is marked as occluded in a way that means nothing else, 2 otherwise."""
     flags = _flags(shape, counts)
     marks = [f"with flag {name}" for name, value in flags.items() if value and name != "visible"]
@@ -312,7 +312,7 @@ def _visibility(index: int, shape: _Shape, counts: Counter[str]) -> int:
     if flags.get("visible"):
         raise Unusable(
             "bad keypoints",
-            f"{_path(index, shape.label)} has flag visible, but is also {marks[0]}: "
+            f"{_path(number, shape.label)} has flag visible, but is also {marks[0]}: "
             "remove one of the two",
         )
     counts[f"points {marks[0]}, v = 1"] += 1
@@ -331,8 +331,8 @@ def _flags(shape: _Shape, counts: Counter[str]) -> dict[str, bool]:
     return known
 
 
-def _path(index: int, label: str) -> str:
-    return f"$.shapes[{index}] ({label:.40})"
+def _path(number: int, label: str) -> str:
+    return f"$.shapes[{number}] ({label:.40})"
 
 
 LABELME = Style(
