@@ -406,7 +406,7 @@ def test_a_skeleton_is_asked_for_with_the_number_of_keypoints(folder):
             FormatError, match=r"names of its 3 keypoints: give `skeleton`, a JSON file"
         ):
             read("json", folder(one=value))
-    with pytest.raises(FormatError, match=r"style named .* pass --skeleton"):
+    with pytest.raises(FormatError, match=r"style named .* give `skeleton`"):
         read("json", folder(one={}))
 
 
