@@ -1,16 +1,18 @@
 """The conversion: plan → write → seal."""
 
+import contextlib
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
 
 from kpdata.core.errors import DatasetError, JobError, StoreError
 from kpdata.core.progress import Progress
+from kpdata.core.sample import Rejected, Sample
 from kpdata.core.splits import group_finder
 from kpdata.formats.base import Source
 from kpdata.pipelines.job import Job
@@ -19,10 +21,11 @@ from kpdata.pipelines.output.remote import open_outbox
 from kpdata.pipelines.plan.make import JoinNear, Plan, ShardPlan, make_plan
 from kpdata.pipelines.plan.near import join_near_duplicates
 from kpdata.pipelines.request import Request, asked_for, options_of, source_info
-from kpdata.pipelines.run import runners, workforce
-from kpdata.pipelines.run.nursery import Nursery
+from kpdata.pipelines.run import execution
+from kpdata.pipelines.run.processes import Processes
+from kpdata.pipelines.run.worker_count import samples_that_pay, worker_count
 from kpdata.pipelines.seal import rejected_counts, seal
-from kpdata.pipelines.write.shard import ShardReport, whole_report, write_shard
+from kpdata.pipelines.write.shard import ShardReport, whole_report, write_planned
 from kpdata.shards.manifest import MANIFEST, QUARANTINE, Manifest, SourceInfo, read_manifest
 from kpdata.shards.quarantine import check_bad
 from kpdata.storage.stores import Location, Url
@@ -68,15 +71,14 @@ def convert(source: Source, request: Request, out: Location, progress: Progress)
     group_of = group_finder(request.group) if request.group else None
     with (
         open_outbox(out) if isinstance(out, Url) else open_workspace(out.absolute()) as workspace,
-        Nursery(workspace.log_path) as nursery,
+        Processes(workspace.log_path) as processes,
     ):
         progress.begin("planning", unit="samples")
-        planned: Callable[[int], None] = progress.advance
-        if request.runner == runners.EMBEDDED and not any(workspace.sizes()):
-            planned = workforce.warming_up(nursery, request, progress.advance)
+        if request.runner is None and not any(workspace.sizes()):
+            source = replace(source, samples=_starting_workers(source, request, processes))
         plan = make_plan(
             source, request.job, request.splits, request.sharding, workspace.plan_folder,
-            group_of, planned, _near_joiner(request, progress),
+            group_of, progress.advance, _near_joiner(request, progress),
         )  # fmt: skip
         if workspace.sealed:
             existing = _same_dataset(workspace, plan, origin, options, request.job)
@@ -87,7 +89,7 @@ def convert(source: Source, request: Request, out: Location, progress: Progress)
             progress.warn(warning)
         _check_bad(plan.rejected, plan, request, plan.rejected_details())
         _claim_for(workspace, request, origin)
-        written = _write_missing(workspace, plan, request, progress, nursery)
+        written = _write_missing(workspace, plan, request, progress, processes)
         manifest = seal(workspace, plan, written.reports, request.job, origin, options)
     return Outcome(
         manifest,
@@ -98,6 +100,18 @@ def convert(source: Source, request: Request, out: Location, progress: Progress)
         kept_samples=sum(report.samples for report in written.kept),
         warnings=plan.warnings,
     )
+
+
+def _starting_workers(
+    source: Source, request: Request, processes: Processes
+) -> Iterator[Sample | Rejected]:
+    """The source's samples; workers start, beside the planning, once there are enough of them."""
+    enough = samples_that_pay(request, request.workers)
+    for number, sample in enumerate(source.samples, 1):
+        if enough <= number < enough + 1:
+            with contextlib.suppress(OSError):  # found again when they are needed
+                processes.start(min(request.workers, execution.usable_cores()))
+        yield sample
 
 
 def _claim_for(workspace: Workspace, request: Request, origin: SourceInfo) -> None:
@@ -129,12 +143,12 @@ class _Written(NamedTuple):
 
 
 def _write_missing(
-    workspace: Workspace, plan: Plan, request: Request, progress: Progress, nursery: Nursery
+    workspace: Workspace, plan: Plan, request: Request, progress: Progress, processes: Processes
 ) -> _Written:
     started = time.monotonic()
     pending = _pending(workspace, plan)
     workspace.ask_for([shard.name for shard in pending])
-    _write(pending, workspace, request, progress, nursery)
+    _write(pending, workspace, request, progress, processes)
     reports = _reports(workspace, plan)
     rejected = rejected_counts(plan, reports.values())
     _check_bad(rejected, plan, request, _rejected_details(plan, reports))
@@ -172,17 +186,20 @@ def _write(
     workspace: Workspace,
     request: Request,
     progress: Progress,
-    nursery: Nursery,
+    processes: Processes,
 ) -> None:
     progress.begin("writing", sum(shard.samples for shard in pending))
     if not pending:
         return
-    execution = workforce.execution(request, pending, nursery)
+    where = execution.Execution(
+        worker_count(request, pending), request.runner, request.beam_options
+    )
     try:
-        runners.run(
+        execution.run(
             [shard.name for shard in pending],
-            functools.partial(write_or_tell, workspace, spare_cores=execution.spare_cores),
-            execution,
+            functools.partial(write_planned, workspace, where.spare_cores),
+            where,
+            processes,
             on_tick=lambda: _tell_written(workspace, progress),
         )
     except (JobError, StoreError, RuntimeError, OSError) as error:
@@ -192,20 +209,6 @@ def _write(
 def _tell_written(workspace: Workspace, progress: Progress) -> None:
     samples, size = workspace.progress_so_far()
     progress.reach(samples, f"{size / 1e6:,.0f} MB")
-
-
-def write_or_tell(workspace: Workspace, shard: str, spare_cores: bool) -> None:
-    """Write a shard; leave a note for the driver where the machine refuses."""
-    try:
-        with workspace.staged(shard) as here:
-            write_shard(here, shard, spare_cores)
-    except OSError as error:
-        where = error.filename or workspace.place
-        workspace.tell_failure(shard, f"{error.strerror or error}: {where}")
-        raise
-    except (StoreError, JobError) as error:
-        workspace.tell_failure(shard, str(error))
-        raise
 
 
 def _why(workspace: Workspace, error: Exception) -> str:
@@ -219,7 +222,7 @@ def _why(workspace: Workspace, error: Exception) -> str:
         kept = not isinstance(workspace.place, Url) and holds_text(workspace.log_path)
         return f"{error} {workspace.log_path} has what workers printed." if kept else str(error)
     last_line = (str(error).strip() or repr(error)).splitlines()[-1]
-    return f"the Beam job failed: {last_line} (set KPDATA_BEAM_LOGS=1 to see the runner's log)"
+    return f"writing stopped: {last_line}. {workspace.log_path} has what workers printed."
 
 
 def _rejected_details(plan: Plan, reports: dict[str, ShardReport]) -> Iterator[str]:

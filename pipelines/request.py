@@ -15,7 +15,6 @@ from kpdata.core.splits import TRAIN, Splits
 from kpdata.formats import FORMATS, Source
 from kpdata.formats._lib.listing import annotation_files
 from kpdata.pipelines.job import Job
-from kpdata.pipelines.run import runners
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards.manifest import MANIFEST, SourceInfo, read_manifest
 from kpdata.storage.files import file_sha256
@@ -43,7 +42,7 @@ class Request:
     group_near_duplicates: int | None = None
     reading: dict[str, str] = field(default_factory=dict)
     max_bad: float = 1.0
-    runner: str = runners.EMBEDDED
+    runner: str | None = None
     workers: int = 1
     beam_options: tuple[str, ...] = ()
 

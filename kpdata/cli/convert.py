@@ -190,7 +190,7 @@ def run_conversion(
     meter.begin("starting")
     from kpdata.pipelines.convert import convert
     from kpdata.pipelines.request import Request
-    from kpdata.pipelines.run.runners import EMBEDDED, usable_cores
+    from kpdata.pipelines.run.execution import usable_cores
     from kpdata.pipelines.sharding import Sharding
 
     request = Request(
@@ -202,7 +202,7 @@ def run_conversion(
         group_near_duplicates=options["group_near_duplicates"],
         reading={key: options[key] for key in ("category", "style") if options[key]},
         max_bad=options["max_bad"],
-        runner=options["runner"] or EMBEDDED,
+        runner=options["runner"],
         workers=options["workers"] or usable_cores(),
         beam_options=options["beam_options"],
     )
@@ -247,10 +247,7 @@ def _refuse_shard_options(given: set[str], to: str) -> None:
 
 
 def _refuse_far_shards(options: dict[str, Any]) -> None:
-    from kpdata.pipelines.run.runners import EMBEDDED
-
-    embedded = options["runner"] in (None, EMBEDDED) and not options["beam_options"]
-    if options["format_name"] != "shards" or embedded:
+    if options["format_name"] != "shards" or options["runner"] is None:
         return
     for _, shards in options["annotations"]:
         if isinstance(shards, Url):

@@ -119,7 +119,7 @@ class Workspace:
         for shard in shards:
             (self.out / shard).unlink()
 
-    def tell_failure(self, shard: str, why: str) -> None:
+    def note_failure(self, shard: str, why: str) -> None:
         """Leave a note on why a worker gave a shard up, an empty one where the disk is full."""
         with contextlib.suppress(OSError):
             (self.folder / "failures" / shard).write_text(why)

@@ -161,7 +161,7 @@ class Outbox(Workspace):
         require_claim(self.claim)
         self._store.delete(self.url / shard for shard in shards)
 
-    def tell_failure(self, shard: str, why: str) -> None:
+    def note_failure(self, shard: str, why: str) -> None:
         """Leave a note for the driver, where the store still takes one."""
         with contextlib.suppress(StoreError):
             self._store.put(self.work / "failures" / shard, why.encode())

@@ -11,7 +11,14 @@ import cv2
 import msgspec
 import numpy as np
 
-from kpdata.core.errors import DatasetError, ImageError, JobError, KpdataError, SchemaError
+from kpdata.core.errors import (
+    DatasetError,
+    ImageError,
+    JobError,
+    KpdataError,
+    SchemaError,
+    StoreError,
+)
 from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, Rejected, Sample
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.output.local import Workspace
@@ -150,6 +157,20 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     report = tally.report(plan_blake3, shard)
     write_atomically(workspace.report_path(name), msgspec.json.encode(report), durable=False)
     return report
+
+
+def write_planned(workspace: Workspace, spare_cores: bool, shard: str) -> None:
+    """Write a shard of an output here or on a store; leave a note for the driver on failure."""
+    try:
+        with workspace.staged(shard) as here:
+            write_shard(here, shard, spare_cores)
+    except OSError as error:
+        where = error.filename or workspace.place
+        workspace.note_failure(shard, f"{error.strerror or error}: {where}")
+        raise
+    except (StoreError, JobError) as error:
+        workspace.note_failure(shard, str(error))
+        raise
 
 
 def _refuse_other_software(planned: dict[str, str]) -> None:

@@ -30,8 +30,7 @@ from kpdata.pipelines import convert as convert_module
 from kpdata.pipelines.convert import Outcome
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.output import local
-from kpdata.pipelines.run import runners, workforce
-from kpdata.pipelines.run.nursery import Nursery
+from kpdata.pipelines.run import execution, worker_count
 from kpdata.pipelines.write import shard as write
 from kpdata.shards import manifest, tfrecord
 from kpdata.shards.quarantine import digest
@@ -93,17 +92,17 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """``stopping(n)``: the next conversion is interrupted after n shards."""
 
     def stop_after(count: int) -> None:
-        real = convert_module.write_shard
+        real = write.write_shard
         done: list[str] = []
 
         def write_one(place: local.Workspace, name: str, spare_cores: bool) -> Any:
             if len(done) == count:
-                monkeypatch.setattr(convert_module, "write_shard", real)
+                monkeypatch.setattr(write, "write_shard", real)
                 signal.raise_signal(signal.SIGINT)
             done.append(name)
             return real(place, name, spare_cores)
 
-        monkeypatch.setattr(convert_module, "write_shard", write_one)
+        monkeypatch.setattr(write, "write_shard", write_one)
 
     return stop_after
 
@@ -117,7 +116,7 @@ def test_any_number_of_workers_gives_the_same_folder(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = convert_to(tmp_path / "0", coco, **HEAVY)
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     for workers in (1, 2):
         outcome = convert_to(tmp_path / str(workers), coco, workers=workers, **HEAVY)
         assert outcome.manifest.root_hash == alone.manifest.root_hash
@@ -144,7 +143,7 @@ def test_decoding_ahead_gives_the_same_folder(
     monkeypatch.setattr(write, "render", render)
     hashes = []
     for cores in (1, 2):
-        monkeypatch.setattr(runners, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(execution, "usable_cores", lambda cores=cores: cores)
         outcome = convert_to(tmp_path / str(cores), own_coco, max_bad=5, **options)
         hashes.append(outcome.manifest.root_hash)
     assert hashes[0] == hashes[1]
@@ -156,11 +155,11 @@ def test_decoding_ahead_gives_the_same_folder(
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="nothing can be pinned here")
 def test_cores_that_the_process_may_not_use_do_not_count() -> None:
     allowed = os.sched_getaffinity(0)
-    assert runners.usable_cores() == len(allowed)
+    assert execution.usable_cores() == len(allowed)
     os.sched_setaffinity(0, {min(allowed)})
     try:
-        assert runners.usable_cores() == 1
-        assert not runners.Execution("embedded", 1, Nursery(Path("log"))).spare_cores
+        assert execution.usable_cores() == 1
+        assert not execution.Execution(1).spare_cores
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -171,8 +170,8 @@ def test_the_worker_processes_are_really_used(
     def here(place: local.Workspace, name: str, spare_cores: bool) -> None:
         raise AssertionError("written in the driver")
 
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
-    monkeypatch.setattr(convert_module, "write_shard", here)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(write, "write_shard", here)
     convert_to(tmp_path / "out", coco, workers=2)
     with pytest.raises((JobError, AssertionError)):
         convert_to(tmp_path / "alone", coco, workers=1)
@@ -520,7 +519,7 @@ def test_a_shard_says_which_plan_it_was_made_from_though_the_plan_changes_meanwh
     monkeypatch.setattr(tfrecord.Writer, "write", replan)
     before = file_blake3(place.plan_path(shard))
     place.ask_for([shard])
-    report = convert_module.write_shard(place, shard, spare_cores=False)
+    report = write.write_shard(place, shard, spare_cores=False)
     assert report.plan_blake3 == before
 
 
@@ -530,16 +529,16 @@ def test_a_runner_that_asks_for_a_shard_again_gets_the_one_that_is_there(
     place = local.Workspace(unfinished)
     shard = train_shards(unfinished)[0]
     kept, report = inodes(unfinished), report_of(shard).read_bytes()
-    convert_module.write_shard(place, shard.name, spare_cores=False)
+    write.write_shard(place, shard.name, spare_cores=False)
     assert inodes(unfinished) == kept
     assert report_of(shard).read_bytes() == report
     place.ask_for([shard.name])
     assert not report_of(shard).exists()
-    convert_module.write_shard(place, shard.name, spare_cores=False)
+    write.write_shard(place, shard.name, spare_cores=False)
     assert inodes(unfinished)[shard.name] != kept[shard.name]
     assert report_of(shard).read_bytes() == report
     shard.unlink()
-    convert_module.write_shard(place, shard.name, spare_cores=False)
+    write.write_shard(place, shard.name, spare_cores=False)
     assert shard.exists()
 
 
@@ -581,7 +580,7 @@ def test_a_worker_with_other_versions_than_the_driver_writes_nothing(
 ) -> None:
     newer = manifest.software() | {"opencv": "99.0"}
     monkeypatch.setattr("kpdata.pipelines.plan.make.software", lambda: newer)
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     here = manifest.software()["opencv"]
     says = rf"worker on .*: opencv is {here}, .* it is 99\.0, .*install the same version on every"
     with pytest.raises(JobError, match=says):
@@ -604,7 +603,7 @@ def test_a_report_that_does_not_fit_is_not_said_to_be_missing(
         (write_unreadable, r"the report of train-.* does not fit its plan and its shard"),
         (write_nothing, r"(\d) of \1 shards were not written"),
     ):
-        monkeypatch.setattr(convert_module, "write_shard", write_one)
+        monkeypatch.setattr(write, "write_shard", write_one)
         with pytest.raises(JobError, match=says):
             convert_to(tmp_path / says[:5], coco)
 
@@ -905,7 +904,7 @@ def test_a_note_of_what_workers_printed_outlives_a_job_that_failed(
         log.write_text("Segmentation fault")
         raise JobError("a worker process was killed.")
 
-    monkeypatch.setattr(runners, "run", killed)
+    monkeypatch.setattr(execution, "run", killed)
     with pytest.raises(JobError, match=f"was killed. {log} has what workers printed"):
         convert_to(tmp_path / "out", coco)
     assert log.read_text() == "Segmentation fault"
@@ -922,13 +921,13 @@ def test_no_more_workers_start_than_there_are_shards_to_write(
 ) -> None:
     started = []
 
-    def note(names: list[str], write: Any, execution: runners.Execution, on_tick: Any) -> None:
-        started.append(execution.workers)
+    def note(names: Any, write: Any, where: execution.Execution, *_: Any, **__: Any) -> None:
+        started.append(where.workers)
         for name in names:
             write(name)
 
-    monkeypatch.setattr(runners, "run", note)
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(execution, "run", note)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     convert_to(tmp_path / "out", coco, shards=shards, split="train=100", workers=4)
     assert started == [workers]
 
@@ -1261,7 +1260,7 @@ def test_a_disk_that_really_fills_up_is_named_and_left_without_half_files(
     monkeypatch: pytest.MonkeyPatch,
     workers: int,
 ) -> None:
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     options = {"split": "train=100", "augment": 10, "shards": 8}
     with pytest.raises(JobError, match="No space left on device"):
         convert_to(small_disk / "out", coco, workers=workers, **options)
@@ -1280,8 +1279,8 @@ def test_a_worker_that_dies_of_a_full_disk_is_not_said_to_be_out_of_memory(
     def no_space(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(convert_module.runners, "run", run)
-    monkeypatch.setattr(convert_module, "write_shard", no_space)
+    monkeypatch.setattr(convert_module.execution, "run", run)
+    monkeypatch.setattr(write, "write_shard", no_space)
     with pytest.raises(JobError, match="writing stopped: No space left on device"):
         convert_to(tmp_path / "out", coco)
 

@@ -33,7 +33,7 @@ from kpdata.pipelines import convert as conversion
 from kpdata.pipelines.output import lock
 from kpdata.pipelines.output.notes import ProgressNote
 from kpdata.pipelines.output.remote import Outbox
-from kpdata.pipelines.run import workforce
+from kpdata.pipelines.run import worker_count
 from kpdata.shards.manifest import read_manifest
 from kpdata.storage import stores
 from kpdata.storage.image_files import Stamp
@@ -216,7 +216,7 @@ def test_any_mix_of_disk_and_store_gives_the_same_dataset(
 def test_worker_processes_read_from_the_store_and_write_to_it(
     client: Any, bucket: Url, source: Path, root_hash: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0.0)
     images = put(client, source.parent / "images", bucket / "images")
     assert convert(source, images, bucket / "out", "--workers", 2) == root_hash
     assert_finished(client, bucket / "out", root_hash)
@@ -290,7 +290,7 @@ def test_one_request_in_ten_may_fail(
     client: Any, server: Server, bucket: Url, source: Path, root_hash: str, whole: Path,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault_trial: Callable[..., None], workers: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0.0)
     put(client, source.parent, bucket / "in")
     annotations, images, out = bucket / "in" / source.name, bucket / "in/images", bucket / "out"
     server.reset()
@@ -447,16 +447,16 @@ def test_a_shard_that_is_not_what_its_report_says_is_written_again(
 def test_a_runner_that_asks_for_a_shard_again_has_nothing_uploaded(
     client: Any, bucket: Url, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, out = conversion.runners.run, bucket / "out"
+    real, out = conversion.execution.run, bucket / "out"
 
-    def twice(shards: Any, write: Any, execution: Any, on_tick: Any) -> None:
-        real(shards, write, execution, on_tick)
+    def twice(shards: Any, *others: Any, **options: Any) -> None:
+        real(shards, *others, **options)
         time.sleep(1)  # the store tells time in whole seconds
         before = _versions(client, out, "")
-        real(shards[:1], write, execution, on_tick)
+        real(shards[:1], *others, **options)
         assert _versions(client, out, "") == before
 
-    monkeypatch.setattr(conversion.runners, "run", twice)
+    monkeypatch.setattr(conversion.execution, "run", twice)
     convert(source, source.parent / "images", out)
     assert verify(out)[1] == []
 
@@ -723,7 +723,7 @@ def test_a_workers_trouble_with_the_store_reaches_the_user(
     client: Any, bucket: Url, tmp_path: Path
 ) -> None:
     outbox = Outbox(tmp_path, bucket / "out", bucket / "out/.kpdata/claims/a.json")
-    outbox.tell_failure("train-00000-of-00001.tfrecord", "permission denied")
+    outbox.note_failure("train-00000-of-00001.tfrecord", "permission denied")
     assert outbox.failures() == ["permission denied"]
 
 

@@ -1,4 +1,4 @@
-"""Where shards are written: in this process, or through Beam, embedded or on a named runner."""
+"""Where shards are written: in this process, on processes of this machine, or on a Beam runner."""
 
 import contextlib
 import os
@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kpdata.pipelines.run.nursery import Nursery
+from kpdata.pipelines.run.processes import Processes
 
-EMBEDDED = "embedded"
 _SECONDS_BETWEEN_LOOKS = 0.25
 
 
@@ -18,26 +17,19 @@ class Execution:
     """Where a job runs, which never changes what it writes.
 
     Attributes:
-        runner: ``embedded``, or the name of any Beam runner.
-        workers: processes of the embedded runner; 0 stays inside this process, without Beam.
-        nursery: where those processes come from.
+        workers: processes of this machine; 0 stays inside this process.
+        runner: the name of a Beam runner that does the work instead.
         beam_options: passed to Beam as they are.
     """
 
-    runner: str
-    workers: int
-    nursery: Nursery
+    workers: int = 0
+    runner: str | None = None
     beam_options: tuple[str, ...] = ()
-
-    @property
-    def in_process(self) -> bool:
-        """Whether nothing but a loop is asked for, which Ctrl-C can stop at any moment."""
-        return self.runner == EMBEDDED and not self.workers and not self.beam_options
 
     @property
     def spare_cores(self) -> bool:
         """Whether every worker can have a second core of this machine."""
-        return self.runner == EMBEDDED and 2 * max(1, self.workers) <= usable_cores()
+        return self.runner is None and 2 * max(1, self.workers) <= usable_cores()
 
 
 def usable_cores() -> int:
@@ -51,6 +43,7 @@ def run(
     shards: Sequence[str],
     write: Callable[[str], Any],
     execution: Execution,
+    processes: Processes,
     on_tick: Callable[[], None],
 ) -> None:
     """Call ``write`` on every shard's name, once each, wherever ``execution`` says.
@@ -58,22 +51,24 @@ def run(
     Args:
         shards: names, in any order.
         write: a picklable function; what it returns is dropped.
-        execution: the runner and its workers.
+        execution: the runner or the number of processes.
+        processes: the processes of this machine.
         on_tick: called a few times a second meanwhile.
 
     Raises:
-        JobError: a worker was killed.
-        RuntimeError: ``write`` raised on a worker, or the runner itself failed. In this process,
-            ``write``'s own error comes through.
+        JobError: a worker was killed, or the runner failed.
+        RuntimeError: ``write`` raised on a worker. In this process, its own error comes through.
     """
     with _ticking(on_tick):
-        if execution.in_process:
-            for shard in shards:
-                write(shard)
-        else:
+        if execution.runner:
             from kpdata.pipelines.run.beam_job import run_on_beam  # Beam takes a second to import
 
-            run_on_beam(shards, write, execution)
+            run_on_beam(shards, write, execution.runner, execution.beam_options)
+        elif execution.workers:
+            processes.map(write, shards, execution.workers)
+        else:
+            for shard in shards:
+                write(shard)
 
 
 @contextlib.contextmanager
