@@ -13,8 +13,8 @@ from kpdata.cli.options import (
     augment_config_option,
     crop_options,
     given_options,
-    job_from,
     refuse_idle_options,
+    request_from,
     writing,
 )
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
@@ -24,7 +24,7 @@ from kpdata.formats import Source
 from kpdata.view.printing import complain, say
 
 if TYPE_CHECKING:
-    from kpdata.pipelines.job import Job
+    from kpdata.pipelines.request import Request
 
 _TILE = 256
 
@@ -67,21 +67,21 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
         raise FormatError(f"--out {out}: the contact sheet is a PNG: give a name that ends in .png")
     refuse_idle_options(given_options(ctx), options)
     with source_from(options) as source:
-        job = job_from(source, options)
-        pictures = list(islice(_pictures(source, job), rows * (job.augment + 1)))
+        request = request_from(source, options)
+        pictures = list(islice(_pictures(source, request), rows * (request.augment + 1)))
     if not pictures:
         raise FormatError(f"{places_of(options)[0]}: no sample could be drawn")
     tiles = [
-        (draw.draw_sample(sample, job.skeleton, _TILE), _caption(sample)) for sample in pictures
+        (draw.draw_sample(sample, request.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]
-    sheet = contact_sheet(tiles, columns=job.augment + 1, tile=_TILE)
+    sheet = contact_sheet(tiles, columns=request.augment + 1, tile=_TILE)
     with writing(f"--out {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
     say(f"{out}: {len(pictures)} pictures")
 
 
-def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
+def _pictures(source: Source, request: "Request") -> Iterator[Sample]:
     from kpdata.core.errors import ImageError
     from kpdata.core.mapping import map_sample
     from kpdata.core.splits import TRAIN
@@ -92,12 +92,12 @@ def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
     for sample in source.samples:
         if not isinstance(sample, Sample) or not any(i.num_labelled for i in sample.instances):
             continue
-        if job.mapping:
-            sample = map_sample(sample, job.mapping)
+        if request.mapping:
+            sample = map_sample(sample, request.mapping)
         try:
-            located, _ = locate(sample, job)
-            data = fetch(located.image, job.max_bytes)
-            yield from list(render(located, data, TRAIN, job, Counter()))
+            located, _ = locate(sample, request)
+            data = fetch(located.image, request.max_bytes)
+            yield from list(render(located, data, TRAIN, request, Counter()))
         except ImageError as error:
             complain(f"left out: {error}")
         except OSError as error:

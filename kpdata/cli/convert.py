@@ -16,16 +16,16 @@ from kpdata.cli.options import (
     augment_config_option,
     crop_options,
     given_options,
-    job_from,
     quiet,
     refuse_idle_options,
+    request_from,
     target_skeleton,
     workers_option,
 )
 from kpdata.cli.outcome import as_dict, show_outcome
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.core.errors import FormatError
-from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL, Splits, parse_splits
+from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL
 from kpdata.formats import FORMATS, Source, writer
 from kpdata.images.perceptual import DEFAULT_DISTANCE
 from kpdata.storage.stores import Location, Url, is_inside
@@ -33,14 +33,14 @@ from kpdata.view.console import Meter, resumable, screen, table
 from kpdata.view.printing import say_json
 
 if TYPE_CHECKING:
-    from kpdata.pipelines.convert import Outcome
+    from kpdata.pipelines.conversion import Outcome
 
 _BEAM_OPTIONS = "kpdata.beam_options"
 
 _SHARDS_ONLY = (
-    "split", "val", "group", "group_near_duplicates", "crop", "crop_from", "margin", "augment",
-    "augment_config", "seed", "exif", "check", "max_pixels", "jpeg_quality", "shards", "shard_size",
-    "runner", "workers", "beam_options",
+    "split", "val_from_train", "group", "group_near_duplicates", "crop", "crop_from", "margin",
+    "augment", "augment_config", "seed", "exif", "validate_images", "max_pixels", "jpeg_quality",
+    "shards", "shard_size", "runner", "workers", "beam_options",
 )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ class _WithBeamOptions(click.Command):
     f"{DEFAULT_SPLIT}.",
 )  # fmt: skip
 @click.option(
-    "--val",
+    "--val-from-train",
     default=0.0,
     type=PERCENT,
     metavar="PERCENT",
@@ -97,11 +97,12 @@ class _WithBeamOptions(click.Command):
 )
 @augment_config_option
 @click.option(
-    "--check", default="headers", show_default=True, type=click.Choice(["headers", "pixels"]),
+    "--validate-images", default="header", show_default=True,
+    type=click.Choice(["header", "decode"]),
     help="Check untouched images by header and end marker, or decode them all.",
 )  # fmt: skip
 @click.option(
-    "--max-bad", default=1.0, type=PERCENT, show_default=True, metavar="PERCENT",
+    "--max-quarantine", default=1.0, type=PERCENT, show_default=True, metavar="PERCENT",
     help="Samples that may go to quarantine before the job fails.",
 )  # fmt: skip
 @click.option(
@@ -119,8 +120,8 @@ class _WithBeamOptions(click.Command):
 @workers_option
 @click.option(
     "--runner", metavar="NAME",
-    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …; an embedded one "
-    "unless given.",
+    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …; processes of "
+    "this machine unless given.",
 )  # fmt: skip
 @quiet
 @as_json
@@ -137,7 +138,7 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
     \b
     Examples:
       kpdata convert lsp joints.mat --out shards/
-      kpdata convert lsp joints.mat --out shards/ --split official --val 10
+      kpdata convert lsp joints.mat --out shards/ --split official --val-from-train 10
       kpdata convert mpii mpii_human_pose_v1_u12_1.mat --out shards/ --crop 256
       kpdata convert coco person_keypoints_train2017.json --images train2017/ \\
           --out shards/ --crop 256 --augment 4
@@ -188,31 +189,11 @@ def run_conversion(
 ) -> "Outcome":
     """Convert ``source`` into shards as the command line's options say."""
     meter.begin("starting")
-    from kpdata.pipelines.convert import convert
-    from kpdata.pipelines.request import Request
-    from kpdata.pipelines.run.execution import usable_cores
-    from kpdata.pipelines.sharding import Sharding
+    from kpdata.pipelines import convert
 
-    request = Request(
-        format=options["format_name"],
-        job=job_from(source, options),
-        splits=_splits(options),
-        sharding=Sharding(options["shard_size"], options["shards"]),
-        group=options["group"],
-        group_near_duplicates=options["group_near_duplicates"],
-        reading={key: options[key] for key in ("category", "style") if options[key]},
-        max_bad=options["max_bad"],
-        runner=options["runner"],
-        workers=options["workers"] or usable_cores(),
-        beam_options=options["beam_options"],
-    )
-    return convert(source, request, out, meter)
-
-
-def _splits(options: dict[str, Any]) -> Splits:
     is_split = FORMATS[options["format_name"]].has_splits or options["annotations"][0].split
-    usual = OFFICIAL if is_split else DEFAULT_SPLIT
-    return parse_splits(options["split"] or usual, options["val"], options["seed"])
+    split = options["split"] or (OFFICIAL if is_split else DEFAULT_SPLIT)
+    return convert(source, request_from(source, {**options, "split": split}), out, meter)
 
 
 def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any]) -> None:
@@ -228,7 +209,9 @@ def _to_annotations(source: Source, to: str, out: Path, options: dict[str, Any])
 
     with Meter(options["quiet"] or options["as_json"]) as meter:
         meter.begin("writing")
-        written = writer(to)(mapped(meter), skeleton, out, source.images_root, options["max_bad"])
+        written = writer(to)(
+            mapped(meter), skeleton, out, source.images_root, options["max_quarantine"]
+        )
     counts = source.counts + written
     if options["as_json"]:
         say_json(json.dumps(counts, indent=1))

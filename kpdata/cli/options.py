@@ -18,7 +18,7 @@ from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.stores import Location, as_location
 
 if TYPE_CHECKING:
-    from kpdata.pipelines.job import Job
+    from kpdata.pipelines.request import Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -175,41 +175,30 @@ def target_skeleton(source: Source, options: dict[str, Any]) -> tuple[Skeleton, 
     return skeleton, mapping
 
 
-def job_from(source: Source, options: dict[str, Any]) -> "Job":
-    """What to do with each sample.
+def request_from(source: Source, options: dict[str, Any]) -> "Request":
+    """What to do with the source: options that a command does not have keep their defaults.
 
     Raises:
         KpdataError: an option out of range, or boxes asked of a source that has none.
     """
     from kpdata.core.augment import AugmentConfig
     from kpdata.formats.settings import load_config
-    from kpdata.pipelines.job import Job
+    from kpdata.pipelines.request import Request
 
     skeleton, mapping = target_skeleton(source, options)
     config = options["augment_config"]
-    return Job(
+    others = {"skeleton", "mapping", "format", "augment_config"}
+    given = {
+        name: options[name]
+        for name in Request.__struct_fields__
+        if name not in others and options.get(name) is not None
+    }
+    return Request.of(
+        source,
+        format=options["format_name"],
         skeleton=skeleton,
         mapping=mapping,
-        images_root=str(source.images_root) if source.images_root else None,
-        crop=options["crop"],
-        crop_from=_crop_from(source, options),
-        margin=options["margin"],
-        augment=options["augment"],
+        reader_options={key: options[key] for key in ("category", "style") if options[key]},
         augment_config=load_config(config) if config else AugmentConfig(),
-        seed=options["seed"],
-        exif=options["exif"],
-        check=options.get("check", "headers"),
-        max_pixels=options["max_pixels"],
-        jpeg_quality=options["jpeg_quality"],
+        **given,
     )
-
-
-def _crop_from(source: Source, options: dict[str, Any]) -> Any:
-    chosen = options["crop_from"] or "bbox"
-    if options["crop"] and chosen == "bbox" and not source.has_boxes:
-        raise FormatError(
-            f"{options['format_name']} has no boxes to crop around. Choose --crop-from image "
-            "(the whole image, squared: nothing leaks from the labels) or --crop-from keypoints "
-            "(around the labels: scores on such crops are 'oracle crop' scores)"
-        )
-    return chosen

@@ -129,8 +129,8 @@ def read(name: str, annotations: Path, **options: Any) -> Source:
 def writer(name: str) -> Callable[..., Any]:
     """What writes the annotation format ``name``.
 
-    It is ``write(samples, skeleton, out, images_root=None, max_bad=0.0)`` and returns a Counter of
-    what was written.
+    It is ``write(samples, skeleton, out, images_root=None, max_quarantine=0.0)`` and returns a
+    Counter of what was written.
 
     Raises:
         FormatError: an unknown format, or one that has no such writer, as shards have not.

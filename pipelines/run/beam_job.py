@@ -1,4 +1,4 @@
-"""The Beam job: one linear chain around writing a shard."""
+"""Writing on Beam: one linear chain around writing a shard, for a runner or for any pipeline."""
 
 import contextlib
 import logging
@@ -6,13 +6,14 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 from kpdata.core.errors import JobError
 from kpdata.core.quiet import without_warnings
 from kpdata.pipelines.run import clusters
+from kpdata.pipelines.run.execution import Planned
 
 with without_warnings():
     import apache_beam as beam
@@ -28,10 +29,40 @@ _JOB_SERVERS = "apache_beam.utils.subprocess_server"
 """The logger that tells of job servers, when they end at exit too."""
 
 
-def run_on_beam(
-    shards: Sequence[str], write: Callable[[str], Any], runner: str, beam_options: Sequence[str]
-) -> None:
-    """Call ``write`` on every shard's name on the workers of a Beam runner.
+@dataclass
+class WriteShards(beam.PTransform):
+    """Writes the pending shards of a conversion in a pipeline of your own.
+
+    Applied to a pipeline, it gives a PCollection of :class:`ShardReport`, one for each shard that
+    was written. Workers need the images and ``out`` under the same paths or URLs as the driver.
+
+    >>> with Conversion.plan(source, request, "shards/") as conversion:    # doctest: +SKIP
+    ...     with beam.Pipeline(options=options) as pipeline:
+    ...         reports = pipeline | WriteShards(conversion)
+    ...     outcome = conversion.seal()
+
+    Attributes:
+        conversion: what is planned; sealing it is the caller's, once the pipeline has ended.
+    """
+
+    conversion: Planned
+
+    def __post_init__(self) -> None:
+        """Let Beam name the transform."""
+        super().__init__()
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """One element for each shard, spread over all workers before it is written."""
+        return (
+            pipeline
+            | "shards to write" >> beam.Create(list(self.conversion.shards), reshuffle=False)
+            | "spread over workers" >> beam.Reshuffle()
+            | "write" >> beam.Map(self.conversion.write_function())
+        )
+
+
+def run_on_beam(planned: Planned, runner: str, beam_options: Sequence[str]) -> None:
+    """Write every pending shard on the workers of a Beam runner.
 
     Raises:
         JobError: the runner cannot be reached, or the job failed.
@@ -41,12 +72,7 @@ def run_on_beam(
         try:
             clusters.check_reachable(beam_options)
             pipeline = beam.Pipeline(options=_options(runner, beam_options, job_name))
-            (
-                pipeline
-                | "shards to write" >> beam.Create(list(shards))
-                | "spread over workers" >> beam.Reshuffle()
-                | "write" >> beam.Map(write)
-            )
+            _ = pipeline | WriteShards(planned)
             _run(pipeline, interrupts)
         except BaseException as error:
             if interrupts.heard:

@@ -1,15 +1,29 @@
 """Where shards are written: in this process, on processes of this machine, or on a Beam runner."""
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
+from kpdata.pipelines.plan.make import ShardPlan
+from kpdata.pipelines.request import Request
 from kpdata.pipelines.run.processes import Processes
+from kpdata.pipelines.run.worker_count import usable_cores, worker_count
+from kpdata.pipelines.write.shard import ShardReport
 
 _SECONDS_BETWEEN_LOOKS = 0.25
+
+
+class Planned(Protocol):
+    """What there is to write: a Conversion."""
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The names of the shards to write."""
+
+    def write_function(self, spare_cores: bool = False) -> Callable[[str], ShardReport]:
+        """What writes one by its name; picklable."""
 
 
 @dataclass(frozen=True)
@@ -26,48 +40,44 @@ class Execution:
     runner: str | None = None
     beam_options: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, request: Request, pending: Sequence[ShardPlan]) -> "Execution":
+        """Where the request has these shards written."""
+        if request.runner:
+            return cls(0, request.runner, request.beam_options)
+        return cls(worker_count(request, pending))
+
     @property
     def spare_cores(self) -> bool:
         """Whether every worker can have a second core of this machine."""
         return self.runner is None and 2 * max(1, self.workers) <= usable_cores()
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on: not all of the machine's, where it is pinned to some."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def run(
-    shards: Sequence[str],
-    write: Callable[[str], Any],
-    execution: Execution,
-    processes: Processes,
-    on_tick: Callable[[], None],
+    planned: Planned, where: Execution, processes: Processes, on_tick: Callable[[], None]
 ) -> None:
-    """Call ``write`` on every shard's name, once each, wherever ``execution`` says.
+    """Write every pending shard once.
 
     Args:
-        shards: names, in any order.
-        write: a picklable function; what it returns is dropped.
-        execution: the runner or the number of processes.
+        planned: the shards, and how to write one.
+        where: the runner or the number of processes.
         processes: the processes of this machine.
         on_tick: called a few times a second meanwhile.
 
     Raises:
         JobError: a worker was killed, or the runner failed.
-        RuntimeError: ``write`` raised on a worker. In this process, its own error comes through.
+        RuntimeError: a worker failed. In this process, the error itself comes through.
     """
+    write = planned.write_function(where.spare_cores)
     with _ticking(on_tick):
-        if execution.runner:
+        if where.runner:
             from kpdata.pipelines.run.beam_job import run_on_beam  # Beam takes a second to import
 
-            run_on_beam(shards, write, execution.runner, execution.beam_options)
-        elif execution.workers:
-            processes.map(write, shards, execution.workers)
+            run_on_beam(planned, where.runner, where.beam_options)
+        elif where.workers:
+            processes.map(write, planned.shards, where.workers)
         else:
-            for shard in shards:
+            for shard in planned.shards:
                 write(shard)
 
 

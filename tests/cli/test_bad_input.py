@@ -45,7 +45,7 @@ def test_no_name_writes_to_the_terminal(kpdata: Kpdata, coco: Path, tmp_path: Pa
     convert = ("convert", "coco", coco, "--images", coco.parent / "images", "--out", out)
     refused, made, inspected = (
         kpdata(*convert),
-        kpdata(*convert, "--max-bad", 50),
+        kpdata(*convert, "--max-quarantine", 50),
         kpdata("inspect", out),
     )
     with next(out.glob("*.tfrecord")).open("r+b") as shard:
@@ -274,7 +274,7 @@ def test_a_bad_annotation_costs_one_sample_or_names_it(
 def _check_quarantine(
     kpdata: Kpdata, coco: Path, out: Path, key: str, reason: str, detail: str, *options: object
 ) -> None:
-    result = kpdata("convert", "coco", coco, "--out", out, "--max-bad", 10, "--json", *options)
+    result = kpdata("convert", "coco", coco, "--out", out, "--max-quarantine", 10, "--json", *options)
     assert result.code == 0
     assert result.json["quarantine"] == {reason: 1}
     assert sum(split["samples"] for split in result.json["splits"].values()) == 11
@@ -354,7 +354,7 @@ def test_a_damaged_jpeg_is_caught_where_pixels_are_checked(
     middle = len(whole) * 3 // 4
     image.write_bytes(whole[:middle] + b"\xff" * 40 + whole[middle + 40 :])
     says = ["1 × image does not decode", "000003.jpg"]
-    refuses("convert", "coco", coco, "--check", "pixels", says=says, begun=True)
+    refuses("convert", "coco", coco, "--validate-images", "decode", says=says, begun=True)
     assert kpdata("convert", "coco", coco, "--out", tmp_path / "out").code == 0
 
 
@@ -406,7 +406,7 @@ def test_a_name_that_is_not_utf_8_costs_one_sample(
     refuses("convert", "json", tmp_path / "labels", *options, says=says)
     (tmp_path / "labels/b.json").write_text(label)
     shutil.copy(coco.parent / "images/000001.jpg", tmp_path / "labels/b.jpg")
-    arguments = ("convert", "json", tmp_path / "labels", *options, "--max-bad", 50)
+    arguments = ("convert", "json", tmp_path / "labels", *options, "--max-quarantine", 50)
     result = kpdata(*arguments, "--out", tmp_path / "out", "--json")
     assert result.code == 0, result.err
     assert result.json["quarantine"] == {"name not UTF-8": 1}

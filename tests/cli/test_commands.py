@@ -173,7 +173,7 @@ def test_inspect_tells_an_official_split_by_its_name(
 ) -> None:
     for options, says in (
         ((), "splits official"),
-        (("--val", 20), "splits official, val_share 0.2, seed 0"),
+        (("--val-from-train", 20), "splits official, val_share 0.2, seed 0"),
     ):
         out = tmp_path / str(len(options))
         assert kpdata("convert", "shards", tiny_shards, "--out", out, *options).code == 0

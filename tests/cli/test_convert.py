@@ -13,8 +13,8 @@ from scipy.io import savemat
 import kpdata as library
 from kpdata.cli.outcome import show_outcome
 from kpdata.core.skeleton import BUILT_IN
-from kpdata.pipelines import convert as conversion
-from kpdata.pipelines.convert import Outcome
+from kpdata.pipelines import conversion
+from kpdata.pipelines.conversion import Outcome
 from kpdata.pipelines.run import beam_job
 
 MakeCoco = Callable[..., Path]
@@ -66,7 +66,7 @@ def test_what_was_quarantined_is_in_the_closing_table(
 ) -> None:
     source = make_coco(tmp_path / "source", 20)
     (source.parent / "images/000007.jpg").unlink()
-    result = kpdata("convert", "coco", source, "--out", tmp_path / "out", "--max-bad", 5)
+    result = kpdata("convert", "coco", source, "--out", tmp_path / "out", "--max-quarantine", 5)
     assert result.code == 0
     row = next(line for line in result.out.splitlines() if line.startswith("quarantined"))
     assert row.split() == ["quarantined:", "image", "missing", "1"]
@@ -183,7 +183,7 @@ def test_each_option_reaches_the_manifest(coco: Path, kpdata: Kpdata, tmp_path: 
     options = {
         "--split": "train=60,dev=40", "--seed": 3, "--group": r"^(\d{5})", "--crop": 48,
         "--crop-from": "keypoints", "--margin": 1.5, "--augment": 1, "--augment-config": config,
-        "--exif": "ignored", "--check": "pixels", "--max-pixels": 5000, "--jpeg-quality": 80,
+        "--exif": "ignored", "--validate-images": "decode", "--max-pixels": 5000, "--jpeg-quality": 80,
         "--shards": 6,
     }  # fmt: skip
     flat = [item for pair in options.items() for item in pair]
@@ -242,7 +242,7 @@ def test_shards_keep_the_splits_that_they_lie_in_unless_told_otherwise(
     said = convert("shards", tmp_path / "shards", *other)
     assert "warning: the source has an official split (train, val, test): --split official" in said
     assert splits_of(tmp_path / "other") != splits_of(tmp_path / "shards")
-    val = ("--out", tmp_path / "val", "--val", 20)
+    val = ("--out", tmp_path / "val", "--val-from-train", 20)
     convert("shards", tmp_path / "shards", *val)
     assert library.open(tmp_path / "val").splits == ("train", "val", "test")
 
@@ -423,8 +423,8 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--split", "train=50,train=50"], "'train' is given twice"),
         (["--split", "Train=100"], "'Train' is no split name"),
         (["--split", "train=110,test=-10"], "the parts must add up to 100"),
-        (["--val", "10"], "--val goes with --split official"),
-        (["--split", "official", "--val", "100"], "--val 100: expected a percentage"),
+        (["--val-from-train", "10"], "--val goes with --split official"),
+        (["--split", "official", "--val-from-train", "100"], "--val 100: expected a percentage"),
         (["--split", "official"], "no official split"),
         (["--group", "("], "--group '(' is not a regular expression"),
         (["--group", "video"], "--group 'video' captures nothing"),
@@ -433,7 +433,7 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--margin", "2"], "--margin changes nothing without --crop"),
         (["--crop-from", "image"], "--crop-from changes nothing without --crop"),
         (["--augment-config", "a.toml"], "--augment-config changes nothing without --augment"),
-        (["--max-bad", "nan"], "--max-bad"),
+        (["--max-quarantine", "nan"], "--max-quarantine"),
         (["--augment", "-1"], "--augment -1: expected 0 to 1000"),
         (["--jpeg-quality", "0"], "--jpeg-quality 0: expected 1 to 100"),
         (["--seed", "-1"], "--seed -1: expected 0"),
@@ -447,7 +447,7 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--augment-config", "a.toml", "--augment", "0"], "changes nothing without --augment"),
         (["--shards", "0"], "'--shards': 0 is not in the range"),
         (["--workers", "0"], "'--workers': 0 is not in the range"),
-        (["--max-bad", "101"], "'--max-bad': 101"),
+        (["--max-quarantine", "101"], "'--max-bad': 101"),
         (["--exif", "maybe"], "'--exif': 'maybe' is not one of"),
         (["--to", "json"], "'--to': 'json' is not one of 'coco', 'yolo', 'shards'"),
         (["--style", "list"], "coco takes no --style"),
@@ -492,7 +492,7 @@ def test_lsp_is_cropped_from_what_it_has(
 @pytest.mark.parametrize(
     "options",
     [["--crop", "64"], ["--augment", "1"], ["--split", "official"], ["--seed", "1"],
-     ["--workers", "1"], ["--shards", "2"], ["--check", "pixels"]],
+     ["--workers", "1"], ["--shards", "2"], ["--validate-images", "decode"]],
     ids=lambda options: options[0],
 )  # fmt: skip
 def test_options_of_shards_are_refused_for_another_target(

@@ -109,7 +109,7 @@ def test_what_is_missing_is_named_with_its_line(
     table.write_text(table.read_text() + "labeled-data,mouse0,../../../a.png,1,2,3,4\n"
                      "labeled-data,mouse0,img009.png,a,2,3,4\n")  # fmt: skip
     out = tmp_path / "out"
-    result = kpdata("convert", "deeplabcut", folder, "--out", out, "--max-bad", 50)
+    result = kpdata("convert", "deeplabcut", folder, "--out", out, "--max-quarantine", 50)
     assert result.code == 0
     lines = (out / "quarantine.jsonl").read_text()
     for text in ("image missing", "unsafe path", f"{table}: line 10: x of nose is 'a'"):

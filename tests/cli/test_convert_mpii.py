@@ -62,7 +62,7 @@ def test_crops_of_whole_videos_with_mpiis_head_size(
 def test_the_official_split_is_train_alone(
     annotations: Path, kpdata: Kpdata, tmp_path: Path
 ) -> None:
-    split = ("--split", "official", "--val", "25")
+    split = ("--split", "official", "--val-from-train", "25")
     result = kpdata("convert", "mpii", annotations, "--out", tmp_path / "out", *split)
     assert result.code == 0
     assert set(library.open(tmp_path / "out").splits) == {"train", "val"}

@@ -97,7 +97,7 @@ def test_a_trial_of_images_that_change_while_the_job_runs(
 
     out = tmp_path / "out"
     before_shard(shards, change)
-    result = convert_to(out, coco, max_bad=100, **OPTIONS)
+    result = convert_to(out, coco, max_quarantine=100, **OPTIONS)
     refused = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert {line["reason"] for line in refused} <= NAMED
     missing = frozenset(line["key"] for line in refused)

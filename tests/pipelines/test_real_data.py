@@ -15,7 +15,7 @@ import kpdata
 from kpdata import formats
 from kpdata.checks.verify import verify
 from kpdata.formats.coco import write
-from kpdata.pipelines.convert import Outcome
+from kpdata.pipelines.conversion import Outcome
 from kpdata.pipelines.run import worker_count
 
 Convert = Callable[..., Outcome]
@@ -83,7 +83,7 @@ def there_and_back(
 ) -> Path:
     """COCO → shards → COCO: the folder of the last."""
     folder = tmp_path_factory.mktemp("coco")
-    convert_to(folder / "shards", coco, split="train=100", max_bad=0)
+    convert_to(folder / "shards", coco, split="train=100", max_quarantine=0)
     assert verify(folder / "shards")[1] == []
     source = formats.read("shards", folder / "shards")
     write.write(source.samples, source.skeleton, folder / "back")

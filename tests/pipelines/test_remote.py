@@ -88,7 +88,7 @@ def test_what_is_no_single_address_is_left_to_the_runner(option: str) -> None:
     [
         (ImportError("No module named 'dask.bag'"), "pip install 'apache-beam[dask]'"),
         (FileNotFoundError(2, "No such file or directory", "java"), "install Java 17"),
-        (ValueError("no such option"), "--runner DaskRunner: no such option"),
+        (ValueError("no such option"), "runner DaskRunner: no such option"),
         (JobError("as it is"), "as it is"),
         (TimeoutError("Timed out trying to connect"), "the job failed: Timed out trying to"),
         (RuntimeError(), "the job failed: RuntimeError()"),
