@@ -19,10 +19,7 @@ with without_warnings():
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-_UNLISTED = {
-    "DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner",
-    "FnApiRunner": "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
-}
+_UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Runners that Beam has, but knows by their full name only."""
 
 _JOB_SERVERS = "apache_beam.utils.subprocess_server"

@@ -274,7 +274,9 @@ def test_a_bad_annotation_costs_one_sample_or_names_it(
 def _check_quarantine(
     kpdata: Kpdata, coco: Path, out: Path, key: str, reason: str, detail: str, *options: object
 ) -> None:
-    result = kpdata("convert", "coco", coco, "--out", out, "--max-quarantine", 10, "--json", *options)
+    result = kpdata(
+        "convert", "coco", coco, "--out", out, "--max-quarantine", 10, "--json", *options
+    )
     assert result.code == 0
     assert result.json["quarantine"] == {reason: 1}
     assert sum(split["samples"] for split in result.json["splits"].values()) == 11

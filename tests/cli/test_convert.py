@@ -183,8 +183,8 @@ def test_each_option_reaches_the_manifest(coco: Path, kpdata: Kpdata, tmp_path: 
     options = {
         "--split": "train=60,dev=40", "--seed": 3, "--group": r"^(\d{5})", "--crop": 48,
         "--crop-from": "keypoints", "--margin": 1.5, "--augment": 1, "--augment-config": config,
-        "--exif": "ignored", "--validate-images": "decode", "--max-pixels": 5000, "--jpeg-quality": 80,
-        "--shards": 6,
+        "--exif": "ignored", "--validate-images": "decode", "--max-pixels": 5000,
+        "--jpeg-quality": 80, "--shards": 6,
     }  # fmt: skip
     flat = [item for pair in options.items() for item in pair]
     assert kpdata("convert", "coco", coco, "--out", tmp_path / "out", *flat).code == 0
@@ -386,11 +386,13 @@ def test_beam_options_reach_the_runner(
     )
     assert told == [["--job_name=some", "--parallelism=3", "--runner=FnApiRunner"]]
     assert named.json["root_hash"] == plain.json["root_hash"]
-    embedded = kpdata(
-        "convert", "coco", coco, "--json", "--out", tmp_path / "b", "--", "--job_name=other"
-    )
-    assert told[1][0] == "--job_name=other"
-    assert embedded.json["root_hash"] == plain.json["root_hash"]
+
+
+def test_beam_options_without_a_runner_are_refused(
+    coco: Path, tmp_path: Path, refuses: Callable[..., str]
+) -> None:
+    command = ("convert", "coco", coco, "--out", tmp_path / "out", "--", "--job_name=other")
+    refuses(*command, says=["without a runner"])
 
 
 @pytest.mark.parametrize(

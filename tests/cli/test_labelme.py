@@ -83,7 +83,16 @@ def test_images_of_another_size_and_missing_ones_are_quarantined(
     first, second, *_ = sorted(folder.iterdir())
     for path, change in ((first, {"imageWidth": 7}), (second, {"imagePath": "none.jpg"})):
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    arguments = ("convert", "json", folder, "--out", tmp_path / "out", "--max-quarantine", "50", "--json")
+    arguments = (
+        "convert",
+        "json",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--max-quarantine",
+        "50",
+        "--json",
+    )
     assert kpdata(*arguments).code == 0
     lines = (tmp_path / "out/quarantine.jsonl").read_text().splitlines()
     reasons = {line["reason"]: line["detail"] for line in map(json.loads, lines)}
