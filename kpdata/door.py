@@ -13,7 +13,7 @@ from kpdata.core.mapping import Mapping, map_by_name, map_sample
 from kpdata.core.progress import Progress
 from kpdata.core.sample import Rejected, Sample
 from kpdata.core.skeleton import Skeleton
-from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL, parse_splits
+from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL
 from kpdata.dataset import Dataset, open_dataset
 from kpdata.formats import FORMATS, Source, find
 from kpdata.formats.base import IMAGES
@@ -25,7 +25,7 @@ from kpdata.view.console import shown
 
 if TYPE_CHECKING:
     from kpdata.core.augment import AugmentConfig
-    from kpdata.pipelines.convert import Outcome
+    from kpdata.pipelines.conversion import Outcome
     from kpdata.pipelines.request import Request
     from kpdata.train.api import Comparison, Prediction, Run, Scores
 
@@ -148,7 +148,7 @@ def run_conversion(
 ) -> "Outcome":
     """What :func:`convert` and ``kpdata convert`` do; ``options`` are the former's keywords."""
     progress.begin("starting")
-    from kpdata.pipelines.convert import convert as write_shards
+    from kpdata.pipelines import convert as write_shards
 
     with labels.source() as source:
         _refuse_inside(source, out)
@@ -315,57 +315,22 @@ def _stored(dataset: Dataset | AnyPath) -> Any:
 def request_for(labels: Labels, source: Source, options: AnyMapping[str, Any]) -> "Request":
     """What a conversion is asked to do, from the options of :func:`convert`."""
     from kpdata.core.augment import AugmentConfig
-    from kpdata.pipelines.job import Job
     from kpdata.pipelines.request import Request
-    from kpdata.pipelines.run.runners import EMBEDDED, usable_cores
-    from kpdata.pipelines.sharding import Sharding
 
-    skeleton, mapping = _target_skeleton(source.skeleton, options["to_skeleton"])
+    given = {name: value for name, value in options.items() if value is not None}
+    skeleton, mapping = _target_skeleton(source.skeleton, given.pop("to_skeleton", None))
     is_split = labels.format.has_splits or labels.split_names
-    config = options["augment_config"] or AugmentConfig()
-    job = Job(
+    given.setdefault("split", OFFICIAL if is_split else DEFAULT_SPLIT)
+    config = given.pop("augment_config", AugmentConfig())
+    return Request.of(
+        source,
+        format=labels.format.name,
+        reader_options={k: v for k, v in labels.options.items() if isinstance(v, str)},
         skeleton=skeleton,
         mapping=mapping,
-        images_root=str(source.images_root) if source.images_root else None,
-        crop=options["crop"],
-        crop_from=_crop_from(labels, source, options),
-        margin=options["margin"],
-        augment=options["augment"],
         augment_config=config if isinstance(config, AugmentConfig) else load_config(config),
-        seed=options["seed"],
-        exif=options["exif"],
-        check={"header": "headers", "decode": "pixels"}[options["validate_images"]],
-        max_pixels=options["max_pixels"],
-        jpeg_quality=options["jpeg_quality"],
+        **given | {"beam_options": tuple(given["beam_options"])},
     )
-    return Request(
-        format=labels.format.name,
-        job=job,
-        splits=parse_splits(
-            options["split"] or (OFFICIAL if is_split else DEFAULT_SPLIT),
-            options["val_from_train"],
-            options["seed"],
-        ),
-        sharding=Sharding(options["shard_size"], options["shards"]),
-        group=options["group"],
-        group_near_duplicates=options["group_near_duplicates"],
-        reading={k: v for k, v in labels.options.items() if isinstance(v, str)},
-        max_bad=options["max_quarantine"],
-        runner=options["runner"] or EMBEDDED,
-        workers=options["workers"] or usable_cores(),
-        beam_options=tuple(options["beam_options"]),
-    )
-
-
-def _crop_from(labels: Labels, source: Source, options: AnyMapping[str, Any]) -> Any:
-    chosen = options["crop_from"] or "bbox"
-    if options["crop"] and chosen == "bbox" and not source.has_boxes:
-        raise FormatError(
-            f"{labels.format.name} has no boxes to crop around. Choose `crop_from` image (the "
-            "whole image, squared: nothing leaks from the labels) or `crop_from` keypoints "
-            "(around the labels: scores on such crops are 'oracle crop' scores)"
-        )
-    return chosen
 
 
 def _target_skeleton(

@@ -1,118 +1,187 @@
-"""What a conversion is asked to do, and what its manifest says of that."""
+"""What a conversion is asked to do."""
 
-import hashlib
-import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import math
+from typing import Any, Literal, Self, get_args
 
 import msgspec
 
+from kpdata.core.augment import AugmentConfig
+from kpdata.core.crop import CropFrom, CropRule
 from kpdata.core.errors import JobError
-from kpdata.core.splits import TRAIN, Splits
-from kpdata.formats import FORMATS, Source
-from kpdata.formats._lib.listing import annotation_files
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.run import runners
-from kpdata.pipelines.sharding import Sharding
-from kpdata.shards.manifest import MANIFEST, SourceInfo, read_manifest
-from kpdata.storage.files import file_sha256
+from kpdata.core.mapping import Mapping
+from kpdata.core.sample import Instance
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.splits import DEFAULT_SPLIT, TRAIN, Splits, group_finder, parse_splits
+from kpdata.formats.base import Source
+from kpdata.images.headers import MAX_PIXELS
+from kpdata.images.perceptual import MAX_DISTANCE
+from kpdata.storage.image_files import MAX_BYTES
+from kpdata.storage.stores import is_url
+
+Exif = Literal["applied", "ignored"]
+ImageCheck = Literal["header", "decode"]
+
+_LIMITS: tuple[tuple[str, float, float], ...] = (
+    ("crop", 8, 8192),
+    ("margin", 0.1, 10),
+    ("augment", 0, 1000),
+    ("seed", 0, 2**63 - 1),
+    ("max_pixels", 1, 2**31),
+    ("jpeg_quality", 1, 100),
+    ("group_near_duplicates", 0, MAX_DISTANCE),
+    ("shards", 1, 99_999),
+    ("shard_size", 1, math.inf),
+    ("max_quarantine", 0, 100),
+    ("workers", 1, 1024),
+)
+_CHOICES = (("crop_from", CropFrom), ("exif", Exif), ("validate_images", ImageCheck))
+
+_FOR_WORKERS = (
+    "skeleton", "images_root", "crop", "crop_from", "margin", "augment", "augment_config", "seed",
+    "exif", "validate_images", "max_pixels", "max_bytes", "jpeg_quality",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Request:
-    """Everything a conversion needs besides its source.
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversion's options, under the names that Python and the command line give them.
+
+    >>> from kpdata.core.skeleton import COCO17
+    >>> request = Request(format="coco", skeleton=COCO17, images_root="train2017/", crop=256)
+    >>> request.renders
+    True
+    >>> Request(format="coco", skeleton=COCO17, crop=9000)
+    Traceback (most recent call last):
+    kpdata.core.errors.JobError: crop is 9000: expected 8 to 8192
 
     Attributes:
-        format: the source's, a key of FORMATS.
-        reading: what else its reader was told, such as a category.
-        job, splits, sharding: see their classes; they decide the bytes.
+        skeleton: of the records; ``mapping`` leads there from the source's, if it differs.
+        images_root: folder or URL that image names may not leave; None where samples carry their
+            bytes.
+        format: the source's, a key of FORMATS; ``reader_options`` is what else its reader was
+            told, such as a category.
+        crop: side in pixels of a square record per instance; None keeps whole images.
+        crop_from, margin: what the square is drawn around, and its side in units of that.
+        augment: augmented copies of each train sample, drawn from ``augment_config``.
+        seed: of the split and of every random number.
+        exif: whether the annotator saw images with their EXIF orientation applied.
+        validate_images: of an untouched image, check its ``header`` and end marker, or ``decode``
+            it.
+        max_pixels, max_bytes: the largest image that is opened.
+        jpeg_quality: of crops and forced re-encodes; a copy's own is random.
+        split: percentages such as ``80/10/10`` or ``train=90,test=10``, or ``official``.
+        val_from_train: percentage of the official train set that becomes val.
         group: regular expression whose first group, in an image's name, names its group.
-        group_near_duplicates: bits in which the hashes of images that are joined may differ.
-        max_bad: percentage of samples that may be quarantined.
-        runner, workers, beam_options: where it runs; they never change the bytes.
+        group_near_duplicates: bits in which the perceptual hashes of images that are kept together
+            may differ; None compares none.
+        shards: their number in all, at least one for each split; None has ``shard_size`` decide.
+        shard_size: bytes of a shard, roughly.
+        max_quarantine: percentage of samples that may be quarantined before the job fails.
+        workers: processes on this machine; None takes one for each usable core.
+        runner: the name of a Beam runner to write on instead, with ``beam_options`` for it.
+
+    Raises:
+        JobError: a value that is out of its range; the message begins with its name.
+        FormatError: ``split`` or ``group`` cannot be understood.
     """
 
-    format: str
-    job: Job
-    splits: Splits
-    sharding: Sharding = field(default_factory=Sharding)
+    skeleton: Skeleton
+    mapping: Mapping | None = None
+    images_root: str | None = None
+    format: str = ""
+    reader_options: dict[str, str] = {}
+    crop: int | None = None
+    crop_from: CropFrom = "bbox"
+    margin: float = 1.25
+    augment: int = 0
+    augment_config: AugmentConfig = AugmentConfig()
+    seed: int = 0
+    exif: Exif = "applied"
+    validate_images: ImageCheck = "header"
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
+    jpeg_quality: int = 95
+    split: str = DEFAULT_SPLIT
+    val_from_train: float = 0.0
     group: str | None = None
     group_near_duplicates: int | None = None
-    reading: dict[str, str] = field(default_factory=dict)
-    max_bad: float = 1.0
-    runner: str = runners.EMBEDDED
-    workers: int = 1
+    shards: int | None = None
+    shard_size: int = 128_000_000
+    max_quarantine: float = 1.0
+    workers: int | None = None
+    runner: str | None = None
     beam_options: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Raise JobError where there would be nothing to augment."""
-        if self.job.augment and self.splits.shares and TRAIN not in self.splits.shares:
+    @classmethod
+    def of(cls, source: Source, **options: Any) -> Self:
+        """A request for ``source``: its skeleton and images folder, unless the options name others.
+
+        Raises:
+            JobError: crops around boxes are asked for, and the source has none; and as the class.
+        """
+        root = str(source.images_root) if source.images_root else None
+        request = cls(**{"skeleton": source.skeleton, "images_root": root, **options})
+        if request.crop and request.crop_from == "bbox" and not source.has_boxes:
             raise JobError(
-                f"--augment {self.job.augment} makes copies of split train alone, and --split "
-                f"gives {', '.join(self.splits.shares)}: name one of them train, such as "
-                "train=90,test=10, or leave --augment out"
+                f"crop_from is 'bbox', and {request.format or 'the source'} has no boxes to crop "
+                "around: choose 'image' (the whole image, squared: nothing leaks from the labels) "
+                "or 'keypoints' (around the labels: scores on such crops are 'oracle crop' scores)"
+            )
+        return request
+
+    def __post_init__(self) -> None:
+        """Raise on a value that makes no sense."""
+        for name, low, high in _LIMITS:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                expected = f"{low:g} or more" if high == math.inf else f"{low} to {high}"
+                raise JobError(f"{name} is {value}: expected {expected}")
+        for name, choices in _CHOICES:
+            if getattr(self, name) not in get_args(choices):
+                raise JobError(
+                    f"{name} is {getattr(self, name)!r}: expected {' or '.join(get_args(choices))}"
+                )
+        if self.beam_options and not self.runner:
+            raise JobError("beam_options are given without a runner: name the Beam runner, too")
+        if self.group is not None:
+            group_finder(self.group)
+        shares = self.splits.shares
+        if self.augment and shares and TRAIN not in shares:
+            raise JobError(
+                f"augment is {self.augment}, which makes copies of split train alone, and split "
+                f"gives {', '.join(shares)}: name one of them train, such as train=90,test=10, or "
+                "augment nothing"
             )
 
+    @property
+    def splits(self) -> Splits:
+        """Which split a group belongs to."""
+        return parse_splits(self.split, self.val_from_train, self.seed)
 
-def source_info(source: Source, request: Request) -> SourceInfo:
-    """Where the annotations came from, whatever folder they lie in."""
-    paths = source.annotation_files
-    hashes = map(_hash_of, paths)
-    files = dict(zip(_names_apart([path.name for path in paths]), hashes, strict=True))
-    convention = source.convention or FORMATS[request.format].convention
-    return SourceInfo(request.format, convention, files, request.reading)
+    @property
+    def crop_rule(self) -> CropRule:
+        """Which square of an image becomes a record, where there is a crop."""
+        return CropRule(self.crop_from, self.margin)
 
+    @property
+    def on_store(self) -> bool:
+        """Whether the images lie on an object store."""
+        return is_url(self.images_root or "")
 
-def _names_apart(names: Sequence[str]) -> Iterator[str]:
-    """The names in order, each further one of a kind with its number."""
-    seen: Counter[str] = Counter()
-    for name in names:
-        seen[name] += 1
-        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
+    @property
+    def renders(self) -> bool:
+        """Whether any picture is made anew, so that every image is decoded."""
+        return self.crop is not None or self.augment > 0
 
+    def why_not_cropped(self, instance: Instance) -> str | None:
+        """The name under which an instance without a crop is counted; None where it has one."""
+        reason = self.crop_rule.why_not(instance)
+        return f"instances not cropped: {reason}" if reason else None
 
-def _hash_of(path: Path) -> str:
-    if path.name == MANIFEST:
-        return read_manifest(path.parent).root_hash
-    if path.is_file():
-        return file_sha256(path)
-    digest = hashlib.sha256()
-    for file in annotation_files(path):
-        digest.update(os.fsencode(file.relative_to(path)) + b"\0" + file_sha256(file).encode())
-    return digest.hexdigest()
+    @property
+    def for_workers(self) -> "Request":
+        """The same with all at its default that does not change a planned shard's bytes.
 
-
-def asked_for(request: Request, origin: SourceInfo) -> bytes:
-    """What the dataset is made of and how, in a form to compare; no path is in it.
-
-    The annotation files count by name: a job goes on with those that were mended.
-    """
-    mapping = request.job.mapping.keypoints if request.job.mapping else ()
-    source = (origin.format, sorted(origin.files), origin.options)
-    return msgspec.json.encode((source, request.job.skeleton, mapping, options_of(request)))
-
-
-def options_of(request: Request) -> dict[str, Any]:
-    """What the manifest says was asked for: only what had a bearing on the result."""
-    job = msgspec.to_builtins(request.job)
-    unused = ["skeleton", "mapping", "images_root"]
-    unused += [] if request.job.crop else ["crop_from", "margin"]
-    unused += [] if request.job.augment else ["augment_config"]
-    for key in unused:
-        del job[key]
-    sharding = msgspec.to_builtins(request.sharding)
-    if request.sharding.count is not None:
-        del sharding["bytes_per_shard"]
-    options = {
-        **job,
-        "splits": request.splits,
-        "sharding": sharding,
-        "group": request.group,
-    }
-    if request.group_near_duplicates is not None:
-        options["group_near_duplicates"] = request.group_near_duplicates
-    read_back: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(options))
-    return read_back
+        It is a part of every plan: a shard is kept, when the work is resumed, as long as its plan
+        is the same.
+        """
+        return Request(**{name: getattr(self, name) for name in _FOR_WORKERS})

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from kpdata.core.errors import JobError
-from kpdata.pipelines.job import Job
 from kpdata.pipelines.output.local import Workspace
 from kpdata.pipelines.plan.make import REJECTED, Plan
+from kpdata.pipelines.provenance import Provenance
 from kpdata.pipelines.write.shard import ShardReport
 from kpdata.shards import tfds
 from kpdata.shards.manifest import (
@@ -17,7 +16,6 @@ from kpdata.shards.manifest import (
     QUARANTINE,
     Manifest,
     ShardInfo,
-    SourceInfo,
     SplitInfo,
     software,
     write_manifest,
@@ -31,9 +29,7 @@ def seal(
     workspace: Workspace,
     plan: Plan,
     reports: dict[str, ShardReport],
-    job: Job,
-    source: SourceInfo,
-    options: dict[str, Any],
+    provenance: Provenance,
 ) -> Manifest:
     """Turn a folder of whole shards into a dataset.
 
@@ -41,7 +37,7 @@ def seal(
         workspace: the output folder.
         plan: what had to be written.
         reports: by shard name.
-        job, source, options: what the manifest says of the conversion.
+        provenance: what the manifest says of the conversion.
 
     Raises:
         JobError: a shard has no report, or one that does not fit it.
@@ -51,10 +47,10 @@ def seal(
     quarantine_sha256 = _write_quarantine(workspace, plan, reports.values())
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        skeleton=job.skeleton,
-        mapping=job.mapping.keypoints if job.mapping else (),
-        source=source,
-        options=options,
+        skeleton=provenance.skeleton,
+        mapping=provenance.mapping,
+        source=provenance.source,
+        options=provenance.options,
         splits=_splits(plan, reports),
         counts=_counts(plan, reports.values()),
         quarantine=dict(sorted(rejected_counts(plan, reports.values()).items())),

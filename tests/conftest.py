@@ -65,17 +65,15 @@ def tiny_shards(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """
     from kpdata import formats
     from kpdata.core.progress import SILENT
-    from kpdata.core.splits import parse_splits
-    from kpdata.pipelines.convert import convert
-    from kpdata.pipelines.job import Job
+    from kpdata.pipelines.conversion import convert
     from kpdata.pipelines.request import Request
-    from kpdata.pipelines.sharding import Sharding
 
     source = formats.read("coco", tiny_coco / "annotations.json")
-    job = Job(source.skeleton, images_root=str(source.images_root), augment=1)
     out = tmp_path_factory.mktemp("tiny_shards") / "shards"
-    splits = parse_splits("50/25/25", seed=2)  # a draw that leaves no split empty
-    request = Request("coco", job, splits, Sharding(count=4))
+    request = Request(
+        format="coco", skeleton=source.skeleton, images_root=str(source.images_root), augment=1,
+        split="50/25/25", seed=2, shards=4, workers=1,
+    )  # fmt: skip
     convert(source, request, out, SILENT)
     return out
 

@@ -10,10 +10,9 @@ from _convert.dataset import Dataset
 from _convert.memory import high_water
 
 from kpdata import formats
-from kpdata.core.splits import parse_splits
-from kpdata.pipelines.job import Job
+from kpdata.core.progress import Progress
 from kpdata.pipelines.plan.make import make_plan
-from kpdata.pipelines.sharding import Sharding
+from kpdata.pipelines.request import Request
 
 
 class PlanCost(NamedTuple):
@@ -48,14 +47,14 @@ def plan(dataset: Dataset, folder: Path) -> PlanCost:
     clock, cpu = [time.perf_counter()], time.process_time()
     source = formats.read("coco", dataset.annotations, images=dataset.images)
     clock += [time.perf_counter()] * 2
-    job = Job(source.skeleton, images_root=str(source.images_root))
 
-    def on_sample(_: int) -> None:
-        clock[2] = time.perf_counter()
+    class Clock(Progress):
+        """Notes when the last reference was read."""
 
-    made = make_plan(
-        source, job, parse_splits("80/10/10"), Sharding(), folder, on_sample=on_sample
-    )  # fmt: skip
+        def advance(self, count: int = 1) -> None:
+            clock[2] = time.perf_counter()
+
+    made = make_plan(source, Request.of(source, format="coco"), folder, Clock())
     clock.append(time.perf_counter())
     cpu = time.process_time() - cpu
     index, receive, arrange = (end - start for start, end in pairwise(clock))

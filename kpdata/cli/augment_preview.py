@@ -24,7 +24,7 @@ from kpdata.formats import Source
 from kpdata.view.printing import complain, say
 
 if TYPE_CHECKING:
-    from kpdata.pipelines.job import Job
+    from kpdata.pipelines.request import Request
 
 _TILE = 256
 
@@ -68,21 +68,21 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
     refuse_idle_options(given_options(ctx), options)
     labels = labels_from(options)
     with labels.source() as source:
-        job = request_for(labels, source, CONVERSION_DEFAULTS | options).job
-        pictures = list(islice(_pictures(source, job), rows * (job.augment + 1)))
+        request = request_for(labels, source, _conversion(options))
+        pictures = list(islice(_pictures(source, request), rows * (request.augment + 1)))
     if not pictures:
         raise FormatError(f"{labels.locations[0]}: no sample could be drawn")
     tiles = [
-        (draw.draw_sample(sample, job.skeleton, _TILE), _caption(sample)) for sample in pictures
+        (draw.draw_sample(sample, request.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]
-    sheet = contact_sheet(tiles, columns=job.augment + 1, tile=_TILE)
+    sheet = contact_sheet(tiles, columns=request.augment + 1, tile=_TILE)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
     say(f"{out}: {len(pictures)} pictures")
 
 
-def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
+def _pictures(source: Source, request: "Request") -> Iterator[Sample]:
     from kpdata.core.errors import ImageError
     from kpdata.core.mapping import map_sample
     from kpdata.core.splits import TRAIN
@@ -93,12 +93,12 @@ def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
     for sample in source.samples:
         if not isinstance(sample, Sample) or not any(i.num_labelled for i in sample.instances):
             continue
-        if job.mapping:
-            sample = map_sample(sample, job.mapping)
+        if request.mapping:
+            sample = map_sample(sample, request.mapping)
         try:
-            located, _ = locate(sample, job)
-            data = fetch(located.image, job.max_bytes)
-            yield from list(render(located, data, TRAIN, job, Counter()))
+            located, _ = locate(sample, request)
+            data = fetch(located.image, request.max_bytes)
+            yield from list(render(located, data, TRAIN, request, Counter()))
         except ImageError as error:
             complain(f"left out: {error}")
         except OSError as error:
@@ -106,6 +106,12 @@ def _pictures(source: Source, job: "Job") -> Iterator[Sample]:
                 f"{sample.image.uri}: cannot be read: {error.strerror}: check its disk, or give "
                 "`images` another folder"
             ) from error
+
+
+def _conversion(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a conversion, with the defaults of those that this command lacks."""
+    given = {name: value for name, value in options.items() if name in CONVERSION_DEFAULTS}
+    return CONVERSION_DEFAULTS | given
 
 
 def _caption(sample: Sample) -> str:

@@ -11,7 +11,7 @@ from kpdata.storage.stores import Location
 from kpdata.view.console import screen, table
 
 if TYPE_CHECKING:
-    from kpdata.pipelines.convert import Outcome
+    from kpdata.pipelines.conversion import Outcome
 
 
 def show_outcome(outcome: "Outcome", out: Location) -> None:

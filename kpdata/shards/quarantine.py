@@ -35,25 +35,27 @@ class _Entry(msgspec.Struct):
     reason: str
 
 
-def check_bad(reasons: Counter[str], total: int, max_bad: float, details: Iterable[str]) -> None:
+def check_quarantine(
+    reasons: Counter[str], total: int, max_quarantine: float, details: Iterable[str]
+) -> None:
     """Stop a job whose source is worse than its user expects.
 
     Args:
         reasons: refused samples by reason.
         total: all samples, refused ones included.
-        max_bad: the percentage of ``total`` that may be refused.
+        max_quarantine: the percentage of ``total`` that may be refused.
         details: what is wrong with the refused samples, of which a few are quoted.
 
     Raises:
         JobError: more were refused; the message says why, and what to do.
     """
     bad = reasons.total()
-    if bad * 100 <= max_bad * total:
+    if bad * 100 <= max_quarantine * total:
         return
     listed = ", ".join(f"{count:,} × {reason}" for reason, count in reasons.most_common())
     examples = "\n".join(f"  {detail}" for detail in islice(details, _EXAMPLES))
     raise JobError(
-        f"{bad:,} of {total:,} samples are bad ({listed}), more than --max-bad {max_bad:g} % "
-        f"allows. For example:\n{examples}\n"
-        "Mend them, or quarantine them with a larger --max-bad."
+        f"{bad:,} of {total:,} samples are bad ({listed}), more than the "
+        f"{max_quarantine:g} % that max_quarantine allows. For example:\n{examples}\n"
+        "Mend them, or quarantine them with a larger max_quarantine."
     )

@@ -22,7 +22,7 @@ from kpdata.shards.manifest import MANIFEST
 from kpdata.storage.atomic import write_atomically
 from kpdata.storage.stores import Location
 
-_ASKED = "asked.json"
+_FINGERPRINT = "fingerprint.json"
 
 
 def holds_text(path: Path) -> bool:
@@ -43,7 +43,7 @@ class Workspace:
     durable: ClassVar[bool] = True
 
     @property
-    def place(self) -> Location:
+    def location(self) -> Location:
         """What the user calls the output."""
         return self.out
 
@@ -70,28 +70,28 @@ class Workspace:
         """The file whose lock the conversion at work holds."""
         return self.folder / "lock"
 
-    def asked(self) -> bytes | None:
-        """What :meth:`note_asked` noted of an unfinished conversion that has left shards here."""
+    def fingerprint(self) -> bytes | None:
+        """The fingerprint of an unfinished conversion that has left shards here, if any."""
         if any(self.sizes()):
             with contextlib.suppress(FileNotFoundError):
-                return (self.folder / _ASKED).read_bytes()
+                return (self.folder / _FINGERPRINT).read_bytes()
         return None
 
-    def note_asked(self, what: bytes) -> None:
-        """Keep what was asked for, until the work is finished."""
-        write_atomically(self.folder / _ASKED, what)
+    def keep_fingerprint(self, what: bytes) -> None:
+        """Keep the conversion's fingerprint until the work is finished."""
+        write_atomically(self.folder / _FINGERPRINT, what)
 
     @property
     def log_path(self) -> Path:
-        """What the embedded runner's worker processes print."""
+        """What the worker processes print."""
         return self.folder / "workers.log"
 
     def staged(self, shard: str) -> AbstractContextManager["Workspace"]:
         """Where a worker finds a shard's plan, and writes the shard and its report."""
         return contextlib.nullcontext(self)
 
-    def ask_for(self, shards: Iterable[str]) -> None:
-        """Have workers write these shards: drop their reports, and show their plans."""
+    def prepare(self, shards: Iterable[str]) -> None:
+        """Make ready for writing these shards: drop their reports, and publish their plans."""
         for shard in shards:
             self.report_path(shard).unlink(missing_ok=True)
 
@@ -119,7 +119,7 @@ class Workspace:
         for shard in shards:
             (self.out / shard).unlink()
 
-    def tell_failure(self, shard: str, why: str) -> None:
+    def note_failure(self, shard: str, why: str) -> None:
         """Leave a note on why a worker gave a shard up, an empty one where the disk is full."""
         with contextlib.suppress(OSError):
             (self.folder / "failures" / shard).write_text(why)
@@ -223,7 +223,10 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
         try:
             workspace.start()
             yield workspace
-            workspace.finish()
+            if workspace.sealed:
+                workspace.finish()
+            else:
+                _forget_empty_work(workspace, created)
         except BaseException as error:
             workspace.sweep_temporary_files()
             _forget_empty_work(workspace, created)
@@ -251,7 +254,7 @@ def _open_lock(workspace: Workspace) -> TextIO:
         lock.close()
         raise DatasetError(
             f"{workspace.out}: another conversion is writing to this folder: wait for it, "
-            "or choose another --out"
+            "or choose another out"
         ) from None
     return lock
 
@@ -273,7 +276,7 @@ def refused(error: OSError, out: Location) -> JobError:
 def _check_claimable(workspace: Workspace) -> None:
     out = workspace.out
     if out.exists() and not out.is_dir():
-        raise DatasetError(f"{out} is a file: --out names the folder to write shards into")
+        raise DatasetError(f"out is {out}, a file: name a folder to write shards into")
     others = sorted(os.listdir(out)) if out.exists() else []
     if others and workspace.folder.name not in others and not workspace.sealed:
         raise DatasetError(

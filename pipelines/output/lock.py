@@ -59,7 +59,7 @@ class Claim(msgspec.Struct, frozen=True):
         return not psutil.pid_exists(self.pid) or _beginning(self.pid) not in ("", self.began)
 
 
-class Lease:
+class FolderLock:
     """This process's claim to the folder ``out``.
 
     Attributes:
@@ -90,7 +90,7 @@ class Lease:
             self._store.delete([self.url])
         raise DatasetError(
             f"{self._out}: another conversion is writing to this folder: {_who(*others[0])}. Wait "
-            f"for it, or choose another --out. If it is dead, its claim ends {DEAD_AFTER:.0f} s "
+            f"for it, or choose another out. If it is dead, its claim ends {DEAD_AFTER:.0f} s "
             "after its last sign of life"
         )
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from kpdata.core.errors import DatasetError, KpdataError, StoreError
 from kpdata.pipelines.output.local import Workspace, refused
-from kpdata.pipelines.output.lock import Lease, require_claim
+from kpdata.pipelines.output.lock import FolderLock, require_claim
 from kpdata.pipelines.output.notes import ProgressNote, add_notes
 from kpdata.shards.manifest import MANIFEST
 from kpdata.storage.parallel import in_parallel
@@ -30,22 +30,22 @@ _MAX_REPORT_BYTES = 256 << 20
 class _Staging(Workspace):
     """A worker's temporary folder, which becomes objects once its shard is whole."""
 
-    outbox: "Outbox"
+    remote: "RemoteWorkspace"
     durable: ClassVar[bool] = False
 
     def size_of(self, shard: str) -> int | None:
         """As it is on the store."""
-        found = store_of(self.outbox.url).find(self.outbox.url / shard)
+        found = store_of(self.remote.url).find(self.remote.url / shard)
         return found and found.size
 
     def progress(self, shard: str) -> ProgressNote:
         """The worker's progress note, on the store at once."""
-        url = self.outbox.work / "progress" / shard
+        url = self.remote.work / "progress" / shard
         return ProgressNote(lambda note: store_of(url).put(url, note), _SECONDS_BETWEEN_NOTES)
 
 
 @dataclass(frozen=True)
-class Outbox(Workspace):
+class RemoteWorkspace(Workspace):
     """An output on a store.
 
     Attributes:
@@ -59,7 +59,7 @@ class Outbox(Workspace):
     _seen: "_Notes" = field(default_factory=lambda: _Notes(), compare=False, repr=False)
 
     @property
-    def place(self) -> Location:
+    def location(self) -> Location:
         """What the user calls the output."""
         return self.url
 
@@ -73,20 +73,20 @@ class Outbox(Workspace):
         return self.work / "begun"
 
     @property
-    def _asked(self) -> Url:
-        return self.work / "asked.json"
+    def _fingerprint(self) -> Url:
+        return self.work / "fingerprint.json"
 
-    def asked(self) -> bytes | None:
-        """What was noted of an unfinished conversion that has left shards there."""
+    def fingerprint(self) -> bytes | None:
+        """The fingerprint of an unfinished conversion that has left shards there."""
         if self.sizes():
             with contextlib.suppress(MissingObject):
-                return self._store.read(self._asked, _MAX_REPORT_BYTES)[1]
+                return self._store.read(self._fingerprint, _MAX_REPORT_BYTES)[1]
         return None
 
-    def note_asked(self, what: bytes) -> None:
-        """Keep what was asked for, until the work is finished."""
+    def keep_fingerprint(self, what: bytes) -> None:
+        """Keep the conversion's fingerprint until the work is finished."""
         require_claim(self.claim)
-        self._store.put(self._asked, what)
+        self._store.put(self._fingerprint, what)
 
     @property
     def _store(self) -> Store:
@@ -118,7 +118,7 @@ class Outbox(Workspace):
             self._store.upload(here.out / shard, self.url / shard)
             self._store.upload(here.report_path(shard), report)
 
-    def ask_for(self, shards: Iterable[str]) -> None:
+    def prepare(self, shards: Iterable[str]) -> None:
         """Drop these shards' reports, and upload their plans."""
         shards = list(shards)
         require_claim(self.claim)
@@ -161,7 +161,7 @@ class Outbox(Workspace):
         require_claim(self.claim)
         self._store.delete(self.url / shard for shard in shards)
 
-    def tell_failure(self, shard: str, why: str) -> None:
+    def note_failure(self, shard: str, why: str) -> None:
         """Leave a note for the driver, where the store still takes one."""
         with contextlib.suppress(StoreError):
             self._store.put(self.work / "failures" / shard, why.encode())
@@ -192,7 +192,7 @@ class Outbox(Workspace):
         """Remove all traces of the work but the claim."""
         for name in ("plan", "progress", "failures", "reports"):
             self._sweep(self.work / name)
-        self._store.delete([self._mark, self._asked])
+        self._store.delete([self._mark, self._fingerprint])
 
     def forget_empty_work(self) -> None:
         """Remove them where nothing was written that the next run could keep.
@@ -234,7 +234,7 @@ def _is_shard(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_outbox(url: Url) -> Iterator[Outbox]:
+def open_remote_workspace(url: Url) -> Iterator[RemoteWorkspace]:
     """Claim a place on a store for one conversion, and keep others away while it runs.
 
     Raises:
@@ -243,29 +243,32 @@ def open_outbox(url: Url) -> Iterator[Outbox]:
         JobError: the local disk is full, or the claim was lost.
     """
     _check_claimable(url)
-    lease = Lease(url)
+    lock = FolderLock(url)
     try:
-        lease.take()
-        lease.keep()
+        lock.take()
+        lock.keep()
         with tempfile.TemporaryDirectory(prefix="kpdata-") as folder:
-            outbox = Outbox(Path(folder), url, lease.url)
-            yield from _at_work(outbox)
+            remote = RemoteWorkspace(Path(folder), url, lock.url)
+            yield from _at_work(remote)
     finally:
         with contextlib.suppress(StoreError):  # it ends by itself
-            lease.release()
+            lock.release()
 
 
-def _at_work(outbox: Outbox) -> Iterator[Outbox]:
+def _at_work(remote: RemoteWorkspace) -> Iterator[RemoteWorkspace]:
     try:
-        outbox.start()
-        yield outbox
-        outbox.finish()
+        remote.start()
+        yield remote
+        if remote.sealed:
+            remote.finish()
+        else:
+            remote.forget_empty_work()
     except BaseException as error:
         with contextlib.suppress(KpdataError):
-            outbox.forget_empty_work()
+            remote.forget_empty_work()
         if not isinstance(error, OSError):
             raise
-        raise refused(error, outbox.out) from error
+        raise refused(error, remote.out) from error
 
 
 def _check_claimable(url: Url) -> None:

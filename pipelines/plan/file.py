@@ -10,16 +10,21 @@ import msgspec
 
 from kpdata.core.errors import JobError
 from kpdata.core.sample import Sample, unpack_sample
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan.table import STAMP
+from kpdata.pipelines.plan.references import STAMP
+from kpdata.pipelines.request import Request
 from kpdata.shards import tfrecord
 from kpdata.storage.image_files import Stamp
 
 
 class PlanHeader(msgspec.Struct, frozen=True):
-    """What decides a shard's bytes besides its samples: the options, and the versions at work."""
+    """What decides a shard's bytes besides its samples.
 
-    job: Job
+    Attributes:
+        request: as :attr:`Request.for_workers` has it.
+        software: the versions at work.
+    """
+
+    request: Request
     software: dict[str, str]
 
 
@@ -37,19 +42,19 @@ def read_plan(path: Path) -> tuple[PlanHeader, Iterator[Reference]]:
         DatasetError, JobError: it is damaged, which may be found while the references stream.
     """
     payloads = (payload for _, payload in tfrecord.read(path))
-    with _sound(path):
+    with _explained_damage(path):
         header = msgspec.json.decode(next(payloads, b""), type=PlanHeader)
     return header, (_unpack(path, payload) for payload in payloads)
 
 
 def _unpack(path: Path, payload: bytes) -> Reference:
-    with _sound(path):
+    with _explained_damage(path):
         found = Stamp(*STAMP.unpack_from(payload))
         return Reference(unpack_sample(payload[STAMP.size :]), found)
 
 
 @contextmanager
-def _sound(path: Path) -> Iterator[None]:
+def _explained_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (msgspec.MsgspecError, UnicodeDecodeError, struct.error, RecursionError) as error:

@@ -1,29 +1,24 @@
-"""The Beam job: one linear chain around writing a shard."""
+"""Writing on Beam: one linear chain around writing a shard, for a runner or for any pipeline."""
 
 import contextlib
 import logging
 import os
-import shutil
+import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
 
-from kpdata.core.errors import JobError, KpdataError
+from kpdata.core.errors import JobError
 from kpdata.core.quiet import without_warnings
 from kpdata.pipelines.run import clusters
-from kpdata.pipelines.run.beam_workers import ForkedEnvironment, Workers
-from kpdata.pipelines.run.runners import EMBEDDED, Execution
-from kpdata.pipelines.run.watchdog import Watchdog
+from kpdata.pipelines.run.execution import Planned
 
 with without_warnings():
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-    from apache_beam.runners.portability.job_server import SubprocessJobServer
 
-_SELF_EXPLAINING = (KpdataError, OSError, RuntimeError)
 _UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Runners that Beam has, but knows by their full name only."""
 
@@ -31,61 +26,70 @@ _JOB_SERVERS = "apache_beam.utils.subprocess_server"
 """The logger that tells of job servers, when they end at exit too."""
 
 
-def _end_server(server: SubprocessJobServer) -> None:
-    """Stop a job server, then remove its folder: Beam's own order fails where it still works."""
-    folder, server._local_temp_root = server._local_temp_root, None
-    server._server.stop()
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+@dataclass
+class WriteShards(beam.PTransform):
+    """Writes the pending shards of a conversion in a pipeline of your own.
+
+    Applied to a pipeline, it gives a PCollection of :class:`ShardReport`, one for each shard that
+    was written. Workers need the images and ``out`` under the same paths or URLs as the driver.
+
+    >>> with Conversion.plan(source, request, "shards/") as conversion:    # doctest: +SKIP
+    ...     with beam.Pipeline(options=options) as pipeline:
+    ...         reports = pipeline | WriteShards(conversion)
+    ...     outcome = conversion.seal()
+
+    Attributes:
+        conversion: what is planned; sealing it is the caller's, once the pipeline has ended.
+    """
+
+    conversion: Planned
+
+    def __post_init__(self) -> None:
+        """Let Beam name the transform."""
+        super().__init__()
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """One element for each shard, spread over all workers before it is written."""
+        return (
+            pipeline
+            | "shards to write" >> beam.Create(list(self.conversion.shards), reshuffle=False)
+            | "spread over workers" >> beam.Reshuffle()
+            | "write" >> beam.Map(self.conversion.write_function())
+        )
 
 
-SubprocessJobServer.stop = _end_server
+def run_on_beam(planned: Planned, runner: str, beam_options: Sequence[str]) -> None:
+    """Write every pending shard on the workers of a Beam runner.
 
-
-def run_on_beam(shards: Sequence[str], write: Callable[[str], Any], execution: Execution) -> None:
-    """Call ``write`` on every shard's name on Beam's workers; see :func:`runners.run`."""
-    if execution.workers and threading.current_thread() is not threading.main_thread():
-        raise JobError("worker processes need the main thread, which alone can hear of their death")
+    Raises:
+        JobError: the runner cannot be reached, or the job failed.
+    """
     job_name = f"kpdata-{uuid.uuid4().hex}"
-    with _quiet_logs(), Watchdog() as watchdog:
+    with _quiet_logs(), _Interrupts() as interrupts:
         try:
-            pipeline = _pipeline(execution, job_name)
-            (
-                pipeline
-                | "shards to write" >> beam.Create(list(shards))
-                | "spread over workers" >> beam.Reshuffle()
-                | "write" >> beam.Map(write)
-            )
-            with _workers(execution, watchdog):
-                _run(pipeline, watchdog)
+            clusters.check_reachable(beam_options)
+            pipeline = beam.Pipeline(options=_options(runner, beam_options, job_name))
+            _ = pipeline | WriteShards(planned)
+            _run(pipeline, interrupts)
         except BaseException as error:
-            if watchdog.interrupted:
-                clusters.cancel_on_flink(execution.beam_options, job_name)
+            if interrupts.heard:
+                clusters.cancel_on_flink(beam_options, job_name)
                 raise KeyboardInterrupt from error
-            if watchdog.saw_death:
-                raise JobError(
-                    "a worker process was killed, most likely because memory ran out. "
-                    "Run the same command again: finished shards are kept. "
-                    f"Fewer --workers need less memory (this run had {execution.workers})."
-                ) from error
-            if execution.runner != EMBEDDED and isinstance(error, Exception):
-                raise JobError(clusters.explain(execution.runner, error)) from error
-            if not isinstance(error, Exception) or isinstance(error, _SELF_EXPLAINING):
+            if not isinstance(error, Exception):
                 raise
-            raise JobError(f"--runner {execution.runner}: {error}") from error
+            raise JobError(clusters.explain(runner, error)) from error
 
 
-def _workers(execution: Execution, watchdog: Watchdog) -> AbstractContextManager[object]:
-    """The processes that the embedded runner asks for; all others have their own."""
-    if not execution.workers:
-        return contextlib.nullcontext()
-    return Workers(execution.nursery, execution.beam_options, watchdog.hear_death)
+def _options(runner: str, beam_options: Sequence[str], job_name: str) -> PipelineOptions:
+    runner = _UNLISTED.get(runner, runner)
+    named = [f"--job_name={job_name}"] if runner == "FlinkRunner" else []
+    return PipelineOptions([*named, *beam_options, f"--runner={runner}"])
 
 
-def _run(pipeline: beam.Pipeline, watchdog: Watchdog) -> None:
+def _run(pipeline: beam.Pipeline, interrupts: "_Interrupts") -> None:
     """Run to the end; interrupted, a job that runs elsewhere is cancelled there."""
     result = pipeline.run()
-    watchdog.hear_interrupts()  # Beam's job servers do so by now, and would end before their job
+    interrupts.hear()  # Beam's job servers do so by now, and would end before their job
     try:
         result.wait_until_finish()
     except KeyboardInterrupt:
@@ -94,18 +98,39 @@ def _run(pipeline: beam.Pipeline, watchdog: Watchdog) -> None:
         raise
 
 
-def _pipeline(execution: Execution, job_name: str) -> beam.Pipeline:
-    if execution.runner != EMBEDDED:
-        clusters.check_reachable(execution.beam_options)
-        runner = _UNLISTED.get(execution.runner, execution.runner)
-        named = [f"--job_name={job_name}"] if runner == "FlinkRunner" else []
-        options = PipelineOptions([*named, *execution.beam_options, f"--runner={runner}"])
-        return beam.Pipeline(options=options)
-    options = PipelineOptions(
-        [*execution.beam_options, f"--direct_num_workers={max(1, execution.workers)}"]
-    )
-    workers = ForkedEnvironment() if execution.workers else None
-    return beam.Pipeline(FnApiRunner(workers), options=options)
+class _Interrupts:
+    """Notes Ctrl-C and SIGTERM, which Beam may turn into another error.
+
+    Attributes:
+        heard: whether one of them came.
+    """
+
+    def __init__(self) -> None:
+        self.heard = False
+        handled = [signal.SIGINT, signal.SIGTERM]
+        in_main = threading.current_thread() is threading.main_thread()  # only there can one ask
+        self._old = {n: signal.getsignal(n) for n in handled if in_main}
+
+    def hear(self) -> None:
+        """Handle the signals that somebody handled before, whoever handles them now."""
+        for number, handler in self._old.items():
+            if callable(handler):
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.heard = True
+        handler = self._old[signal.Signals(number)]
+        assert callable(handler)
+        handler(number, frame)
+
+    def __enter__(self) -> "_Interrupts":
+        self.hear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            if callable(handler):
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -120,7 +145,29 @@ def _quiet_logs() -> Iterator[None]:
     root.setLevel(logging.CRITICAL)
     beams.setLevel(logging.CRITICAL)
     try:
-        yield
+        with _silent_threads():
+            yield
     finally:
         root.setLevel(levels[0])
         beams.setLevel(levels[1])
+
+
+@contextlib.contextmanager
+def _silent_threads() -> Iterator[None]:
+    """Print no traceback of threads that begin inside the block: they are Beam's.
+
+    Some outlive the job, and fail when its server ends; the job has told how it went by then.
+    """
+    others, before = set(threading.enumerate()), threading.excepthook
+    left: Collection[threading.Thread | None] | None = None
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        ignored = args.thread not in others if left is None else args.thread in left
+        if not ignored:
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        left = set(threading.enumerate()) - others

@@ -17,7 +17,7 @@ from kpdata.images import codec
 from kpdata.images.headers import Header, check_size, probe
 from kpdata.images.photometric import paint
 from kpdata.images.resample import mean_of_blocks, shrink_for, warp, with_spare_channel
-from kpdata.pipelines.job import Job
+from kpdata.pipelines.request import Request
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class _Picture(NamedTuple):
 
 
 def render(
-    sample: Sample, data: bytes, split: str, job: Job, counts: Counter[str]
+    sample: Sample, data: bytes, split: str, request: Request, counts: Counter[str]
 ) -> Iterator[Sample]:
     """The samples of every record that an image gives: originals, crops, copies.
 
@@ -93,35 +93,35 @@ def render(
         sample: the reference.
         data: its image's encoded bytes.
         split: only ``train`` is augmented.
-        job: what to do.
+        request: what to do.
         counts: named counters, added to.
 
     Raises:
         ImageError: the image cannot be used, which may be found while drawing: then what was
             yielded before must be thrown away.
     """
-    upright = _stand_up(sample, data, job, counts)
-    copies = job.augment if split == TRAIN else 0
-    if job.crop:
-        frames = list(_crops(upright, job, counts))
-        return _pictures(upright, frames, range(copies + 1), job, counts)
-    whole = _whole_image(upright, job, counts)
+    upright = _stand_up(sample, data, request, counts)
+    copies = request.augment if split == TRAIN else 0
+    if request.crop:
+        frames = list(_crops(upright, request, counts))
+        return _pictures(upright, frames, range(copies + 1), request, counts)
+    whole = _whole_image(upright, request, counts)
     frames = [_whole_frame(upright)]
-    return chain([whole], _pictures(upright, frames, range(1, copies + 1), job, counts))
+    return chain([whole], _pictures(upright, frames, range(1, copies + 1), request, counts))
 
 
-def _stand_up(sample: Sample, data: bytes, job: Job, counts: Counter[str]) -> Upright:
-    header = probe(data, job.max_pixels)
-    if job.check == "pixels":
+def _stand_up(sample: Sample, data: bytes, request: Request, counts: Counter[str]) -> Upright:
+    header = probe(data, request.max_pixels)
+    if request.validate_images == "decode":
         codec.decode_upright(data, header)
-    to_upright = codec.source_to_upright(header, job.exif)
+    to_upright = codec.source_to_upright(header, request.exif)
     width, height = header.upright_size
-    seen = (width, height) if job.exif == "applied" else (header.width, header.height)
+    seen = (width, height) if request.exif == "applied" else (header.width, header.height)
     check_size(sample.image, header, seen)
     if header.orientation != 1:
         counts["images turned upright"] += 1
-        if job.exif == "ignored":
-            sample = _moved(sample, to_upright, width, height, job, counts)
+        if request.exif == "ignored":
+            sample = _moved(sample, to_upright, width, height, request, counts)
     base, source_size = to_upright, seen
     if sample.view:
         base = compose(to_upright, sample.view.transform)
@@ -130,10 +130,10 @@ def _stand_up(sample: Sample, data: bytes, job: Job, counts: Counter[str]) -> Up
 
 
 def _moved(
-    sample: Sample, affine: Affine, width: int, height: int, job: Job, counts: Counter[str]
+    sample: Sample, affine: Affine, width: int, height: int, request: Request, counts: Counter[str]
 ) -> Sample:
     moved = [
-        move_instance(instance, affine, width, height, job.skeleton.flip_index)
+        move_instance(instance, affine, width, height, request.skeleton.flip_index)
         for instance in sample.instances
     ]
     counts["keypoints outside the image, set to v = 0"] += sum(lost for _, lost in moved)
@@ -144,29 +144,23 @@ def _whole_frame(upright: Upright) -> _Frame:
     return _Frame(IDENTITY, upright.width, upright.height, upright.sample.instances, WHOLE_IMAGE)
 
 
-def _crops(upright: Upright, job: Job, counts: Counter[str]) -> Iterator[_Frame]:
-    assert job.crop is not None
+def _crops(upright: Upright, request: Request, counts: Counter[str]) -> Iterator[_Frame]:
+    assert request.crop is not None
     for index, instance in enumerate(upright.sample.instances):
-        reason = why_not_cropped(instance, job)
+        reason = request.why_not_cropped(instance)
         if reason:
             counts[reason] += 1
             continue
-        affine = job.crop_rule.square(instance, upright.width, upright.height, job.crop)
-        yield _Frame(as_stored(affine), job.crop, job.crop, (instance,), index)
+        affine = request.crop_rule.square(instance, upright.width, upright.height, request.crop)
+        yield _Frame(as_stored(affine), request.crop, request.crop, (instance,), index)
 
 
-def why_not_cropped(instance: Instance, job: Job) -> str | None:
-    """The name under which an instance that gives no crop is counted; None where it gives one."""
-    reason = job.crop_rule.why_not(instance)
-    return f"instances not cropped: {reason}" if reason else None
-
-
-def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
+def _whole_image(upright: Upright, request: Request, counts: Counter[str]) -> Sample:
     header, data = upright.header, upright.data
     kind = "png" if header.format == "other" else header.format
     if not header.storable:
         counts["images re-encoded as upright RGB"] += 1
-        data = codec.encode(codec.decode_upright(data, header), kind, job.jpeg_quality)
+        data = codec.encode(codec.decode_upright(data, header), kind, request.jpeg_quality)
     image = ImageRef(
         upright.sample.image.name,
         width=upright.width,
@@ -179,47 +173,51 @@ def _whole_image(upright: Upright, job: Job, counts: Counter[str]) -> Sample:
 
 
 def _pictures(
-    upright: Upright, frames: list[_Frame], copies: range, job: Job, counts: Counter[str]
+    upright: Upright, frames: list[_Frame], copies: range, request: Request, counts: Counter[str]
 ) -> Iterator[Sample]:
     pictures = [
-        _described(upright, frame, copy, job, counts) for frame in frames for copy in copies
+        _described(upright, frame, copy, request, counts) for frame in frames for copy in copies
     ]
     decoded = {
         reduce: with_spare_channel(_decode(upright, reduce))
         for reduce in sorted({picture.frame.reduction for picture in pictures})
     }
-    return (_drawn(upright.sample, decoded, picture, job) for picture in pictures)
+    return (_drawn(upright.sample, decoded, picture, request) for picture in pictures)
 
 
 def _described(
-    upright: Upright, frame: _Frame, copy: int, job: Job, counts: Counter[str]
+    upright: Upright, frame: _Frame, copy: int, request: Request, counts: Counter[str]
 ) -> _Picture:
     params, affine = (
-        _sample_copy(upright, frame, copy, job) if copy else (CopyParams(), frame.affine)
+        _sample_copy(upright, frame, copy, request) if copy else (CopyParams(), frame.affine)
     )
-    instances = _instances_in(frame, affine, params, "copy" if copy else "crop", job, counts)
-    view = upright.view(affine, copy, job.seed if copy else 0, frame.index)
+    instances = _instances_in(frame, affine, params, "copy" if copy else "crop", request, counts)
+    view = upright.view(affine, copy, request.seed if copy else 0, frame.index)
     return _Picture(frame, params, affine, instances, view)
 
 
-def _drawn(sample: Sample, decoded: dict[int, Pixels], picture: _Picture, job: Job) -> Sample:
+def _drawn(
+    sample: Sample, decoded: dict[int, Pixels], picture: _Picture, request: Request
+) -> Sample:
     frame, params, affine, instances, view = picture
     shrink = frame.reduction
     pixels = warp(decoded[shrink], affine, frame.width, frame.height, shrink=shrink)
     if view.copy:
         data = codec.encode(paint(pixels, params), "jpeg", params.jpeg_quality)
     else:
-        data = codec.encode(pixels, "jpeg", job.jpeg_quality)
+        data = codec.encode(pixels, "jpeg", request.jpeg_quality)
     image = ImageRef(
         sample.image.name, width=frame.width, height=frame.height, data=data, format="jpeg"
     )
     return replace(sample, image=image, instances=instances, view=view)
 
 
-def _sample_copy(upright: Upright, frame: _Frame, copy: int, job: Job) -> tuple[CopyParams, Affine]:
-    entropy = [job.seed, stable_hash(upright.sample.key), frame.index + 1, copy]
+def _sample_copy(
+    upright: Upright, frame: _Frame, copy: int, request: Request
+) -> tuple[CopyParams, Affine]:
+    entropy = [request.seed, stable_hash(upright.sample.key), frame.index + 1, copy]
     params = sample_params(
-        job.augment_config, np.random.default_rng(entropy), frame.width, frame.height
+        request.augment_config, np.random.default_rng(entropy), frame.width, frame.height
     )
     moved = params_affine(params, frame.width, frame.height)
     return params, as_stored(compose(moved, frame.affine))
@@ -233,12 +231,17 @@ def _decode(upright: Upright, reduce: int) -> Pixels:
 
 
 def _instances_in(
-    frame: _Frame, affine: Affine, params: CopyParams, where: str, job: Job, counts: Counter[str]
+    frame: _Frame,
+    affine: Affine,
+    params: CopyParams,
+    where: str,
+    request: Request,
+    counts: Counter[str],
 ) -> tuple[Instance, ...]:
     instances = []
     for instance in frame.instances:
         moved, lost = move_instance(
-            instance, affine, frame.width, frame.height, job.skeleton.flip_index
+            instance, affine, frame.width, frame.height, request.skeleton.flip_index
         )
         counts[f"keypoints outside a {where}, set to v = 0"] += lost
         instances.append(occlude(moved, params.rectangles))

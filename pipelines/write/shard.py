@@ -11,11 +11,18 @@ import cv2
 import msgspec
 import numpy as np
 
-from kpdata.core.errors import DatasetError, ImageError, JobError, KpdataError, SchemaError
+from kpdata.core.errors import (
+    DatasetError,
+    ImageError,
+    JobError,
+    KpdataError,
+    SchemaError,
+    StoreError,
+)
 from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, Rejected, Sample
-from kpdata.pipelines.job import Job
 from kpdata.pipelines.output.local import Workspace
 from kpdata.pipelines.plan.file import Reference, read_plan
+from kpdata.pipelines.request import Request
 from kpdata.pipelines.write.render import render
 from kpdata.shards import records, tfrecord
 from kpdata.shards.fetch import Fetcher
@@ -132,16 +139,16 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
             return report
     header, references = read_plan(plan_path)
     _refuse_other_software(header.software)
-    job = header.job
+    request = header.request
     split = name.split("-", 1)[0]
-    tally = _Tally(len(job.skeleton))
-    decodes = job.renders or job.check == "pixels"
+    tally = _Tally(len(request.skeleton))
+    decodes = request.renders or request.validate_images == "decode"
     depth = _IMAGES_AHEAD if spare_cores and decodes else 0
     with (
         tfrecord.Writer(workspace.out / name, workspace.durable) as writer,
         workspace.progress(name) as progress,
-        Fetcher(job.images_root, job.max_bytes) as fetcher,
-        closing(_open_ahead(references, fetcher, split, job, depth)) as opened,
+        Fetcher(request.images_root, request.max_bytes) as fetcher,
+        closing(_open_ahead(references, fetcher, split, request, depth)) as opened,
     ):
         for reference, wait in opened:
             _write_sample(reference.sample, wait, writer, tally)
@@ -150,6 +157,20 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     report = tally.report(plan_blake3, shard)
     write_atomically(workspace.report_path(name), msgspec.json.encode(report), durable=False)
     return report
+
+
+def write_planned(workspace: Workspace, spare_cores: bool, shard: str) -> ShardReport:
+    """Write a shard of an output here or on a store; leave a note for the driver on failure."""
+    try:
+        with workspace.staged(shard) as here:
+            return write_shard(here, shard, spare_cores)
+    except OSError as error:
+        where = error.filename or workspace.location
+        workspace.note_failure(shard, f"{error.strerror or error}: {where}")
+        raise
+    except (StoreError, JobError) as error:
+        workspace.note_failure(shard, str(error))
+        raise
 
 
 def _refuse_other_software(planned: dict[str, str]) -> None:
@@ -179,7 +200,7 @@ class _Opened(NamedTuple):
 
 
 def _open_ahead(
-    references: Iterator[Reference], fetcher: Fetcher, split: str, job: Job, depth: int
+    references: Iterator[Reference], fetcher: Fetcher, split: str, request: Request, depth: int
 ) -> Generator[tuple[Reference, Callable[[], _Opened]], None, None]:
     """Every reference with what waits for its records; the next ones' images are on their way."""
 
@@ -189,7 +210,7 @@ def _open_ahead(
     def open_one(reference: Reference) -> _Opened:
         counts: Counter[str] = Counter()
         data = fetcher.fetch(reference.sample.image, reference.stamp)
-        return _Opened(render(reference.sample, data, split, job, counts), counts)
+        return _Opened(render(reference.sample, data, split, request, counts), counts)
 
     return ahead(open_one, announced(announce, references, fetcher.depth), depth)
 

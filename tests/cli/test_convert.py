@@ -13,8 +13,8 @@ from scipy.io import savemat
 import kpdata as library
 from kpdata.cli.outcome import show_outcome
 from kpdata.core.skeleton import BUILT_IN
-from kpdata.pipelines import convert as conversion
-from kpdata.pipelines.convert import Outcome
+from kpdata.pipelines import conversion
+from kpdata.pipelines.conversion import Outcome
 from kpdata.pipelines.run import beam_job
 
 MakeCoco = Callable[..., Path]
@@ -388,11 +388,13 @@ def test_beam_options_reach_the_runner(
     )
     assert told == [["--job_name=some", "--parallelism=3", "--runner=FnApiRunner"]]
     assert named.json["root_hash"] == plain.json["root_hash"]
-    embedded = kpdata(
-        "convert", "coco", coco, "--json", "--out", tmp_path / "b", "--", "--job_name=other"
-    )
-    assert told[1][0] == "--job_name=other"
-    assert embedded.json["root_hash"] == plain.json["root_hash"]
+
+
+def test_beam_options_without_a_runner_are_refused(
+    coco: Path, tmp_path: Path, refuses: Callable[..., str]
+) -> None:
+    command = ("convert", "coco", coco, "--out", tmp_path / "out", "--", "--job_name=other")
+    refuses(*command, says=["without a runner"])
 
 
 @pytest.mark.parametrize(

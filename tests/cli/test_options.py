@@ -11,7 +11,8 @@ import pytest
 
 from kpdata.cli import convert
 from kpdata.cli.options import SIZE
-from kpdata.pipelines.sharding import Sharding
+from kpdata.core.skeleton import COCO17
+from kpdata.pipelines.request import Request
 from kpdata.shards import fetch
 from kpdata.view import draw
 
@@ -48,7 +49,7 @@ def test_a_size_that_is_none_is_named_with_what_is_expected(text: str, says: str
 
 def test_the_usual_size_of_a_shard_is_the_librarys() -> None:
     option = next(p for p in convert.command.params if p.name == "shard_size")
-    assert SIZE.convert(option.default, None, None) == Sharding().bytes_per_shard
+    assert SIZE.convert(option.default, None, None) == Request(skeleton=COCO17).shard_size
 
 
 def test_arguments_in_the_wrong_order_are_told_the_right_one(

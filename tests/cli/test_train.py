@@ -334,11 +334,7 @@ def lsp(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     """``lsp(change)``: 600 people of LSP as shards, their joints (3, 14, N) changed."""
     from kpdata import formats
     from kpdata.core.progress import SILENT
-    from kpdata.core.splits import parse_splits
-    from kpdata.pipelines.convert import convert
-    from kpdata.pipelines.job import Job
-    from kpdata.pipelines.request import Request
-    from kpdata.pipelines.sharding import Sharding
+    from kpdata.pipelines import Request, convert
 
     joints = scipy.io.loadmat(real_data / "lsp" / "joints.mat")["joints"][..., :600]
 
@@ -347,8 +343,8 @@ def lsp(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         scipy.io.savemat(folder / "joints.mat", {"joints": change(joints.copy())})
         images = real_data / "lsp" / "images"
         source = formats.read("lsp", folder / "joints.mat", images=images)
-        job = Job(source.skeleton, images_root=str(source.images_root))
-        request = Request("lsp", job, parse_splits("95/5/0"), Sharding(count=2), max_bad=50)
+        options = {"split": "95/5/0", "shards": 2, "max_quarantine": 50}
+        request = Request.of(source, format="lsp", **options)
         convert(source, request, folder / "shards", SILENT)
         return folder / "shards"
 

@@ -430,12 +430,24 @@ def evaluations() -> tuple[bytes, ...]:
 def plans() -> tuple[bytes, ...]:
     """Plan files of the write step."""
     from kpdata.core.sample import pack
-    from kpdata.pipelines.job import Job
     from kpdata.pipelines.plan.file import PlanHeader
+    from kpdata.pipelines.request import Request
 
-    header = msgspec.json.encode(PlanHeader(Job(SKELETON), {"kpdata": "0"}), order="sorted")
+    header = msgspec.json.encode(
+        PlanHeader(Request(skeleton=SKELETON), {"kpdata": "0"}), order="sorted"
+    )
     packed = [pack(sample(n, b"")) for n in (1, 2)]
-    return (b"".join(map(frame, [header, *(bytes(16) + each for each in packed)])),)
+    return (
+        b"".join(
+            map(
+                frame,
+                [
+                    msgspec.json.encode(header, order="sorted"),
+                    *(bytes(16) + each for each in packed),
+                ],
+            )
+        ),
+    )
 
 
 @cache

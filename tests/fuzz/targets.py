@@ -318,7 +318,7 @@ def _shard_report(folder: Path) -> Check:
     """As a conversion finds it that takes up a stopped one."""
     from collections import Counter
 
-    from kpdata.pipelines.convert import _reports
+    from kpdata.pipelines.conversion import _reports
     from kpdata.pipelines.output.local import Workspace
     from kpdata.pipelines.plan.make import Plan, ShardPlan
     from kpdata.pipelines.seal import _sizes, _splits

@@ -11,9 +11,7 @@ import pytest
 import kpdata
 from kpdata import formats
 from kpdata.core.progress import SILENT
-from kpdata.core.splits import parse_splits
-from kpdata.pipelines.convert import convert
-from kpdata.pipelines.job import Job
+from kpdata.pipelines.conversion import convert
 from kpdata.pipelines.request import Request
 
 HEAVY = ("tensorflow", "apache_beam", "keras", "jax", "torch", "tensorflow_datasets")
@@ -117,9 +115,7 @@ def test_the_readmes_loop_reads_pictures_of_nobody_too(make_coco, tmp_path, monk
     content["annotations"] = content["annotations"][5:]
     annotations.write_text(json.dumps(content))
     source = formats.read("coco", annotations)
-    request = Request(
-        "coco", Job(source.skeleton, images_root=str(source.images_root)), parse_splits("100")
-    )
+    request = Request.of(source, format="coco", split="100")
     convert(source, request, tmp_path / "shards", SILENT)
     monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[2] / "README.md").read_text()

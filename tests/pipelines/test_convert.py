@@ -26,12 +26,11 @@ from kpdata.core.sample import Rejected, Sample
 from kpdata.core.skeleton import COCO17
 from kpdata.core.transform import apply_affine, invert
 from kpdata.formats.coco import write as coco_writer
-from kpdata.pipelines import convert as convert_module
-from kpdata.pipelines.convert import Outcome
-from kpdata.pipelines.job import Job
+from kpdata.pipelines import conversion as convert_module
+from kpdata.pipelines.conversion import Outcome
 from kpdata.pipelines.output import local
-from kpdata.pipelines.run import runners, workforce
-from kpdata.pipelines.run.nursery import Nursery
+from kpdata.pipelines.request import Request
+from kpdata.pipelines.run import execution, worker_count
 from kpdata.pipelines.write import shard as write
 from kpdata.shards import manifest, tfrecord
 from kpdata.shards.quarantine import digest
@@ -93,17 +92,17 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """``stopping(n)``: the next conversion is interrupted after n shards."""
 
     def stop_after(count: int) -> None:
-        real = convert_module.write_shard
+        real = write.write_shard
         done: list[str] = []
 
         def write_one(place: local.Workspace, name: str, spare_cores: bool) -> Any:
             if len(done) == count:
-                monkeypatch.setattr(convert_module, "write_shard", real)
+                monkeypatch.setattr(write, "write_shard", real)
                 signal.raise_signal(signal.SIGINT)
             done.append(name)
             return real(place, name, spare_cores)
 
-        monkeypatch.setattr(convert_module, "write_shard", write_one)
+        monkeypatch.setattr(write, "write_shard", write_one)
 
     return stop_after
 
@@ -117,7 +116,7 @@ def test_any_number_of_workers_gives_the_same_folder(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = convert_to(tmp_path / "0", coco, **HEAVY)
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     for workers in (1, 2):
         outcome = convert_to(tmp_path / str(workers), coco, workers=workers, **HEAVY)
         assert outcome.manifest.root_hash == alone.manifest.root_hash
@@ -125,7 +124,7 @@ def test_any_number_of_workers_gives_the_same_folder(
     assert alone.written_samples == 40
 
 
-@pytest.mark.parametrize("options", [HEAVY, {"check": "pixels", "shards": 3}])
+@pytest.mark.parametrize("options", [HEAVY, {"validate_images": "decode", "shards": 3}])
 def test_decoding_ahead_gives_the_same_folder(
     own_coco: Path,
     convert_to: Convert,
@@ -144,8 +143,8 @@ def test_decoding_ahead_gives_the_same_folder(
     monkeypatch.setattr(write, "render", render)
     hashes = []
     for cores in (1, 2):
-        monkeypatch.setattr(runners, "usable_cores", lambda cores=cores: cores)
-        outcome = convert_to(tmp_path / str(cores), own_coco, max_bad=5, **options)
+        monkeypatch.setattr(execution, "usable_cores", lambda cores=cores: cores)
+        outcome = convert_to(tmp_path / str(cores), own_coco, max_quarantine=5, **options)
         hashes.append(outcome.manifest.root_hash)
     assert hashes[0] == hashes[1]
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
@@ -156,11 +155,11 @@ def test_decoding_ahead_gives_the_same_folder(
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="nothing can be pinned here")
 def test_cores_that_the_process_may_not_use_do_not_count() -> None:
     allowed = os.sched_getaffinity(0)
-    assert runners.usable_cores() == len(allowed)
+    assert execution.usable_cores() == len(allowed)
     os.sched_setaffinity(0, {min(allowed)})
     try:
-        assert runners.usable_cores() == 1
-        assert not runners.Execution("embedded", 1, Nursery(Path("log"))).spare_cores
+        assert execution.usable_cores() == 1
+        assert not execution.Execution(1).spare_cores
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -171,8 +170,8 @@ def test_the_worker_processes_are_really_used(
     def here(place: local.Workspace, name: str, spare_cores: bool) -> None:
         raise AssertionError("written in the driver")
 
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
-    monkeypatch.setattr(convert_module, "write_shard", here)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(write, "write_shard", here)
     convert_to(tmp_path / "out", coco, workers=2)
     with pytest.raises((JobError, AssertionError)):
         convert_to(tmp_path / "alone", coco, workers=1)
@@ -474,13 +473,13 @@ def test_what_left_no_shard_bars_nobody(coco: Path, convert_to: Convert, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         convert_to(tmp_path / "out", coco, progress=StopBeforeWriting())
     (tmp_path / "out/.kpdata").mkdir(parents=True)
-    (tmp_path / "out/.kpdata/asked.json").write_text("something else")
+    (tmp_path / "out/.kpdata/fingerprint.json").write_text("something else")
     assert convert_to(tmp_path / "out", coco, seed=1).written_samples == 40
 
 
 def forget_what_was_asked(unfinished: Path) -> None:
     """As when a worker of that conversion outlives its folder's removal."""
-    (unfinished / ".kpdata/asked.json").unlink()
+    (unfinished / ".kpdata/fingerprint.json").unlink()
 
 
 def test_a_changed_option_reuses_no_shard_of_an_unfinished_folder(
@@ -519,8 +518,8 @@ def test_a_shard_says_which_plan_it_was_made_from_though_the_plan_changes_meanwh
 
     monkeypatch.setattr(tfrecord.Writer, "write", replan)
     before = file_blake3(place.plan_path(shard))
-    place.ask_for([shard])
-    report = convert_module.write_shard(place, shard, spare_cores=False)
+    place.prepare([shard])
+    report = write.write_shard(place, shard, spare_cores=False)
     assert report.plan_blake3 == before
 
 
@@ -530,16 +529,16 @@ def test_a_runner_that_asks_for_a_shard_again_gets_the_one_that_is_there(
     place = local.Workspace(unfinished)
     shard = train_shards(unfinished)[0]
     kept, report = inodes(unfinished), report_of(shard).read_bytes()
-    convert_module.write_shard(place, shard.name, spare_cores=False)
+    write.write_shard(place, shard.name, spare_cores=False)
     assert inodes(unfinished) == kept
     assert report_of(shard).read_bytes() == report
-    place.ask_for([shard.name])
+    place.prepare([shard.name])
     assert not report_of(shard).exists()
-    convert_module.write_shard(place, shard.name, spare_cores=False)
+    write.write_shard(place, shard.name, spare_cores=False)
     assert inodes(unfinished)[shard.name] != kept[shard.name]
     assert report_of(shard).read_bytes() == report
     shard.unlink()
-    convert_module.write_shard(place, shard.name, spare_cores=False)
+    write.write_shard(place, shard.name, spare_cores=False)
     assert shard.exists()
 
 
@@ -581,7 +580,7 @@ def test_a_worker_with_other_versions_than_the_driver_writes_nothing(
 ) -> None:
     newer = manifest.software() | {"opencv": "99.0"}
     monkeypatch.setattr("kpdata.pipelines.plan.make.software", lambda: newer)
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     here = manifest.software()["opencv"]
     says = rf"worker on .*: opencv is {here}, .* it is 99\.0, .*install the same version on every"
     with pytest.raises(JobError, match=says):
@@ -604,7 +603,7 @@ def test_a_report_that_does_not_fit_is_not_said_to_be_missing(
         (write_unreadable, r"the report of train-.* does not fit its plan and its shard"),
         (write_nothing, r"(\d) of \1 shards were not written"),
     ):
-        monkeypatch.setattr(convert_module, "write_shard", write_one)
+        monkeypatch.setattr(write, "write_shard", write_one)
         with pytest.raises(JobError, match=says):
             convert_to(tmp_path / says[:5], coco)
 
@@ -648,7 +647,7 @@ def test_a_finished_folder_is_left_as_it_is(
 ) -> None:
     first = convert_to(tmp_path / "out", coco, **HEAVY)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    again = convert_to(tmp_path / "out", coco, workers=2, max_bad=50, **HEAVY)
+    again = convert_to(tmp_path / "out", coco, workers=2, max_quarantine=50, **HEAVY)
     assert again.unchanged
     assert not first.unchanged
     assert again.written_samples == 0
@@ -743,7 +742,7 @@ def test_another_dataset_in_the_folder_is_refused_and_untouched(
 ) -> None:
     convert_to(tmp_path / "out", coco, **HEAVY)
     before = contents(tmp_path / "out")
-    with pytest.raises(DatasetError, match=r"already holds another dataset.*choose another --out"):
+    with pytest.raises(DatasetError, match=r"already holds another dataset.*choose another out"):
         convert_to(tmp_path / "out", coco, **HEAVY | change)
     assert contents(tmp_path / "out") == before
 
@@ -822,7 +821,7 @@ def test_a_folder_of_something_else_is_refused_and_untouched(
 
 def test_a_file_is_no_folder(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(DatasetError, match="out is a file: --out names the folder"):
+    with pytest.raises(DatasetError, match=r"^out is .*, a file: name a folder"):
         convert_to(tmp_path / "out", coco)
     assert (tmp_path / "out").read_text() == "a file"
 
@@ -905,7 +904,7 @@ def test_a_note_of_what_workers_printed_outlives_a_job_that_failed(
         log.write_text("Segmentation fault")
         raise JobError("a worker process was killed.")
 
-    monkeypatch.setattr(runners, "run", killed)
+    monkeypatch.setattr(execution, "run", killed)
     with pytest.raises(JobError, match=f"was killed. {log} has what workers printed"):
         convert_to(tmp_path / "out", coco)
     assert log.read_text() == "Segmentation fault"
@@ -922,13 +921,13 @@ def test_no_more_workers_start_than_there_are_shards_to_write(
 ) -> None:
     started = []
 
-    def note(names: list[str], write: Any, execution: runners.Execution, on_tick: Any) -> None:
-        started.append(execution.workers)
-        for name in names:
-            write(name)
+    def note(planned: Any, where: execution.Execution, *_: Any, **__: Any) -> None:
+        started.append(where.workers)
+        for name in planned.shards:
+            planned.write_function()(name)
 
-    monkeypatch.setattr(runners, "run", note)
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(execution, "run", note)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     convert_to(tmp_path / "out", coco, shards=shards, split="train=100", workers=4)
     assert started == [workers]
 
@@ -973,7 +972,7 @@ def test_bad_samples_are_listed_counted_and_left_out(
     own_coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
     reasons = spoil_images(own_coco)
-    found = convert_to(tmp_path / "out", own_coco, max_bad=5).manifest
+    found = convert_to(tmp_path / "out", own_coco, max_quarantine=5).manifest
     lines = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").open()]
     assert {line["key"]: line["reason"] for line in lines} == reasons
     assert all(set(line) == set(Rejected._fields) for line in lines)
@@ -993,11 +992,14 @@ def test_too_many_bad_samples_stop_the_job_while_planning(
     for number in (1, 2, 3):
         (own_coco.parent / f"images/00000{number}.jpg").unlink()
     with pytest.raises(JobError) as caught:
-        convert_to(tmp_path / "out", own_coco, max_bad=2.5)
+        convert_to(tmp_path / "out", own_coco, max_quarantine=2.5)
     message = str(caught.value)
-    assert "3 of 100 samples are bad (3 × image missing), more than --max-bad 2.5 %" in message
+    assert (
+        "3 of 100 samples are bad (3 × image missing), more than the 2.5 % that max_quarantine"
+        in message
+    )
     assert "000001.jpg: No such file" in message
-    assert message.endswith("Mend them, or quarantine them with a larger --max-bad.")
+    assert message.endswith("Mend them, or quarantine them with a larger max_quarantine.")
     assert not (tmp_path / "out").exists()
 
 
@@ -1007,7 +1009,7 @@ def test_too_many_bad_samples_stop_the_job_after_writing_and_only_their_shards_a
     spoil_images(own_coco)
     out = tmp_path / "out"
     with pytest.raises(JobError) as caught:
-        convert_to(out, own_coco, max_bad=4.9, shards=20)
+        convert_to(out, own_coco, max_quarantine=4.9, shards=20)
     message = str(caught.value)
     assert "5 of 100 samples are bad (2 × image cut short" in message
     assert message.count("\n  ") == 3
@@ -1016,10 +1018,10 @@ def test_too_many_bad_samples_stop_the_job_after_writing_and_only_their_shards_a
     refused = {s.name for s in shards if json.loads(report_of(s).read_bytes())["rejected"]}
     assert 1 <= len(refused) <= 3
     kept = inodes(out)
-    forgiven = convert_to(out, own_coco, max_bad=5, shards=20)
+    forgiven = convert_to(out, own_coco, max_quarantine=5, shards=20)
     after = inodes(out)
     assert {name for name in kept if after[name] != kept[name]} == refused
-    clean = convert_to(tmp_path / "clean", own_coco, max_bad=5, shards=20)
+    clean = convert_to(tmp_path / "clean", own_coco, max_quarantine=5, shards=20)
     assert forgiven.manifest.root_hash == clean.manifest.root_hash
 
 
@@ -1027,12 +1029,12 @@ def test_a_finished_dataset_is_held_to_the_percentage_of_bad_samples_too(
     own_coco: Path, convert_to: Convert, tmp_path: Path
 ) -> None:
     spoil_images(own_coco)
-    convert_to(tmp_path / "out", own_coco, max_bad=5)
+    convert_to(tmp_path / "out", own_coco, max_quarantine=5)
     before = contents(tmp_path / "out")
     with pytest.raises(JobError, match="5 of 100 samples are bad") as caught:
-        convert_to(tmp_path / "out", own_coco, max_bad=4.9)
+        convert_to(tmp_path / "out", own_coco, max_quarantine=4.9)
     assert f"{tmp_path / 'out/quarantine.jsonl'} lists them" in str(caught.value)
-    assert convert_to(tmp_path / "out", own_coco, max_bad=5).unchanged
+    assert convert_to(tmp_path / "out", own_coco, max_quarantine=5).unchanged
     assert contents(tmp_path / "out") == before
 
 
@@ -1062,7 +1064,7 @@ def test_images_mended_after_a_stop_are_read_again(
     for number in (4, 5, 6):
         spoil(own_coco.parent / f"images/00000{number}.jpg")
     if forgiven:
-        convert_unsealed(tmp_path / "out", own_coco, shards=20, max_bad=3)
+        convert_unsealed(tmp_path / "out", own_coco, shards=20, max_quarantine=3)
     else:
         with pytest.raises(JobError, match="3 of 100 samples are bad"):
             convert_to(tmp_path / "out", own_coco, shards=20)
@@ -1085,7 +1087,7 @@ def test_values_that_no_record_can_hold_are_quarantined(
             raise SchemaError("transform cannot be inverted")
 
     monkeypatch.setattr(write, "render", render)
-    found = convert_to(tmp_path / "out", coco, crop=32, max_bad=2.5).manifest
+    found = convert_to(tmp_path / "out", coco, crop=32, max_quarantine=2.5).manifest
     assert found.quarantine == {"bad values": 1}
     (line,) = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").open()]
     assert line["key"] == "2"
@@ -1121,7 +1123,7 @@ def test_a_failing_disk_is_no_bad_image(
         patched.setattr(os, "open", remember)
         patched.setattr(os, call, broken)
         with pytest.raises(JobError) as caught:
-            convert_to(tmp_path / "out", coco, max_bad=50)
+            convert_to(tmp_path / "out", coco, max_quarantine=50)
     assert f"Input/output error: {failing}" in str(caught.value)
     assert "run the same command again" in str(caught.value)
     assert not (tmp_path / "out/kpdata.json").exists()
@@ -1133,10 +1135,10 @@ def test_where_the_source_lies_does_not_change_the_dataset_even_where_an_image_i
 ) -> None:
     (own_coco.parent / "images/000001.jpg").unlink()
     cut(own_coco.parent / "images/000002.jpg")
-    here = convert_to(tmp_path / "here", own_coco, max_bad=5)
+    here = convert_to(tmp_path / "here", own_coco, max_quarantine=5)
     moved = shutil.copytree(own_coco.parent, tmp_path / "elsewhere/deep/source")
     monkeypatch.chdir(moved.parent)
-    there = convert_to(Path("out"), Path("source/annotations.json"), max_bad=5)
+    there = convert_to(Path("out"), Path("source/annotations.json"), max_quarantine=5)
     assert here.manifest.quarantine == {"image missing": 1, "image cut short": 1}
     assert here.manifest.root_hash == there.manifest.root_hash
     details = [
@@ -1261,7 +1263,7 @@ def test_a_disk_that_really_fills_up_is_named_and_left_without_half_files(
     monkeypatch: pytest.MonkeyPatch,
     workers: int,
 ) -> None:
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     options = {"split": "train=100", "augment": 10, "shards": 8}
     with pytest.raises(JobError, match="No space left on device"):
         convert_to(small_disk / "out", coco, workers=workers, **options)
@@ -1272,16 +1274,16 @@ def test_a_disk_that_really_fills_up_is_named_and_left_without_half_files(
 def test_a_worker_that_dies_of_a_full_disk_is_not_said_to_be_out_of_memory(
     coco: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(shards: list[str], write: Callable[[str], Any], *_: Any, **__: Any) -> None:
+    def run(planned: Any, *_: Any, **__: Any) -> None:
         with pytest.raises(OSError, match="No space left"):
-            write(shards[0])
+            planned.write_function()(planned.shards[0])
         raise JobError("a worker process was killed")
 
     def no_space(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(convert_module.runners, "run", run)
-    monkeypatch.setattr(convert_module, "write_shard", no_space)
+    monkeypatch.setattr(convert_module.execution, "run", run)
+    monkeypatch.setattr(write, "write_shard", no_space)
     with pytest.raises(JobError, match="writing stopped: No space left on device"):
         convert_to(tmp_path / "out", coco)
 
@@ -1299,21 +1301,21 @@ def test_a_note_that_did_not_fit_on_the_disk_still_names_the_cause(tmp_path: Pat
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("crop", 7, "--crop 7: expected 8 to 8192"),
-        ("crop", 9000, "--crop 9000: expected"),
-        ("margin", 0, "--margin 0: expected 0.1 to 10"),
-        ("margin", float("nan"), "--margin nan: expected"),
-        ("augment", -1, "--augment -1: expected 0 to 1000"),
-        ("jpeg_quality", 101, "--jpeg-quality 101: expected 1 to 100"),
-        ("max_pixels", 0, "--max-pixels 0: expected"),
-        ("seed", -1, "--seed -1: expected"),
+        ("crop", 7, "crop is 7: expected 8 to 8192"),
+        ("crop", 9000, "crop is 9000: expected"),
+        ("margin", 0, "margin is 0: expected 0.1 to 10"),
+        ("margin", float("nan"), "margin is nan: expected"),
+        ("augment", -1, "augment is -1: expected 0 to 1000"),
+        ("jpeg_quality", 101, "jpeg_quality is 101: expected 1 to 100"),
+        ("max_pixels", 0, "max_pixels is 0: expected"),
+        ("seed", -1, "seed is -1: expected"),
     ],
 )
 def test_an_option_out_of_range_is_named_with_its_range(
     option: str, value: float, message: str
 ) -> None:
     with pytest.raises(JobError) as caught:
-        Job(COCO17, **{option: value})  # type: ignore[arg-type]
+        Request(skeleton=COCO17, **{option: value})  # type: ignore[arg-type]
     assert str(caught.value).startswith(message)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kpdata.core.errors import JobError
-from kpdata.pipelines import convert as convert_module
+from kpdata.pipelines.write import shard as write
 
 FIRST_SEED = int(os.environ.get("KPDATA_FAULT_SEED", "0"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("KPDATA_FAULT_TRIALS", "2")))
@@ -23,7 +23,7 @@ OPTIONS = {"shards": SHARDS, "augment": 1, "split": "60/20/20"}
 NAMED = {"image changed", "image missing", "image empty"}
 
 Convert = Callable[..., Any]
-WRITE_SHARD = convert_module.write_shard
+WRITE_SHARD = write.write_shard
 
 
 def replaced(path: Path, draw: random.Random) -> None:
@@ -68,7 +68,7 @@ def before_shard(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[],
             begun.append(arguments)
             return real(*arguments, **named)
 
-        monkeypatch.setattr(convert_module, "write_shard", write_one)
+        monkeypatch.setattr(write, "write_shard", write_one)
 
     return arrange
 
@@ -97,7 +97,7 @@ def test_a_trial_of_images_that_change_while_the_job_runs(
 
     out = tmp_path / "out"
     before_shard(shards, change)
-    result = convert_to(out, coco, max_bad=100, **OPTIONS)
+    result = convert_to(out, coco, max_quarantine=100, **OPTIONS)
     refused = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert {line["reason"] for line in refused} <= NAMED
     missing = frozenset(line["key"] for line in refused)

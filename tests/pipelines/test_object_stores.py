@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,11 +30,11 @@ from kpdata.checks.verify import verify
 from kpdata.cli.main import cli
 from kpdata.core.errors import DatasetError, JobError, KpdataError, StoreError
 from kpdata.core.progress import Progress
-from kpdata.pipelines import convert as conversion
+from kpdata.pipelines import conversion
 from kpdata.pipelines.output import lock
 from kpdata.pipelines.output.notes import ProgressNote
-from kpdata.pipelines.output.remote import Outbox
-from kpdata.pipelines.run import workforce
+from kpdata.pipelines.output.remote import RemoteWorkspace
+from kpdata.pipelines.run import worker_count
 from kpdata.shards.manifest import read_manifest
 from kpdata.storage import stores
 from kpdata.storage.image_files import Stamp
@@ -216,7 +217,7 @@ def test_any_mix_of_disk_and_store_gives_the_same_dataset(
 def test_worker_processes_read_from_the_store_and_write_to_it(
     client: Any, bucket: Url, source: Path, root_hash: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0.0)
     images = put(client, source.parent / "images", bucket / "images")
     assert convert(source, images, bucket / "out", "--workers", 2) == root_hash
     assert_finished(client, bucket / "out", root_hash)
@@ -290,7 +291,7 @@ def test_one_request_in_ten_may_fail(
     client: Any, server: Server, bucket: Url, source: Path, root_hash: str, whole: Path,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault_trial: Callable[..., None], workers: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0.0)
     put(client, source.parent, bucket / "in")
     annotations, images, out = bucket / "in" / source.name, bucket / "in/images", bucket / "out"
     server.reset()
@@ -325,8 +326,8 @@ def test_names_that_lead_out_and_images_that_are_not_there_are_quarantined_as_on
     put(client, tmp_path / "in", bucket / "in")
     client.put_object(Bucket=bucket.bucket, Key="in/secret.jpg", Body=b"secret")
     there = bucket / "in/images"
-    here = convert(annotations, images, tmp_path / "out", "--max-bad", 50)
-    assert convert(annotations, there, bucket / "out", "--max-bad", 50) == here
+    here = convert(annotations, images, tmp_path / "out", "--max-quarantine", 50)
+    assert convert(annotations, there, bucket / "out", "--max-quarantine", 50) == here
     quarantine = run("inspect", bucket / "out", "--json")["quarantine"]
     assert quarantine["unsafe path"] == 3
     assert {"image missing", "image empty"} < set(quarantine)
@@ -346,7 +347,7 @@ def test_an_image_that_is_replaced_between_plan_and_write_is_refused(
             client.put_object(Bucket=bucket.bucket, Key="images/000003.jpg", Body=data)
 
     outcome = convert_to(
-        bucket / "out", source, images=images, max_bad=50, progress=Replacing(), shards=2
+        bucket / "out", source, images=images, max_quarantine=50, progress=Replacing(), shards=2
     )
     assert outcome.manifest.quarantine == {"image changed": 1}
 
@@ -447,16 +448,16 @@ def test_a_shard_that_is_not_what_its_report_says_is_written_again(
 def test_a_runner_that_asks_for_a_shard_again_has_nothing_uploaded(
     client: Any, bucket: Url, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, out = conversion.runners.run, bucket / "out"
+    real, out = conversion.execution.run, bucket / "out"
 
-    def twice(shards: Any, write: Any, execution: Any, on_tick: Any) -> None:
-        real(shards, write, execution, on_tick)
+    def twice(planned: Any, *others: Any, **options: Any) -> None:
+        real(planned, *others, **options)
         time.sleep(1)  # the store tells time in whole seconds
         before = _versions(client, out, "")
-        real(shards[:1], write, execution, on_tick)
+        real(replace(planned, pending=planned.pending[:1]), *others, **options)
         assert _versions(client, out, "") == before
 
-    monkeypatch.setattr(conversion.runners, "run", twice)
+    monkeypatch.setattr(conversion.execution, "run", twice)
     convert(source, source.parent / "images", out)
     assert verify(out)[1] == []
 
@@ -556,15 +557,15 @@ def test_a_claim_that_nobody_renews_runs_out_and_one_that_is_renewed_does_not(
     for name, seconds in (("RENEWED_EVERY", 0.3), ("DEAD_AFTER", 2.0), ("_LONGEST_PAUSE", 0.05)):
         monkeypatch.setattr(lock, name, seconds)
     put_claim(client, bucket / "out", claim_of(machine="another"))
-    held = lock.Lease(bucket / "held")
+    held = lock.FolderLock(bucket / "held")
     held.take()
     held.keep()
     time.sleep(3.2)  # the store tells time in whole seconds
-    lock.Lease(bucket / "out").take()
+    lock.FolderLock(bucket / "out").take()
     with pytest.raises(DatasetError, match="another conversion is writing"):
-        lock.Lease(bucket / "held").take()
+        lock.FolderLock(bucket / "held").take()
     held.release()
-    lock.Lease(bucket / "held").take()
+    lock.FolderLock(bucket / "held").take()
 
 
 def test_a_claim_that_a_slow_request_brings_back_is_given_up(
@@ -574,7 +575,7 @@ def test_a_claim_that_a_slow_request_brings_back_is_given_up(
     for name, seconds in (("RENEWED_EVERY", 0.1), ("DEAD_AFTER", 1.0)):
         monkeypatch.setattr(lock, name, seconds)
     real = type(store_of(bucket)).put
-    held = lock.Lease(bucket / "out")
+    held = lock.FolderLock(bucket / "out")
     held.take()
 
     def slow(store: Any, url: Url, data: bytes) -> None:
@@ -606,7 +607,7 @@ def test_of_many_that_come_together_never_two_hold_the_folder(
 
     def take(out: Url) -> bool:
         with contextlib.suppress(DatasetError):
-            lock.Lease(out).take()
+            lock.FolderLock(out).take()
             return True
         return False
 
@@ -722,13 +723,13 @@ def test_missing_credentials_and_a_missing_extra_are_said_in_one_line(
 def test_a_workers_trouble_with_the_store_reaches_the_user(
     client: Any, bucket: Url, tmp_path: Path
 ) -> None:
-    outbox = Outbox(tmp_path, bucket / "out", bucket / "out/.kpdata/claims/a.json")
-    outbox.tell_failure("train-00000-of-00001.tfrecord", "permission denied")
+    outbox = RemoteWorkspace(tmp_path, bucket / "out", bucket / "out/.kpdata/claims/a.json")
+    outbox.note_failure("train-00000-of-00001.tfrecord", "permission denied")
     assert outbox.failures() == ["permission denied"]
 
 
 def test_progress_notes_add_up_across_workers(bucket: Url, tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path, bucket / "out", bucket / "claim")
+    outbox = RemoteWorkspace(tmp_path, bucket / "out", bucket / "claim")
     for shard, samples, size in (("a", 3, 500), ("b", 4, 100)):
         url = outbox.work / "progress" / shard
         with ProgressNote(lambda note, url=url: store_of(url).put(url, note)) as progress:

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,13 +19,12 @@ from kpdata.core.errors import FormatError, JobError
 from kpdata.core.mapping import map_by_name
 from kpdata.core.sample import ImageRef, Instance, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
-from kpdata.core.splits import group_finder, parse_splits, stable_hash
+from kpdata.core.splits import stable_hash
 from kpdata.formats.base import Source
-from kpdata.pipelines.job import Job
 from kpdata.pipelines.plan.file import PlanHeader, read_plan
 from kpdata.pipelines.plan.make import REJECTED, Plan, make_plan
-from kpdata.pipelines.plan.table import Spool
-from kpdata.pipelines.sharding import Sharding
+from kpdata.pipelines.plan.references import References
+from kpdata.pipelines.request import Request
 from kpdata.shards.manifest import software
 from kpdata.storage.image_files import stamp
 
@@ -63,24 +64,16 @@ def plan_of(
     split: str = "80/10/10",
     *,
     folder: str = "plan",
-    val: float = 0,
-    seed: int = 0,
-    group: str | None = None,
     groups_from_names: bool = False,
-    sharding: Sharding | None = None,
-    job: Job | None = None,
+    request: Request | None = None,
+    **options: Any,
 ) -> Plan:
     source = Source(
         SKELETON, iter(samples), images, (Path("labels.json"),), Counter(), True, groups_from_names
     )
-    return make_plan(
-        source,
-        job or Job(SKELETON, images_root=str(images)),
-        parse_splits(split, val, seed),
-        sharding or Sharding(),
-        images.parent / folder,
-        group_finder(group) if group else None,
-    )
+    request = request or Request(skeleton=SKELETON, images_root=str(images))
+    asked = msgspec.structs.replace(request, split=split, **options)
+    return make_plan(source, asked, images.parent / folder)
 
 
 def keys_by_split(plan: Plan) -> dict[str, list[str]]:
@@ -105,7 +98,7 @@ def numbered(images: Path, count: int, split: str | None = None) -> list[Sample]
 
 
 def test_each_split_lies_in_the_order_of_its_keys_hashes_across_its_shards(images: Path) -> None:
-    plan = plan_of(images, numbered(images, 200), sharding=Sharding(count=10))
+    plan = plan_of(images, numbered(images, 200), shards=10)
     keys = keys_by_split(plan)
     assert sum(map(len, keys.values())) == plan.samples == 200
     for found in keys.values():
@@ -115,16 +108,16 @@ def test_each_split_lies_in_the_order_of_its_keys_hashes_across_its_shards(image
 
 def test_a_plan_does_not_depend_on_the_order_of_the_source(images: Path) -> None:
     samples = numbered(images, 60)
-    first = plan_of(images, samples, sharding=Sharding(count=6))
-    second = plan_of(images, samples[::-1], folder="again", sharding=Sharding(count=6))
+    first = plan_of(images, samples, shards=6)
+    second = plan_of(images, samples[::-1], folder="again", shards=6)
     assert first.shards == second.shards
 
 
 def test_a_plan_is_named_by_its_bytes(images: Path) -> None:
     samples = numbered(images, 10)
     plain = plan_of(images, samples, "train=100")
-    job = Job(SKELETON, images_root=str(images), jpeg_quality=80)
-    other = plan_of(images, samples, "train=100", folder="other", job=job)
+    request = Request(skeleton=SKELETON, images_root=str(images), jpeg_quality=80)
+    other = plan_of(images, samples, "train=100", folder="other", request=request)
     assert [shard.name for shard in plain.shards] == [shard.name for shard in other.shards]
     assert [shard.blake3 for shard in plain.shards] != [shard.blake3 for shard in other.shards]
 
@@ -134,7 +127,7 @@ def test_a_plan_file_holds_the_job_and_whole_samples(images: Path) -> None:
     plan = plan_of(images, [sample], "train=100")
     header, references = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
     ((found, found_stamp),) = references
-    assert header == PlanHeader(Job(SKELETON, images_root=str(images)), software())
+    assert header == PlanHeader(Request(skeleton=SKELETON, images_root=str(images)), software())
     assert (found.key, found.group) == ("a/b.jpg", "walk")
     assert found.instances == sample.instances
     assert found.image.uri == str((images / "a/b.jpg").resolve())
@@ -143,15 +136,17 @@ def test_a_plan_file_holds_the_job_and_whole_samples(images: Path) -> None:
 
 def test_a_mapping_is_applied_while_planning(images: Path) -> None:
     target = Skeleton("mirror", ("right_dot", "left_dot", "tail"))
-    job = Job(target, map_by_name(SKELETON, target), str(images))
-    plan = plan_of(images, [add(images, "a.jpg")], "train=100", job=job)
+    request = Request(
+        skeleton=target, mapping=map_by_name(SKELETON, target), images_root=str(images)
+    )
+    plan = plan_of(images, [add(images, "a.jpg")], "train=100", request=request)
     _, found = read_plan(plan.folder / f"{plan.shards[0].name}.plan")
     assert next(found).sample.instances[0].keypoints.tolist() == [[3, 4, 1], [1, 2, 2], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 12])
 def test_shards_are_as_many_as_asked_for_and_balanced(images: Path, count: int) -> None:
-    plan = plan_of(images, numbered(images, 50), "train=100", sharding=Sharding(count=count))
+    plan = plan_of(images, numbered(images, 50), "train=100", shards=count)
     sizes = [shard.samples for shard in plan.shards]
     assert len(sizes) == count
     assert sum(sizes) == 50
@@ -161,7 +156,7 @@ def test_shards_are_as_many_as_asked_for_and_balanced(images: Path, count: int) 
 
 
 def test_asked_for_shards_are_shared_out_and_every_split_has_one(images: Path) -> None:
-    plan = plan_of(images, numbered(images, 200), sharding=Sharding(count=10))
+    plan = plan_of(images, numbered(images, 200), shards=10)
     shards = Counter(shard.split for shard in plan.shards)
     assert shards.total() == 10
     sizes = {split: len(keys) for split, keys in keys_by_split(plan).items()}
@@ -172,27 +167,25 @@ def test_asked_for_shards_are_shared_out_and_every_split_has_one(images: Path) -
 
 
 def test_no_shard_is_empty_however_many_are_asked_for(images: Path) -> None:
-    plan = plan_of(images, numbered(images, 5), "train=100", sharding=Sharding(count=40))
+    plan = plan_of(images, numbered(images, 5), "train=100", shards=40)
     assert [shard.samples for shard in plan.shards] == [1] * 5
 
 
 def test_shard_size_decides_the_number_by_the_images_bytes(images: Path) -> None:
     samples = [add(images, f"{n}.jpg", bytes([n]) * 1000) for n in range(40)]
-    plan = plan_of(images, samples, "train=100", sharding=Sharding(bytes_per_shard=3000))
+    plan = plan_of(images, samples, "train=100", shard_size=3000)
     assert len(plan.shards) == math.ceil(40 * 1000 / 3000)
 
 
 def test_shard_size_counts_the_copies_of_train_and_of_nothing_else(images: Path) -> None:
     samples = [add(images, f"{n}.jpg", bytes([n]) * 1000) for n in range(60)]
-    job = Job(SKELETON, images_root=str(images), augment=3)
-    plan = plan_of(images, samples, "50/25/25", sharding=Sharding(bytes_per_shard=1000), job=job)
+    request = Request(skeleton=SKELETON, images_root=str(images), augment=3)
+    plan = plan_of(images, samples, "50/25/25", shard_size=1000, request=request)
     shards = Counter(shard.split for shard in plan.shards)
     keys = keys_by_split(plan)
     assert shards["train"] == len(keys["train"])  # as many as there are samples, at most
     assert shards["val"] == len(keys["val"])
-    wide = plan_of(
-        images, samples, "50/25/25", folder="wide", sharding=Sharding(bytes_per_shard=4000), job=job
-    )
+    wide = plan_of(images, samples, "50/25/25", folder="wide", shard_size=4000, request=request)
     shards = Counter(shard.split for shard in wide.shards)
     assert shards["train"] == len(keys["train"])
     assert shards["val"] == math.ceil(len(keys["val"]) / 4)
@@ -200,9 +193,8 @@ def test_shard_size_counts_the_copies_of_train_and_of_nothing_else(images: Path)
 
 def test_crops_are_sized_by_their_pixels_not_by_the_images_bytes(images: Path) -> None:
     samples = [add(images, f"{n}.jpg", bytes([n]) * 10) for n in range(20)]
-    job = Job(SKELETON, images_root=str(images), crop=100, crop_from="keypoints")
-    sharding = Sharding(bytes_per_shard=20_000)
-    plan = plan_of(images, samples, "train=100", sharding=sharding, job=job)
+    request = Request(skeleton=SKELETON, images_root=str(images), crop=100, crop_from="keypoints")
+    plan = plan_of(images, samples, "train=100", shard_size=20_000, request=request)
     assert len(plan.shards) == 20 * 4000 / 20_000
 
 
@@ -216,8 +208,8 @@ def test_an_image_that_gives_no_crop_is_counted_and_never_looked_for(images: Pat
         replace(refer("empty.jpg"), instances=()),
         replace(add(images, "good.jpg"), instances=(crowd, boxed)),
     ]
-    job = Job(SKELETON, images_root=str(images), crop=32)
-    plan = plan_of(images, samples, "train=100", job=job)
+    request = Request(skeleton=SKELETON, images_root=str(images), crop=32)
+    plan = plan_of(images, samples, "train=100", request=request)
     assert keys_by_split(plan) == {"train": ["good.jpg"]}
     assert not plan.rejected
     assert plan.counts == {
@@ -227,7 +219,7 @@ def test_an_image_that_gives_no_crop_is_counted_and_never_looked_for(images: Pat
         "instances not cropped: no box": 1,
     }
     with pytest.raises(FormatError, match="holds no sample to write; 2 images without an instance"):
-        plan_of(images, samples[:2], folder="none", job=job)
+        plan_of(images, samples[:2], folder="none", request=request)
 
 
 def test_a_bad_image_is_refused_while_planning_with_its_name(images: Path, tmp_path: Path) -> None:
@@ -253,8 +245,8 @@ def test_a_bad_image_is_refused_while_planning_with_its_name(images: Path, tmp_p
     add(images, "huge.jpg", b"x" * 101)
     add(images, "empty.jpg", b"")
     samples = [add(images, "good.jpg"), *map(refer, bad)]
-    job = Job(SKELETON, images_root=str(images), max_bytes=100)
-    plan = plan_of(images, samples, "train=100", job=job)
+    request = Request(skeleton=SKELETON, images_root=str(images), max_bytes=100)
+    plan = plan_of(images, samples, "train=100", request=request)
     lines = rejected(plan)
     assert {line["key"]: line["reason"] for line in lines} == bad
     for line in lines:
@@ -282,7 +274,7 @@ def test_what_the_reader_refused_is_listed_with_the_rest_by_key(images: Path) ->
 
 def test_a_source_without_an_images_folder_must_carry_its_bytes(images: Path) -> None:
     with pytest.raises(FormatError, match=r"no sample is usable \(1 × image missing\)"):
-        plan_of(images, [refer("a.jpg")], job=Job(SKELETON))
+        plan_of(images, [refer("a.jpg")], request=Request(skeleton=SKELETON))
 
 
 # --- identical images -----------------------------------------------------------------------------
@@ -366,7 +358,7 @@ def test_a_name_that_the_expression_does_not_match_is_its_own_group(images: Path
 
 
 def test_an_expression_that_matches_no_name_at_all_is_refused(images: Path) -> None:
-    with pytest.raises(FormatError, match="--group matches no image's name: every image would be"):
+    with pytest.raises(FormatError, match="which matches no image's name: every image would be"):
         plan_of(images, numbered(images, 10), group=r"^(day\d+)/")
     full = plan_of(images, numbered(images, 10), group=r"^(\d\d)")
     assert "images whose name --group does not match" not in full.counts
@@ -442,12 +434,12 @@ def test_the_official_split_is_kept(images: Path) -> None:
 
 def test_part_of_the_official_train_set_becomes_val_by_the_same_hash(images: Path) -> None:
     samples = official(images)
-    keys = keys_by_split(plan_of(images, samples, "official", val=20))
+    keys = keys_by_split(plan_of(images, samples, "official", val_from_train=20))
     assert list(keys) == ["train", "val", "test"]
     assert len(keys["test"]) == 40
     assert 10 <= len(keys["val"]) <= 30
     assert all(key.startswith("train") for key in keys["val"])
-    more = keys_by_split(plan_of(images, samples, "official", val=40, folder="more"))
+    more = keys_by_split(plan_of(images, samples, "official", val_from_train=40, folder="more"))
     assert set(keys["val"]) < set(more["val"])
 
 
@@ -456,7 +448,7 @@ def test_the_carve_out_does_not_tear_groups_apart(images: Path) -> None:
         add(images, f"{n}.jpg", split="train" if n < 90 else "test", group=f"walk{n // 10}")
         for n in range(100)
     ]
-    where = split_by_key(plan_of(images, samples, "official", val=50))
+    where = split_by_key(plan_of(images, samples, "official", val_from_train=50))
     walks = [{where[f"{n}.jpg"] for n in range(walk, walk + 10)} for walk in range(0, 100, 10)]
     assert all(len(splits) == 1 for splits in walks)
     assert set.union(*walks) == {"train", "val", "test"}
@@ -495,11 +487,11 @@ def test_a_sample_without_an_official_split_is_refused_by_name(images: Path) -> 
     plan = plan_of(images, [*official(images), add(images, "new.jpg")], "official")
     (line,) = rejected(plan)
     assert (line["key"], line["reason"]) == ("new.jpg", "no official split")
-    assert "use --split 80/10/10" in line["detail"]
+    assert "choose percentages, split='80/10/10' say" in line["detail"]
 
 
 def test_a_source_without_official_splits_says_so(images: Path) -> None:
-    with pytest.raises(FormatError, match=r"10 × no official split.*--split 80/10/10"):
+    with pytest.raises(FormatError, match=r"10 × no official split.*choose percentages"):
         plan_of(images, numbered(images, 10), "official")
 
 
@@ -532,12 +524,12 @@ def test_two_samples_under_one_key_are_refused(images: Path) -> None:
         (
             "train=98,val=1,test=1",
             "splits val and test are empty: 2 images in 2 groups are too few for 3 splits. "
-            "Give fewer splits, or a finer --group.",
+            "Give fewer splits, or a finer group.",
         ),
         (
             "train=99,test=1",
             "split test is empty: 2 images in 2 groups are too few for the share. "
-            "Give a larger share, another --seed, or a finer --group.",
+            "Give a larger share, another seed, or a finer group.",
         ),
     ],
 )
@@ -558,7 +550,7 @@ def test_an_official_split_of_one_part_is_a_warning(images: Path) -> None:
 def test_an_official_split_that_is_not_kept_is_a_warning(images: Path) -> None:
     plan = plan_of(images, official(images), "90/0/10")
     assert plan.warnings == (
-        "the source has an official split (train, test): --split official keeps it",
+        "the source has an official split (train, test): split='official' keeps it",
     )
     assert plan_of(images, official(images), "official", folder="kept").warnings == ()
     one = numbered(images, 200, split="train")
@@ -579,19 +571,22 @@ def test_mirrored_copies_without_flip_pairs_are_a_warning(
     images: Path, names: tuple[str, ...], augment: int, flip: float, warned: bool
 ) -> None:
     config = AugmentConfig(flip=flip)
-    job = Job(
-        Skeleton("boat", names), images_root=str(images), augment=augment, augment_config=config
-    )
-    plan = plan_of(images, [add(images, "a.jpg")], "train=100", job=job)
+    request = Request(
+        skeleton=Skeleton("boat", names),
+        images_root=str(images),
+        augment=augment,
+        augment_config=config,
+    )  # fmt: skip
+    plan = plan_of(images, [add(images, "a.jpg")], "train=100", request=request)
     assert [warning.startswith("skeleton boat has no flip pairs") for warning in plan.warnings] == (
         [True] if warned else []
     )
 
 
 def test_a_full_temporary_folder_is_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(spool: Spool, rows: Iterable[object] = ()) -> None:
+    def full(references: References, rows: Iterable[object] = ()) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(Spool, "_flush", full)
+    monkeypatch.setattr(References, "_flush", full)
     with pytest.raises(JobError, match=f"^{tempfile.gettempdir()}: .*full: point TMPDIR to"):
         plan_of(images, [add(images, "a.jpg")])

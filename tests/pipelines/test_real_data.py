@@ -15,8 +15,8 @@ import kpdata
 from kpdata import formats
 from kpdata.checks.verify import verify
 from kpdata.formats.coco import write
-from kpdata.pipelines.convert import Outcome
-from kpdata.pipelines.run import workforce
+from kpdata.pipelines.conversion import Outcome
+from kpdata.pipelines.run import worker_count
 
 Convert = Callable[..., Outcome]
 
@@ -60,7 +60,7 @@ def test_lsp_crops_and_copies_do_not_depend_on_the_workers(
     lsp: Path, convert_to: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"format": "lsp", "crop": 128, "crop_from": "image", "augment": 3, "shards": 12}
-    monkeypatch.setattr(workforce, "_SECONDS_WORTH_WORKERS", 0)
+    monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     one, two = (
         convert_to(tmp_path / str(workers), lsp, workers=workers, **options) for workers in (1, 2)
     )
@@ -83,7 +83,7 @@ def there_and_back(
 ) -> Path:
     """COCO → shards → COCO: the folder of the last."""
     folder = tmp_path_factory.mktemp("coco")
-    convert_to(folder / "shards", coco, split="train=100", max_bad=0)
+    convert_to(folder / "shards", coco, split="train=100", max_quarantine=0)
     assert verify(folder / "shards")[1] == []
     source = formats.read("shards", folder / "shards")
     write.write(source.samples, source.skeleton, folder / "back")

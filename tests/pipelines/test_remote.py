@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,6 @@ import pytest
 from kpdata.core.errors import JobError
 from kpdata.pipelines.run import beam_job
 from kpdata.pipelines.run.clusters import cancel_on_flink, check_reachable, explain
-from kpdata.pipelines.run.watchdog import Watchdog
 
 
 @pytest.fixture
@@ -90,7 +88,7 @@ def test_what_is_no_single_address_is_left_to_the_runner(option: str) -> None:
     [
         (ImportError("No module named 'dask.bag'"), "pip install 'apache-beam[dask]'"),
         (FileNotFoundError(2, "No such file or directory", "java"), "install Java 17"),
-        (ValueError("no such option"), "--runner DaskRunner: no such option"),
+        (ValueError("no such option"), "runner DaskRunner: no such option"),
         (JobError("as it is"), "as it is"),
         (TimeoutError("Timed out trying to connect"), "the job failed: Timed out trying to"),
         (RuntimeError(), "the job failed: RuntimeError()"),
@@ -136,8 +134,8 @@ def test_an_interrupt_cancels_the_job_where_it_runs() -> None:
 
     result = SimpleNamespace(wait_until_finish=wait, cancel=cancel)
     pipeline: Any = SimpleNamespace(run=lambda: result)
-    with Watchdog() as watchdog, pytest.raises(KeyboardInterrupt):
-        beam_job._run(pipeline, watchdog)
+    with beam_job._Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+        beam_job._run(pipeline, interrupts)
     assert done == ["cancelled"]
 
 
@@ -189,19 +187,3 @@ def test_an_answer_that_is_not_flinks_is_no_reason_to_complain() -> None:
         thread.start()
         cancel_on_flink([f"--flink_master=127.0.0.1:{server.getsockname()[1]}"], "ours")
         thread.join()
-
-
-def test_a_job_servers_folder_goes_after_the_server_that_works_in_it(tmp_path: Path) -> None:
-    folder = tmp_path / "server"
-    (folder / "job").mkdir(parents=True)
-    seen: list[bool] = []
-
-    def stop() -> None:
-        seen.append((folder / "job").is_dir())
-        (folder / "job").rmdir()
-
-    server = beam_job.SubprocessJobServer()
-    server._local_temp_root, server._server = str(folder), SimpleNamespace(stop=stop)
-    server.stop()
-    assert seen == [True]
-    assert not folder.exists()

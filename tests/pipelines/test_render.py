@@ -22,7 +22,7 @@ from kpdata.core.sample import WHOLE_IMAGE, ImageRef, Instance, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.transform import apply_affine, invert
 from kpdata.images import codec
-from kpdata.pipelines.job import Job
+from kpdata.pipelines.request import Request
 from kpdata.pipelines.write.render import render
 from kpdata.shards import records
 
@@ -41,12 +41,12 @@ def rendered(
     split: str = "train",
     size: tuple[int | None, int | None] = (None, None),
     skeleton: Skeleton = EYES,
-    **job: Any,
+    **options: Any,
 ) -> tuple[list[Sample], Counter[str]]:
     """The records of one image, through the wire and back, and what was counted."""
     counts: Counter[str] = Counter()
     sample = Sample("key", ImageRef("a.jpg", "a.jpg", *size), instances)
-    made = list(render(sample, data, split, Job(skeleton, **job), counts))
+    made = list(render(sample, data, split, Request(skeleton=skeleton, **options), counts))
     return [records.decode(records.encode(one), len(skeleton)) for one in made], +counts
 
 
@@ -463,16 +463,16 @@ def test_damage_behind_a_good_header_is_caught_by_checking_pixels(
     damage: Callable[[], bytes],
 ) -> None:
     data = damage()
-    (record,), _ = rendered(data, check="headers")
+    (record,), _ = rendered(data, validate_images="header")
     assert record.image.data == data
     with pytest.raises(ImageError) as caught:
-        rendered(data, check="pixels")
+        rendered(data, validate_images="decode")
     assert caught.value.reason == "image does not decode"
 
 
 def test_checking_pixels_leaves_good_bytes_untouched() -> None:
     data = encoded(noise())
-    (record,), _ = rendered(data, check="pixels")
+    (record,), _ = rendered(data, validate_images="decode")
     assert record.image.data == data
 
 
@@ -534,7 +534,7 @@ def test_copies_depend_on_seed_key_and_number_alone() -> None:
     assert all(a.image.data != b.image.data for a, b in zip(three[1:], other[1:], strict=True))
     counts: Counter[str] = Counter()
     renamed = Sample("another key", ImageRef("a.jpg"), (PERSON,))
-    again = list(render(renamed, data, "train", Job(EYES, augment=3, seed=5), counts))
+    again = list(render(renamed, data, "train", Request(skeleton=EYES, augment=3, seed=5), counts))
     assert all(a.image.data != b.image.data for a, b in zip(three[1:], again[1:], strict=True))
 
 
@@ -589,7 +589,9 @@ def replace_config(**changes: Any) -> AugmentConfig:
 def test_a_crop_made_from_a_record_still_leads_back_to_the_first_source() -> None:
     person = instance([[803.3, 601.9, 2], [700.0, 650.0, 2]], (600, 400, 1000, 800))
     (first,), _ = rendered(flat(1600, 1200), person, crop=256, margin=2)
-    (second,) = render(first, first.image.data or b"", "test", Job(EYES, crop=64), Counter())
+    (second,) = render(
+        first, first.image.data or b"", "test", Request(skeleton=EYES, crop=64), Counter()
+    )
     assert second.view is not None
     back = apply_affine(invert(second.view.transform), second.instances[0].xy)
     assert back == pytest.approx(person.xy, abs=1e-3)

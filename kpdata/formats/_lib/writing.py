@@ -12,7 +12,7 @@ from kpdata.core.errors import FormatError, ImageError, JobError
 from kpdata.core.sample import WHOLE_IMAGE, ImageRef, Rejected, Sample
 from kpdata.images.headers import Header, probe
 from kpdata.shards.manifest import QUARANTINE
-from kpdata.shards.quarantine import as_line, check_bad
+from kpdata.shards.quarantine import as_line, check_quarantine
 from kpdata.storage.atomic import as_write_error, whole_folder
 from kpdata.storage.image_files import read_file, safe_path
 
@@ -40,7 +40,7 @@ def write_folder(
     samples: Iterable[Sample | Rejected],
     out: Path,
     images_root: Path | None,
-    max_bad: float,
+    max_quarantine: float,
     begin: Callable[[Path, ExitStack, Counter[str]], Writer],
 ) -> Counter[str]:
     """Fill ``out`` with what a writer makes of ``samples``.
@@ -51,7 +51,7 @@ def write_folder(
         samples: what to write, streamed once; each carries its bytes, or a name to copy.
         out: a folder that does not exist or is empty.
         images_root: the folder that image names may not leave.
-        max_bad: the percentage of samples that may be refused.
+        max_quarantine: the percentage of samples that may be refused.
         begin: makes the writer, given its folder, what closes its files and what it counts in;
             the writer counts ``images``.
 
@@ -61,8 +61,8 @@ def write_folder(
     Raises:
         DatasetError: ``out`` is in use, or cannot be written.
         FormatError: an image name that leads out of the folder.
-        JobError: more than ``max_bad`` of the samples were refused, or a disk failed while an image
-            was read.
+        JobError: more than ``max_quarantine`` of the samples were refused, or a disk failed
+            while an image was read.
     """
     counts: Counter[str] = Counter()
     refused: list[Rejected] = []
@@ -83,7 +83,7 @@ def write_folder(
                 refused.append(Rejected(sample.key, error.reason, _located(sample.image, error)))
         reasons = Counter(item.reason for item in refused)
         total = counts["images"] + len(refused)
-        check_bad(reasons, total, max_bad, (item.detail for item in refused))
+        check_quarantine(reasons, total, max_quarantine, (item.detail for item in refused))
         with as_write_error(out):
             writer.finish()
             if refused:

@@ -30,7 +30,7 @@ def write(
     skeleton: Skeleton,
     out: Path,
     images_root: Path | None = None,
-    max_bad: float = 0.0,
+    max_quarantine: float = 0.0,
 ) -> Counter[str]:
     """Write ``out/images/`` and one ``out/<split>.json`` per split.
 
@@ -43,7 +43,7 @@ def write(
     Arguments, counts and errors are those of :func:`~kpdata.formats._lib.writing.write_folder`;
     ``skeleton`` says what the samples' keypoints are.
     """
-    return write_folder(samples, out, images_root, max_bad, partial(_Writer, skeleton))
+    return write_folder(samples, out, images_root, max_quarantine, partial(_Writer, skeleton))
 
 
 class _SplitFile:

@@ -67,7 +67,7 @@ def write(
     skeleton: Skeleton,
     out: Path,
     images_root: Path | None = None,
-    max_bad: float = 0.0,
+    max_quarantine: float = 0.0,
 ) -> Counter[str]:
     """Write ``out/data.yaml``, ``out/images/<split>/`` and ``out/labels/<split>/``.
 
@@ -81,7 +81,7 @@ def write(
     ``skeleton`` says what the samples' keypoints are. A split that YOLO does not know is a
     FormatError, too.
     """
-    return write_folder(samples, out, images_root, max_bad, partial(_Writer, skeleton))
+    return write_folder(samples, out, images_root, max_quarantine, partial(_Writer, skeleton))
 
 
 class _Writer:

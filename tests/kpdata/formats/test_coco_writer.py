@@ -167,7 +167,7 @@ def test_what_cannot_be_written_is_quarantined_by_reason(tmp_path):
     missing = Sample("4", ImageRef(name="x.png", uri=str(tmp_path / "x.png"), width=1, height=1))
     bad = Rejected("8", "bad keypoints", "a.json: v is 7")
     out = tmp_path / "out"
-    counts = write.write([bad, sample(), missing, bad], SKELETON, out, max_bad=75)
+    counts = write.write([bad, sample(), missing, bad], SKELETON, out, max_quarantine=75)
     assert counts == {
         "quarantined: bad keypoints": 2,
         "quarantined: image missing": 1,
@@ -188,7 +188,7 @@ def test_an_image_that_cannot_be_stored_in_shards_is_quarantined_here_too(tmp_pa
         for name in ("text.jpg", "cut.png")
     ]
     out = tmp_path / "out"
-    counts = write.write([sample(), *samples], SKELETON, out, max_bad=70)
+    counts = write.write([sample(), *samples], SKELETON, out, max_quarantine=70)
     assert counts["quarantined: not an image"] == counts["quarantined: image cut short"] == 1
     assert files(out) == ["annotations.json", "images/a.png", "quarantine.jsonl"]
     details = [json.loads(line)["detail"] for line in (out / "quarantine.jsonl").open()]
@@ -208,7 +208,7 @@ def test_an_image_of_another_size_is_quarantined_and_a_turned_one_is_not(tmp_pat
 
     turned = [stated(8, 6, buffer.getvalue()), stated(6, 8, buffer.getvalue())]
     samples = [stated(8, 6), stated(6, 8), stated(16, 12), stated(9, 8, buffer.getvalue())]
-    counts = write.write(turned + samples, SKELETON, tmp_path / "out", max_bad=50)
+    counts = write.write(turned + samples, SKELETON, tmp_path / "out", max_quarantine=50)
     assert counts == {
         "images": 3,
         "quarantined: size mismatch": 3,
@@ -257,7 +257,7 @@ def test_what_killed_processes_left_is_swept_and_what_others_write_is_not(tmp_pa
 def test_too_many_bad_samples_leave_nothing(tmp_path):
     bad = Rejected("8", "bad keypoints", "a.json: v is 7")
     with pytest.raises(JobError, match=r"1 of 2 samples are bad \(1 × bad keypoints\)") as caught:
-        write.write([bad, sample()], SKELETON, tmp_path / "out", max_bad=49)
+        write.write([bad, sample()], SKELETON, tmp_path / "out", max_quarantine=49)
     assert "a.json: v is 7" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

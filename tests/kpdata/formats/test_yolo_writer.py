@@ -274,7 +274,7 @@ def test_images_whose_labels_would_be_one_file_are_told_apart(tmp_path):
     [("a.png", "a.png/b.png"), ("a.png", "a.txt/b.png"), ("b.png", "n" * 252 + ".gif")],
 )
 def test_a_name_that_the_disk_refuses_costs_its_sample_alone(tmp_path, taken, name):
-    counts = write(tmp_path, sample(taken), sample(name), sample("c.png"), max_bad=50.0)
+    counts = write(tmp_path, sample(taken), sample(name), sample("c.png"), max_quarantine=50.0)
     assert counts["quarantined: image name"] == 1
     assert sorted(names(tmp_path)) == [f"images/train/{taken}", "images/train/c.png"]
     assert len(files(tmp_path / "out/images")) == len(files(tmp_path / "out/labels")) == 2
@@ -334,7 +334,7 @@ def test_names_end_as_readers_expect(tmp_path, format_, suffixes):
 @pytest.mark.parametrize("format_", ["GIF", "PPM"])
 def test_an_image_that_ultralytics_does_not_read_is_quarantined(tmp_path, format_):
     bad = sample("b.png", data=encoded(format_))
-    counts = write(tmp_path, sample(), bad, max_bad=50)
+    counts = write(tmp_path, sample(), bad, max_quarantine=50)
     assert counts == {"images": 1, "instances": 1, "quarantined: image format": 1}
     (line,) = (tmp_path / "out/quarantine.jsonl").read_text().splitlines()
     says = f"b.png is a {format_}, which Ultralytics does not read: convert to shards first"
@@ -351,7 +351,7 @@ def test_labels_go_by_the_upright_image(tmp_path):
         return Sample(name, ImageRef(name, width=width, height=height, data=turned), (dart(),))
 
     samples = [stated("a.jpg", None, None), stated("b.jpg", WIDTH, HEIGHT)]
-    counts = write(tmp_path, *samples, stated("c.jpg", HEIGHT, WIDTH), max_bad=50)
+    counts = write(tmp_path, *samples, stated("c.jpg", HEIGHT, WIDTH), max_quarantine=50)
     assert counts["quarantined: size mismatch"] == 1
     assert labels(tmp_path, "train/b") == labels(tmp_path) == labels_of_a_dart()
     assert "try the other value of `exif`" in (tmp_path / "out/quarantine.jsonl").read_text()
@@ -380,9 +380,9 @@ def test_an_image_given_by_uri_is_copied(tmp_path):
 def test_too_many_bad_samples_leave_nothing(tmp_path):
     bad = Rejected("8", "bad keypoints", "a.json: v is 7")
     with pytest.raises(JobError, match=r"1 of 2 samples are bad \(1 × bad keypoints\)"):
-        write(tmp_path, bad, sample(), max_bad=49)
+        write(tmp_path, bad, sample(), max_quarantine=49)
     assert list(tmp_path.iterdir()) == []
-    assert write(tmp_path, bad, sample(), max_bad=50)["quarantined: bad keypoints"] == 1
+    assert write(tmp_path, bad, sample(), max_quarantine=50)["quarantined: bad keypoints"] == 1
 
 
 def test_an_output_in_use_is_refused(tmp_path):

@@ -10,14 +10,14 @@ from kpdata.core.groups import Groups
 from kpdata.core.progress import Progress
 from kpdata.core.sample import ImageRef
 from kpdata.images.perceptual import HASH_BYTES, Hashes, near_pairs, perceptual_hash
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.plan.table import Spool
+from kpdata.pipelines.plan.references import References
+from kpdata.pipelines.request import Request
 from kpdata.shards.fetch import fetch
 from kpdata.storage.parallel import in_parallel
 
 
-def join_near_duplicates(spool: Spool, job: Job, distance: int, progress: Progress) -> int:
-    """Join the groups of images whose perceptual hashes differ in ``distance`` bits or fewer.
+def join_near_duplicates(references: References, request: Request, progress: Progress) -> int:
+    """Join the groups of images that look alike, where ``group_near_duplicates`` says how much.
 
     Every image is read and decoded. One that cannot be is left alone: the writer meets it again,
     and quarantines it there. An image takes some 100 bytes of memory.
@@ -25,8 +25,11 @@ def join_near_duplicates(spool: Spool, job: Job, distance: int, progress: Progre
     Returns:
         How many images were joined to one that was not of their group.
     """
-    progress.begin("hashing", spool.samples)
-    numbers, hashes = _hash(spool, job, progress)
+    distance = request.group_near_duplicates
+    if distance is None:
+        return 0
+    progress.begin("hashing", references.samples)
+    numbers, hashes = _hash(references, request, progress)
     parents: dict[int, int] = {}
     alike = Groups[int](parents)
     for first, second in _alike(hashes, distance, progress):
@@ -34,25 +37,27 @@ def join_near_duplicates(spool: Spool, job: Job, distance: int, progress: Progre
     members = {number: alike.find(number) for number in parents}
     names = dict.fromkeys(members.values(), "")
     joined = 0
-    for number, (group, _) in enumerate(spool.images()):
+    for number, (group, _) in enumerate(references.images()):
         if number in names:
             names[number] = group
         elif number in members:
-            joined += spool.join(names[members[number]], group)
+            joined += references.join(names[members[number]], group)
     return joined
 
 
-def _hash(spool: Spool, job: Job, progress: Progress) -> tuple["array[int]", Hashes]:
-    """The numbers, among the spool's images, of those that decode, and their hashes (N, 32)."""
+def _hash(
+    references: References, request: Request, progress: Progress
+) -> tuple["array[int]", Hashes]:
+    """The numbers, among the references' images, of those that decode, and their hashes (N, 32)."""
     numbers, bits = array("q"), bytearray()
 
     def hash_one(item: tuple[str, ImageRef]) -> bytes | None:
         try:
-            return perceptual_hash(fetch(item[1], job.max_bytes), job.max_pixels).tobytes()
+            return perceptual_hash(fetch(item[1], request.max_bytes), request.max_pixels).tobytes()
         except ImageError:
             return None
 
-    hashes = (in_parallel if job.on_store else map)(hash_one, spool.images())
+    hashes = (in_parallel if request.on_store else map)(hash_one, references.images())
     for number, found in enumerate(hashes):
         if found:
             bits += found

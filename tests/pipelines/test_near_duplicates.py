@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,15 +14,12 @@ from hypothesis import strategies as st
 from kpdata.core.progress import Progress
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import Skeleton
-from kpdata.core.splits import parse_splits
 from kpdata.formats.base import Source
 from kpdata.images import codec as codec
-from kpdata.pipelines.convert import Outcome
-from kpdata.pipelines.job import Job
+from kpdata.pipelines.conversion import Outcome
 from kpdata.pipelines.plan.file import read_plan
 from kpdata.pipelines.plan.make import Plan, make_plan
-from kpdata.pipelines.plan.near import join_near_duplicates
-from kpdata.pipelines.sharding import Sharding
+from kpdata.pipelines.request import Request
 
 Convert = Callable[..., Outcome]
 MakeCoco = Callable[..., Path]
@@ -63,16 +60,15 @@ def plan_of(
     names: Sequence[str] = NAMES,
     seed: int = 0,
     progress: Progress | None = None,
-    group_of: Callable[[str], str | None] | None = None,
+    groups: dict[str, str] | None = None,
 ) -> Plan:
-    job = Job(SKELETON, images_root=str(pictures))
-    near = partial(
-        join_near_duplicates, job=job, distance=DISTANCE, progress=progress or Progress()
-    )
-    return make_plan(
-        Source(SKELETON, iter(references(names)), pictures, (), Counter(), True),
-        job, parse_splits("50/25/25", seed=seed), Sharding(), folder, group_of, join_near=near,
+    samples = (replace(one, group=(groups or {}).get(one.key)) for one in references(names))
+    request = Request(
+        skeleton=SKELETON, images_root=str(pictures), split="50/25/25", seed=seed,
+        group_near_duplicates=DISTANCE,
     )  # fmt: skip
+    source = Source(SKELETON, samples, pictures, (), Counter(), True)
+    return make_plan(source, request, folder, progress or Progress())
 
 
 def samples_of(plan: Plan) -> dict[str, tuple[str, str]]:
@@ -103,8 +99,7 @@ def test_without_it_the_variants_are_torn_apart(pictures: Path, tmp_path: Path) 
     """Or the test above would show nothing."""
     plan = make_plan(
         Source(SKELETON, iter(references(NAMES)), pictures, (), Counter(), True),
-        Job(SKELETON, images_root=str(pictures)), parse_splits("50/25/25"), Sharding(),
-        tmp_path / "plan",
+        Request(skeleton=SKELETON, images_root=str(pictures), split="50/25/25"), tmp_path / "plan",
     )  # fmt: skip
     found = samples_of(plan)
     splits = [{found[f"{n}-{v}.jpg"][0] for v in range(VARIANTS)} for n in range(PHOTOS)]
@@ -114,7 +109,7 @@ def test_without_it_the_variants_are_torn_apart(pictures: Path, tmp_path: Path) 
 def test_groups_that_look_alike_are_joined_whole(pictures: Path, tmp_path: Path) -> None:
     """A photo's video follows it; images that were in one group already are not counted."""
     videos = {"0-0.jpg": "v1", "1-0.jpg": "v1", "0-1.jpg": "v2", "2-0.jpg": "v2", "0-2.jpg": "v2"}
-    plan = plan_of(pictures, tmp_path / "plan", list(videos), group_of=videos.get)
+    plan = plan_of(pictures, tmp_path / "plan", list(videos), groups=videos)
     assert plan.counts["near-duplicate images grouped"] == 1
     assert {group for _, group in samples_of(plan).values()} == {"v1"}
 

@@ -1,4 +1,4 @@
-"""References at rest: a temporary SQLite file that groups and orders them in bounded memory."""
+"""A temporary SQLite table of references, which groups and orders them in bounded memory."""
 
 import hashlib
 import sqlite3
@@ -13,7 +13,7 @@ from kpdata.core.errors import FormatError, ImageError
 from kpdata.core.groups import Groups
 from kpdata.core.sample import ImageRef, Rejected, Sample, pack, unpack_sample
 from kpdata.core.splits import TRAIN, Splits, display_order, stable_hash
-from kpdata.pipelines.job import Job
+from kpdata.pipelines.request import Request
 from kpdata.shards.fetch import fetch, fetch_tail
 from kpdata.storage.image_files import Stamp
 from kpdata.storage.parallel import in_parallel
@@ -28,7 +28,7 @@ _TABLES = """
     CREATE TABLE rejected (key TEXT, reason TEXT, detail TEXT);
     CREATE TABLE tails (id INTEGER PRIMARY KEY, digest BLOB);
     CREATE TABLE wholes (id INTEGER PRIMARY KEY, digest BLOB);
-    CREATE TABLE placed (split TEXT, rank INTEGER, key TEXT, id INTEGER);
+    CREATE TABLE assigned (split TEXT, rank INTEGER, key TEXT, id INTEGER);
 """
 _SAME_SIZE = """
     SELECT id, size FROM refs WHERE size IN
@@ -53,7 +53,7 @@ STAMP = struct.Struct("<qq")
 """How a stamp is packed: it makes a plan differ when an image does, and tells the writer so."""
 
 _BATCH = 1000
-_TRUST = ("test", "val", TRAIN)
+_KEPT_FIRST = ("test", "val", TRAIN)
 """Whose image stays when official splits share one: the split that measures before the others."""
 
 
@@ -65,13 +65,13 @@ class SplitTotals(NamedTuple):
     bytes: int
 
 
-class Spool:
+class References:
     """Collects references, then hands them out split by split in hash order."""
 
     def __init__(self) -> None:
         self._scratch = scratch_database(_TABLES)
-        self._pending: list[tuple[tuple[object, ...], tuple[int, bytes]]] = []
-        self._added = self._references = 0
+        self._unwritten: list[tuple[tuple[object, ...], tuple[int, bytes]]] = []
+        self._added = self._digest_sum = 0
 
     def __enter__(self) -> Self:
         self._db = self._scratch.__enter__()
@@ -95,7 +95,7 @@ class Spool:
         self._added += 1
         anywhere = replace(sample, image=replace(sample.image, uri=""))
         digest = hashlib.blake2b(b"%d " % stamp.size + pack(anywhere), digest_size=32).digest()
-        self._references += int.from_bytes(digest, "big")  # a sum: no order matters
+        self._digest_sum += int.from_bytes(digest, "big")  # a sum: no order matters
         row = (
             self._added,
             sample.key,
@@ -105,28 +105,28 @@ class Spool:
             *stamp,
             sum(1 for instance in sample.instances if instance.num_labelled),
         )
-        self._pending.append((row, (self._added, pack(sample))))
-        if len(self._pending) >= _BATCH:
+        self._unwritten.append((row, (self._added, pack(sample))))
+        if len(self._unwritten) >= _BATCH:
             self._flush()
 
     def _flush(self) -> None:
-        rows, packed = zip(*self._pending, strict=True) if self._pending else ((), ())
+        rows, packed = zip(*self._unwritten, strict=True) if self._unwritten else ((), ())
         self._db.executemany("INSERT INTO refs VALUES (?, ?, ?, ?, ?, ?, ?, ?, FALSE)", rows)
         self._db.executemany("INSERT INTO packed VALUES (?, ?)", packed)
-        self._pending.clear()
+        self._unwritten.clear()
 
     def reject(self, rejected: Rejected) -> None:
         """Keep a refused sample's reason."""
         self._db.execute("INSERT INTO rejected VALUES (?, ?, ?)", rejected)
 
-    def join_identical_images(self, job: Job) -> int:
+    def join_identical_images(self, request: Request) -> int:
         """Join the groups of images with the same bytes; the number of images joined to another.
 
         Only images of equal size are looked at, and only those with an equal tail in full.
         """
         self._flush()
-        self._digest("tails", _SAME_SIZE, fetch_tail, job)
-        self._digest("wholes", _SAME_TAIL, fetch, job)
+        self._digest("tails", _SAME_SIZE, fetch_tail, request)
+        self._digest("wholes", _SAME_TAIL, fetch, request)
         rows = self._db.execute(
             "SELECT digest, grp FROM wholes JOIN refs USING (id) ORDER BY digest, grp"
         )
@@ -138,19 +138,19 @@ class Spool:
         return joined
 
     def _digest(
-        self, table: str, alike: str, read: Callable[[ImageRef, int], bytes], job: Job
+        self, table: str, alike: str, read: Callable[[ImageRef, int], bytes], request: Request
     ) -> None:
         """Fill a table with digests of the sizes and bytes of the images that are alike so far."""
 
         def digest(item: tuple[int, int, ImageRef]) -> tuple[int, bytes] | None:
             reference, size, image = item
-            data = _bytes_or_none(read, image, job)
+            data = _bytes_or_none(read, image, request)
             if data is None:
                 return None
             return reference, hashlib.sha256(b"%d " % size + data).digest()
 
         images = ((i, size, self._image(i)) for i, size in self._db.execute(alike))
-        found = (in_parallel if job.on_store else map)(digest, images)
+        found = (in_parallel if request.on_store else map)(digest, images)
         self._db.executemany(f"INSERT INTO {table} VALUES (?, ?)", filter(None, found))
 
     def _image(self, reference: int) -> ImageRef:
@@ -169,7 +169,7 @@ class Spool:
             pass
         self._db.execute(_REGROUP)
 
-    def place(self, splits: Splits) -> None:
+    def assign_splits(self, splits: Splits) -> None:
         """Give every reference its split, and refuse what would tear a group between official ones.
 
         Raises:
@@ -182,12 +182,12 @@ class Spool:
             self._refuse_torn_groups()
         self._db.create_function("split_of", 2, splits.assign, deterministic=True)
         self._db.execute(
-            "INSERT INTO placed SELECT split_of(grp, official), rank, key, id FROM refs"
+            "INSERT INTO assigned SELECT split_of(grp, official), rank, key, id FROM refs"
         )
         self._db.execute(
             "INSERT INTO rejected SELECT key, 'no official split', "
-            "'the source gives ' || key || ' no split: use --split 80/10/10' "
-            "FROM placed WHERE split IS NULL ORDER BY id"
+            "'the source gives ' || key || ' no split: choose percentages, split=''80/10/10'' say' "
+            "FROM assigned WHERE split IS NULL ORDER BY id"
         )
 
     def _check_keys(self) -> None:
@@ -203,7 +203,7 @@ class Spool:
             "GROUP BY grp HAVING COUNT(DISTINCT official) > 1"
         ).fetchall()
         for group, officials in groups:
-            kept = min(officials.split(","), key=_trust)
+            kept = min(officials.split(","), key=_kept_first)
             where = "FROM refs WHERE grp = ? AND official != ?"
             self._db.execute(
                 "INSERT INTO rejected SELECT key, 'leaks into another split', "
@@ -218,9 +218,9 @@ class Spool:
         return sorted((name for (name,) in rows), key=display_order)
 
     @property
-    def references(self) -> str:
+    def fingerprint(self) -> str:
         """A hash of every reference added, whatever folder its image lies in."""
-        return f"{self._references % 2**256:064x}"
+        return f"{self._digest_sum % 2**256:064x}"
 
     @property
     def samples(self) -> int:
@@ -234,7 +234,7 @@ class Spool:
     def split_totals(self) -> dict[str, SplitTotals]:
         """Split → what is in it, train first."""
         rows = self._db.execute(
-            "SELECT split, COUNT(*), SUM(instances), SUM(size) FROM placed JOIN refs USING (id) "
+            "SELECT split, COUNT(*), SUM(instances), SUM(size) FROM assigned JOIN refs USING (id) "
             "WHERE split IS NOT NULL GROUP BY split"
         )
         totals = {split: SplitTotals(*numbers) for split, *numbers in rows}
@@ -244,8 +244,8 @@ class Spool:
         """The split's packed samples behind their images' stamps, in their keys' hash order."""
         rows = self._db.execute(
             "SELECT size, mtime, regrouped, grp, sample "
-            "FROM placed JOIN refs USING (id) JOIN packed USING (id) "
-            "WHERE split = ? ORDER BY placed.rank, placed.key",
+            "FROM assigned JOIN refs USING (id) JOIN packed USING (id) "
+            "WHERE split = ? ORDER BY assigned.rank, assigned.key",
             (split,),
         )
         for size, mtime, regrouped, group, sample in rows:
@@ -276,13 +276,13 @@ def _in_group(group: str, sample: bytes) -> bytes:
 
 
 def _bytes_or_none(
-    read: Callable[[ImageRef, int], bytes], image: ImageRef, job: Job
+    read: Callable[[ImageRef, int], bytes], image: ImageRef, request: Request
 ) -> bytes | None:
     try:
-        return read(image, job.max_bytes)
+        return read(image, request.max_bytes)
     except ImageError:  # the writer meets it again, and quarantines it there
         return None
 
 
-def _trust(split: str) -> int:
-    return _TRUST.index(split) if split in _TRUST else len(_TRUST)
+def _kept_first(split: str) -> int:
+    return _KEPT_FIRST.index(split) if split in _KEPT_FIRST else len(_KEPT_FIRST)

@@ -1,0 +1,301 @@
+"""The conversion: plan → write → seal."""
+
+import contextlib
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+
+from kpdata.core.errors import DatasetError, JobError, StoreError
+from kpdata.core.progress import SILENT, Progress
+from kpdata.core.sample import Rejected, Sample
+from kpdata.formats.base import Source
+from kpdata.pipelines.output.local import Workspace, holds_text, open_workspace
+from kpdata.pipelines.output.remote import open_remote_workspace
+from kpdata.pipelines.plan.make import Plan, ShardPlan, make_plan
+from kpdata.pipelines.provenance import Provenance
+from kpdata.pipelines.request import Request
+from kpdata.pipelines.run import execution
+from kpdata.pipelines.run.processes import Processes
+from kpdata.pipelines.run.worker_count import samples_that_pay, usable_cores
+from kpdata.pipelines.seal import rejected_counts, seal
+from kpdata.pipelines.write.shard import ShardReport, whole_report, write_planned
+from kpdata.shards.manifest import MANIFEST, QUARANTINE, Manifest, read_manifest
+from kpdata.shards.quarantine import check_quarantine
+from kpdata.storage.stores import Location, Url, as_location
+
+_POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
+"""Refusals that the user asked for: they are listed, but do not count as bad samples."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a conversion did.
+
+    Attributes:
+        manifest: the sealed dataset's.
+        seconds: wall-clock time; ``write_seconds`` of the write step alone.
+        written_samples: references read in this run, and the bytes of the shards that they gave.
+        kept_samples: images in shards that were there from an earlier run.
+        unchanged: the dataset was complete before, and nothing was done.
+        warnings: what the user should know before trusting the split.
+    """
+
+    manifest: Manifest
+    seconds: float
+    write_seconds: float = 0.0
+    written_samples: int = 0
+    written_bytes: int = 0
+    kept_samples: int = 0
+    unchanged: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def convert(
+    source: Source, request: Request, out: Location | str, progress: Progress = SILENT
+) -> Outcome:
+    """Convert ``source`` into the shard folder ``out``, here or on a store.
+
+    Killed at any moment, the same call made again finishes the work; the result is the same to the
+    byte for any number of workers and on any runner.
+
+    Raises:
+        KpdataError: a source, an option or a folder that cannot be used; a job that stopped.
+    """
+    with _opened(out) as workspace, Processes(workspace.log_path) as processes:
+        source = _starting_workers(source, request, workspace, processes)
+        conversion = Conversion.planned(source, request, workspace, progress)
+        conversion.write(processes, progress)
+        return conversion.seal()
+
+
+def _opened(out: Location | str) -> AbstractContextManager[Workspace]:
+    where = as_location(out)
+    return (
+        open_remote_workspace(where) if isinstance(where, Url) else open_workspace(where.absolute())
+    )
+
+
+def _starting_workers(
+    source: Source, request: Request, workspace: Workspace, processes: Processes
+) -> Source:
+    """The source, whose samples start workers, beside the planning, once they are enough to pay."""
+    workers = request.workers or usable_cores()
+    if request.runner or any(workspace.sizes()):  # who resumes may have little left to write
+        return source
+    enough = samples_that_pay(request, workers)
+
+    def samples() -> Iterator[Sample | Rejected]:
+        for number, sample in enumerate(source.samples, 1):
+            if enough <= number < enough + 1:
+                with contextlib.suppress(OSError):  # it is met again when workers are needed
+                    processes.start(min(workers, usable_cores()))
+            yield sample
+
+    return replace(source, samples=samples())
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A planned conversion, for a Beam pipeline of your own to write.
+
+    >>> with Conversion.plan(source, request, "shards/") as conversion:    # doctest: +SKIP
+    ...     with beam.Pipeline() as pipeline:
+    ...         reports = pipeline | WriteShards(conversion)
+    ...     outcome = conversion.seal()
+
+    Attributes:
+        request: what was asked for.
+        workspace: where shards go.
+        shard_plan: what had to be written; ``provenance`` is what the manifest will say of it.
+        existing: the manifest of the finished dataset that is there already.
+        pending: the shards to write.
+        started: when the work began, by ``time.monotonic()``; ``planned_at`` when planning ended.
+    """
+
+    request: Request
+    workspace: Workspace
+    shard_plan: Plan
+    provenance: Provenance
+    existing: Manifest | None
+    pending: tuple[ShardPlan, ...]
+    started: float
+    planned_at: float
+
+    @classmethod
+    @contextmanager
+    def plan(
+        cls, source: Source, request: Request, out: Location | str, progress: Progress = SILENT
+    ) -> Iterator["Conversion"]:
+        """Plan the conversion of ``source`` into ``out``, which others may not use meanwhile.
+
+        Where the block is left before :meth:`seal`, whole shards are kept: the same plan made
+        again passes over them.
+
+        Raises:
+            KpdataError: a source, an option or a folder that cannot be used.
+        """
+        with _opened(out) as workspace:
+            yield cls.planned(source, request, workspace, progress)
+
+    @classmethod
+    def planned(
+        cls, source: Source, request: Request, workspace: Workspace, progress: Progress
+    ) -> "Conversion":
+        """Plan the conversion of ``source`` into a workspace that is open."""
+        started = time.monotonic()
+        provenance = Provenance.of(source, request)
+        plan = make_plan(source, request, workspace.plan_folder, progress)
+        if workspace.sealed:
+            existing = _same_dataset(workspace, plan, provenance)
+            listed = f"{workspace.location / QUARANTINE} lists them"
+            _check_quarantine(Counter(existing.quarantine), plan, request, [listed])
+            now = time.monotonic()
+            return cls(request, workspace, plan, provenance, existing, (), started, now)
+        for warning in plan.warnings:
+            progress.warn(warning)
+        _check_quarantine(plan.rejected, plan, request, plan.rejected_details())
+        _refuse_another_conversion(workspace, provenance)
+        now = time.monotonic()
+        pending = tuple(_pending(workspace, plan))
+        workspace.prepare([shard.name for shard in pending])
+        return cls(request, workspace, plan, provenance, None, pending, started, now)
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The names of the pending shards."""
+        return tuple(shard.name for shard in self.pending)
+
+    def write_function(self, spare_cores: bool = False) -> Callable[[str], ShardReport]:
+        """What writes a pending shard by its name: picklable, and the same on every machine."""
+        return functools.partial(write_planned, self.workspace, spare_cores)
+
+    def write(self, processes: Processes, progress: Progress = SILENT) -> None:
+        """Write the pending shards as the request says, here or on a runner.
+
+        Raises:
+            JobError: a disk, a store, a worker or the runner failed; whole shards are kept.
+        """
+        if self.existing:
+            return
+        progress.begin("writing", sum(shard.samples for shard in self.pending))
+        if not self.pending:
+            return
+        where = execution.Execution.of(self.request, self.pending)
+        try:
+            execution.run(
+                self, where, processes, on_tick=lambda: _show_written(self.workspace, progress)
+            )
+        except (JobError, StoreError, RuntimeError, OSError) as error:
+            raise JobError(_why(self.workspace, error)) from error
+
+    def seal(self) -> Outcome:
+        """Make a dataset of the shards, once all are written.
+
+        Raises:
+            JobError: a shard is missing, or more samples are bad than the request allows.
+        """
+        if self.existing:
+            return Outcome(self.existing, time.monotonic() - self.started, unchanged=True)
+        reports = _reports(self.workspace, self.shard_plan)
+        rejected = rejected_counts(self.shard_plan, reports.values())
+        _check_quarantine(
+            rejected, self.shard_plan, self.request, _details(self.shard_plan, reports)
+        )
+        written_at = time.monotonic()
+        manifest = seal(self.workspace, self.shard_plan, reports, self.provenance)
+        kept = reports.keys() - set(self.shards)
+        return Outcome(
+            manifest,
+            time.monotonic() - self.started,
+            written_at - self.planned_at,
+            written_samples=sum(shard.samples for shard in self.pending),
+            written_bytes=sum(reports[shard.name].shard.bytes for shard in self.pending),
+            kept_samples=sum(reports[name].samples for name in kept),
+            warnings=self.shard_plan.warnings,
+        )
+
+
+def _refuse_another_conversion(workspace: Workspace, provenance: Provenance) -> None:
+    """Refuse to resume another conversion: its shards would be thrown away.
+
+    Where annotations and images lie is left out: the same ones elsewhere are the same.
+    """
+    if workspace.fingerprint() not in (None, provenance.fingerprint):
+        raise DatasetError(
+            f"{workspace.location} holds the unfinished conversion of other annotations or "
+            "options: run that command again to finish it, or remove the folder first"
+        )
+    workspace.keep_fingerprint(provenance.fingerprint)
+
+
+def _pending(workspace: Workspace, plan: Plan) -> list[ShardPlan]:
+    """Shards to write: a shard that refused samples too, since they may be mended by now."""
+    whole = {name for name, report in _reports(workspace, plan).items() if not report.rejected}
+    return [shard for shard in plan.shards if shard.name not in whole]
+
+
+def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
+    """The reports of shards that are whole and were made from this very plan."""
+    sizes = workspace.sizes()
+    planned = {shard.name: shard.blake3 for shard in plan.shards}
+    reports = {}
+    for name, data in workspace.reports(planned):
+        if report := whole_report(data, planned[name], sizes.get(name)):
+            reports[name] = report
+    return reports
+
+
+def _show_written(workspace: Workspace, progress: Progress) -> None:
+    samples, size = workspace.progress_so_far()
+    progress.reach(samples, f"{size / 1e6:,.0f} MB")
+
+
+def _why(workspace: Workspace, error: Exception) -> str:
+    """What stopped the writing: a worker's note where there is one, else the error."""
+    if notes := workspace.failures():
+        return (
+            f"writing stopped: {notes[0]}. Finished shards are kept: "
+            "put this right and run the same command again."
+        )
+    logged = not isinstance(workspace.location, Url) and holds_text(workspace.log_path)
+    printed = f" {workspace.log_path} has what workers printed." if logged else ""
+    if isinstance(error, JobError | StoreError):
+        return f"{error}{printed}"
+    last_line = (str(error).strip() or repr(error)).splitlines()[-1]
+    return f"writing stopped: {last_line}.{printed}"
+
+
+def _details(plan: Plan, reports: dict[str, ShardReport]) -> Iterator[str]:
+    """What is wrong with each refused sample."""
+    yield from plan.rejected_details()
+    yield from (item.detail for report in reports.values() for item in report.rejected)
+
+
+def _check_quarantine(
+    reasons: Counter[str], plan: Plan, request: Request, details: Iterable[str]
+) -> None:
+    bad = Counter({why: count for why, count in reasons.items() if why not in _POLICY_REASONS})
+    total = plan.samples + plan.rejected.total()
+    check_quarantine(bad, total, request.max_quarantine, details)
+
+
+def _same_dataset(workspace: Workspace, plan: Plan, provenance: Provenance) -> Manifest:
+    """The manifest of the dataset that is there, if it is what this conversion would make."""
+    found = read_manifest(workspace.location)
+    same = provenance.same(Provenance.recorded(found))
+    if not same or found.references != plan.references:
+        raise DatasetError(
+            f"{workspace.location} already holds another dataset, made of other annotations, "
+            "images or options: choose another out, or remove that folder first"
+        )
+    sizes = workspace.sizes()
+    for shard in (shard for split in found.splits.values() for shard in split.shards):
+        if sizes.get(shard.name) != shard.bytes:
+            raise DatasetError(
+                f"{workspace.location / shard.name} is missing or damaged, though {MANIFEST} lists "
+                "it: remove the folder and convert again"
+            )
+    return found
