@@ -11,12 +11,13 @@ import msgspec
 
 from kpdata.checks.audit import MAX_LEAKS, audit
 from kpdata.checks.certificate import KINDS, Certificate, Picture, leak_sheet, write_certificate
+from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import BITS_APART, as_json, quiet, writing
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import WHOLE_IMAGE
 from kpdata.images.perceptual import BITS, DEFAULT_DISTANCE
-from kpdata.view.console import Meter, screen, table
+from kpdata.view.console import screen, table
 from kpdata.view.draw import write_png
 from kpdata.view.printing import complain, say_json
 
@@ -65,7 +66,7 @@ def command(
     if contact_sheet and contact_sheet.suffix.lower() != ".png":
         raise FormatError(f"contact_sheet is {contact_sheet}: expected a name that ends in .png")
     _check_targets(out, contact_sheet)
-    with Meter(quiet or as_json) as meter:
+    with CommandMeter(quiet or as_json) as meter:
         certificate = audit(shards, distance, shared_ids, meter)
     _write(certificate, out, contact_sheet)
     if contact_sheet and not (certificate.leaks or quiet):

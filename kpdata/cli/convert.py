@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import (
     BITS_APART,
@@ -27,7 +28,7 @@ from kpdata.door import CONVERSION_OPTIONS, run_conversion, run_writing
 from kpdata.formats import FORMATS
 from kpdata.images.perceptual import DEFAULT_DISTANCE
 from kpdata.storage.stores import Location
-from kpdata.view.console import Meter, resumable, screen, table
+from kpdata.view.console import resumable, screen, table
 from kpdata.view.printing import say_json
 
 _BEAM_OPTIONS = "kpdata.beam_options"
@@ -154,7 +155,7 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
         refuse_idle_options(given, options)
         if {"shards", "shard_size"} <= given:
             raise FormatError("`shards` and `shard_size` exclude each other: give one of them")
-        with resumable(), Meter(silent) as meter:
+        with resumable(), CommandMeter(silent) as meter:
             chosen = {name: options[name] for name in CONVERSION_OPTIONS}
             outcome = run_conversion(labels_from(options, meter), out, chosen, meter)
         if options["as_json"]:
@@ -164,7 +165,7 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
         return
     _refuse_shard_options(given, to)
     skeleton, most = options["to_skeleton"], options["max_quarantine"]
-    with Meter(silent) as meter:
+    with CommandMeter(silent) as meter:
         counts = run_writing(labels_from(options, meter), out, to, skeleton, most, meter)
     if options["as_json"]:
         say_json(json.dumps(counts, indent=1))

@@ -5,10 +5,8 @@ import gc
 import importlib
 import io
 import os
-import re
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -68,6 +66,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
+            from kpdata.cli.flags import as_flags
             from kpdata.core.errors import KpdataError
 
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
@@ -79,19 +78,6 @@ class LazyGroup(click.Group):
         """List the commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
-
-
-def as_flags(message: str, parameters: Sequence[click.Parameter]) -> str:
-    """A library's message in the words of a command line.
-
-    >>> crop = click.Option(["--crop"])
-    >>> as_flags("crop is 9000: expected 8 to 8192: leave `crop` out", [crop])
-    '--crop is 9000: expected 8 to 8192: leave --crop out'
-    """
-    flags = {p.name: p.opts[0] for p in parameters if isinstance(p, click.Option) and p.name}
-    if (begins := re.match(r"(\w+) (?=is )", message)) and begins[1] in flags:
-        message = flags[begins[1]] + message[begins.end(1) :]
-    return re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[0]), message)
 
 
 @click.group(cls=LazyGroup, help=f"Keypoint datasets, from any annotation to shards.\n{EXAMPLES}")

@@ -6,11 +6,11 @@ import sys
 import click
 
 from kpdata.checks.verify import verify
+from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import LOCATION, as_json, quiet
 from kpdata.shards.manifest import read_manifest
 from kpdata.storage.stores import Location
-from kpdata.view.console import Meter
 from kpdata.view.printing import complain, say, say_json
 
 _SHOWN = 50
@@ -32,7 +32,7 @@ def command(shards: Location, quiet: bool, as_json: bool) -> None:
       kpdata verify shards/
     """
     splits = read_manifest(shards).splits.values()
-    with Meter(quiet or as_json) as meter:
+    with CommandMeter(quiet or as_json) as meter:
         meter.begin("verifying", sum(len(split.shards) for split in splits), "shards")
         manifest, faults = verify(shards, meter)
     records = sum(split.records for split in manifest.splits.values())

@@ -24,7 +24,7 @@ from kpdata.view.picture import Picture, thumbnails
 WITH_EXAMPLES = (
     "kpdata", "kpdata.door", "kpdata.labels", "kpdata.dataset", "kpdata.view.picture",
     "kpdata.core.progress", "kpdata.formats.base", "kpdata.formats._lib.writing",
-    "kpdata.cli.main",
+    "kpdata.cli.flags",
 )  # fmt: skip
 
 
