@@ -120,7 +120,7 @@ def test_the_readmes_loop_reads_pictures_of_nobody_too(make_coco, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     snippets = [part.partition("```")[0] for part in readme.split("```python\n")[1:]]
-    (snippet,) = [snippet for snippet in snippets if "kpdata.open" in snippet]
+    (snippet,) = [snippet for snippet in snippets if "kp.open" in snippet]
     seen = {}
     exec(snippet, seen)
     assert seen["keypoints"].shape == (17, 3)
