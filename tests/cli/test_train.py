@@ -36,6 +36,7 @@ QUICK = (
 def trained(tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch. Copy it before changing anything."""
     from kpdata.shards.dataset import Dataset
+    from kpdata.train.loop.phase import Watcher
     from kpdata.train.loop.train import train
 
     settings = [QUICK[n + 1] for n, word in enumerate(QUICK) if word == "--set"]
@@ -46,7 +47,7 @@ def trained(tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempP
     )
     folder = RunFolder(tmp_path_factory.mktemp("trained") / "run")
     dataset = Dataset.open(tiny_shards)
-    train(folder, dataset, override(config, settings), SILENT, check_first=False)
+    train(folder, dataset, override(config, settings), Watcher(), check_first=False)
     return folder.path
 
 

@@ -21,10 +21,10 @@ from kpdata import formats
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
+from kpdata.core.progress import SILENT
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.core.splits import parse_splits
 from kpdata.metrics import mean_pose, pck
-from kpdata.pipelines.convert import Watcher as ConvertWatcher
 from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
@@ -343,7 +343,7 @@ def unlabelled_val(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) ->
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("50/25/25", seed=2), Sharding(count=1))
     keys = tmp_path_factory.mktemp("plain") / "shards"
-    convert(source, request, keys, ConvertWatcher())
+    convert(source, request, keys, SILENT)
     val = {sample.key for sample in Dataset.open(keys)["val"]}
     blank = [
         replace(s, instances=tuple(replace(i, keypoints=0 * i.keypoints) for i in s.instances))
@@ -351,7 +351,7 @@ def unlabelled_val(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) ->
         for s in formats.read("coco", tiny_coco / "annotations.json").samples
     ]  # fmt: skip
     out = tmp_path_factory.mktemp("unlabelled") / "shards"
-    convert(replace(source, samples=blank), request, out, ConvertWatcher())
+    convert(replace(source, samples=blank), request, out, SILENT)
     return out
 
 
@@ -401,7 +401,6 @@ def test_validation_every_second_epoch_and_at_the_end(tiny_shards, tmp_path):
 def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
     from kpdata import formats
     from kpdata.core.splits import parse_splits
-    from kpdata.pipelines.convert import Watcher as Conversion
     from kpdata.pipelines.convert import convert
     from kpdata.pipelines.job import Job
     from kpdata.pipelines.request import Request
@@ -410,7 +409,7 @@ def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
     source = formats.read("coco", tiny_coco / "annotations.json")
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("60/0/40"), Sharding(count=2))
-    convert(source, request, tmp_path / "shards", Conversion())
+    convert(source, request, tmp_path / "shards", SILENT)
     watcher = Interrupts()
     state = run(tmp_path / "run", tmp_path / "shards", PLAIN, watcher)
     assert state.best.epoch == 2
@@ -526,7 +525,7 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
     crop: dict[str, Any] = {"crop": 32, "crop_from": "keypoints", "margin": 1.75}
     job = Job(source.skeleton, images_root=str(source.images_root), **crop)
     request = Request("coco", job, parse_splits("50/25/25", seed=2), Sharding(count=1))
-    convert(source, request, tmp_path / "crops", ConvertWatcher())
+    convert(source, request, tmp_path / "crops", SILENT)
     own = msgspec.structs.replace(PLAIN, crop_from="bbox", margin=1.5)
     for shards, crop_rule in (
         (tmp_path / "crops", CropRule("keypoints", 1.75)),

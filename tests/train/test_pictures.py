@@ -15,11 +15,12 @@ from kpdata.core.crop import CropRule, square_crop
 from kpdata.core.errors import DatasetError
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import COCO17
+from kpdata.core.progress import SILENT
 from kpdata.core.splits import parse_splits
 from kpdata.core.transform import apply_affine
 from kpdata.images import codec
 from kpdata.images.resample import shrink_for
-from kpdata.pipelines.convert import Watcher, convert
+from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
@@ -59,7 +60,7 @@ def shards(annotations: Path, tmp_path_factory) -> Convert:
             job = Job(source.skeleton, images_root=str(source.images_root), **options)
             request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=2))
             out = tmp_path_factory.mktemp("shards") / "made"
-            convert(source, request, out, Watcher())
+            convert(source, request, out, SILENT)
             made[name] = Dataset.open(out)
         return made[name]
 
@@ -260,7 +261,7 @@ def test_an_instance_without_a_box_is_counted_and_the_others_are_shown(make_coco
     source = formats.read("coco", path)
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
-    convert(source, request, tmp_path / "shards", Watcher())
+    convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     pictures = load(dataset, "train", CropRule("bbox"), SIDE)
     assert len(pictures) == 4
@@ -283,7 +284,7 @@ def test_whole_images_without_boxes_say_what_else_to_crop_around(make_coco, tmp_
     source = formats.read("coco", path)
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
-    convert(source, request, tmp_path / "shards", Watcher())
+    convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"5 instances not shown: no box.*--crop-from image"):
         load(dataset, "train", CropRule("bbox"), SIDE)
@@ -299,7 +300,7 @@ def test_a_split_that_shows_nothing_says_what_was_left_out(make_coco, tmp_path):
     source = formats.read("coco", path)
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
-    convert(source, request, tmp_path / "shards", Watcher())
+    convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"train shows no instance \(5 instances not shown"):
         load(dataset, "train", CropRule(), SIDE)
