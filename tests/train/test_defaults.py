@@ -13,7 +13,7 @@ from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards.dataset import Dataset
-from kpdata.train.loop.defaults import default_config
+from kpdata.train.run.defaults import default_config
 
 
 @pytest.mark.parametrize(("is_boxed", "crop_from"), [(False, "bbox"), (True, "image")])
