@@ -20,8 +20,8 @@ import click
 from _shared.machine import facts
 from _shared.report import Ratio, Section, per_second, write
 
-from kpdata.cli.training import need_trainer
 from kpdata.shards.dataset import Dataset
+from kpdata.train.run.backend import prepare_backend
 
 if TYPE_CHECKING:
     from _train.race import Case, Lap, Laps
@@ -39,7 +39,7 @@ not take: on a GPU, how long it stands idle for its input. Ratios are of both in
 are their median and range. **CPU** is the time of all threads, per picture: other programs on the
 machine slow both contenders down by turns, but hardly change it.
 
-Pictures and their draws are made in threads, a few batches ahead; rotation, scale, flip, colours
+LabelledCrops and their draws are made in threads, a few batches ahead; rotation, scale, flip, colours
 and occluders are applied to the pixels inside the compiled step. Without augmentation all of them
 change nothing, and no occluder is painted. JAX on a GPU trains whole epochs in one call."""
 
@@ -48,15 +48,15 @@ def measure(
     dataset: Dataset, cases: Iterable["Case"], batch_size: int, rounds: int, seconds: float
 ) -> Iterator[Section]:
     """A section with augmentation, and one without."""
-    from _train.race import pictures_of, race
+    from _train.race import crops_of, race
 
     found: dict[bool, dict[str, Laps]] = {True: {}, False: {}}
     for case in cases:
-        pictures = pictures_of(dataset, case.config(dataset, True, batch_size))
+        crops = crops_of(dataset, case.config(dataset, True, batch_size))
         for augmented, laps in found.items():
             config = case.config(dataset, augmented, batch_size)
             click.echo(f"compiling: {case.name}, {TITLES[augmented].lower()}", err=True)
-            laps[case.name] = race(config, pictures, rounds, seconds)
+            laps[case.name] = race(config, crops, rounds, seconds)
             click.echo(f"fit / constant batch: {laps[case.name].ratios}", err=True)
     for augmented, laps in found.items():
         yield section(TITLES[augmented], laps)
@@ -107,7 +107,7 @@ def main(
     shards: Path, names: tuple[str, ...], batch_size: int, rounds: int, seconds: float, out: Path
 ) -> None:
     """Measure, and write the report."""
-    need_trainer()
+    prepare_backend()
     from _train.race import CASES, backend, device
 
     cases = [case for case in CASES if case.name in names or not names]

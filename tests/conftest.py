@@ -187,7 +187,6 @@ def _untrained_run(folder: Path, config: Any, *heads: str) -> Path:
     import keras
 
     from kpdata.core.crop import CropRule
-    from kpdata.train.models import build
     from kpdata.train.run.folder import Best, RunFolder, RunInfo, State
 
     keras.utils.set_random_seed(1)
@@ -195,7 +194,7 @@ def _untrained_run(folder: Path, config: Any, *heads: str) -> Path:
     info = RunInfo("shards", "a" * 64, COCO17, "a crop", pose, {"train": 1}, {}, crop_rule)
     run = RunFolder(folder)
     run.begin(config, info)
-    net = build(config, len(COCO17), side)
+    net = config.build(len(COCO17), side)
     for variable in net.trainable_variables:  # untrained heads answer any picture alike
         variable.assign(variable + 0.3 * keras.random.normal(variable.shape))
     file = run.save_weights("best", net.save_weights)

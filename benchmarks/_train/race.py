@@ -18,13 +18,13 @@ from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.batches import Batch, Batches
-from kpdata.train.data.pictures import Pictures, load
-from kpdata.train.loop.defaults import default_config
+from kpdata.train.data.crops import LabelledCrops, load
 from kpdata.train.loop.learner import Learner, jit
 from kpdata.train.loop.optimisers import make_optimiser
 from kpdata.train.loop.scanned import ScannedLearner, can_scan, epochs
-from kpdata.train.models import build
-from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import TrainConfig
+from kpdata.train.run.defaults import default_config
 
 NO_AUGMENTATION = AugmentConfig(
     flip=0.0, rotate=(0, 0), scale=(1, 1), shift=0.0, brightness=(0, 0), contrast=(1, 1),
@@ -66,7 +66,7 @@ CASES.append(Case("mobilenet_v2, 224 px", {"model": "regression"}, "all", 224))
 
 @dataclass(frozen=True)
 class Lap:
-    """One turn: pictures a second, and seconds of CPU time a picture, of all threads together."""
+    """One turn: crops a second, and seconds of CPU time a crop, of all threads together."""
 
     rate: float
     cpu: float
@@ -78,7 +78,7 @@ class Laps:
 
     Attributes:
         fit: from the trainer's input; ``constant`` from one batch.
-        input_alone: pictures a second of the input without a model.
+        input_alone: crops a second of the input without a model.
     """
 
     input_alone: float
@@ -116,12 +116,12 @@ class Contender:
     Attributes:
         learner: is called by ``model.fit``.
         feed: starts its input anew.
-        pictures: that one call takes.
+        crops: that one call takes.
     """
 
     learner: Learner
     feed: Callable[[], Any]
-    pictures: int
+    crops: int
 
     def lap(self, calls: int) -> Lap:
         """``model.fit``, once it is under way."""
@@ -130,25 +130,25 @@ class Contender:
             self.feed(), steps_per_epoch=calls, shuffle=False, verbose=0, callbacks=[clock]
         )
         seconds, cpu = np.subtract(clock.ends[-1], clock.ends[_SETTLING - 1]).tolist()
-        pictures = (calls - _SETTLING) * self.pictures
-        return Lap(pictures / seconds, cpu / pictures)
+        crops = (calls - _SETTLING) * self.crops
+        return Lap(crops / seconds, cpu / crops)
 
     def calls(self, rate: float, seconds: float) -> int:
         """How many take about so many seconds."""
-        return max(_FEWEST_CALLS, math.ceil(seconds * rate / self.pictures))
+        return max(_FEWEST_CALLS, math.ceil(seconds * rate / self.crops))
 
 
-def race(config: TrainConfig, pictures: Pictures, rounds: int, seconds: float) -> Laps:
+def race(config: TrainConfig, crops: LabelledCrops, rounds: int, seconds: float) -> Laps:
     """Let both train in turn, each round beginning with the other one.
 
     Args:
         config: of one phase.
-        pictures: to train on.
+        crops: to train on.
         rounds: how often.
         seconds: that one turn takes, about.
     """
     keras.config.set_dtype_policy(config.precision)
-    batches = Batches(pictures, config.augment, config.batch_size, config.seed)
+    batches = Batches(crops, config.augment, config.batch_size, config.seed)
     contenders = ours, bound = both(config, batches)
     speeds = [contender.lap(_FEWEST_CALLS).rate for contender in contenders]
     calls = [each.calls(speed, seconds) for each, speed in zip(contenders, speeds, strict=True)]
@@ -170,7 +170,7 @@ def both(config: TrainConfig, batches: Batches) -> tuple[Contender, Contender]:
     """
     learner = compiled_learner(Learner, config, batches)
     bound = Contender(learner, partial(constant, batches.batch(0, 0)), config.batch_size)
-    if not can_scan(batches.pictures):
+    if not can_scan(batches.crops):
         return Contender(learner, batches.dataset, config.batch_size), bound
     scanned = compiled_learner(ScannedLearner, config, batches)
     epoch = batches.steps * config.batch_size
@@ -179,7 +179,7 @@ def both(config: TrainConfig, batches: Batches) -> tuple[Contender, Contender]:
 
 def compiled_learner(kind: type[Learner], config: TrainConfig, batches: Batches) -> Learner:
     """The model with its losses and optimiser, as a run compiles it."""
-    phase, skeleton = config.phases[0], batches.pictures.skeleton
+    phase, skeleton = config.phases[0], batches.crops.skeleton
     net = build(config, len(skeleton), phase.input_size)
     learner = kind(net, config, phase, skeleton)
     optimiser = make_optimiser(config, phase, batches.steps)
@@ -199,7 +199,7 @@ def constant(batch: Batch) -> Any:
 
 
 def input_alone(batches: Batches, seconds: float) -> float:
-    """Pictures a second of the input, with nobody to wait for."""
+    """LabelledCrops a second of the input, with nobody to wait for."""
     feed: Iterator[Any] = iter(batches.dataset())
     next(feed)
     started, count = time.perf_counter(), 0
@@ -209,7 +209,7 @@ def input_alone(batches: Batches, seconds: float) -> float:
     return count * batches.batch_size / (time.perf_counter() - started)
 
 
-def pictures_of(dataset: Dataset, config: TrainConfig) -> Pictures:
+def crops_of(dataset: Dataset, config: TrainConfig) -> LabelledCrops:
     """The training split in memory, as a run reads it."""
     crop_rule = CropRule(config.crop_from, config.margin)
     return load(dataset, "train", crop_rule, config.input_size, copies=True)

@@ -40,7 +40,7 @@ LEAST_VARIETY = 0.1
 _LEAST_SPREAD = 0.01
 """In units of the picture's side: a truth that moves less is one pose, but for noise."""
 
-_GO_ON = "To train nevertheless: --skip-checks."
+_GO_ON = "To train nevertheless: `skip_checks`."
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ def command(first: Path, second: Path, split: str, as_json: bool) -> None:
       kpdata compare runs/a runs/b
       kpdata compare runs/a runs/b --split val --json
     """
-    from kpdata.train.evaluate.compare import compare_runs
+    from kpdata.train.api import compare
 
-    comparison = compare_runs(first, second, split)
+    comparison = compare(first, second, split=split)
     if as_json:
         say_json(msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode())
     else:
@@ -52,8 +52,8 @@ def command(first: Path, second: Path, split: str, as_json: bool) -> None:
 def show(comparison: "Comparison") -> None:
     """Print the comparison for a person."""
     console = screen()
-    for name, side in (("first", comparison.first), ("second", comparison.second)):
-        console.print(f"{name}: {side.folder}, {side.head}")
+    for name, run in (("first", comparison.first), ("second", comparison.second)):
+        console.print(f"{name}: {run.folder}, {run.head}")
     console.print(f"{comparison.instances:,} instances of {comparison.images:,} images\n")
     rows = [
         [each.name, *_cells(each.overall, each.unit), f"{each.n:,} {each.counted}"]

@@ -86,10 +86,10 @@ def _make_shards(out: Path, count: int) -> dict[Path, str]:
 
 def _can_train() -> bool:
     """Whether the trainer is installed; says so if not."""
-    from kpdata.cli.training import need_trainer
+    from kpdata.train.run.backend import prepare_backend
 
     try:
-        need_trainer()
+        prepare_backend()
     except KpdataError as error:
         say(f"\nNothing is trained: {error}")
         return False
@@ -115,9 +115,9 @@ def _train_and_score(shards: Path, run: Path) -> dict[Path, str]:
 
     folder = RunFolder(run)
     state = folder.state()
-    if state.rows and state.done == len(folder.config().phases):
+    if state.epochs and state.done == len(folder.config().phases):
         say(f"\n{run} is trained already: kept")
-    elif state.rows:
+    elif state.epochs:
         _run("train", "--out", run, "--resume")
     else:
         _run("train", shards, "--recipe", "demo", "--out", run)

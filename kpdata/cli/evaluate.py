@@ -14,8 +14,7 @@ from kpdata.view.console import Meter, screen, table
 from kpdata.view.printing import say, say_json
 
 if TYPE_CHECKING:
-    from kpdata.train.evaluate.report import Report, Settings
-    from kpdata.train.infer.predictor import Predictor
+    from kpdata.train.evaluate.report import Report
 
 
 @click.command("evaluate", short_help=COMMANDS["evaluate"])
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 @decode_option
 @click.option(
     "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]), show_default="as in training",
-    help="What to cut the model's squares around, where SHARDS hold whole images: the annotated "
+    help="What to cut the model's crops around, where SHARDS hold whole images: the annotated "
     "box, the true keypoints (an oracle crop, which leaks the labels), or the whole image.",
 )  # fmt: skip
 @quiet
@@ -45,7 +44,7 @@ def command(
     """Score the trained model RUN on a split of the dataset SHARDS.
 
     Every score is in pixels of the source images, and comes with its definition, a bootstrap 95 %
-    interval, and its floor: the score of the mean training pose placed in the same crops. The
+    interval, and its baseline: the score of the mean training pose placed in the same crops. The
     folder --out gets metrics.json, predictions.jsonl and truth.jsonl, from which every score can be
     computed again, a PCK curve, bars per keypoint, and sheets of the best, median and worst
     examples.
@@ -56,38 +55,26 @@ def command(
       kpdata evaluate runs/a shards/ --split val --no-flip --out scores/
       kpdata evaluate runs/a shards/ --crop-from image --json
     """
-    from kpdata.cli.training import need_trainer
+    from kpdata.train.api import Run
 
-    need_trainer()
-    from kpdata.shards.dataset import Dataset
-    from kpdata.train.evaluate.evaluate import evaluate, save
-    from kpdata.train.infer.predictor import Predictor
-
-    predictor = Predictor.open(run)
-    refuse_idle_decode(ctx, predictor.best.heads)
-    settings = _settings(predictor, options)
-    out = out or run / f"evaluation-{settings.split}"
+    opened = Run.open(run)
+    refuse_idle_decode(ctx, opened.best.heads if opened.best else ())
     with Meter(options["quiet"] or options["as_json"]) as meter:
-        dataset = Dataset.open(shards)
-        evaluation = evaluate(predictor, dataset, settings, meter)
-        save(evaluation, out)
+        evaluation = opened.evaluate(
+            shards,
+            split=options["split"],
+            out=out,
+            flip=options["flip"],
+            decode=options["decode"],
+            crop_from=options["crop_from"],
+            progress=meter,
+        )
     if options["as_json"]:
         say_json(evaluation.report.json().decode())
     elif not options["quiet"]:
         show(evaluation.report, f"{run} on {shards}")
-        say(f"{out}: metrics.json, predictions.jsonl, truth.jsonl and pictures")
-
-
-def _settings(predictor: "Predictor", options: dict[str, Any]) -> "Settings":
-    from kpdata.train.evaluate.report import Settings
-
-    return Settings(
-        split=options["split"],
-        flip_test=predictor.saw_mirrored if options["flip"] is None else options["flip"],
-        decode=options["decode"],
-        crop_from=options["crop_from"],
-        reference=predictor.config.reference,
-    )
+        written = out or opened.evaluation_folder(options["split"])
+        say(f"{written}: metrics.json, predictions.jsonl, truth.jsonl and pictures")
 
 
 def show(report: "Report", title: str) -> None:
@@ -96,14 +83,16 @@ def show(report: "Report", title: str) -> None:
     for line in _conditions(report, title):
         console.print(line)
     heads = list(report.heads)
-    columns = ["metric", *(column for head in heads for column in (head, "95 %")), "floor", "n"]
+    columns = ["metric", *(column for head in heads for column in (head, "95 %")), "baseline", "n"]
     console.print(table("", columns, _score_rows(report)))
     if report.visibility:
-        seen = [
-            [score.name, *_value_and_span(score), *_floor_and_count(score)]
+        visibility = [
+            [score.name, *_value_and_span(score), *_baseline_and_count(score)]
             for score in report.visibility
         ]
-        console.print(table("\nvisibility", ["metric", "value", "95 %", "floor", "n"], seen))
+        console.print(
+            table("\nvisibility", ["metric", "value", "95 %", "baseline", "n"], visibility)
+        )
     by_keypoint = report.by_keypoint
     name = by_keypoint[report.primary].name
     rows = [
@@ -139,7 +128,7 @@ def _score_rows(report: "Report") -> list[list[str]]:
     rows = []
     for scores in zip(*report.heads.values(), strict=True):
         cells = [cell for score in scores for cell in _value_and_span(score)]
-        rows.append([scores[0].name, *cells, *_floor_and_count(scores[0])])
+        rows.append([scores[0].name, *cells, *_baseline_and_count(scores[0])])
     return rows
 
 
@@ -147,8 +136,8 @@ def _value_and_span(score: Score) -> tuple[str, str]:
     return amount(score.value, score.unit), span(score.interval, score.unit)
 
 
-def _floor_and_count(score: Score) -> tuple[str, str]:
-    return amount(score.floor, score.unit), f"{score.n:,} {score.counted}"
+def _baseline_and_count(score: Score) -> tuple[str, str]:
+    return amount(score.baseline, score.unit), f"{score.n:,} {score.counted}"
 
 
 def _part(score: Score, name: str, averaged: bool) -> str:
@@ -160,7 +149,7 @@ def _remarks(report: "Report") -> Iterable[str]:
     for score in scores:
         left_out = "; ".join(f"{n:,} {what}" for what, n in score.left_out.items() if n)
         yield f"{score.name}: {score.definition}" + (f". Left out: {left_out}" if left_out else "")
-    yield f"floor: {report.floor_definition}"
+    yield f"baseline: {report.baseline_definition}"
     yield from by_reason("not computed", report.not_computed)
     for what, count in report.left_out.items():
         yield f"left out: {count:,} {what}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kpdata.cli.main import COMMANDS
+from kpdata.cli.model_options import DeclaredCommand, head_option
 from kpdata.cli.options import as_json, decode_option, quiet, refuse_idle_decode
 from kpdata.view.console import Meter, screen, table
 from kpdata.view.printing import say_json
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from kpdata.train.export.export import Card
 
 
-@click.command("export", short_help=COMMANDS["export"])
+@click.command("export", cls=DeclaredCommand, declared=head_option, short_help=COMMANDS["export"])
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--to", "formats", multiple=True, required=True,
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path),
     help="New folder for the models, and for model.json, which describes them.",
-)  # fmt: skip
-@click.option(
-    "--head", type=click.Choice(["heatmap", "coordinates"]), show_default="the run's own answer",
-    help="Which head answers. BlazePose's coordinates need no heatmap, and less time.",
 )  # fmt: skip
 @click.option(
     "--flip", is_flag=True,
@@ -44,8 +41,8 @@ def command(
 ) -> None:
     """Write the trained model in RUN as files for other programs.
 
-    An exported model takes squares cut out of pictures, uint8 RGB, and answers with keypoints: x, y
-    in pixels of the square, and a score. Scaling the pixels and decoding the heatmaps is inside.
+    An exported model takes crops of images, squares of uint8 RGB, and answers with keypoints: x, y
+    in pixels of the crop, and a score. Scaling the pixels and decoding the heatmaps is inside.
     Each file is run by its own runtime: unless all find what the Keras model finds, none is kept.
 
     \b
@@ -53,27 +50,20 @@ def command(
       kpdata export runs/a --to tflite --out exported/
       kpdata export runs/a --to onnx --to saved_model --head coordinates --out exported/
     """  # fmt: skip
-    from kpdata.cli.training import need_trainer
+    from kpdata.train.api import Run
 
-    need_trainer()
-    from kpdata.train.export.export import export
-    from kpdata.train.infer.predictor import Predictor
-
-    predictor = Predictor.open(run)
-    refuse_idle_decode(ctx, (options["head"] or predictor.best.heads[0],))
+    opened = Run.open(run)
+    heads = opened.best.heads[:1] if opened.best else ()
+    refuse_idle_decode(ctx, (options["head"],) if options["head"] else heads)
     with Meter(options["quiet"] or options["as_json"]) as meter:
-        meter.begin("exporting", len(formats), "files")
-        card = export(
-            predictor,
+        card = opened.export(
             out,
-            formats,
-            options["head"],
-            options["flip"],
-            options["decode"],
-            lambda: meter.advance(),
+            to=formats,
+            head=options["head"],
+            flip=options["flip"],
+            decode=options["decode"],
+            progress=meter,
         )
-        for note in card.notes:
-            meter.warn(note)
     if options["as_json"]:
         say_json(card.json().decode())
     elif not options["quiet"]:
@@ -81,7 +71,7 @@ def command(
 
 
 def _show(card: "Card", out: Path) -> None:
-    columns = ["file", "MB", "squares at a time", "median px off", "max px off", "max score off"]
+    columns = ["file", "MB", "crops at a time", "median px off", "max px off", "max score off"]
     rows = [
         [
             file.name,
@@ -97,6 +87,6 @@ def _show(card: "Card", out: Path) -> None:
     console.print(table("", columns, rows))
     (side, *_), flip = card.inputs["image"].shape, "with" if card.flip_test else "without"
     console.print(
-        f"{out}: in: squares of {side} × {side} pixels; out: {len(card.skeleton)} keypoints of the "
+        f"{out}: in: crops of {side} × {side} pixels; out: {len(card.skeleton)} keypoints of the "
         f"{card.head} head, {flip} flip test. model.json says more"
     )

@@ -22,7 +22,7 @@ COMMANDS = {
     "augment-preview": "Draw augmented copies with their keypoints on a contact sheet.",
     "synth": "Render a dataset of simulated people with exact labels.",
     "train": "Train a model on shards, and keep the one that validates best.",
-    "evaluate": "Score a trained model on a split, with intervals and floors.",
+    "evaluate": "Score a trained model on a split, with intervals and baselines.",
     "compare": "Show how two evaluated models differ, keypoint by keypoint.",
     "predict": "Find keypoints in photos, folders and videos with a trained model.",
     "export": "Write a trained model as TFLite, ONNX or SavedModel.",

@@ -1,4 +1,4 @@
-"""The floor under every score: one constant pose predicted for every instance."""
+"""The baseline of every score: one constant pose predicted for every instance."""
 
 import numpy as np
 

@@ -37,7 +37,7 @@ class Score(msgspec.Struct, frozen=True):
         parts: the value of each keypoint, limb or OKS threshold alone.
         averaged: ``parts`` with each left/right pair replaced by its mean.
         interval: bootstrap 95 % interval of ``value`` over the instances.
-        floor: the same metric of the mean pose on the same instances; None until set.
+        baseline: the same metric of the mean pose on the same instances; None until set.
     """
 
     name: str
@@ -50,16 +50,16 @@ class Score(msgspec.Struct, frozen=True):
     parts: dict[str, float | None]
     averaged: dict[str, float | None]
     interval: Interval | None
-    floor: float | None = None
+    baseline: float | None = None
 
-    def with_floor(self, floor: "Score") -> "Score":
+    def with_baseline(self, baseline: "Score") -> "Score":
         """This score with the mean pose's beside it.
 
         Raises:
-            SchemaError: ``floor`` is another metric, or counted another number of instances.
+            SchemaError: ``baseline`` is another metric, or counted another number of instances.
         """
-        _require_same("floor", self, floor, ("name", "definition", "n"))
-        return msgspec.structs.replace(self, floor=floor.value)
+        _require_same("baseline", self, baseline, ("name", "definition", "n"))
+        return msgspec.structs.replace(self, baseline=baseline.value)
 
 
 class Delta(msgspec.Struct, frozen=True):

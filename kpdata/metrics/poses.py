@@ -170,7 +170,7 @@ def require_pair(skeleton: Skeleton, reference: str) -> Pair:
         raise SchemaError(
             f"skeleton {skeleton.name} names no {reference} pair: add "
             f'"{reference}": [name, name] to its JSON file, and convert the shards with '
-            "--to-skeleton FILE"
+            "it as `to_skeleton`"
         )
     return pair
 

@@ -3,8 +3,9 @@
 import glob
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +31,51 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
 def temporary_beside(path: Path) -> Path:
     """A new name in the same folder, to be renamed to ``path`` once whole."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+@contextmanager
+def whole_file(path: Path, suffix: str | None = None, durable: bool = True) -> Iterator[Path]:
+    """A name to write a file under, which becomes ``path`` when the block ends well.
+
+    Args:
+        path: in a folder that exists.
+        suffix: how the name ends, for writers that go by it; as ``path`` does, unless given.
+        durable: whether it is on disk before it appears.
+    """
+    ending = path.suffix if suffix is None else suffix
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{ending}")
+    try:
+        yield temporary
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A temporary folder to write files into: all of them appear in ``folder``, or none.
+
+    Files of these names that were there go; whatever else lies in ``folder`` stays.
+
+    Args:
+        folder: made where it is missing.
+        names: of the files, in the order of appearance: the last one vouches for the others.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
+        folder.mkdir(exist_ok=True)
+        for name in reversed(names):
+            (folder / name).unlink(missing_ok=True)
+        for name in names:
+            if (temporary / name).exists():
+                os.replace(temporary / name, folder / name)
+    finally:
+        shutil.rmtree(temporary)
 
 
 @contextmanager

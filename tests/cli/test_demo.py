@@ -16,21 +16,21 @@ from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import write_manifest
 from kpdata.train.evaluate.report import read_report
 from kpdata.train.run.config import load_recipe
-from kpdata.train.run.folder import Row, RunFolder, RunInfo, State
+from kpdata.train.run.folder import EpochRecord, RunFolder, RunInfo, State
 
 Kpdata = Callable[..., Any]
 
 COUNT = 300
 
 
-def test_the_demo_trains_a_model_that_beats_its_floor(kpdata: Kpdata, tmp_path: Path) -> None:
+def test_the_demo_trains_a_model_that_beats_its_baseline(kpdata: Kpdata, tmp_path: Path) -> None:
     result = kpdata("demo", "--count", COUNT, "--out", tmp_path / "demo")
     assert result.code == 0, result.err
     report = read_report(tmp_path / "demo/run/evaluation-test/metrics.json")
     pck = report.by_keypoint[report.primary]
     assert pck.value is not None
-    assert pck.floor is not None
-    assert pck.value > pck.floor + 0.1
+    assert pck.baseline is not None
+    assert pck.value > pck.baseline + 0.1
     named = result.out.partition("Look at:")[2].split("\n")
     pictures = [Path(line.partition(": ")[0].strip()) for line in named if line.strip()]
     assert len(pictures) == 7
@@ -112,7 +112,7 @@ def test_what_is_there_is_kept_and_what_was_interrupted_goes_on(
     folder, config = RunFolder(run), load_recipe("demo")
     assert len(config.phases) == 2
     folder.begin(config, RunInfo("", "", COCO17, "", (), {}, {}))
-    rows = tuple(Row(0, "heatmap", 128, n + 1, {}, {}, 1e-3, 1.0, 1.0) for n in range(epochs))
+    rows = tuple(EpochRecord(0, "heatmap", 128, n + 1, {}, {}, 1e-3, 1.0, 1.0) for n in range(epochs))
     folder.save_state(State(rows, done=done))
     commands: list[str] = []
     monkeypatch.setattr(demo, "_run", lambda *words: commands.append(" ".join(map(str, words))))

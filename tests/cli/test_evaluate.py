@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 import kpdata as library
-from kpdata.cli.training import need_trainer
+from kpdata.train.run.backend import prepare_backend
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.images import codec
-from kpdata.train.data.pictures import Pictures
+from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.evaluate.report import FILES, read_report
 from kpdata.train.evaluate.scores import score_all
 from kpdata.train.infer.predictions import Predictions, read_predictions, read_truth
-from kpdata.train.run.config import LossWeights, Phase, TrainConfig
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import LossWeights, TrainConfig
 from kpdata.train.run.folder import Best, RunFolder, RunInfo, State
 
 Kpdata = Callable[..., Any]
@@ -31,7 +32,7 @@ class StandIn:
     """Looks like a Predictor: finds what is there, some pixels off."""
 
     input_size = 64
-    score_note, saw_mirrored = None, True
+    score_note, trained_with_flips = None, True
     heads: tuple[str, ...] = ("heatmap", "coordinates")
 
     def __init__(self, info: RunInfo, error: float):
@@ -49,15 +50,15 @@ class StandIn:
         return self.info.skeleton
 
     def predict(
-        self, pictures: Pictures, flip: bool, decode: str, on_done: Callable[[int], None]
+        self, crops: LabelledCrops, flip: bool, decode: str, on_done: Callable[[int], None]
     ) -> Predictions:
         self.asked.append((flip, decode))
-        on_done(len(pictures))
-        near, far = pictures.truth.copy(), pictures.truth.copy()
+        on_done(len(crops))
+        near, far = crops.truth.copy(), crops.truth.copy()
         near[..., 2] = far[..., 2] = 0.5
         near[..., 0] += self.error
         far[..., 0] += 3 * self.error
-        seen = np.where(pictures.truth[..., 2] == 2, 0.8, 0.4)
+        seen = np.where(crops.truth[..., 2] == 2, 0.8, 0.4)
         found = {"heatmap": near, "coordinates": far}
         return Predictions({head: found[head] for head in self.heads}, seen, self.heads[0])
 
@@ -101,7 +102,7 @@ def test_evaluate_prints_scores_and_leaves_all_files(
     epe = row(result.out, "EPE").split()
     assert epe[:6] == ["EPE", "10.00", "px", "10.00", "…", "10.00"]
     assert epe[6:8] == ["30.00", "px"]
-    assert epe[11:] == [f"{scores['EPE'].floor:.2f}", "px", f"{scores['EPE'].n}", "keypoints"]
+    assert epe[11:] == [f"{scores['EPE'].baseline:.2f}", "px", f"{scores['EPE'].n}", "keypoints"]
     pck = scores["PCK@0.2 (torso)"]
     assert f"{100 * pck.value:.2f} %" in row(result.out, "PCK@0.2 (torso)")
     assert "100.00 %" in row(result.out, "visibility accuracy")
@@ -136,12 +137,12 @@ def test_metrics_json_says_what_the_scores_depend_on_and_follows_from_the_other_
     assert any("trained on other crops" in note for note in report.notes)
     truth = read_truth(out / "truth.jsonl")
     recorded = read_predictions(out / "predictions.jsonl")
-    again = score_all(report.skeleton, truth, recorded.predictions, recorded.floor)
+    again = score_all(report.skeleton, truth, recorded.predictions, recorded.baseline)
     assert msgspec.json.encode(again.heads) == msgspec.json.encode(report.heads)
     assert msgspec.json.encode(again.visibility) == msgspec.json.encode(report.visibility)
     assert again.not_computed == report.not_computed
     # The mean pose is the middle of each crop, which is the middle of the image.
-    assert recorded.floor[..., :2] == pytest.approx(np.broadcast_to([32, 24], (len(truth), 17, 2)))
+    assert recorded.baseline[..., :2] == pytest.approx(np.broadcast_to([32, 24], (len(truth), 17, 2)))
 
 
 def test_truth_and_predictions_are_in_pixels_of_the_source(
@@ -172,20 +173,20 @@ def test_evaluating_the_training_pictures_is_warned_of(
     assert f"split train: {instances} instances" in result.out  # and not the copies
 
 
-@pytest.mark.parametrize("saw_mirrored", [True, False])
+@pytest.mark.parametrize("trained_with_flips", [True, False])
 @pytest.mark.parametrize("option", [None, "--flip", "--no-flip"])
 def test_the_mirror_image_is_for_those_who_saw_one_unless_asked_for(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path,
-    saw_mirrored: bool, option: str | None,
+    trained_with_flips: bool, option: str | None,
 ) -> None:  # fmt: skip
-    model["exact"].saw_mirrored = saw_mirrored
+    model["exact"].trained_with_flips = trained_with_flips
     options = [option] if option else []
     result = kpdata("evaluate", tmp_path / "exact", tiny_shards, *options)
-    flip = saw_mirrored if option is None else option == "--flip"
+    flip = trained_with_flips if option is None else option == "--flip"
     assert model["exact"].asked == [(flip, "dark")]
     assert f"{'with' if flip else 'without'} flip test" in result.out
     warned = "WARNING: the flip test was asked for, and the run never saw" in result.out
-    assert warned == (flip and not saw_mirrored)
+    assert warned == (flip and not trained_with_flips)
 
 
 def test_only_heatmaps_are_decoded(
@@ -307,15 +308,13 @@ def test_a_prediction_that_is_no_number_leaves_nothing(
 
 
 def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_path: Path) -> None:
-    need_trainer()
-    from kpdata.train.models import build
-
+    prepare_backend()
     manifest = library.open(tiny_shards).manifest
     config = TrainConfig(size="lite", phases=(Phase("both", 1, 64, 1e-3),))
     info = RunInfo("x", manifest.root_hash, COCO17, "", ((0.5, 0.5),) * 17, {"train": 6}, {})
     folder = RunFolder(tmp_path / "run")
     folder.begin(config, info)
-    weights = folder.save_weights("best", lambda path: build(config, 17, 64).save_weights(path))
+    weights = folder.save_weights("best", lambda path: config.build(17, 64).save_weights(path))
     folder.save_state(State(best=Best(weights, 0, 1, 64, ("heatmap", "coordinates"), {})))
     scored = folder.path / "evaluation-test"
     for options in ((), ("--no-flip", "--decode", "argmax")):
@@ -329,15 +328,13 @@ def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_p
     recorded = read_predictions(scored / "predictions.jsonl")
     # Seen from an untrained model, keypoints lie somewhere in the crops and not in their corner.
     spread = recorded.predictions.keypoints["coordinates"][..., :2].mean(axis=(0, 1))
-    assert (np.abs(spread - recorded.floor[..., :2].mean(axis=(0, 1))) < 64).all()
+    assert (np.abs(spread - recorded.baseline[..., :2].mean(axis=(0, 1))) < 64).all()
 
 
 def test_what_was_never_taught_is_not_scored_and_not_averaged(
     kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
 ) -> None:
-    need_trainer()
-    from kpdata.train.models import build
-
+    prepare_backend()
     config = TrainConfig(
         size="lite",
         phases=(Phase("both", 1, 64, 1e-3),),
@@ -347,7 +344,7 @@ def test_what_was_never_taught_is_not_scored_and_not_averaged(
     info = RunInfo("x", "", COCO17, "", ((0.5, 0.5),) * 17, {}, {})
     folder = RunFolder(tmp_path / "run")
     folder.begin(config, info)
-    weights = folder.save_weights("best", lambda path: build(config, 17, 64).save_weights(path))
+    weights = folder.save_weights("best", lambda path: config.build(17, 64).save_weights(path))
     folder.save_state(State(best=Best(weights, 0, 1, 64, ("heatmap", "coordinates"), {})))
     result = kpdata("evaluate", folder.path, tiny_shards)
     assert "note: the run was not taught visibility (losses.visibility is 0): the score" in (

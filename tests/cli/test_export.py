@@ -10,7 +10,8 @@ import pytest
 
 from kpdata.cli.export import command
 from kpdata.train.export.formats import FORMATS
-from kpdata.train.run.config import AugmentConfig, Phase, TrainConfig
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import AugmentConfig, TrainConfig
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("models are exported through TensorFlow", allow_module_level=True)

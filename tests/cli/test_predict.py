@@ -31,7 +31,7 @@ class StandIn:
 
     skeleton, input_size = SKELETON, 64
     crop_rule = CropRule("bbox", 1.25)
-    score_note, saw_mirrored = None, True
+    score_note, trained_with_flips = None, True
     scores = (0.9, 0.5, 0.1)
 
     @classmethod
@@ -40,10 +40,10 @@ class StandIn:
         cls.flips = set()
         return cls()
 
-    def predict(self, pictures, flip=True):
+    def predict(self, crops, flip=True):
         self.flips.add(flip)
-        linear, shift = pictures.to_source[:, :, :2], pictures.to_source[:, None, :, 2]
-        xy = (PLACES * pictures.side) @ linear.swapaxes(1, 2) + shift
+        linear, shift = crops.to_source[:, :, :2], crops.to_source[:, None, :, 2]
+        xy = (PLACES * crops.side) @ linear.swapaxes(1, 2) + shift
         scores = np.broadcast_to(np.array(self.scores)[:, None], (*xy.shape[:2], 1))
         found = np.concatenate([xy, scores], axis=2)
         return SimpleNamespace(keypoints={"h": found}, primary="h", visibility=None)
@@ -135,7 +135,7 @@ def test_without_boxes_it_says_once_what_the_model_sees(kpdata, photos, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("saw_mirrored", "options", "flip", "says"),
+    ("trained_with_flips", "options", "flip", "says"),
     [
         (True, (), True, "with flip test"),
         (True, ("--no-flip",), False, "without flip test"),
@@ -144,9 +144,9 @@ def test_without_boxes_it_says_once_what_the_model_sees(kpdata, photos, tmp_path
     ],
 )
 def test_the_mirror_image_is_for_those_who_saw_one_unless_asked_for(
-    kpdata, photos, tmp_path, monkeypatch, saw_mirrored, options, flip, says
+    kpdata, photos, tmp_path, monkeypatch, trained_with_flips, options, flip, says
 ):
-    monkeypatch.setattr(StandIn, "saw_mirrored", saw_mirrored)
+    monkeypatch.setattr(StandIn, "trained_with_flips", trained_with_flips)
     result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out", *options)
     assert StandIn.flips == {flip}
     assert says in result.err

@@ -36,6 +36,7 @@ QUICK = (
 def trained(tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch. Copy it before changing anything."""
     from kpdata.shards.dataset import Dataset
+    from kpdata.train.loop.phase import Watcher
     from kpdata.train.loop.train import train
 
     settings = [QUICK[n + 1] for n, word in enumerate(QUICK) if word == "--set"]
@@ -46,7 +47,7 @@ def trained(tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempP
     )
     folder = RunFolder(tmp_path_factory.mktemp("trained") / "run")
     dataset = Dataset.open(tiny_shards)
-    train(folder, dataset, override(config, settings), SILENT, check_first=False)
+    train(folder, dataset, override(config, settings), Watcher(), check_first=False)
     return folder.path
 
 
@@ -161,7 +162,7 @@ def test_the_default_suits_whole_images_and_crops(kpdata, tiny_shards, tiny_coco
 )  # fmt: skip
 def test_what_cannot_be_is_named(kpdata, tiny_shards, tmp_path, arguments, says):
     assert says in fails(kpdata, tiny_shards, "--out", tmp_path / "run", *arguments)
-    assert not RunFolder(tmp_path / "run").state().rows
+    assert not RunFolder(tmp_path / "run").state().epochs
 
 
 def test_the_help_says_what_each_option_does_in_full(kpdata):
@@ -284,7 +285,7 @@ def started(*arguments: object) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str], folder: RunFolder, rows: int, how: int) -> str:
     """Signal a training once so many epochs are done, in the middle of the next; what it said."""
     until = time.monotonic() + 240
-    while len(folder.state().rows) < rows and process.poll() is None:
+    while len(folder.state().epochs) < rows and process.poll() is None:
         assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(how)
@@ -302,13 +303,13 @@ def test_ctrl_c_and_kill_9_cost_no_more_than_the_epoch(kpdata, tiny_shards, tmp_
     said = ended(first, folder, 1, signal.SIGINT)
     assert first.returncode == 1
     assert "Traceback" not in said
-    kept = len(folder.state().rows)
+    kept = len(folder.state().epochs)
     resume = f"kpdata train --out {folder.path} --resume"
     assert f"interrupted; epochs kept: {kept}. Go on with: {resume}" in said
     second = started("--out", folder.path, "--resume")
     ended(second, folder, kept + 2, signal.SIGKILL)
     assert second.returncode == -signal.SIGKILL
-    assert 1 <= kept < len(folder.state().rows) < 6
+    assert 1 <= kept < len(folder.state().epochs) < 6
     result = kpdata("train", "--out", folder.path, "--resume")
     assert result.code == 0, result.err
     assert kpdata("train", *options, "--out", whole.path).code == 0
@@ -316,8 +317,8 @@ def test_ctrl_c_and_kill_9_cost_no_more_than_the_epoch(kpdata, tiny_shards, tmp_
 
 
 def assert_same_history(state: State, expected: State) -> None:
-    assert [row.epoch for row in state.rows] == [1, 2, 3, 4, 5, 6]
-    for row, other in zip(state.rows, expected.rows, strict=True):
+    assert [row.epoch for row in state.epochs] == [1, 2, 3, 4, 5, 6]
+    for row, other in zip(state.epochs, expected.epochs, strict=True):
         assert row.losses == pytest.approx(other.losses, rel=2e-3)
         assert row.scores == pytest.approx(other.scores, abs=0.02)
         assert row.learning_rate == pytest.approx(other.learning_rate)
@@ -395,7 +396,7 @@ def test_damaged_labels_are_refused_by_the_gate_that_names_them(
     assert [path.name for path in out.iterdir()] == [".lock"]
     skipped = kpdata("train", shards, *QUICK, "--batch-size", 32, "--out", out, "--skip-checks")
     assert skipped.code == 0, skipped.err
-    assert len(RunFolder(out).state().rows) == 1
+    assert len(RunFolder(out).state().epochs) == 1
 
 
 def test_real_labels_pass_every_gate(kpdata, lsp, tmp_path):

@@ -373,7 +373,7 @@ def _lines(lines: Iterator[dict[str, Any]]) -> bytes:
 def predictions() -> tuple[bytes, ...]:
     """``predictions.jsonl`` of a model with two heads, and of one with one."""
     triples = [[1.5, 2.5, 0.9]] * 3
-    base = {"keypoints": triples, "head": "coordinates", "floor": triples}
+    base = {"keypoints": triples, "head": "coordinates", "baseline": triples}
     more = {"other_heads": {"heatmap": triples}, "visibility": [0.5, 0.1, 1.0]}
     return (
         _lines({"source_id": f"{n}", "instance": n, **base, **more} for n in range(3)),
@@ -396,10 +396,10 @@ def truths() -> tuple[bytes, ...]:
 def runs() -> dict[str, bytes]:
     """``config.json``, ``dataset.json`` and ``state.json`` of a run."""
     from kpdata.train.run.config import load_recipe
-    from kpdata.train.run.folder import Best, Row, RunInfo, State
+    from kpdata.train.run.folder import Best, EpochRecord, RunInfo, State
 
     info = RunInfo("shards", "0" * 64, SKELETON, "a square", ((0.5, 0.5),) * 3, {"train": 4}, {})
-    row = Row(0, "both", 256, 1, {"loss": 1.5}, {"heatmap": 0.5}, 1e-3, 30.0, 60.0)
+    row = EpochRecord(0, "both", 256, 1, {"loss": 1.5}, {"heatmap": 0.5}, 1e-3, 30.0, 60.0)
     best = Best("checkpoints/best.weights.h5", 0, 1, 256, ("heatmap",), {"heatmap": 0.5})
     state = State((row,), best, "checkpoints/last.weights.h5", 0)
     config = load_recipe("lsp_blazepose")

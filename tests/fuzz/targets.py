@@ -254,7 +254,7 @@ def _convert(folder: Path) -> None:
 
 
 def _learn(folder: Path) -> None:
-    from kpdata.train.data.pictures import CropRule, load
+    from kpdata.train.data.crops import CropRule, load
 
     load(Dataset.open(folder), "train", CropRule("keypoints"), 16, memory=1 << 20)
 

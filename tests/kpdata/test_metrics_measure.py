@@ -103,24 +103,24 @@ def test_a_thousand_resamples_are_fast():
 def test_a_score_survives_json():
     score = pck(random_poses(LSP14, 5)).score(np.random.default_rng(0))
     assert msgspec.json.decode(msgspec.json.encode(score), type=Score) == score
-    assert score.floor is None
+    assert score.baseline is None
 
 
-def test_a_floor_stands_beside_its_score():
+def test_a_baseline_stands_beside_its_score():
     rng = np.random.default_rng(0)
     model, mean = (epe(dots(right)).score(rng) for right in ([True, True], [True, False]))
-    assert model.with_floor(mean).floor == 2.5
-    assert model.with_floor(mean).value == 0
+    assert model.with_baseline(mean).baseline == 2.5
+    assert model.with_baseline(mean).value == 0
 
 
-def test_a_floor_of_something_else_is_refused():
+def test_a_baseline_of_something_else_is_refused():
     rng = np.random.default_rng(0)
     score = epe(dots([True, False])).score(rng)
-    with pytest.raises(SchemaError, match="floor of EPE: n is 2 in one and 3 in the other"):
-        score.with_floor(epe(dots([True, False, True])).score(rng))
+    with pytest.raises(SchemaError, match="baseline of EPE: n is 2 in one and 3 in the other"):
+        score.with_baseline(epe(dots([True, False, True])).score(rng))
     torso = pck(random_poses(LSP14, 3)).score(rng)
     with pytest.raises(SchemaError, match="name is"):
-        torso.with_floor(pckh(random_poses(LSP14, 3)).score(rng))
+        torso.with_baseline(pckh(random_poses(LSP14, 3)).score(rng))
 
 
 def test_difference_is_second_minus_first():

@@ -24,7 +24,7 @@ from kpdata.shards import records, tfrecord
 from kpdata.shards.dataset import Dataset, read_record
 from kpdata.shards.protobuf_bytes import varint
 from kpdata.shards.wire.example_pb2 import Example
-from kpdata.train.data.pictures import load
+from kpdata.train.data.crops import load
 
 Forge = Callable[[list[bytes]], list[bytes]]
 
@@ -313,7 +313,7 @@ def test_only_a_jpeg_or_png_is_decoded_out_of_a_record(kind, data):
 
 
 def test_orientation_and_bands_agree_with_pillow(monkeypatch):
-    """Pictures are converted a few rows at a time, and turned at the end."""
+    """LabelledCrops are converted a few rows at a time, and turned at the end."""
     monkeypatch.setattr(codec, "_BAND_PIXELS", 40)
     rgb = np.random.default_rng(0).integers(0, 256, (11, 7, 3), np.uint8)
     for orientation in range(1, 9):

@@ -41,7 +41,7 @@ def main() -> None:
         assert keras.distribution.distribution() is None
         kept = Predictor.open(folder.path).net.get_weights()
         assert all(bool((abs(weight) < 1e6).all()) for weight in kept)
-        rows.append(msgspec.to_builtins(state.rows))
+        rows.append(msgspec.to_builtins(state.epochs))
     used = {"backend": keras.backend.backend(), "tensorflow": bool(sys.modules.get("tensorflow"))}
     print(json.dumps({**used, "rows": rows}))
 

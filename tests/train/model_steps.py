@@ -5,8 +5,9 @@ import json
 import keras
 import numpy as np
 
-from kpdata.train.models.blazepose import SIZES, Size, blazepose, set_stage, shared_layers
-from kpdata.train.models.regression import regression
+from kpdata.train.models.blazepose import SIZES, Size
+from kpdata.train.models.blazepose.network import blazepose, set_stage, shared_layers
+from kpdata.train.models.regression.network import regression
 
 SIZES["tiny"] = Size((4, 4, 6, 6, 8), (1, 1, 1, 2, 1), (1, 1))
 B, S, K = 2, 64, 3
@@ -20,7 +21,7 @@ OF_STAGE = {
 
 
 def draw(model: keras.Model) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A picture batch, and a target in [0, 1) for each output."""
+    """A crop batch, and a target in [0, 1) for each output."""
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (B, *model.input_shape[1:])).astype("float32")
     shapes = {name: (B, *output.shape[1:]) for name, output in model.output.items()}

@@ -106,8 +106,8 @@ def losses_and_gradients(predictions: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def augmented(image: Any, keypoints: Any, draws: Any) -> dict[str, Any]:
-    seen, moved = augment.apply(image, keypoints, draws, SIZE, LSP14.flip_index)
+def augmented(image: Any, keypoints: Any, params: Any) -> dict[str, Any]:
+    seen, moved = augment.apply(image, keypoints, params, SIZE, LSP14.flip_index)
     return {"augmented_image": seen, "augmented_keypoints": moved}
 
 
@@ -115,13 +115,13 @@ if __name__ == "__main__":
     FLOW.build((None, 2))
     FLOW.set_weights([0.4 * RNG.standard_normal(w.shape) for w in FLOW.get_weights()])
     crops = [transform.resize_affine(80, 48, SIZE)] * B
-    draws = augment.draw_batch(AugmentConfig(blur=0.5), 0, 0, range(B), crops, SIZE)
+    params = augment.sample_batch(AugmentConfig(blur=0.5), 0, 0, range(B), crops, SIZE)
     values = {
         **compiled(targets_and_decoders)(keras.ops.convert_to_tensor(KEYPOINTS)),
         **compiled(losses_and_gradients)(
             {name: keras.ops.convert_to_tensor(p) for name, p in PREDICTIONS.items()}
         ),
-        **compiled(augmented)(IMAGE, KEYPOINTS, draws),
+        **compiled(augmented)(IMAGE, KEYPOINTS, params),
     }
     as_numpy = {name: keras.ops.convert_to_numpy(value) for name, value in values.items()}
     np.savez(sys.argv[1], backend=keras.backend.backend(), **as_numpy)

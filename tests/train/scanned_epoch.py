@@ -8,20 +8,20 @@ import numpy as np
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.skeleton import LSP14
 from kpdata.train.data.batches import Batches
-from kpdata.train.data.pictures import Pictures
+from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.loop.learner import Learner
 from kpdata.train.loop.scanned import ScannedLearner, can_scan, epochs
-from kpdata.train.models import build
-from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import TrainConfig
 
 COUNT, SIDE = 8, 32
 
 
-def pictures() -> Pictures:
+def crops() -> LabelledCrops:
     rng = np.random.default_rng(0)
     keypoints = np.dstack([rng.uniform(0, SIDE, (COUNT, 14, 2)), np.full((COUNT, 14), 2.0)])
     nothing = np.full(COUNT, np.nan)
-    return Pictures(
+    return LabelledCrops(
         skeleton=LSP14,
         side=SIDE,
         crop="",
@@ -44,7 +44,7 @@ def trained(kind: type[Learner]) -> tuple[dict[str, float], list[float]]:
     keras.utils.set_random_seed(0)
     phase = Phase("heatmap", 2, SIDE, 1e-3)
     config = TrainConfig(size="lite", phases=(phase,), batch_size=4)
-    batches = Batches(pictures(), AugmentConfig(blur=0), 4, seed=0)
+    batches = Batches(crops(), AugmentConfig(blur=0), 4, seed=0)
     net = build(config, 14, SIDE)
     learner = kind(net, config, phase, LSP14)
     learner.compile(keras.optimizers.SGD(0.01))
@@ -56,6 +56,6 @@ def trained(kind: type[Learner]) -> tuple[dict[str, float], list[float]]:
 
 
 if __name__ == "__main__":
-    assert not can_scan(pictures()), "there is no GPU here"
+    assert not can_scan(crops()), "there is no GPU here"
     (one, sums), (other, other_sums) = trained(ScannedLearner), trained(Learner)
     print(json.dumps({"scanned": [one, sums], "stepped": [other, other_sums]}))

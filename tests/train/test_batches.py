@@ -17,20 +17,20 @@ from hypothesis import strategies as st
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.skeleton import LSP14
 from kpdata.train.data.batches import Batches
-from kpdata.train.data.pictures import Pictures
+from kpdata.train.data.crops import LabelledCrops
 
 AUGMENT = AugmentConfig(rectangles=1, cutout=0.0)
 SIDE, K = 16, len(LSP14)
 few_examples = settings(max_examples=25)
 
 
-def pictures(count, store=None):
+def crops(count, store=None):
     rng = np.random.default_rng(count)
     images = rng.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
     keypoints = rng.uniform(1, SIDE, (count, K, 3)).astype(np.float32)
     keypoints[..., 2] = rng.integers(0, 3, (count, K))
     nothing = np.full(count, np.nan)
-    return Pictures(
+    return LabelledCrops(
         side=SIDE,
         to_source=np.tile(np.eye(2, 3), (count, 1, 1)),
         images=images if store is None else store(images),
@@ -50,7 +50,7 @@ def pictures(count, store=None):
 
 
 class Slow:
-    """Pictures that arrive after a random while, so that threads overtake each other."""
+    """LabelledCrops that arrive after a random while, so that threads overtake each other."""
 
     def __init__(self, images):
         self.images, self.threads = images, set()
@@ -62,7 +62,7 @@ class Slow:
 
 
 def make(count=10, batch_size=4, seed=0, store=None):
-    return Batches(pictures(count, store), AUGMENT, batch_size, seed)
+    return Batches(crops(count, store), AUGMENT, batch_size, seed)
 
 
 def assert_same(first, second):
@@ -83,7 +83,7 @@ def test_an_epoch_shows_every_picture_once_and_fills_its_last_batch(count, size,
     assert batches.keys(epoch, 0) == [f"im{n}.jpg" for n in shown[0]]
 
 
-_PICTURES = {count: pictures(count) for count in range(1, 51)}
+_PICTURES = {count: crops(count) for count in range(1, 51)}
 
 
 def test_the_order_and_the_draws_differ_from_epoch_to_epoch_and_seed_to_seed():
@@ -98,9 +98,9 @@ def test_labels_and_keys_belong_to_their_picture():
     batches = make()
     batch, keys = batches.batch(2, 1), batches.keys(2, 1)
     for image, keypoints, key in zip(batch["image"], batch["keypoints"], keys, strict=True):
-        place = batches.pictures.keys.index(key)
-        np.testing.assert_array_equal(image, batches.pictures.images[place])
-        np.testing.assert_array_equal(keypoints, batches.pictures.keypoints[place])
+        place = batches.crops.keys.index(key)
+        np.testing.assert_array_equal(image, batches.crops.images[place])
+        np.testing.assert_array_equal(keypoints, batches.crops.keypoints[place])
 
 
 def test_a_picture_is_changed_in_the_same_way_whatever_batch_it_is_in():
@@ -141,7 +141,7 @@ def test_threads_that_overtake_each_other_change_no_order():
         slow.forever(), itertools.islice(batches.forever(), 25), strict=False
     ):
         assert_same(seen, expected)
-    threads = slow.pictures.images.threads
+    threads = slow.crops.images.threads
     assert len(threads) > 1
     assert "MainThread" not in threads
 

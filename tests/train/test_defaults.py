@@ -6,13 +6,14 @@ import pytest
 
 from kpdata import formats
 from kpdata.core.sample import Sample
+from kpdata.core.progress import SILENT
 from kpdata.core.splits import parse_splits
-from kpdata.pipelines.convert import Watcher, convert
+from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards.dataset import Dataset
-from kpdata.train.loop.defaults import default_config
+from kpdata.train.run.defaults import default_config
 
 
 @pytest.mark.parametrize(("is_boxed", "crop_from"), [(False, "bbox"), (True, "image")])
@@ -24,7 +25,7 @@ def test_most_instances_decide_what_is_cropped_around(tiny_coco, tmp_path, is_bo
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
 
     def converted(name: str, some: list[Sample]) -> Dataset:
-        convert(replace(source, samples=some), request, tmp_path / name, Watcher())
+        convert(replace(source, samples=some), request, tmp_path / name, SILENT)
         return Dataset.open(tmp_path / name)
 
     first = next(s for s in converted("boxed", samples)["train"] if s.instances).key

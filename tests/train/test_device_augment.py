@@ -12,7 +12,7 @@ from kpdata.core.transform import move_instance, resize_affine
 from kpdata.images.photometric import paint
 from kpdata.images.resample import warp
 from kpdata.train.ops import augment
-from kpdata.train.ops.augment import apply, draw_batch, no_draws
+from kpdata.train.ops.augment import apply, sample_batch, only_crops
 
 WIDTH, HEIGHT, SIZE, K = 100, 80, 64, 14
 CROP = np.array([[0.8, 0.1, -6.0], [-0.1, 0.8, 4.0]])
@@ -22,7 +22,7 @@ STILL = AugmentConfig(
 )  # fmt: skip
 
 
-def pictures(count=1, width=WIDTH, height=HEIGHT, seed=0):
+def crops(count=1, width=WIDTH, height=HEIGHT, seed=0):
     """Smooth coloured noise, so that a shift by a part of a pixel shows but rounding does not."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (count, height, width, 3), np.uint8)
@@ -42,11 +42,11 @@ def bytes_of(image):
     return (np.asarray(image) + 1) * 127.5
 
 
-def on_host(config, index, picture, keypoints):
+def on_host(config, index, crop, keypoints):
     """What the pipeline would make of the same sample with the same draw."""
     numbers = sample_params(config, np.random.default_rng([7, 2, index]), SIZE, SIZE)
     affine = transform.as_stored(transform.compose(params_affine(numbers, SIZE, SIZE), CROP))
-    seen = paint(warp(picture, affine, SIZE, SIZE), numbers)
+    seen = paint(warp(crop, affine, SIZE, SIZE), numbers)
     moved, _ = move_instance(Instance(keypoints), affine, SIZE, SIZE, LSP14.flip_index)
     return seen, occlude(moved, numbers.rectangles).keypoints
 
@@ -64,9 +64,9 @@ def on_host(config, index, picture, keypoints):
 )
 def test_the_device_does_what_the_pipeline_does(config):
     count = 12
-    image, keypoints = pictures(count), labels(count)
-    draws = draw_batch(config, 7, 2, range(count), [CROP] * count, SIZE)
-    seen, moved = apply(image, keypoints, draws, SIZE, LSP14.flip_index)
+    image, keypoints = crops(count), labels(count)
+    params = sample_batch(config, 7, 2, range(count), [CROP] * count, SIZE)
+    seen, moved = apply(image, keypoints, params, SIZE, LSP14.flip_index)
     for index in range(count):
         pixels, points = on_host(config, index, image[index], keypoints[index])
         difference = np.abs(bytes_of(seen[index]) - pixels)
@@ -88,17 +88,17 @@ def test_a_device_that_left_a_change_out_would_be_caught(key):
         "blur": {"blur": 1.0, "blur_sigma": (3, 3)},
     }[key]
     config = AugmentConfig(**{f: getattr(STILL, f) for f in STILL.__struct_fields__} | change)
-    still = apply(pictures(), labels(), no_draws([CROP]), SIZE, LSP14.flip_index)[0]
-    draws = draw_batch(config, 7, 2, [3], [CROP], SIZE)
-    changed = apply(pictures(), labels(), draws, SIZE, LSP14.flip_index)[0]
+    still = apply(crops(), labels(), only_crops([CROP]), SIZE, LSP14.flip_index)[0]
+    params = sample_batch(config, 7, 2, [3], [CROP], SIZE)
+    changed = apply(crops(), labels(), params, SIZE, LSP14.flip_index)[0]
     assert np.abs(bytes_of(still) - bytes_of(changed)).mean() > 1
 
 
 def test_without_draws_a_picture_of_the_inputs_size_stays_as_it_is():
-    image, keypoints = pictures(2, SIZE, SIZE), labels(2, SIZE, SIZE)
+    image, keypoints = crops(2, SIZE, SIZE), labels(2, SIZE, SIZE)
     crops = [resize_affine(SIZE, SIZE, SIZE)] * 2
-    for draws in (no_draws(crops), draw_batch(STILL, 0, 0, [0, 1], crops, SIZE)):
-        seen, moved = apply(image, keypoints, draws, SIZE, LSP14.flip_index)
+    for params in (only_crops(crops), sample_batch(STILL, 0, 0, [0, 1], crops, SIZE)):
+        seen, moved = apply(image, keypoints, params, SIZE, LSP14.flip_index)
         np.testing.assert_allclose(bytes_of(seen), image, atol=1e-4)
         np.testing.assert_array_equal(moved, keypoints)
         assert np.asarray(seen).dtype == np.asarray(moved).dtype == np.float32
@@ -106,9 +106,9 @@ def test_without_draws_a_picture_of_the_inputs_size_stays_as_it_is():
 
 @pytest.mark.parametrize("size", [32, 50, 64])
 def test_without_draws_another_size_is_a_plain_resize(size):
-    image, keypoints = pictures(), labels()
-    draws = no_draws([resize_affine(WIDTH, HEIGHT, size)])
-    seen, moved = apply(image, keypoints, draws, size, LSP14.flip_index)
+    image, keypoints = crops(), labels()
+    params = only_crops([resize_affine(WIDTH, HEIGHT, size)])
+    seen, moved = apply(image, keypoints, params, size, LSP14.flip_index)
     expected = cv2.resize(image[0], (size, size), interpolation=cv2.INTER_LINEAR)
     assert np.abs(bytes_of(seen[0]) - expected).max() < 1.5
     np.testing.assert_allclose(
@@ -133,7 +133,7 @@ def test_a_blob_lands_where_its_keypoint_lands(degrees, scale, mirror, center):
     if mirror:
         affine = transform.compose(transform.flip(SIZE), affine)
     keypoints = np.full((1, K, 3), (*center, 2), np.float32)
-    seen, moved = apply(image, keypoints, no_draws([affine]), SIZE, LSP14.flip_index)
+    seen, moved = apply(image, keypoints, only_crops([affine]), SIZE, LSP14.flip_index)
     hosts = warp(image[0], affine, SIZE, SIZE)
     y, x = np.indices((SIZE, SIZE)) + 0.5
     for pixels in (bytes_of(seen[0])[..., 0], hosts[..., 0].astype(float)):
@@ -142,14 +142,14 @@ def test_a_blob_lands_where_its_keypoint_lands(degrees, scale, mirror, center):
 
 
 def test_a_mirror_image_swaps_pixels_and_names():
-    image, keypoints = pictures(1, SIZE, SIZE), np.full((1, K, 3), (30, 40, 2), np.float32)
+    image, keypoints = crops(1, SIZE, SIZE), np.full((1, K, 3), (30, 40, 2), np.float32)
     left, right = LSP14.index("left_knee"), LSP14.index("right_knee")
     keypoints[0, left, :2], keypoints[0, right, :2] = (10, 20), (50, 21)
-    draws = no_draws([transform.flip(SIZE)])
-    seen, moved = apply(image, keypoints, draws, SIZE, LSP14.flip_index)
+    params = only_crops([transform.flip(SIZE)])
+    seen, moved = apply(image, keypoints, params, SIZE, LSP14.flip_index)
     np.testing.assert_allclose(bytes_of(seen[0]), image[0, :, ::-1], atol=1e-3)
     np.testing.assert_allclose(np.asarray(moved)[0, [left, right], :2], [(14, 21), (54, 20)])
-    again = augment.move(moved, draws["affine"], SIZE, LSP14.flip_index)
+    again = augment.move(moved, params["affine"], SIZE, LSP14.flip_index)
     np.testing.assert_allclose(again, keypoints, atol=1e-4)
 
 
@@ -179,19 +179,19 @@ def test_rectangles_cover_their_pixels_in_order_and_hide_what_lies_under_them():
 
 def test_garbage_at_unlabelled_keypoints_becomes_zeros():
     keypoints = np.full((1, K, 3), (np.nan, np.inf, 0), np.float32)
-    draws = draw_batch(AugmentConfig(), 0, 0, [0], [CROP], SIZE)
-    _, moved = apply(pictures(), keypoints, draws, SIZE, LSP14.flip_index)
+    params = sample_batch(AugmentConfig(), 0, 0, [0], [CROP], SIZE)
+    _, moved = apply(crops(), keypoints, params, SIZE, LSP14.flip_index)
     np.testing.assert_array_equal(moved, np.zeros_like(keypoints))
 
 
 def test_a_samples_draw_follows_from_seed_epoch_and_index_alone():
     config, crops = AugmentConfig(), [CROP] * 3
-    batch = draw_batch(config, 1, 2, [5, 6, 7], crops, SIZE)
-    alone = draw_batch(config, 1, 2, [6], crops[:1], SIZE)
+    batch = sample_batch(config, 1, 2, [5, 6, 7], crops, SIZE)
+    alone = sample_batch(config, 1, 2, [6], crops[:1], SIZE)
     for name, array in batch.items():
         np.testing.assert_array_equal(array[1:2], alone[name])
     for other in ((2, 2, [6]), (1, 3, [6]), (1, 2, [7])):
-        different = draw_batch(config, *other, crops[:1], SIZE)
+        different = sample_batch(config, *other, crops[:1], SIZE)
         assert not np.array_equal(different["affine"], alone["affine"])
 
 
@@ -206,7 +206,7 @@ def test_a_samples_draw_follows_from_seed_epoch_and_index_alone():
 )
 def test_the_arrays_have_one_shape_for_every_batch_of_a_configuration(changes, names):
     config = AugmentConfig(**changes)
-    batches = [draw_batch(config, 0, e, [0, 1], [CROP] * 2, SIZE) for e in range(10)]
+    batches = [sample_batch(config, 0, e, [0, 1], [CROP] * 2, SIZE) for e in range(10)]
     shapes = [{n: (a.shape, a.dtype) for n, a in batch.items()} for batch in batches]
     assert set(shapes[0]) == names
     assert all(shape == shapes[0] for shape in shapes)

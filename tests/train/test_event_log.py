@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from kpdata.images import codec
 from kpdata.train.run.events import EventLog
-from kpdata.train.run.folder import Row
+from kpdata.train.run.folder import EpochRecord
 
 
 def events(folder):
@@ -16,7 +16,7 @@ def events(folder):
     for path in sorted(folder.iterdir()):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                if value.HasField("tensor"):  # how the loader shows a scalar or a picture
+                if value.HasField("tensor"):  # how the loader shows a scalar or a crop
                     tensor = value.tensor
                     content = tensor.float_val[0] if tensor.float_val else tensor.string_val[2]
                 else:
@@ -26,14 +26,14 @@ def events(folder):
 
 
 def test_scalars_and_pictures_are_what_tensorboard_reads(tmp_path):
-    row = Row(0, "heatmap", 64, 3, {"loss": 1.5, "heatmap": 1.25}, {"heatmap": 0.5}, 0.25, 99, 2)
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    row = EpochRecord(0, "heatmap", 64, 3, {"loss": 1.5, "heatmap": 1.25}, {"heatmap": 0.5}, 0.25, 99, 2)
+    crop = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     log = EventLog(tmp_path / "logs")
     assert not any(tmp_path.iterdir())
     log.scalars(row)
-    log.picture(10, "val", picture)
+    log.picture(10, "val", crop)
     found = events(tmp_path / "logs")
-    assert found.pop((10, "val")) == codec.encode(picture, "png")
+    assert found.pop((10, "val")) == codec.encode(crop, "png")
     assert found == {
         (3, "loss/loss"): 1.5,
         (3, "loss/heatmap"): 1.25,
@@ -55,7 +55,7 @@ def test_every_event_has_its_time_and_the_first_says_the_version(tmp_path):
 def test_a_second_log_of_a_folder_adds_to_the_first(tmp_path):
     for epoch in (1, 2):
         log = EventLog(tmp_path)
-        log.scalars(Row(0, "heatmap", 64, epoch, {"loss": 1.0 * epoch}, {}, 0.1, 1, 1))
+        log.scalars(EpochRecord(0, "heatmap", 64, epoch, {"loss": 1.0 * epoch}, {}, 0.1, 1, 1))
     found = events(tmp_path)
     assert [found[epoch, "loss/loss"] for epoch in (1, 2)] == [1, 2]
 

@@ -18,10 +18,11 @@ from kpdata.core.errors import DatasetError, KpdataError, TrainingError
 from kpdata.core.skeleton import COCO17
 from kpdata.images import codec
 from kpdata.train.export import export as exporting
-from kpdata.train.export.export import Card, agreement, answering, export, rendered_squares
+from kpdata.train.export.export import Card, agreement, answering, export, rendered_crops
 from kpdata.train.export.formats import FORMATS
 from kpdata.train.infer.predictor import Predictor
-from kpdata.train.run.config import LossWeights, Phase, TrainConfig
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import LossWeights, TrainConfig
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("models are exported through TensorFlow", allow_module_level=True)
@@ -50,7 +51,7 @@ def blazepose(tiny_models: None, run_of, tmp_path_factory: pytest.TempPathFactor
 
 
 def answers(predictor: Predictor, head: str, flip: bool, decode: str) -> dict[str, np.ndarray]:
-    squares = rendered_squares(SIDE, 4)
+    squares = rendered_crops(SIDE, 4)
     found = predictor.reader(flip, decode, (head,)).predict_on_batch(squares)
     return {name: np.asarray(value) for name, value in found.items()}
 
@@ -66,7 +67,7 @@ def answers(predictor: Predictor, head: str, flip: bool, decode: str) -> dict[st
 def test_every_file_answers_as_the_run_does(blazepose, head, flip, decode, tmp_path):
     card = export(blazepose, tmp_path / "out", tuple(FORMATS), head, flip, decode)
     expected = answers(blazepose, head, flip, decode)
-    squares = rendered_squares(SIDE, 4)
+    squares = rendered_crops(SIDE, 4)
     for name, form in FORMATS.items():
         found = form.load(tmp_path / "out" / form.file)(squares)
         assert found.keys() == card.outputs.keys()
@@ -83,7 +84,7 @@ def test_every_head_of_a_regression_model_is_exported(run_of, head, tmp_path):
     card = export(run, tmp_path / "out", ("tflite", "onnx"))
     assert card.head == "coordinates"
     answered = answers(run, "coordinates", flip=False, decode="dark")["coordinates"]
-    assert np.ptp(answered[..., :2], axis=0).max() > 1  # it does look at the picture
+    assert np.ptp(answered[..., :2], axis=0).max() > 1  # it does look at the crop
     for file in card.files.values():
         assert file.agreement.max_px < 1e-2
         assert file.agreement.max_score < 1e-3

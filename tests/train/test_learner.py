@@ -6,10 +6,10 @@ from kpdata.core.augment import AugmentConfig
 from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.skeleton import LSP14
 from kpdata.train.loop.learner import Learner, dropout_seeds
-from kpdata.train.models import build
-from kpdata.train.models.regression import backbone_of
-from kpdata.train.ops.augment import draw_batch
-from kpdata.train.run.config import LossWeights, Phase, TrainConfig
+from kpdata.train.models.regression.network import backbone_of
+from kpdata.train.ops.augment import sample_batch
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import LossWeights, TrainConfig
 
 tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":
@@ -49,9 +49,9 @@ def batch(junk=None, seed=0):
     if junk is not None:
         keypoints[keypoints[..., 2] == 0, :2] = junk
     crops = [np.eye(2, 3)] * B
-    draws = draw_batch(AugmentConfig(scale=(0.9, 1.1), blur=0.0), 0, 0, range(B), crops, SIZE)
+    params = sample_batch(AugmentConfig(scale=(0.9, 1.1), blur=0.0), 0, 0, range(B), crops, SIZE)
     return {"image": rng.integers(0, 256, (B, SIZE, SIZE, 3), np.uint8), "keypoints": keypoints,
-            **draws}  # fmt: skip
+            **params}  # fmt: skip
 
 
 def step(made, data):
@@ -103,7 +103,7 @@ def test_a_labelled_keypoint_does_move_the_losses():
 
 def test_a_keypoint_of_weight_0_does_not_count():
     nose = LSP14.keypoints[0]
-    weights = {nose: 0.0, LSP14.keypoints[LSP14.flip_index[0]]: 0.0}  # both: pictures are mirrored
+    weights = {nose: 0.0, LSP14.keypoints[LSP14.flip_index[0]]: 0.0}  # both: crops are mirrored
     made = learner(config("blazepose", keypoint_weights=weights))
     data = batch()
     first = step(made, data)[0]

@@ -21,10 +21,10 @@ from kpdata import formats
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
+from kpdata.core.progress import SILENT
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.core.splits import parse_splits
 from kpdata.metrics import mean_pose, pck
-from kpdata.pipelines.convert import Watcher as ConvertWatcher
 from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
@@ -32,18 +32,18 @@ from kpdata.pipelines.sharding import Sharding
 from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import write_manifest
 from kpdata.train.data.batches import Batches
-from kpdata.train.data.pictures import Pictures
+from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.infer.predictions import Predictions, Truth
 from kpdata.train.infer.predictor import Predictor
-from kpdata.train.infer.reader import PoseReader, read_pictures
+from kpdata.train.infer.reader import PoseReader, predict_crops
 from kpdata.train.loop import train as loop
-from kpdata.train.loop.early import check_reference, refuse_what_is_not_there, warn_of_idle_framing
+from kpdata.train.loop.checks import check_reference, check_config, warn_of_unused_crop_rule
 from kpdata.train.loop.learner import Learner
 from kpdata.train.loop.phase import PhaseRun, Watcher
 from kpdata.train.loop.train import load_splits, train
-from kpdata.train.models import build
-from kpdata.train.models.blazepose import shared_layers
-from kpdata.train.run.config import LossWeights, Phase, TrainConfig
+from kpdata.train.models.blazepose.network import shared_layers
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import LossWeights, TrainConfig
 from kpdata.train.run.folder import Best, RunFolder, State
 
 if keras.backend.backend() != "tensorflow":
@@ -102,7 +102,7 @@ def with_epochs(config: TrainConfig, epochs: int, **changes: Any) -> TrainConfig
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Let validation find these scores, one an epoch."""
     monkeypatch.setattr(
-        PhaseRun, "_scores", lambda self, *_: {"coordinates": scores[len(self.state.rows)]}
+        PhaseRun, "_scores", lambda self, *_: {"coordinates": scores[len(self.state.epochs)]}
     )
 
 
@@ -153,7 +153,7 @@ def staged(
             super().on_epoch_end(epoch, logs)
 
         def _scores(self, *_: Any) -> dict[str, float]:
-            return {"heatmap": [0.9, 0.1, 0.5][len(self.state.rows)]}
+            return {"heatmap": [0.9, 0.1, 0.5][len(self.state.epochs)]}
 
     folder = RunFolder(tmp_path_factory.mktemp("staged") / "run")
     with pytest.MonkeyPatch.context() as patch:
@@ -208,7 +208,7 @@ def test_a_run_leaves_its_history_its_curves_and_a_model_that_predicts(staged, t
     assert (folder.path / "curves.png").stat().st_size > 1000
     assert any(folder.logs.iterdir())
     info = folder.info()
-    assert info.pictures["train"] > info.pictures["val"] > 0
+    assert info.crops["train"] > info.crops["val"] > 0
     assert len(info.mean_pose) == 17
     predictor = Predictor.open(folder.path)
     splits = load_splits(Dataset.open(tiny_shards), BLAZEPOSE, 64, Watcher())
@@ -234,12 +234,12 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(whole, tiny_shards, t
     for epoch in (2, 3):
         with pytest.raises(KeyboardInterrupt):
             run(folder.path, tiny_shards, REGRESSION, Interrupts(epoch))
-        assert [row.epoch for row in folder.state().rows] == list(range(1, epoch))
+        assert [row.epoch for row in folder.state().epochs] == list(range(1, epoch))
         keras.utils.set_random_seed(99)  # another process has drawn something else
     run(folder.path, tiny_shards, REGRESSION)
     state, expected = folder.state(), whole.state()
-    assert [row.epoch for row in state.rows] == [1, 2, 3]
-    for row, other in zip(state.rows, expected.rows, strict=True):
+    assert [row.epoch for row in state.epochs] == [1, 2, 3]
+    for row, other in zip(state.epochs, expected.epochs, strict=True):
         assert row.losses == pytest.approx(other.losses, rel=1e-3)
         assert row.scores == pytest.approx(other.scores, abs=0.02)
         assert row.learning_rate == pytest.approx(other.learning_rate)
@@ -305,11 +305,11 @@ def test_the_averaged_weights_are_validated_and_kept_and_training_goes_on_withou
         np.testing.assert_allclose(ops.convert_to_numpy(variable), expected, atol=1e-5)
     dataset = Dataset.open(tiny_shards)
     val = load_splits(dataset, PLAIN, 32, Watcher()).val
-    seen = read_pictures(PoseReader(kept, dataset.skeleton, ("coordinates",), flip=False), val)
+    seen = predict_crops(PoseReader(kept, dataset.skeleton, ("coordinates",), flip=False), val)
     poses = Truth.of(val).poses(dataset.skeleton, seen.keypoints["coordinates"])
     expected = pck(poses, "torso", PLAIN.threshold).value
     assert state.best.scores["coordinates"] == pytest.approx(expected)
-    assert max(row.score for row in state.rows) == state.rows[state.best.epoch - 1].score
+    assert max(row.score for row in state.epochs) == state.epochs[state.best.epoch - 1].score
 
 
 # --- stopping
@@ -318,7 +318,7 @@ def test_the_averaged_weights_are_validated_and_kept_and_training_goes_on_withou
 def test_a_phase_ends_early_when_its_score_no_longer_rises(tiny_shards, tmp_path, monkeypatch):
     scripted(monkeypatch, [0.1, 0.5, 0.3, 0.5, 0.4, 0.9])
     state = run(tmp_path / "run", tiny_shards, with_epochs(PLAIN, 6, patience=2))
-    assert [row.score for row in state.rows] == [0.1, 0.5, 0.3, 0.5]
+    assert [row.score for row in state.epochs] == [0.1, 0.5, 0.3, 0.5]
     assert (state.best.epoch, state.done) == (2, 1)
 
 
@@ -331,7 +331,7 @@ def test_the_plateau_halves_the_rate_and_a_resumed_run_has_it_again(
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run", tiny_shards, config, Interrupts(4))
     state = run(tmp_path / "run", tiny_shards, config)
-    assert [row.learning_rate / rate for row in state.rows] == pytest.approx(
+    assert [row.learning_rate / rate for row in state.epochs] == pytest.approx(
         [1, 1, 0.5, 0.25, 0.25]
     )
 
@@ -343,7 +343,7 @@ def unlabelled_val(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) ->
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("50/25/25", seed=2), Sharding(count=1))
     keys = tmp_path_factory.mktemp("plain") / "shards"
-    convert(source, request, keys, ConvertWatcher())
+    convert(source, request, keys, SILENT)
     val = {sample.key for sample in Dataset.open(keys)["val"]}
     blank = [
         replace(s, instances=tuple(replace(i, keypoints=0 * i.keypoints) for i in s.instances))
@@ -351,13 +351,13 @@ def unlabelled_val(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) ->
         for s in formats.read("coco", tiny_coco / "annotations.json").samples
     ]  # fmt: skip
     out = tmp_path_factory.mktemp("unlabelled") / "shards"
-    convert(replace(source, samples=blank), request, out, ConvertWatcher())
+    convert(replace(source, samples=blank), request, out, SILENT)
     return out
 
 
 @pytest.fixture(scope="module", params=["no val", "empty val", "no labels"])
 def without_val(request, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shards without any picture to validate on."""
+    """The shards without any crop to validate on."""
     if request.param == "no labels":
         return request.getfixturevalue("unlabelled_val")
     folder = Path(shutil.copytree(tiny_shards, tmp_path_factory.mktemp("shards") / "shards"))
@@ -395,13 +395,12 @@ def test_without_a_validation_the_last_epoch_is_kept_and_that_is_said(without_va
 
 def test_validation_every_second_epoch_and_at_the_end(tiny_shards, tmp_path):
     state = run(tmp_path / "run", tiny_shards, with_epochs(PLAIN, 3, validate_every=2))
-    assert [row.score is not None for row in state.rows] == [False, True, True]
+    assert [row.score is not None for row in state.epochs] == [False, True, True]
 
 
 def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
     from kpdata import formats
     from kpdata.core.splits import parse_splits
-    from kpdata.pipelines.convert import Watcher as Conversion
     from kpdata.pipelines.convert import convert
     from kpdata.pipelines.job import Job
     from kpdata.pipelines.request import Request
@@ -410,11 +409,11 @@ def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
     source = formats.read("coco", tiny_coco / "annotations.json")
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("60/0/40"), Sharding(count=2))
-    convert(source, request, tmp_path / "shards", Conversion())
+    convert(source, request, tmp_path / "shards", SILENT)
     watcher = Interrupts()
     state = run(tmp_path / "run", tmp_path / "shards", PLAIN, watcher)
     assert state.best.epoch == 2
-    assert [row.score for row in state.rows] == [None, None]
+    assert [row.score for row in state.epochs] == [None, None]
     assert "no split 'val' with labels: the last epoch is kept" in watcher.warnings[0]
 
 
@@ -446,8 +445,8 @@ def assert_finite(folder: RunFolder) -> None:
 def test_a_loss_that_is_no_number_names_step_batch_and_last_good_checkpoint(
     tiny_shards, tmp_path, monkeypatch
 ):
-    pictures = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
-    batches = Batches(pictures, AUGMENT, PLAIN.batch_size, PLAIN.seed)
+    crops = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
+    batches = Batches(crops, AUGMENT, PLAIN.batch_size, PLAIN.seed)
     poisoned(monkeypatch, batches.steps + 1, gradient_only=False)
     with pytest.raises(TrainingError) as caught:
         run(tmp_path / "run", tiny_shards, PLAIN)
@@ -466,32 +465,32 @@ def test_a_loss_that_is_no_number_names_step_batch_and_last_good_checkpoint(
 def test_an_epoch_that_spoils_the_weights_in_its_last_step_is_not_kept(
     tiny_shards, tmp_path, monkeypatch
 ):
-    pictures = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
-    steps = Batches(pictures, AUGMENT, PLAIN.batch_size, PLAIN.seed).steps
+    crops = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
+    steps = Batches(crops, AUGMENT, PLAIN.batch_size, PLAIN.seed).steps
     poisoned(monkeypatch, 2 * steps - 1, gradient_only=True)
     says = f"weights are not a number after step {steps} of epoch 2, its last; all losses were. The"
     with pytest.raises(TrainingError, match=says):
         run(tmp_path / "run", tiny_shards, PLAIN)
     folder = RunFolder(tmp_path / "run")
-    assert len(folder.state().rows) == 1
+    assert len(folder.state().epochs) == 1
     assert_finite(folder)
 
 
 def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
     tiny_shards, tmp_path, monkeypatch
 ):
-    def blind(reader: PoseReader, pictures: Pictures) -> Predictions:
-        found = np.zeros((len(pictures), 17, 3))
+    def blind(reader: PoseReader, crops: LabelledCrops) -> Predictions:
+        found = np.zeros((len(crops), 17, 3))
         found[1, 3, 0] = np.nan
         return Predictions({"coordinates": found}, None, "coordinates")
 
-    monkeypatch.setattr("kpdata.train.loop.phase.read_pictures", blind)
+    monkeypatch.setattr("kpdata.train.loop.phase.predict_crops", blind)
     val = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).val
     with pytest.raises(TrainingError, match=r"predictions are not a number .* none yet") as caught:
         run(tmp_path / "run", tiny_shards, PLAIN)
     said = str(caught.value)
     where = "after epoch 1, though its losses and weights are"
-    assert f"for 1 of {len(val)} pictures of val {where}: {val.keys[1]}. Last" in said
+    assert f"for 1 of {len(val)} crops of val {where}: {val.keys[1]}. Last" in said
     assert "batch" not in said  # none of them is to blame
     assert not list(RunFolder(tmp_path / "run").checkpoints.iterdir())
 
@@ -526,7 +525,7 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
     crop: dict[str, Any] = {"crop": 32, "crop_from": "keypoints", "margin": 1.75}
     job = Job(source.skeleton, images_root=str(source.images_root), **crop)
     request = Request("coco", job, parse_splits("50/25/25", seed=2), Sharding(count=1))
-    convert(source, request, tmp_path / "crops", ConvertWatcher())
+    convert(source, request, tmp_path / "crops", SILENT)
     own = msgspec.structs.replace(PLAIN, crop_from="bbox", margin=1.5)
     for shards, crop_rule in (
         (tmp_path / "crops", CropRule("keypoints", 1.75)),
@@ -570,7 +569,7 @@ def test_the_mean_pose_is_that_of_originals_alone(tiny_shards):
 def test_what_is_not_there_is_named_before_a_picture_is_read(
     tiny_shards, tmp_path, monkeypatch, changes, says
 ):
-    monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads pictures"))
+    monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads crops"))
     with pytest.raises(KpdataError, match=says):
         run(tmp_path / "run", tiny_shards, msgspec.structs.replace(PLAIN, **changes))
 
@@ -578,7 +577,7 @@ def test_what_is_not_there_is_named_before_a_picture_is_read(
 def test_weights_of_another_backbone_end_the_run_in_one_line_before_it_begins(
     whole, tiny_shards, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads pictures"))
+    monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads crops"))
     weights = str(whole.weights(whole.state().best.file))
     config = msgspec.structs.replace(PLAIN, weights=weights)
     with pytest.raises(KpdataError, match="do not fit mobilenet without its top") as caught:
@@ -589,9 +588,9 @@ def test_weights_of_another_backbone_end_the_run_in_one_line_before_it_begins(
 
 def test_a_loss_on_limbs_needs_a_skeleton_that_has_some():
     config = msgspec.structs.replace(PLAIN, losses=LossWeights(limbs=0.1))
-    refuse_what_is_not_there(config, COCO17)
+    check_config(config, COCO17)
     with pytest.raises(TrainingError, match=r"losses.limbs is 0.1, and skeleton dots has no edges"):
-        refuse_what_is_not_there(config, Skeleton("dots", ("a", "b")))
+        check_config(config, Skeleton("dots", ("a", "b")))
 
 
 def test_squares_that_the_shards_crops_do_not_have_are_warned_of(tiny_shards):
@@ -608,7 +607,7 @@ def test_squares_that_the_shards_crops_do_not_have_are_warned_of(tiny_shards):
     fitting = msgspec.structs.replace(PLAIN, crop_from="keypoints", margin=1.5)
     heard = Heard()
     for config, dataset in ((PLAIN, whole), (fitting, cropped), (PLAIN, cropped)):
-        warn_of_idle_framing(config, dataset, heard)
+        warn_of_unused_crop_rule(config, dataset, heard)
     assert heard.warnings == [
         "crop_from=bbox and margin=1.25 change nothing: the shards are crops already, of a square "
         "around the keypoints, × 1.5"
@@ -617,7 +616,7 @@ def test_squares_that_the_shards_crops_do_not_have_are_warned_of(tiny_shards):
 
 def test_blazepose_does_not_look_at_a_backbone():
     blazepose = msgspec.structs.replace(BLAZEPOSE, backbone="alexnet", weights="best")
-    refuse_what_is_not_there(blazepose, COCO17)
+    check_config(blazepose, COCO17)
 
 
 # --- starting from another run
@@ -685,7 +684,7 @@ def unlike(run: Path, to: Path, name: str, key: str, value: Any) -> str:
 def test_a_start_of_other_weights_is_refused_before_a_picture_is_read(
     whole, tiny_shards, tmp_path, monkeypatch, name, key, value, says
 ):
-    monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads pictures"))
+    monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads crops"))
     start = unlike(whole.path, tmp_path / "start", name, key, value)
     with pytest.raises(TrainingError, match=says):
         run(tmp_path / "run", tiny_shards, with_epochs(REGRESSION, 1, start=start))
@@ -730,7 +729,7 @@ def test_jax_trains_the_same_epoch_without_tensorflow(staged, tiny_shards, tmp_p
 
 
 def test_three_devices_share_each_batch_of_the_same_run(tiny_shards, tmp_path):
-    """By three, neither the gates' 8 pictures nor the 32 read at a time can be divided."""
+    """By three, neither the gates' 8 crops nor the 32 read at a time can be divided."""
     config = msgspec.structs.replace(PLAIN, batch_size=6)
     one, three = on_jax(tiny_shards, tmp_path, config, [1, 3], check=True)["rows"]
     assert len(one) == len(three) == 2
@@ -755,4 +754,4 @@ def test_a_run_in_mixed_bfloat16_is_kept_in_float32(tiny_shards, tmp_path):
     state = run(folder.path, tiny_shards, with_epochs(PLAIN, 1, precision="mixed_bfloat16"))
     assert keras.config.dtype_policy().name == "float32"  # as it was before
     assert {a.dtype for n, a in stored(folder, state.best.file).items()} == {np.dtype("float32")}
-    assert all(np.isfinite(list(state.rows[0].losses.values())))
+    assert all(np.isfinite(list(state.epochs[0].losses.values())))

@@ -238,7 +238,7 @@ def test_heatmap_loss_by_hand():
 
 def test_heatmap_divergence_by_hand():
     true = np.zeros((1, 1, 2, 3), np.float32)
-    true[0, 0, 0] = 5, 0.5, 0  # read as certain, certain, and outside of the picture
+    true[0, 0, 0] = 5, 0.5, 0  # read as certain, certain, and outside of the crop
     predicted = np.array([[[[0.0, 0.5, 0.7], [1.0, 0.5, 0.3]]]], np.float32)
     apart = math.log(2)  # of what never overlaps
     near = (math.log(1 / 0.75) + 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)) / 2

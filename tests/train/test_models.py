@@ -67,7 +67,7 @@ def steps(backend: str) -> dict[str, dict[str, list[str]]]:
     return REPORTS[backend]
 
 
-def pictures(size: int, count: int = 2) -> np.ndarray:
+def crops(size: int, count: int = 2) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (count, size, size, 3)).astype("float32")
 
 
@@ -104,7 +104,7 @@ def test_heavy_is_larger_than_full():
 
 @pytest.mark.parametrize(("count", "size"), [(1, 128), (14, 160), (33, 256)])
 def test_blazepose_gives_each_output_its_shape_in_float32(count, size):
-    outputs = arrays(blazepose(count, size, "tiny", offsets=True)(pictures(size)))
+    outputs = arrays(blazepose(count, size, "tiny", offsets=True)(crops(size)))
     assert {name: value.shape for name, value in outputs.items()} == {
         "heatmap": (2, size // 4, size // 4, count),
         "offset": (2, size // 4, size // 4, 2 * count),
@@ -115,7 +115,7 @@ def test_blazepose_gives_each_output_its_shape_in_float32(count, size):
 
 
 def test_blazepose_starts_at_the_middle_of_the_picture():
-    outputs = arrays(blazepose(3, 64, "tiny")(pictures(64)))
+    outputs = arrays(blazepose(3, 64, "tiny")(crops(64)))
     np.testing.assert_allclose(outputs["xy_norm"], 0.5, atol=0.06)
 
 
@@ -123,7 +123,7 @@ def test_blazepose_weights_fit_every_input_size():
     small, large = blazepose(3, 96, "tiny"), blazepose(3, 160, "tiny")
     shuffle_weights(small)
     large.set_weights(small.get_weights())
-    assert arrays(large(pictures(160)))["heatmap"].shape == (2, 40, 40, 3)
+    assert arrays(large(crops(160)))["heatmap"].shape == (2, 40, 40, 3)
 
 
 @pytest.mark.parametrize("size", [100, 0, 255])
@@ -198,7 +198,7 @@ def test_stages_are_asked_of_a_blazepose_and_by_a_known_name():
 @pytest.mark.parametrize("head", ["dense", "softargmax", "rle"])
 @pytest.mark.parametrize(("count", "size"), [(1, 128), (33, 160)])
 def test_regression_gives_each_output_its_shape_in_float32(head, count, size):
-    outputs = arrays(regression(count, size, "mobilenet", head=head)(pictures(size)))
+    outputs = arrays(regression(count, size, "mobilenet", head=head)(crops(size)))
     extra = {
         "dense": {},
         "softargmax": {"heatmap": (2, size // 8, size // 8, count)},
@@ -212,9 +212,9 @@ def test_regression_gives_each_output_its_shape_in_float32(head, count, size):
 @pytest.mark.parametrize("head", ["dense", "rle"])
 def test_a_dense_head_starts_at_the_middle_and_is_not_clipped(head):
     model = regression(2, 64, "mobilenet", head=head, dropout=0.0)
-    np.testing.assert_allclose(arrays(model(pictures(64)))["xy_norm"], 0.5, atol=0.2)
+    np.testing.assert_allclose(arrays(model(crops(64)))["xy_norm"], 0.5, atol=0.2)
     model.get_layer("coordinates").bias.assign([-1.0, 2.0, -1.0, 2.0])
-    xy = arrays(model(pictures(64)))["xy_norm"]
+    xy = arrays(model(crops(64)))["xy_norm"]
     assert (xy[..., 0] < 0).all()
     assert (xy[..., 1] > 1).all()
 
@@ -222,14 +222,14 @@ def test_a_dense_head_starts_at_the_middle_and_is_not_clipped(head):
 def test_sigma_lies_between_0_and_1():
     model = regression(2, 64, "mobilenet", head="rle")
     model.get_layer("spread").bias.assign([-9.0, 9.0, -1.0, 1.0])
-    sigma = arrays(model(pictures(64)))["sigma"]
+    sigma = arrays(model(crops(64)))["sigma"]
     assert ((sigma > 0) & (sigma < 1)).all()
     assert sigma[0, 0, 0] < 0.01
     assert sigma[0, 0, 1] > 0.99
 
 
 def test_the_heatmap_of_softargmax_is_a_probability():
-    heatmap = arrays(regression(2, 64, "mobilenet", head="softargmax")(pictures(64)))["heatmap"]
+    heatmap = arrays(regression(2, 64, "mobilenet", head="softargmax")(crops(64)))["heatmap"]
     assert (heatmap >= 0).all()
     np.testing.assert_allclose(heatmap.sum(axis=(1, 2)), 1, atol=1e-5)
 
@@ -388,7 +388,7 @@ def test_outputs_stay_float32_under_mixed_bfloat16():
     assert blaze.get_layer("stem_conv").compute_dtype == "bfloat16"
     models = [blaze, *(regression(3, 64, "mobilenet", head=h) for h in ("softargmax", "rle"))]
     for model in models:
-        outputs = arrays(model(pictures(64)))
+        outputs = arrays(model(crops(64)))
         assert {value.dtype for value in outputs.values()} == {np.dtype("float32")}
         assert all(np.isfinite(value).all() for value in outputs.values())
 
@@ -402,7 +402,7 @@ def test_a_saved_model_loads_in_safe_mode_and_gives_the_same(tmp_path, kind):
         model = regression(3, 64, "resnet50", head=kind)  # fresh, and yet no output is constant
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    expected, found = arrays(model(pictures(64))), arrays(loaded(pictures(64)))
+    expected, found = arrays(model(crops(64))), arrays(loaded(crops(64)))
     assert list(found) == list(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)

@@ -10,8 +10,9 @@ from kpdata.train.loop.optimisers import (
     make_optimiser,
     plateau_rate,
 )
-from kpdata.train.run.config import Phase, TrainConfig
-from kpdata.train.run.folder import Row
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import TrainConfig
+from kpdata.train.run.folder import EpochRecord
 
 STEPS = 5
 PHASE = Phase("heatmap", 10, 64, 0.1, final_rate=0.02, warmup=2)
@@ -24,7 +25,7 @@ def config(**changes):
 def rows(scores):
     """Epochs with these validation scores; None where nothing was validated."""
     return [
-        Row(0, "heatmap", 64, n + 1, {}, {} if score is None else {"heatmap": score}, 0.1, 1, 1)
+        EpochRecord(0, "heatmap", 64, n + 1, {}, {} if score is None else {"heatmap": score}, 0.1, 1, 1)
         for n, score in enumerate(scores)
     ]
 

@@ -4,8 +4,8 @@ import pytest
 from keras import ops
 
 from kpdata.core.skeleton import Skeleton
-from kpdata.train.data.pictures import Views
-from kpdata.train.infer.reader import HEADS, PoseReader, read_pictures
+from kpdata.train.data.crops import Crops
+from kpdata.train.infer.reader import HEADS, PoseReader, predict_crops
 
 SKELETON = Skeleton("kite", ("nose", "left_tip", "right_tip"))
 SIZE, CELLS = 32, 8
@@ -13,14 +13,14 @@ SIZE, CELLS = 32, 8
 
 @keras.saving.register_keras_serializable(package="test")
 class Cells(keras.layers.Layer):
-    """Averages the picture's channels over squares of 4 × 4: a heatmap for each of 3 keypoints."""
+    """Averages the crop's channels over squares of 4 × 4: a heatmap for each of 3 keypoints."""
 
     def call(self, inputs):
         return ops.average_pool(inputs, SIZE // CELLS, SIZE // CELLS)
 
 
 def looking_net():
-    """Its heatmaps are the picture's channels, its coordinates the brightest rows' middle."""
+    """Its heatmaps are the crop's channels, its coordinates the brightest rows' middle."""
     image = keras.Input((SIZE, SIZE, 3))
     maps = Cells(dtype="float32")(image)
     bright = keras.layers.GlobalAveragePooling2D()(image)  # (B, 3)
@@ -37,16 +37,16 @@ def net():
 
 
 def views(spots):
-    """A picture for each of N (K, 2) cell positions (column, row), each keypoint in its channel."""
-    pictures = np.zeros((len(spots), SIZE, SIZE, 3), np.uint8)
+    """A crop for each of N (K, 2) cell positions (column, row), each keypoint in its channel."""
+    crops = np.zeros((len(spots), SIZE, SIZE, 3), np.uint8)
     step = SIZE // CELLS
-    for picture, cells in zip(pictures, spots, strict=True):
+    for crop, cells in zip(crops, spots, strict=True):
         for channel, (column, row) in enumerate(cells):
-            picture[row * step : (row + 1) * step, column * step : (column + 1) * step, channel] = (
+            crop[row * step : (row + 1) * step, column * step : (column + 1) * step, channel] = (
                 255
             )
     scale = np.array([[[2.0 + n, 0, 10 * n], [0, 2.0 + n, 5.0]] for n in range(len(spots))])
-    return Views(SIZE, scale, pictures)
+    return Crops(SIZE, scale, crops)
 
 
 def spots(count):
@@ -55,7 +55,7 @@ def spots(count):
 
 def test_heatmaps_give_places_in_source_pixels(net):
     cells = spots(5)
-    seen = read_pictures(
+    seen = predict_crops(
         PoseReader(net, SKELETON, ("heatmap",), flip=False, decode="argmax"), views(cells)
     )
     assert seen.primary == "heatmap"
@@ -67,7 +67,7 @@ def test_heatmaps_give_places_in_source_pixels(net):
 
 
 def test_coordinates_come_with_their_visibility(net):
-    seen = read_pictures(PoseReader(net, SKELETON, ("coordinates",), flip=False), views(spots(2)))
+    seen = predict_crops(PoseReader(net, SKELETON, ("coordinates",), flip=False), views(spots(2)))
     found = seen.keypoints["coordinates"]
     expected = np.array([[0.5, 0.1], [0.2, 0.3], [0.6, 0.4]]) * SIZE
     np.testing.assert_allclose(found[0, :, :2], expected * 2 + [0, 5], atol=1e-4)
@@ -79,27 +79,27 @@ def test_coordinates_come_with_their_visibility(net):
 
 def test_the_flip_test_averages_with_the_mirror_image_and_swaps_names(net):
     reader = PoseReader(net, SKELETON, ("coordinates",), flip=True)
-    found = read_pictures(reader, views(spots(1))).keypoints["coordinates"][0, :, :2]
+    found = predict_crops(reader, views(spots(1))).keypoints["coordinates"][0, :, :2]
     left, right = (0.2 + 1 - 0.6) / 2, (0.6 + 1 - 0.2) / 2
     expected = np.array([[0.5, 0.1], [left, 0.35], [right, 0.35]]) * SIZE * 2 + [0, 5]
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_coordinates_without_visibility_score_by_the_peak_or_one(net):
-    pictures = views(spots(2))
+    crops = views(spots(2))
     for heads, expected in ((("coordinates",), 1), (("heatmap", "coordinates"), None)):
         reader = PoseReader(net, SKELETON, heads, flip=False, decode="argmax", sees=False)
-        seen = read_pictures(reader, pictures)
+        seen = predict_crops(reader, crops)
         assert seen.visibility is None
         peaks = seen.keypoints["heatmap"][..., 2] if expected is None else expected
         np.testing.assert_array_equal(seen.keypoints["coordinates"][..., 2], peaks)
 
 
 def test_the_flip_test_looks_at_the_mirror_image(net):
-    """Grey pictures and their mirror images agree: keypoints whose channels are alike stay."""
+    """Grey crops and their mirror images agree: keypoints whose channels are alike stay."""
     cells = np.repeat(spots(4)[:, :1], 3, axis=1)
     flip, plain = (
-        read_pictures(
+        predict_crops(
             PoseReader(net, SKELETON, ("heatmap",), flip=flip, decode="argmax"), views(cells)
         ).keypoints["heatmap"]
         for flip in (True, False)
@@ -112,8 +112,8 @@ def test_every_picture_is_answered_once_and_in_order_whatever_the_batch(net, cou
     told: list[int] = []
     reader = PoseReader(net, SKELETON, HEADS["both"], flip=False, decode="argmax")
     cells = spots(9)[:count]
-    seen = read_pictures(reader, views(cells), told.append, batch_size=4)
-    whole = read_pictures(reader, views(cells), batch_size=9)
+    seen = predict_crops(reader, views(cells), told.append, batch_size=4)
+    whole = predict_crops(reader, views(cells), batch_size=9)
     assert told == [min(count, n) for n in range(4, count + 4, 4)]
     assert seen.keypoints.keys() == {"heatmap", "coordinates"}
     for head in seen.keypoints:
@@ -126,12 +126,12 @@ def test_scores_of_heatmaps_stay_between_0_and_1(factor, score):
     image = keras.Input((SIZE, SIZE, 3))
     maps = keras.layers.Rescaling(factor, offset=-0.1)(Cells(dtype="float32")(image))
     reader = PoseReader(keras.Model(image, {"heatmap": maps}), SKELETON, ("heatmap",), flip=False)
-    white = Views(SIZE, np.eye(3)[None, :2], np.full((1, SIZE, SIZE, 3), 255, np.uint8))
-    assert (read_pictures(reader, white).keypoints["heatmap"][..., 2] == score).all()
+    white = Crops(SIZE, np.eye(3)[None, :2], np.full((1, SIZE, SIZE, 3), 255, np.uint8))
+    assert (predict_crops(reader, white).keypoints["heatmap"][..., 2] == score).all()
 
 
 def test_the_first_head_speaks_for_the_model(net):
-    seen = read_pictures(PoseReader(net, SKELETON, HEADS["both"], flip=False), views(spots(1)))
+    seen = predict_crops(PoseReader(net, SKELETON, HEADS["both"], flip=False), views(spots(1)))
     assert seen.primary == "heatmap"
 
 
@@ -139,7 +139,7 @@ def test_the_first_head_speaks_for_the_model(net):
 def test_every_decoding_finds_the_spot(net, decode):
     cells = spots(3)
     reader = PoseReader(net, SKELETON, ("heatmap",), flip=False, decode=decode)
-    found = read_pictures(reader, views(cells)).keypoints["heatmap"]
+    found = predict_crops(reader, views(cells)).keypoints["heatmap"]
     for n in range(3):
         expected = (cells[n] + 0.5) * SIZE / CELLS * (2 + n) + [10 * n, 5]
         np.testing.assert_allclose(found[n, :, :2], expected, atol=0.5)

@@ -9,16 +9,17 @@ import pytest
 
 from kpdata.core.errors import TrainingError
 from kpdata.core.skeleton import LSP14
-from kpdata.train.run.config import Phase, TrainConfig
-from kpdata.train.run.folder import Best, Row, RunFolder, RunInfo, State
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import TrainConfig
+from kpdata.train.run.folder import Best, EpochRecord, RunFolder, RunInfo, State
 
 CONFIG = TrainConfig(phases=(Phase("heatmap", 2, 64, 1e-3),), reference=("neck", "head_top"))
 INFO = RunInfo("/shards", "abc", LSP14, "whole", ((0.5, 0.25),) * 14, {"train": 3}, {"keras": "3"})
 
 
-def row(epoch: int, **scores: float) -> Row:
+def row(epoch: int, **scores: float) -> EpochRecord:
     losses = {"loss": 1.5, "heatmap": 1.0}
-    return Row(0, "heatmap", 64, epoch, losses, scores, 1e-3, 99.0, 2.0)
+    return EpochRecord(0, "heatmap", 64, epoch, losses, scores, 1e-3, 99.0, 2.0)
 
 
 @pytest.fixture

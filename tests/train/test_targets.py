@@ -44,7 +44,7 @@ def test_pixels_become_minus_1_to_1_and_coordinates_0_to_1():
 
 
 def test_a_heatmap_is_a_gaussian_of_height_1_around_the_keypoints_place():
-    # stride 4: the centre of heatmap pixel (row 3, column 5) is (22, 14) in the picture
+    # stride 4: the centre of heatmap pixel (row 3, column 5) is (22, 14) in the crop
     on_centre, between = [22, 14, 2], [24, 14, 1]
     maps = np.asarray(heatmaps(np.array([[on_centre, between]], np.float32), 64, 16, 1.5))
     assert maps.shape == (1, 16, 16, 2)

@@ -1,1 +1,1 @@
-"""From shards to batches: the crop that a model sees, its pixels, and the order of pictures."""
+"""From shards to batches: the crop of each instance, its pixels, and the order of crops."""

@@ -1,7 +1,7 @@
-"""Pictures → the batches of a training run: deterministic, and any of them can be made on its own.
+"""The batches of a training run: deterministic, and each can be made on its own.
 
-A batch is a dict of arrays: ``image`` (B, P, P, 3) uint8, ``keypoints`` (B, K, 3) in picture
-pixels, and the draws of :mod:`kpdata.train.ops.augment`, which are applied on the device. The
+A batch is a dict of arrays: ``image`` (B, P, P, 3) uint8, ``keypoints`` (B, K, 3) in crop
+pixels, and the random parameters of :mod:`kpdata.train.ops.augment`, applied on the device. The
 same batches feed every backend; on TensorFlow they go through ``tf.data``.
 """
 
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from kpdata.core import transform
 from kpdata.core.augment import AugmentConfig
 from kpdata.storage.parallel import ahead
-from kpdata.train.data.pictures import Pictures
-from kpdata.train.ops.augment import Draws, draw_batch
+from kpdata.train.data.crops import LabelledCrops
+from kpdata.train.ops.augment import BatchParams, sample_batch
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -36,13 +36,13 @@ class Batches:
     exactly. Where the split does not fill its last batch, samples of the same epoch fill it up.
 
     Attributes:
-        pictures: whose side is the model's input size.
-        augment: the ranges of the draws.
+        crops: whose side is the model's input size.
+        augment: the ranges of the random changes.
         batch_size: B.
-        seed: of the order and of the draws.
+        seed: of the order and of the random changes.
     """
 
-    pictures: Pictures
+    crops: LabelledCrops
     augment: AugmentConfig
     batch_size: int
     seed: int
@@ -50,49 +50,49 @@ class Batches:
     @property
     def steps(self) -> int:
         """Batches an epoch."""
-        return -(-len(self.pictures) // self.batch_size)
+        return -(-len(self.crops) // self.batch_size)
 
     def indices(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
-        """(B,) which pictures a step shows."""
-        order = _order(self.seed, epoch, len(self.pictures), self.steps * self.batch_size)
+        """(B,) which crops a step shows."""
+        order = _order(self.seed, epoch, len(self.crops), self.steps * self.batch_size)
         return order[step * self.batch_size :][: self.batch_size]
 
     def keys(self, epoch: int, step: int) -> list[str]:
         """(B,) the source images behind a step."""
-        return [self.pictures.keys[i] for i in self.indices(epoch, step)]
+        return [self.crops.keys[i] for i in self.indices(epoch, step)]
 
-    def draws(self, epoch: int, step: int) -> Draws:
-        """What is drawn for a batch."""
+    def params(self, epoch: int, step: int) -> BatchParams:
+        """The random changes of a batch."""
         chosen = self.indices(epoch, step)
-        crops, side = [transform.IDENTITY] * len(chosen), self.pictures.side
-        return draw_batch(self.augment, self.seed, epoch, chosen.tolist(), crops, side)
+        crops, side = [transform.IDENTITY] * len(chosen), self.crops.side
+        return sample_batch(self.augment, self.seed, epoch, chosen.tolist(), crops, side)
 
     def batch(self, epoch: int, step: int) -> Batch:
         """One batch."""
         chosen = self.indices(epoch, step)
         return {
-            "image": self.pictures.images[chosen],
-            "keypoints": self.pictures.keypoints[chosen],
-            **self.draws(epoch, step),
+            "image": self.crops.images[chosen],
+            "keypoints": self.crops.keypoints[chosen],
+            **self.params(epoch, step),
         }
 
     def epoch(self, epoch: int) -> Batch:
-        """``index`` (steps, B) and the draws (steps, B, …) of all batches of an epoch."""
+        """``index`` (steps, B) and the params (steps, B, …) of all batches of an epoch."""
         steps = range(self.steps)
-        drawn = [self.draws(epoch, step) for step in steps]
+        params = [self.params(epoch, step) for step in steps]
         index = np.stack([self.indices(epoch, step) for step in steps])
-        return {"index": index} | {name: np.stack([d[name] for d in drawn]) for name in drawn[0]}
+        return {"index": index} | {name: np.stack([p[name] for p in params]) for name in params[0]}
 
     def forever(self, first_epoch: int = 0) -> Iterator[tuple[Batch]]:
         """Every batch from an epoch's first on, as ``model.fit`` takes them, prepared ahead."""
 
-        def places() -> Iterator[tuple[int, int]]:
+        def all_steps() -> Iterator[tuple[int, int]]:
             epoch = first_epoch
             while True:
                 yield from ((epoch, step) for step in range(self.steps))
                 epoch += 1
 
-        return ((batch,) for batch in made_ahead(lambda place: self.batch(*place), places()))
+        return ((batch,) for batch in made_ahead(lambda step: self.batch(*step), all_steps()))
 
     def dataset(self, first_epoch: int = 0) -> Any:
         """:meth:`forever` as the backend likes it: on TensorFlow a ``tf.data.Dataset``."""
@@ -110,7 +110,7 @@ class Batches:
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int, wanted: int) -> npt.NDArray[np.int64]:
-    """(wanted,) every picture once, then some of them again."""
+    """(wanted,) every crop once, then some of them again."""
     order = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(count)
     fill = np.random.default_rng([seed, epoch, _FILL]).integers(0, count, wanted - count)
     return np.concatenate([order, fill])

@@ -1,6 +1,6 @@
-"""Squares of records → pixels: decoded once and kept in memory, or whenever they are asked for."""
+"""Crops of records → pixels: decoded once and kept in memory, or whenever they are asked for."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
@@ -12,12 +12,13 @@ import psutil
 
 from kpdata.core import transform
 from kpdata.core.errors import located
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import Pixels, Sample
 from kpdata.core.transform import Affine
 from kpdata.images import codec
 from kpdata.images.resample import shrink_for, warp, with_spare_channel
 from kpdata.shards.dataset import name_of, read_record
-from kpdata.train.data.squares import Location, Square
+from kpdata.train.data.instances import InstanceCrop, RecordCrop
 
 Indices = npt.NDArray[np.integer[Any]]
 
@@ -27,50 +28,50 @@ _MEMORY_SHARE = 1 / 3
 _AT_A_TIME, _BYTES_AT_A_TIME = 256, 256 << 20
 _LARGE = 16_000_000
 _one_large = Lock()
-"""Pictures of more pixels are decoded one by one, not one by each thread."""
+"""Images of more pixels are decoded one by one, not one by each thread."""
 
 
-class ImageStore(Protocol):
-    """Pictures by position, whether they lie in memory or are read when asked for."""
+class CropPixels(Protocol):
+    """Crops by position, whether they lie in memory or are read when asked for."""
 
     def __getitem__(self, indices: Indices) -> Pixels:
         """(B, P, P, 3) uint8 RGB."""
 
 
-def decode_all(
-    pairs: Iterable[tuple[Square, Sample]],
+def decode_crops(
+    pairs: Iterable[tuple[InstanceCrop, Sample]],
     side: int,
-    on_read: Callable[[int], None] | None = None,
+    progress: Progress = SILENT,
     memory: int | None = None,
-) -> tuple[list[Square], ImageStore]:
-    """The squares, and their pictures, kept where they fit in memory.
+) -> tuple[list[InstanceCrop], CropPixels]:
+    """The crops, and their pixels, kept where they fit in memory.
 
     Args:
-        pairs: each square with its record.
+        pairs: each crop with its record.
         side: P.
-        on_read: is told how many pictures have been read.
-        memory: bytes of pictures to keep; a third of what is free unless given. Beyond it, they are
+        progress: hears how many crops have been read.
+        memory: bytes of pixels to keep; a third of what is free unless given. Beyond it, they are
             decoded each time they are asked for.
     """
     budget = psutil.virtual_memory().available * _MEMORY_SHARE if memory is None else memory
     kept: list[Pixels] | None = []
-    squares: list[Square] = []
+    crops: list[InstanceCrop] = []
     with ThreadPoolExecutor() as pool:
         for some in _in_batches(pairs):
-            squares += [square for square, _ in some]
-            if kept is not None and len(squares) * side * side * 3 <= budget:
-                kept += pool.map(lambda pair: _placed(pair[1], pair[0].place, side), some)
+            crops += [crop for crop, _ in some]
+            if kept is not None and len(crops) * side * side * 3 <= budget:
+                kept += pool.map(lambda pair: _decoded(pair[1], pair[0].of, side), some)
             else:
                 kept = None
-            if on_read:
-                on_read(len(squares))
-    places = [square.place for square in squares]
-    return squares, np.stack(kept) if kept else _OnDisk(places, side)
+            progress.reach(len(crops))
+    return crops, np.stack(kept) if kept else _OnDisk([crop.of for crop in crops], side)
 
 
-def _in_batches(pairs: Iterable[tuple[Square, Sample]]) -> Iterator[list[tuple[Square, Sample]]]:
+def _in_batches(
+    pairs: Iterable[tuple[InstanceCrop, Sample]],
+) -> Iterator[list[tuple[InstanceCrop, Sample]]]:
     """As many at a time as threads can be busy with, but no more bytes than memory has to spare."""
-    some: list[tuple[Square, Sample]] = []
+    some: list[tuple[InstanceCrop, Sample]] = []
     size = 0
     for pair in pairs:
         some.append(pair)
@@ -82,13 +83,13 @@ def _in_batches(pairs: Iterable[tuple[Square, Sample]]) -> Iterator[list[tuple[S
         yield some
 
 
-def _placed(sample: Sample, place: Location, side: int) -> Pixels:
-    with located(name_of(place.uri)):
-        return picture(sample, place.affine, side)
+def _decoded(sample: Sample, crop: RecordCrop, side: int) -> Pixels:
+    with located(name_of(crop.uri)):
+        return decode_crop(sample, crop.affine, side)
 
 
-def picture(sample: Sample, affine: Affine, side: int) -> Pixels:
-    """(side, side, 3) of a record through ``affine``, which maps its pixels to the picture's."""
+def decode_crop(sample: Sample, affine: Affine, side: int) -> Pixels:
+    """(side, side, 3) of a record through ``affine``, which maps its pixels to the crop's."""
     shrink = shrink_for(affine)
     with located(sample.key), _room_for(sample):
         pixels = codec.decode_stored(sample.image, shrink)
@@ -107,11 +108,11 @@ def _room_for(sample: Sample) -> AbstractContextManager[object]:
 
 
 class _OnDisk:
-    """Pictures that do not fit in memory, decoded when asked for."""
+    """Crops that do not fit in memory, decoded when asked for."""
 
-    def __init__(self, places: Sequence[Location], side: int):
-        self._places, self._side = places, side
+    def __init__(self, crops: Sequence[RecordCrop], side: int):
+        self._crops, self._side = crops, side
 
     def __getitem__(self, indices: Indices) -> Pixels:
-        places = [self._places[i] for i in indices]
-        return np.stack([_placed(read_record(p.uri), p, self._side) for p in places])
+        some = [self._crops[i] for i in indices]
+        return np.stack([_decoded(read_record(crop.uri), crop, self._side) for crop in some])

@@ -1,4 +1,4 @@
-"""Two evaluations of the same instances side by side, from their files alone."""
+"""Two evaluations of the same instances compared, from their files alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ SAME_PLACE = 0.05
 """Pixels by which one keypoint may differ between truths that were read from different crops."""
 
 
-class Side(msgspec.Struct, frozen=True):
-    """One of the two: where its files lie, which head answered, and how it was evaluated."""
+class ComparedRun(msgspec.Struct, frozen=True):
+    """One of the two: where its files are, its head, and how it was evaluated."""
 
     folder: str
     head: str
@@ -57,8 +57,8 @@ class Comparison(msgspec.Struct, frozen=True):
         not_compared: metric → the reason.
     """
 
-    first: Side
-    second: Side
+    first: ComparedRun
+    second: ComparedRun
     skeleton: Skeleton
     images: int
     instances: int
@@ -78,7 +78,7 @@ class Evaluated:
 
     @classmethod
     def read(cls, folder: Path) -> "Evaluated":
-        """Read a folder that ``kpdata evaluate`` wrote.
+        """Read the folder of an evaluation.
 
         Raises:
             DatasetError: a file is missing, damaged, or of other instances than the rest.
@@ -99,18 +99,18 @@ class Evaluated:
         return cls(folder, report, truth, recorded)
 
     @property
-    def side(self) -> Side:
+    def summary(self) -> ComparedRun:
         """What the comparison says of it."""
         report = self.report
         head = self.recorded.predictions.primary
-        return Side(str(self.folder), head, report.crop, report.input_size, report.settings)
+        return ComparedRun(str(self.folder), head, report.crop, report.input_size, report.settings)
 
 
 def compare_runs(first: Path, second: Path, split: str, seed: int = 0) -> Comparison:
-    """Compare what ``kpdata evaluate`` left of two runs on a split.
+    """Compare the evaluations of two runs on a split.
 
     Args:
-        first, second: run folders, or folders that ``evaluate --out`` wrote.
+        first, second: run folders, or folders of their evaluations.
         split: for run folders.
         seed: of the bootstrap; each metric begins anew with it.
 
@@ -123,8 +123,8 @@ def compare_runs(first: Path, second: Path, split: str, seed: int = 0) -> Compar
     reference = a.report.settings.reference
     differences, reasons = compare_answers(a.report.skeleton, a.truth, *answers, reference, seed)
     return Comparison(
-        first=a.side,
-        second=b.side,
+        first=a.summary,
+        second=b.summary,
         skeleton=a.report.skeleton,
         images=len(set(a.truth.source_id)),
         instances=len(a.truth),
@@ -161,9 +161,9 @@ def compare_answers(
     for answer in (first, second):
         poses = truth.poses(skeleton, answer.keypoints[answer.primary])
         measures, why = localisation_measures(poses, truth.source_id, reference)
-        visibility, why_not_seen = visibility_measures(poses, answer.visibility)
+        visibility, why_not_visible = visibility_measures(poses, answer.visibility)
         measured.append(measures | visibility)
-        reasons |= why | why_not_seen
+        reasons |= why | why_not_visible
     ours, theirs = measured
     differences = tuple(
         metrics.compare(ours[name], theirs[name], np.random.default_rng(seed), resamples)
@@ -182,11 +182,10 @@ def matched(first: Evaluated, second: Evaluated) -> list[int]:
     both = f"{first.folder} and {second.folder}"
     if first.report.skeleton.keypoints != second.report.skeleton.keypoints:
         raise DatasetError(f"{both} have different keypoints: they cannot be compared")
-    place = {key: i for i, key in enumerate(second.truth.keys)}
-    strange = [key for key in first.truth.keys if key not in place]
-    if strange or len(first.truth) != len(place):
+    position = {key: i for i, key in enumerate(second.truth.keys)}
+    if set(first.truth.keys) != position.keys():
         raise DatasetError(_different(both, first.truth.keys, second.truth.keys))
-    order = [place[key] for key in first.truth.keys]
+    order = [position[key] for key in first.truth.keys]
     ours, theirs = first.truth.keypoints, second.truth.keypoints[order]
     same = (np.abs(ours[..., :2] - theirs[..., :2]) <= SAME_PLACE).all(axis=2)
     same &= ours[..., 2] == theirs[..., 2]
@@ -213,8 +212,8 @@ def _different(both: str, first: Sequence[Key], second: Sequence[Key]) -> str:
 def _taken(predictions: Predictions, rows: list[int]) -> Predictions:
     heads = {name: keypoints[rows] for name, keypoints in predictions.keypoints.items()}
     visibility = predictions.visibility
-    seen = None if visibility is None else visibility[rows]
-    return Predictions(heads, seen, predictions.primary)
+    taken = None if visibility is None else visibility[rows]
+    return Predictions(heads, taken, predictions.primary)
 
 
 def _notes(first: Report, second: Report) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """The scores of a trained run on one split of a dataset, and the files that prove them."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,54 +11,119 @@ import numpy.typing as npt
 import kpdata
 from kpdata.core.crop import CropFrom, CropRule, crop_rule_of
 from kpdata.core.errors import KpdataError, TrainingError
-from kpdata.core.progress import Progress
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
-from kpdata.metrics import place, reference_lengths
+from kpdata.metrics import Score, place, reference_lengths
 from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import Manifest
-from kpdata.train.data.pictures import Pictures, load
+from kpdata.storage.atomic import replaced_files
+from kpdata.train.data.crops import LabelledCrops, load
 from kpdata.train.evaluate import plots
 from kpdata.train.evaluate.report import (
     BARS,
     CURVE,
+    FILES,
     MEAN_POSE,
     METRICS,
     SHEETS,
     Report,
     Settings,
-    appearing,
     crop_source,
     notes_on,
     split_hash,
 )
 from kpdata.train.evaluate.scores import (
-    FLOOR,
+    BASELINE,
     chosen_reference,
     pck_curve,
     reference_note,
     score_all,
 )
 from kpdata.train.infer import predictions
-from kpdata.train.infer.predictions import UNSEEN_MIRROR, Recorded, Truth
+from kpdata.train.infer.predictions import FLIP_NOT_TRAINED, Recorded, Truth
+from kpdata.train.models.base import known_names
 from kpdata.view import draw
 
 if TYPE_CHECKING:
     from kpdata.train.infer.predictor import Predictor
 
 
+class UnknownMetric(KpdataError, KeyError):
+    """A score that an evaluation does not have; the message says why, or what there is."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """A report, and the instances behind it in the same order throughout."""
+class Evaluation(Mapping[str, Score]):
+    """A report, and the instances behind it in the same order throughout.
+
+    It maps the metrics of the model's answer, in lower case and without their reference, to scores;
+    those of the visibility too.
+
+    >>> evaluation["pck@0.2"].value, evaluation["pck@0.2"].baseline          # doctest: +SKIP
+    (0.727, 0.179)
+    >>> evaluation.heads["coordinates"]["epe"].interval                      # doctest: +SKIP
+    (11.2, 12.9)
+
+    Attributes:
+        report: all scores, and what they depend on.
+        crops: what the model was given.
+        truth: of the instances.
+        recorded: the predictions.
+    """
 
     report: Report
-    pictures: Pictures
+    crops: LabelledCrops
     truth: Truth
     recorded: Recorded
 
+    @property
+    def heads(self) -> dict[str, dict[str, Score]]:
+        """Head → metric → score."""
+        return {head: _by_metric(scores) for head, scores in self.report.heads.items()}
+
+    @property
+    def _scores(self) -> dict[str, Score]:
+        return {**self.heads[self.report.primary], **_by_metric(self.report.visibility)}
+
+    def __getitem__(self, metric: str) -> Score:
+        key = metric.lower()
+        if (found := self._scores.get(key)) is not None:
+            return found
+        reasons = {_key(name): why for name, why in self.report.not_computed.items()}
+        why = f"not computed: {reasons[key]}" if key in reasons else known_names(key, self._scores)
+        raise UnknownMetric(f"no score {metric!r}; {why}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scores)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def __repr__(self) -> str:
+        report = self.report
+        shown = ", ".join(
+            f"{metric} {score.value:.3f}"
+            for metric, score in self.items()
+            if score.value is not None
+        )
+        return f"<Evaluation of {report.instances:,} instances of {report.settings.split}: {shown}>"
+
+
+def _key(name: str) -> str:
+    """``PCK@0.2 (torso)`` → ``pck@0.2``."""
+    return name.partition(" (")[0].lower()
+
+
+def _by_metric(scores: Iterable[Score]) -> dict[str, Score]:
+    return {_key(score.name): score for score in scores}
+
 
 def evaluate(
-    predictor: "Predictor", dataset: Dataset, settings: Settings, progress: Progress
+    predictor: "Predictor", dataset: Dataset, settings: Settings, progress: Progress = SILENT
 ) -> Evaluation:
     """Predict and score one split.
 
@@ -68,47 +134,40 @@ def evaluate(
     """
     check_skeleton(predictor.skeleton, dataset.skeleton)
     split_sha256 = split_hash(dataset, settings.split)
-    crop_rule = _framing(predictor.crop_rule, dataset, settings.crop_from)
-    progress.begin("reading", dataset.manifest.splits[settings.split].instances, "pictures")
-    pictures = load(
-        dataset, settings.split, crop_rule, predictor.input_size, on_read=progress.reach
+    crop_rule = _crop_rule(predictor.crop_rule, dataset, settings.crop_from)
+    crops = load(dataset, settings.split, crop_rule, predictor.input_size, progress=progress)
+    progress.begin("predicting", len(crops), "crops")
+    found = predictor.predict(
+        crops, flip=settings.flip_test, decode=settings.decode, progress=progress
     )
-    progress.begin("predicting", len(pictures), "pictures")
-    answers = predictor.predict(
-        pictures, flip=settings.flip_test, decode=settings.decode, on_done=progress.reach
-    )
-    truth, floor = Truth.of(pictures), placed_floor(predictor.info.mean_pose, pictures)
+    truth, baseline = Truth.of(crops), placed_baseline(predictor.info.mean_pose, crops)
     progress.begin("scoring")
     scores = score_all(
-        dataset.skeleton, truth, answers, floor,
+        dataset.skeleton, truth, found, baseline,
         settings.reference, settings.seed, settings.resamples,
     )  # fmt: skip
     report = Report(
         kpdata=kpdata.__version__,
         settings=settings,
         epoch=predictor.best.epoch,
+        crop=crop_source(crops.crop, dataset.manifest),
+        input_size=crops.side,
         root_hash=dataset.manifest.root_hash,
         trained_on=predictor.info.root_hash,
         split_sha256=split_sha256,
         skeleton=dataset.skeleton,
-        notes=_notes(predictor, settings, pictures, floor, dataset.manifest, crop_rule),
-        primary=answers.primary,
-        floor_definition=FLOOR,
-        **_of_pictures(pictures, dataset.manifest),
-        **vars(scores),
+        images=len(set(crops.keys)),
+        instances=len(crops),
+        left_out=crops.counts,
+        notes=_notes(predictor, settings, crops, baseline, dataset.manifest, crop_rule),
+        primary=found.primary,
+        heads=scores.heads,
+        visibility=scores.visibility,
+        baseline_definition=BASELINE,
+        baseline=scores.baseline,
+        not_computed=scores.not_computed,
     )
-    return Evaluation(report, pictures, truth, Recorded(truth.keys, answers, floor))
-
-
-def _of_pictures(pictures: Pictures, manifest: Manifest) -> dict[str, Any]:
-    """What a report says of them."""
-    return {
-        "crop": crop_source(pictures.crop, manifest),
-        "input_size": pictures.side,
-        "images": len(set(pictures.keys)),
-        "instances": len(pictures),
-        "left_out": pictures.counts,
-    }
+    return Evaluation(report, crops, truth, Recorded(truth.keys, found, baseline))
 
 
 def check_skeleton(trained: Skeleton, given: Skeleton) -> None:
@@ -125,13 +184,13 @@ def check_skeleton(trained: Skeleton, given: Skeleton) -> None:
     raise TrainingError(
         f"the run predicts {len(trained)} keypoints of {trained.name}, the dataset has "
         f"{len(given)} of {given.name}: {'; '.join(differences) or 'they stand in another order'}. "
-        "Convert the dataset with --to-skeleton and the run's skeleton"
+        "Convert the dataset with `to_skeleton`, the run's skeleton"
     )
 
 
-def placed_floor(mean_pose: npt.ArrayLike, pictures: Pictures) -> FloatArray:
-    """(N, K, 3) the mean pose (K, 2), 0 to 1 in the crop, in each picture's source; score 1."""
-    xy = place(np.asarray(mean_pose, np.float64), pictures.to_source, pictures.side)
+def placed_baseline(mean_pose: npt.ArrayLike, crops: LabelledCrops) -> FloatArray:
+    """(N, K, 3) the mean pose (K, 2), 0 to 1 in the crop, in each crop's source image; score 1."""
+    xy = place(np.asarray(mean_pose, np.float64), crops.to_source, crops.side)
     return np.concatenate([xy, np.ones((*xy.shape[:2], 1))], axis=2)
 
 
@@ -142,55 +201,55 @@ def save(evaluation: Evaluation, folder: Path) -> None:
     reference length, ``keypoints.png``, and contact sheets of the best, median and worst.
     """
     report, recorded = evaluation.report, evaluation.recorded
-    with appearing(folder) as temporary:
+    with replaced_files(folder, FILES) as temporary:
         predictions.write_predictions(temporary / predictions.PREDICTIONS, recorded)
         predictions.write_truth(temporary / predictions.TRUTH, evaluation.truth)
         _plot_curve(evaluation, temporary / CURVE)
         plots.keypoint_bars(report.by_keypoint, temporary / BARS)
-        answer = recorded.predictions.keypoints[report.primary]
-        errors = plots.mean_errors(evaluation.pictures, answer)
+        found = recorded.predictions.keypoints[report.primary]
+        errors = plots.mean_errors(evaluation.crops, found)
         for which in SHEETS:
-            sheet = plots.sheet(evaluation.pictures, answer, plots.choose(errors, which))
+            sheet = plots.sheet(evaluation.crops, found, plots.choose(errors, which))
             draw.write_png(temporary / f"sheet-{which}.png", sheet)
         (temporary / METRICS).write_bytes(report.json())
 
 
-def _framing(taught: CropRule, dataset: Dataset, crop_from: CropFrom | None) -> CropRule:
-    """Which squares the model is to see: those of shards of crops, or cut out of whole images."""
+def _crop_rule(trained: CropRule, dataset: Dataset, crop_from: CropFrom | None) -> CropRule:
+    """The crops to give to the model: those of shards of crops, or cut out of whole images."""
     of_crops = crop_rule_of(dataset.manifest.options)
     if of_crops and crop_from:
         raise TrainingError(
-            f"--crop-from {crop_from}: {dataset.folder} holds crops ({of_crops.words}), which are "
-            "taken as they are: leave the option out, or convert the images without --crop"
+            f"crop_from is {crop_from}: {dataset.folder} holds crops ({of_crops.words}), which are "
+            "taken as they are: leave it out, or convert the images without `crop`"
         )
-    return of_crops or (replace(taught, crop_from=crop_from) if crop_from else taught)
+    return of_crops or (replace(trained, crop_from=crop_from) if crop_from else trained)
 
 
 def _notes(
     predictor: "Predictor",
     settings: Settings,
-    pictures: Pictures,
-    floor: FloatArray,
+    crops: LabelledCrops,
+    baseline: FloatArray,
     manifest: Manifest,
     crop_rule: CropRule,
 ) -> tuple[str, ...]:
-    info, taught = predictor.info, predictor.crop_rule
-    notes = notes_on(settings.split, pictures.crop, manifest, info, crop_rule, taught)
-    if settings.flip_test and not predictor.saw_mirrored:
-        notes += (f"WARNING: {UNSEEN_MIRROR}",)
+    info, trained = predictor.info, predictor.crop_rule
+    notes = notes_on(settings.split, crops.crop, manifest, info, crop_rule, trained)
+    if settings.flip_test and not predictor.trained_with_flips:
+        notes += (f"WARNING: {FLIP_NOT_TRAINED}",)
     if note := predictor.score_note:
         notes += (note,)
-    poses = Truth.of(pictures).poses(pictures.skeleton, floor)
+    poses = Truth.of(crops).poses(crops.skeleton, baseline)
     if not settings.reference and (note := reference_note(poses)):
         notes += (note,)
-    if warning := pictures.warning(settings.split):
+    if warning := crops.warning(settings.split):
         notes += (f"WARNING: {warning}",)
     return notes
 
 
 def _plot_curve(evaluation: Evaluation, path: Path) -> None:
     report, answers = evaluation.report, evaluation.recorded.predictions.keypoints
-    named = {**answers, MEAN_POSE: evaluation.recorded.floor}
+    named = {**answers, MEAN_POSE: evaluation.recorded.baseline}
     poses = {
         name: evaluation.truth.poses(report.skeleton, keypoints)
         for name, keypoints in named.items()

@@ -1,4 +1,4 @@
-"""A run in pictures: curves of training, curves and bars of scores, sheets of examples.
+"""A run in crops: curves of training, curves and bars of scores, sheets of examples.
 
 Matplotlib draws without a display, and is imported only when something is drawn.
 """
@@ -15,14 +15,13 @@ import numpy.typing as npt
 
 from kpdata.core import transform
 from kpdata.core.errors import TrainingError
-from kpdata.core.sample import VISIBLE, FloatArray, Instance
+from kpdata.core.sample import VISIBLE, FloatArray, Instance, Pixels
 from kpdata.metrics import Score
 from kpdata.storage.atomic import write_atomically
-from kpdata.train.data.pictures import Pictures
+from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.evaluate.report import MEAN_POSE
 from kpdata.train.evaluate.scores import CURVE_THRESHOLDS
 from kpdata.view import draw
-from kpdata.view.draw import Pixels
 from kpdata.view.sheet import contact_sheet
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ Indices = npt.NDArray[np.intp]
 _TILE = 480
 _COLUMNS = 3
 _DPI = 120
-_FLOOR_STYLE: dict[str, Any] = {"color": "0.6", "linestyle": "--"}
+_BASELINE_STYLE: dict[str, Any] = {"color": "0.6", "linestyle": "--"}
 _PANELS = {"loss": "loss", "val_pck": "validation PCK", "learning_rate": "learning rate"}
 _FEW_EPOCHS = 40
 """That are drawn as dots, too."""
@@ -91,7 +90,7 @@ def pck_curves(named: Mapping[str, FloatArray], reference: str, out_png: Path) -
     figure = _figure(6.5, 4.5)
     axes = figure.subplots()
     for name, values in named.items():
-        style = _FLOOR_STYLE if name == MEAN_POSE else {}
+        style = _BASELINE_STYLE if name == MEAN_POSE else {}
         axes.plot(CURVE_THRESHOLDS, 100 * values, label=name, **style)
     axes.set(xlim=(0, CURVE_THRESHOLDS[-1]), ylim=(0, 100))
     axes.set(xlabel=f"threshold, in lengths of the {reference}", ylabel="PCK, %")
@@ -101,7 +100,7 @@ def pck_curves(named: Mapping[str, FloatArray], reference: str, out_png: Path) -
 
 
 def keypoint_bars(scores: Mapping[str, Score], out_png: Path) -> None:
-    """Draw one metric keypoint by keypoint, the floor's value as a mark.
+    """Draw one metric keypoint by keypoint, the baseline's value as a mark.
 
     Args:
         scores: head, or ``mean pose`` → the same metric; left and right are averaged.
@@ -129,18 +128,18 @@ def keypoint_bars(scores: Mapping[str, Score], out_png: Path) -> None:
     _save(figure, out_png)
 
 
-def mean_errors(pictures: Pictures, keypoints: FloatArray) -> FloatArray:
+def mean_errors(crops: LabelledCrops, keypoints: FloatArray) -> FloatArray:
     """(N,) each instance's mean error over its labelled keypoints, in sides of its crop.
 
     Args:
-        pictures: of N instances.
+        crops: of N instances.
         keypoints: (N, K, 3) predictions in source pixels.
     """
-    scale = np.array([transform.scale_of(affine) for affine in pictures.to_source])
-    offset = keypoints[..., :2] - pictures.truth[..., :2]
-    labelled = pictures.truth[..., 2] > 0
+    scale = np.array([transform.scale_of(affine) for affine in crops.to_source])
+    offset = keypoints[..., :2] - crops.truth[..., :2]
+    labelled = crops.truth[..., 2] > 0
     total = np.where(labelled, np.hypot(offset[..., 0], offset[..., 1]), 0).sum(axis=1)
-    return total / np.maximum(labelled.sum(axis=1), 1) / (scale * pictures.side)
+    return total / np.maximum(labelled.sum(axis=1), 1) / (scale * crops.side)
 
 
 def choose(errors: FloatArray, which: str) -> Indices:
@@ -155,25 +154,25 @@ def choose(errors: FloatArray, which: str) -> Indices:
     return order[start : start + EXAMPLES]
 
 
-def sheet(pictures: Pictures, keypoints: FloatArray, rows: Indices) -> Pixels:
+def sheet(crops: LabelledCrops, keypoints: FloatArray, rows: Indices) -> Pixels:
     """(H, W, 3) a contact sheet: each instance with its truth on the left, predicted on the right.
 
     Args:
-        pictures: of N instances.
+        crops: of N instances.
         keypoints: (N, K, 3) predictions in source pixels.
         rows: which instances, in the order of the sheet.
     """
-    errors = mean_errors(pictures, keypoints)
+    errors = mean_errors(crops, keypoints)
     tiles = []
-    for row, rgb in zip(rows.tolist(), pictures.images[rows], strict=True):
-        to_picture = transform.invert(pictures.to_source[row])
-        xy = transform.apply_affine(to_picture, keypoints[row, :, :2])
+    for row, rgb in zip(rows.tolist(), crops.images[rows], strict=True):
+        to_crop = transform.invert(crops.to_source[row])
+        xy = transform.apply_affine(to_crop, keypoints[row, :, :2])
         predicted = np.column_stack([xy, np.full(len(xy), VISIBLE)])
         drawn = [
-            draw.draw_instance(rgb, Instance(each), pictures.skeleton)
-            for each in (pictures.keypoints[row], predicted)
+            draw.draw_instance(rgb, Instance(each), crops.skeleton)
+            for each in (crops.keypoints[row], predicted)
         ]
-        caption = f"truth | predicted, off {100 * errors[row]:.1f} %: {pictures.keys[row]}"
+        caption = f"truth | predicted, off {100 * errors[row]:.1f} %: {crops.keys[row]}"
         tiles.append((np.hstack(drawn), caption))
     return contact_sheet(tiles, columns=_COLUMNS, tile=_TILE)
 
@@ -210,7 +209,7 @@ def _figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise TrainingError("pictures need matplotlib: pip install 'kpdata[train]'") from error
+        raise TrainingError("crops need matplotlib: pip install 'kpdata[train]'") from error
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 

@@ -1,11 +1,6 @@
 """``metrics.json``: scores with all that they depend on, and the folder that holds them."""
 
 import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -30,7 +25,7 @@ FILES = (PREDICTIONS, TRUTH, CURVE, BARS, *(f"sheet-{which}.png" for which in SH
 """What an evaluation leaves, in the order of appearance: metrics.json vouches for the others."""
 
 MEAN_POSE = "mean pose"
-"""What the floor is called beside the heads."""
+"""What the baseline is called beside the heads."""
 
 _CROPPED = "as the shards were cropped"
 
@@ -40,12 +35,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         split: of the dataset; its originals, never augmented copies.
-        flip_test: average the answers for the picture and for its mirror image.
+        flip_test: average the answers for the crop and for its mirror image.
         decode: how a heatmap becomes a coordinate.
-        crop_from: what squares are cut around; None does as in training.
+        crop_from: what crops are cut around; None does as in training.
         reference: what PCK, AUC and NME divide by; None takes the torso, or the box where less
             than half of the instances have a torso.
-        seed: of the bootstrap, whose draws are ``resamples``.
+        seed: of the bootstrap, with ``resamples`` resamples.
     """
 
     split: str = "test"
@@ -64,7 +59,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         kpdata: the version that computed them.
         settings: how.
         epoch: of the run that the weights are from.
-        crop: the squares that the model saw, in words.
+        crop: the crops that the model was given, in words.
         input_size: their side in pixels.
         root_hash: of the dataset; ``trained_on`` is that of the run's.
         split_sha256: sha256 of the split's shards' BLAKE3, one a line.
@@ -74,8 +69,8 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         primary: the head whose answer is the model's.
         heads: head → scores.
         visibility: scores of the visibility, if the model predicts it.
-        floor_definition: what ``floor`` is the score of.
-        floor: the floor's scores in full.
+        baseline_definition: what ``baseline`` is the score of.
+        baseline: the baseline's scores in full.
         not_computed: metric → the reason.
     """
 
@@ -95,24 +90,24 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     primary: str
     heads: dict[str, tuple[Score, ...]]
     visibility: tuple[Score, ...]
-    floor_definition: str
-    floor: tuple[Score, ...]
+    baseline_definition: str
+    baseline: tuple[Score, ...]
     not_computed: dict[str, str]
 
     @property
     def by_keypoint(self) -> dict[str, Score]:
-        """Head, or ``mean pose`` for the floor → its first score that is told by keypoint.
+        """Head, or ``mean pose`` for the baseline → its first score that has a value for each keypoint.
 
         That is PCK@0.2 wherever there is a reference length. DatasetError where there is none.
         """
-        named = {**self.heads, MEAN_POSE: self.floor}
-        return {name: self._told_by_keypoint(name, scores) for name, scores in named.items()}
+        named = {**self.heads, MEAN_POSE: self.baseline}
+        return {name: self._by_keypoint(name, scores) for name, scores in named.items()}
 
-    def _told_by_keypoint(self, name: str, scores: tuple[Score, ...]) -> Score:
+    def _by_keypoint(self, name: str, scores: tuple[Score, ...]) -> Score:
         for score in scores:
             if tuple(score.parts) == self.skeleton.keypoints:
                 return score
-        raise DatasetError(f"{METRICS}: no score of {name!r} is told by keypoint")
+        raise DatasetError(f"{METRICS}: no score of {name!r} has a value for each keypoint")
 
     def json(self) -> bytes:
         """As ``metrics.json`` holds it."""
@@ -124,7 +119,7 @@ def read_report(path: Path) -> Report:
     try:
         report = msgspec.json.decode(read_bounded(path, _MOST_BYTES), type=Report)
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing: `kpdata evaluate` writes it") from None
+        raise DatasetError(f"{path} is missing: an evaluation writes it") from None
     except (
         msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError, SchemaError
     ) as error:  # fmt: skip
@@ -145,28 +140,8 @@ def evaluation_folder(run: Path, split: str) -> Path:
         if (folder / METRICS).is_file():
             return folder
     raise DatasetError(
-        f"{inside} holds no {METRICS}: first run `kpdata evaluate {run} SHARDS --split {split}`"
+        f"{inside} holds no {METRICS}: first evaluate {run} on a dataset's `split` {split}"
     )
-
-
-@contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A new folder beside ``folder`` to write FILES into: all of them appear there, or none.
-
-    Those that an earlier evaluation left go; whatever else lies in ``folder`` stays.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield temporary
-        folder.mkdir(exist_ok=True)
-        for name in reversed(FILES):
-            (folder / name).unlink(missing_ok=True)
-        for name in FILES:
-            if (temporary / name).exists():
-                os.replace(temporary / name, folder / name)
-    finally:
-        shutil.rmtree(temporary)
 
 
 def split_hash(dataset: Dataset, split: str) -> str:
@@ -182,7 +157,7 @@ def split_hash(dataset: Dataset, split: str) -> str:
 
 
 def crop_source(crop: str, manifest: Manifest) -> str:
-    """``crop``, with what the conversion's crops were drawn around if it speaks of those."""
+    """``crop``, with what the conversion's crops were drawn around if it is about those."""
     options = manifest.options
     if not crop.startswith(_CROPPED) or not options.get("crop"):
         return crop
@@ -190,34 +165,34 @@ def crop_source(crop: str, manifest: Manifest) -> str:
 
 
 def notes_on(
-    split: str, crop: str, manifest: Manifest, run: RunInfo, shown: CropRule, taught: CropRule
+    split: str, crop: str, manifest: Manifest, run: RunInfo, used: CropRule, trained: CropRule
 ) -> tuple[str, ...]:
     """What a reader of the scores must know.
 
     Args:
         split: that was evaluated.
-        crop: as the pictures say it.
+        crop: as :attr:`kpdata.train.data.crops.LabelledCrops.crop`.
         manifest: of the dataset.
         run: what the model was trained on.
-        shown: the squares that it saw now, whoever cut them, and ``taught`` those in training.
+        used: the crops of the evaluation, whoever cut them, and ``trained`` those of the training.
     """
     notes = []
     if manifest.root_hash != run.root_hash:
         notes.append(
             f"the run was trained on another dataset (root hash {run.root_hash[:12]}…): that "
-            "pictures of its training are among these cannot be excluded"
+            "images of its training are among these cannot be excluded"
         )
     elif split == TRAIN:
         notes.append(
-            "WARNING: the run was trained on these very pictures: the scores say how well it "
+            "WARNING: the run was trained on these very images: the scores say how well it "
             "remembers them"
         )
-    elif run.pictures.get(split):
+    elif run.crops.get(split):
         notes.append(
             "WARNING: the run's best epoch was chosen by this split: its scores are too good"
         )
-    if shown != taught:
-        notes.append(f"the run was trained on other crops: {taught.words}")
+    if used != trained:
+        notes.append(f"the run was trained on other crops: {trained.words}")
     source = crop_source(crop, manifest)
     if "around the keypoints" in source:
         notes.append(

@@ -1,6 +1,6 @@
 """Every score that truth and predictions allow, and for the others the reason why not.
 
-Pure functions of arrays: what ``kpdata evaluate`` prints can be computed again from its files.
+Pure functions of arrays: what an evaluation tells can be computed again from its files.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from kpdata.train.infer.predictions import Predictions, Truth
 CURVE_THRESHOLDS = np.arange(51) / 100
 """0, 0.01 … 0.5 reference lengths."""
 
-FLOOR = (
+BASELINE = (
     "the mean pose of the training crops, placed in each crop; for visibility, every keypoint "
     "called visible"
 )
@@ -38,15 +38,15 @@ class Scores:
     """All scores of one model on one set of instances.
 
     Attributes:
-        heads: head → its scores, each with the floor's value beside it; the same metrics for all.
-        visibility: the visibility's scores; empty where the model says nothing about it.
-        floor: the mean pose's own scores, in full.
+        heads: head → its scores, each with the baseline's value beside it; the same metrics for all.
+        visibility: the visibility's scores; empty where the model does not tell it.
+        baseline: the mean pose's own scores, in full.
         not_computed: metric → why there is no such score.
     """
 
     heads: dict[str, tuple[Score, ...]]
     visibility: tuple[Score, ...]
-    floor: tuple[Score, ...]
+    baseline: tuple[Score, ...]
     not_computed: Reasons
 
 
@@ -54,18 +54,18 @@ def score_all(
     skeleton: Skeleton,
     truth: Truth,
     predictions: Predictions,
-    floor: FloatArray,
+    baseline: FloatArray,
     reference: Reference | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Scores:
-    """Score every head, the visibility and the floor.
+    """Score every head, the visibility and the baseline.
 
     Args:
         skeleton: names the K keypoints.
         truth: of N instances.
         predictions: of the same, in the same order.
-        floor: (N, K, 3) the mean pose in the same crops.
+        baseline: (N, K, 3) the mean pose in the same crops.
         reference: what PCK, AUC and NME divide by; None takes :func:`chosen_reference`.
         seed: of the bootstrap; each metric begins anew with it.
         resamples: of the bootstrap.
@@ -77,18 +77,18 @@ def score_all(
     def scored(measures: Measures) -> tuple[Score, ...]:
         return tuple(m.score(np.random.default_rng(seed), resamples) for m in measures.values())
 
-    mean_pose = truth.poses(skeleton, floor)
+    mean_pose = truth.poses(skeleton, baseline)
     measures, reasons = localisation_measures(mean_pose, truth.source_id, reference)
-    floors = scored(measures)
+    baselines = scored(measures)
     heads = {}
     for head, keypoints in predictions.keypoints.items():
         poses = truth.poses(skeleton, keypoints)
         measures, _ = localisation_measures(poses, truth.source_id, reference)
-        heads[head] = _with_floors(scored(measures), floors)
+        heads[head] = _with_baselines(scored(measures), baselines)
     measures, more_reasons = visibility_measures(mean_pose, predictions.visibility)
     called_visible, _ = visibility_measures(mean_pose, np.ones(mean_pose.labelled.shape))
-    visibility = _with_floors(scored(measures), scored(called_visible)) if measures else ()
-    return Scores(heads, visibility, floors, reasons | more_reasons)
+    visibility = _with_baselines(scored(measures), scored(called_visible)) if measures else ()
+    return Scores(heads, visibility, baselines, reasons | more_reasons)
 
 
 def localisation_measures(
@@ -151,9 +151,9 @@ def _usual_reference(poses: Poses) -> str:
         return chosen_reference(poses)
     except SchemaError as error:
         raise SchemaError(
-            f"{error}: name two keypoints to measure by, in training (kpdata train --set "
-            """'reference=["NAME", "NAME"]') or as "torso": ["NAME", "NAME"] in the skeleton's """
-            "JSON file, and convert the shards with --to-skeleton FILE"
+            f"{error}: name two keypoints to measure by, in training (the setting reference="
+            """["NAME", "NAME"]) or as "torso": ["NAME", "NAME"] in the skeleton's JSON file, and """
+            "convert the shards with it as `to_skeleton`"
         ) from error
 
 
@@ -205,5 +205,7 @@ def _possible(tried: Mapping[str, Callable[[], Measure]]) -> tuple[Measures, Rea
     return measures, reasons
 
 
-def _with_floors(scores: tuple[Score, ...], floors: tuple[Score, ...]) -> tuple[Score, ...]:
-    return tuple(score.with_floor(floor) for score, floor in zip(scores, floors, strict=True))
+def _with_baselines(scores: tuple[Score, ...], baselines: tuple[Score, ...]) -> tuple[Score, ...]:
+    return tuple(
+        score.with_baseline(baseline) for score, baseline in zip(scores, baselines, strict=True)
+    )

@@ -1,1 +1,1 @@
-"""Models as files that need neither Keras nor kpdata: squares of pixels in, keypoints out."""
+"""Models as files that need neither Keras nor kpdata: crops in, keypoints out."""

@@ -1,6 +1,6 @@
 """A run → a folder of model files and ``model.json``, which says what goes in and comes out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -11,6 +11,7 @@ import kpdata
 from kpdata import synth
 from kpdata.core.crop import CropRule, square_crop
 from kpdata.core.errors import TrainingError, first_line, located
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.quiet import without_warnings
 from kpdata.core.sample import Pixels
 from kpdata.core.skeleton import Skeleton
@@ -18,26 +19,27 @@ from kpdata.images import codec
 from kpdata.images.resample import square
 from kpdata.storage.atomic import as_write_error, whole_folder
 from kpdata.train.export.formats import FORMATS, INPUT, Format, Outputs, check_formats
-from kpdata.train.infer.predictions import HEATMAP, UNSEEN_MIRROR, Decode
+from kpdata.train.infer.predictions import FLIP_NOT_TRAINED, Decode
 from kpdata.train.infer.predictor import Predictor
+from kpdata.train.models.parts import Head
 
 CARD = "model.json"
 KEYPOINTS, VISIBILITY = "keypoints", "visibility"
 
-_SQUARES = 16
+_CROPS = 16
 _NEAR_PX, _NEAR_SCORE, _LEAST_NEAR = 0.5, 0.02, 0.95
 
 _INPUT_MEANING = (
     "RGB, 0 to 255: a square around the middle of what crop_rule.crop_from names, its side margin "
-    "times the longer side of that; of the upright picture, averaged where it shrinks to two "
+    "times the longer side of that; of the upright image, averaged where it shrinks to two "
     "fifths or less, then sampled bilinearly, black beyond the edges"
 )
-_PLACE_MEANING = "x, y in continuous pixels of the square, (0, 0) its left upper corner; score: "
+_XY_MEANING = "x, y in continuous pixels of the crop, (0, 0) its left upper corner; score: "
 _VISIBILITY_MEANING = "the probability that the keypoint is visible"
 
 
 class Array(msgspec.Struct, frozen=True):
-    """What goes in or comes out for one square."""
+    """What goes in or comes out for one crop."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -45,16 +47,16 @@ class Array(msgspec.Struct, frozen=True):
 
 
 class Agreement(msgspec.Struct, frozen=True):
-    """How far a file's answers are from those of the Keras model, on the same squares.
+    """How far a file's answers are from those of the Keras model, on the same crops.
 
     Attributes:
-        squares: how many were looked at.
-        median_px, max_px: between the keypoints, in pixels of the square.
+        crops: how many were compared.
+        median_px, max_px: between the keypoints, in pixels of the crop.
         max_score: the largest difference of scores and visibilities.
         near: the share of keypoints within half a pixel, and 0.02 of each score.
     """
 
-    squares: int
+    crops: int
     median_px: float
     max_px: float
     max_score: float
@@ -67,7 +69,7 @@ class File(msgspec.Struct, frozen=True):
     Attributes:
         name: in the folder.
         bytes: of all its files.
-        batch: how many squares it takes at a time; None for any number.
+        batch: how many crops it takes at a time; None for any number.
         agreement: with the Keras model.
     """
 
@@ -85,10 +87,10 @@ class Card(msgspec.Struct, frozen=True):
         run: the name of the folder it was trained in, and ``epoch`` whose weights it has.
         root_hash: of the shards that it was trained on.
         skeleton: names the K keypoints, in their order.
-        crop_rule: which squares it was taught to see.
-        head: which of the model's heads answers.
-        decode: how its heatmaps give places; None for coordinates.
-        flip_test: whether an answer is the mean with that to the mirror image.
+        crop_rule: the crops that it was trained on.
+        head: which of the model's heads it tells.
+        decode: how its heatmaps are decoded; None for coordinates.
+        flip_test: whether it averages with what it finds in the mirror image.
         inputs, outputs: by name.
         files: by format.
         notes: what else to know of the answers.
@@ -120,7 +122,7 @@ def export(
     head: str | None = None,
     flip: bool = False,
     decode: Decode = "dark",
-    on_done: Callable[[], None] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Card:
     """Write a run's best weights in other formats, and run each file to see that it agrees.
 
@@ -128,32 +130,40 @@ def export(
         predictor: the run.
         out: a new folder, which appears whole or not at all.
         formats: names in FORMATS.
-        head: ``heatmap`` or ``coordinates``; the one that the run answers with unless given.
+        head: a name of one of the model's; the run's own answer unless given.
         flip: put the flip test inside.
         decode: how a heatmap gives a place.
-        on_done: called after each format.
+        progress: hears of it as one step.
 
     Raises:
         DatasetError: ``out`` is in use, or cannot be written.
         KpdataError: a format's library is missing, the run lacks the head or the decoding, a
             converter or a runtime refuses the model, or a file answers otherwise than it.
     """
+    spec = predictor.config.spec
+    formats = tuple(dict.fromkeys(formats))
+    for name in formats:
+        if name not in FORMATS or name not in spec.exports:
+            raise TrainingError(
+                f"to is {name}: {spec.name} is exported as {', '.join(spec.exports)}"
+            )
     check_formats(formats)
-    head = head or predictor.best.heads[0]
+    chosen = spec.head(head or predictor.best.heads[0])
+    progress.begin("exporting", len(formats), "files")
     files: dict[str, File] = {}
     with whole_folder(out) as folder:
-        model = answering(predictor, head, flip, decode)
-        squares = rendered_squares(predictor.input_size, _SQUARES)
-        expected = model.predict_on_batch(squares)
+        model = pose_model(predictor, chosen.name, flip, decode)
+        crops = rendered_crops(predictor.input_size, _CROPS)
+        expected = model.predict_on_batch(crops)
         if not _are_numbers(expected):
             raise TrainingError(
                 f"{predictor.path}: the model's answers are not all numbers: its weights are "
                 "damaged, or its training diverged"
             )
-        for name in dict.fromkeys(formats):
-            with located(f"--to {name}"), without_warnings():
-                files[name] = _export(FORMATS[name], model, folder, squares, expected)
-            on_done()
+        for name in formats:
+            with located(f"to is {name}"), without_warnings():
+                files[name] = _export(FORMATS[name], model, folder, crops, expected)
+            progress.advance()
         card = Card(
             kpdata=kpdata.__version__,
             run=predictor.path.resolve().name,
@@ -161,21 +171,21 @@ def export(
             root_hash=predictor.info.root_hash,
             skeleton=predictor.skeleton,
             crop_rule=predictor.crop_rule,
-            head=head,
-            decode=decode if head == HEATMAP else None,
+            head=chosen.name,
+            decode=decode if chosen.decodings else None,
             flip_test=flip,
             inputs={INPUT: _array(model.input, _INPUT_MEANING)},
-            outputs=_outputs(model.output, head),
+            outputs=_outputs(model.output, chosen),
             files=files,
-            notes=[UNSEEN_MIRROR] * (flip and not predictor.saw_mirrored),
+            notes=[FLIP_NOT_TRAINED] * (flip and not predictor.trained_with_flips),
         )
         with as_write_error(out):
             (folder / CARD).write_bytes(card.json())
     return card
 
 
-def answering(predictor: Predictor, head: str, flip: bool, decode: Decode) -> keras.Model:
-    """uint8 squares (B, S, S, 3) → ``keypoints`` (B, K, 3), and ``visibility`` (B, K) if taught."""
+def pose_model(predictor: Predictor, head: str, flip: bool, decode: Decode) -> keras.Model:
+    """uint8 crops (B, S, S, 3) → ``keypoints`` (B, K, 3), and ``visibility`` (B, K) if trained."""
     reader = predictor.reader(flip, decode, (head,))
     side = predictor.input_size
     image = keras.Input((side, side, 3), dtype="uint8", name=INPUT)
@@ -184,12 +194,12 @@ def answering(predictor: Predictor, head: str, flip: bool, decode: Decode) -> ke
     return keras.Model(image, found, name="pose")
 
 
-def rendered_squares(side: int, count: int) -> Pixels:
+def rendered_crops(side: int, count: int) -> Pixels:
     """(count, side, side, 3): simulated people, something to look at for any model."""
-    pictures = [codec.decode_stored(sample.image) for sample in synth.samples(count)]
-    height, width = pictures[0].shape[:2]
+    images = [codec.decode_stored(sample.image) for sample in synth.samples(count)]
+    height, width = images[0].shape[:2]
     affine = square_crop(np.array([0.0, 0.0, width, height]), 1.0, side)
-    return np.stack([square(picture, affine, side) for picture in pictures])
+    return np.stack([square(image, affine, side) for image in images])
 
 
 def agreement(expected: Outputs, found: Outputs) -> Agreement:
@@ -208,7 +218,7 @@ def agreement(expected: Outputs, found: Outputs) -> Agreement:
     if VISIBILITY in expected:
         scores = np.maximum(scores, np.abs(found[VISIBILITY] - expected[VISIBILITY]))
     return Agreement(
-        squares=len(apart),
+        crops=len(apart),
         median_px=float(np.median(apart)),
         max_px=float(apart.max()),
         max_score=float(scores.max()),
@@ -221,12 +231,12 @@ def _are_numbers(outputs: Outputs) -> bool:
 
 
 def _export(
-    form: Format, model: keras.Model, folder: Path, squares: Pixels, expected: Outputs
+    form: Format, model: keras.Model, folder: Path, crops: Pixels, expected: Outputs
 ) -> File:
     path = folder / form.file
     try:
         form.write(model, path)
-        found = form.load(path)(squares)
+        found = form.load(path)(crops)
     except Exception as error:  # converters and runtimes raise many kinds
         raise TrainingError(
             f"{form.file} could not be written and run: {first_line(error)}; leave this format out"
@@ -242,14 +252,14 @@ def _export(
     return File(form.file, size, form.batch, agrees)
 
 
-def _outputs(tensors: dict[str, keras.KerasTensor], head: str) -> dict[str, Array]:
-    if head == HEATMAP:
-        score = "the heatmap's peak, 0 to 1"
+def _outputs(tensors: dict[str, keras.KerasTensor], head: Head) -> dict[str, Array]:
+    if head.scores:
+        score = f"the {head.name}'s peak, 0 to 1"
     elif VISIBILITY in tensors:
         score = _VISIBILITY_MEANING
     else:
-        score = "always 1, as the run was not taught visibility"
-    meanings = {KEYPOINTS: _PLACE_MEANING + score, VISIBILITY: _VISIBILITY_MEANING}
+        score = "always 1, as the run was not trained on visibility"
+    meanings = {KEYPOINTS: _XY_MEANING + score, VISIBILITY: _VISIBILITY_MEANING}
     return {name: _array(tensor, meanings[name]) for name, tensor in tensors.items()}
 
 

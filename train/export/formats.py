@@ -5,18 +5,20 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from kpdata.core.errors import TrainingError
 from kpdata.core.quiet import without_native_stderr
 
+if TYPE_CHECKING:
+    import keras
+
 Outputs = Mapping[str, npt.NDArray[np.float32]]
 Run = Callable[[npt.NDArray[np.uint8]], Outputs]
-"""Squares (B, S, S, 3) → outputs by name."""
+"""Crops (B, S, S, 3) → outputs by name."""
 
 INPUT = "image"
 
@@ -27,7 +29,7 @@ class Format:
 
     Attributes:
         file: its name in the exported folder; SavedModel is a folder itself.
-        batch: how many squares it takes at a time; None for any number.
+        batch: how many crops it takes at a time; None for any number.
         needs: the modules that write it and run it, beside TensorFlow.
         write: the model to that path.
         load: what runs the file at that path.
@@ -36,7 +38,7 @@ class Format:
     file: str
     batch: int | None
     needs: tuple[str, ...]
-    write: Callable[[keras.Model, Path], None]
+    write: Callable[["keras.Model", Path], None]
     load: Callable[[Path], Run]
 
     @property
@@ -47,6 +49,8 @@ class Format:
 
 def check_formats(names: Iterable[str]) -> None:
     """Raise TrainingError where a format cannot be written here."""
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         raise TrainingError(
             f"models are exported through TensorFlow, and Keras runs on {keras.backend.backend()}: "
@@ -57,7 +61,7 @@ def check_formats(names: Iterable[str]) -> None:
             raise TrainingError(f"{name} needs {', '.join(missing)}: pip install 'kpdata[export]'")
 
 
-def _write_saved_model(model: keras.Model, path: Path) -> None:
+def _write_saved_model(model: "keras.Model", path: Path) -> None:
     model.export(path, format="tf_saved_model", verbose=False)
 
 
@@ -66,14 +70,16 @@ def _load_saved_model(path: Path) -> Run:
 
     loaded = tf.saved_model.load(str(path))  # held, or its variables are gone
 
-    def run(squares: npt.NDArray[np.uint8]) -> Outputs:
-        return {name: value.numpy() for name, value in loaded.serve(squares).items()}
+    def run(crops: npt.NDArray[np.uint8]) -> Outputs:
+        return {name: value.numpy() for name, value in loaded.serve(crops).items()}
 
     return run
 
 
-def _write_tflite(model: keras.Model, path: Path) -> None:
+def _write_tflite(model: "keras.Model", path: Path) -> None:
     shape = (1, *model.inputs[0].shape[1:])
+    import keras
+
     one = keras.InputSpec(shape=shape, dtype=model.inputs[0].dtype, name=INPUT)
     model.export(path, format="litert", input_signature=[one], verbose=False)
 
@@ -86,14 +92,14 @@ def _load_tflite(path: Path) -> Run:
         interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner()
 
-    def run(squares: npt.NDArray[np.uint8]) -> Outputs:
-        answers: list[dict[str, Any]] = [runner(**{INPUT: square[None]}) for square in squares]
+    def run(crops: npt.NDArray[np.uint8]) -> Outputs:
+        answers: list[dict[str, Any]] = [runner(**{INPUT: crop[None]}) for crop in crops]
         return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
 
     return run
 
 
-def _write_onnx(model: keras.Model, path: Path) -> None:
+def _write_onnx(model: "keras.Model", path: Path) -> None:
     model.export(path, format="onnx", verbose=False)
 
 
@@ -103,8 +109,8 @@ def _load_onnx(path: Path) -> Run:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def run(squares: npt.NDArray[np.uint8]) -> Outputs:
-        return dict(zip(names, session.run(names, {INPUT: squares}), strict=True))
+    def run(crops: npt.NDArray[np.uint8]) -> Outputs:
+        return dict(zip(names, session.run(names, {INPUT: crops}), strict=True))
 
     return run
 

@@ -1,1 +1,1 @@
-"""A trained model at work: on shards, photos and videos."""
+"""A trained model at work: on shards, images and videos."""

@@ -1,20 +1,24 @@
-"""Boxes to look into, and the numbers that a COCO file gives its images."""
+"""Where the objects are: the boxes that crops are drawn around, by file."""
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
 
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import FloatArray
-from kpdata.formats._lib import json_stream
 from kpdata.formats.base import LARGEST
-from kpdata.formats.coco.index import Int64
+from kpdata.formats.coco.boxes import (
+    CocoBox,
+    decode_detections,
+    read_annotated_boxes,
+    read_image_ids,
+)
 from kpdata.storage.bounded import read_bounded
 
 T = TypeVar("T")
@@ -24,7 +28,7 @@ _MOST_BYTES = 256 << 20
 
 _FORMS = (
     'a COCO file ({"images": [...], "annotations": [...]}), COCO detections ([{"image_id": 1, '
-    '"bbox": [x, y, width, height], "score": 0.9}, ...], with --coco-images), or '
+    '"bbox": [x, y, width, height], "score": 0.9}, ...], with `coco_images`), or '
     '{"photo.jpg": [[x0, y0, x1, y1], ...]}'
 )
 
@@ -45,8 +49,8 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which boxes of a COCO file or a detector are looked into.
+class BoxFilter:
+    """Which boxes of a COCO file or a detector are used.
 
     Attributes:
         category: their ``category_id``; None where all that there are share one.
@@ -57,7 +61,7 @@ class Wanted:
     min_score: float = 0.0
 
 
-ANY = Wanted()
+ANY = BoxFilter()
 """Boxes of any score, of one category."""
 
 
@@ -87,7 +91,7 @@ class Boxes(ByName[tuple[Box, ...]]):
     """The boxes of files by name, and those that were left out.
 
     Attributes:
-        unusable: where each that is none lies in the file, and what is wrong with it.
+        unusable: where each that is no box stands in the file, and what is wrong with it.
         left_out: how many others there are, by reason.
     """
 
@@ -101,34 +105,8 @@ class Boxes(ByName[tuple[Box, ...]]):
         self.unusable, self.left_out = tuple(unusable), dict(left_out)
 
 
-class _Image(msgspec.Struct):
-    id: Int64
-    file_name: str
-
-
-class _Annotation(msgspec.Struct):
-    image_id: Int64
-    bbox: tuple[float, float, float, float] | None = None
-    score: float | None = None
-    category_id: Int64 = 1
-    iscrowd: bool | int = 0
-
-
-def read_image_ids(path: Path) -> dict[str, int]:
-    """``file_name`` → ``id`` of the images of a COCO file.
-
-    Raises:
-        FormatError: it is not one.
-    """
-    return {
-        image.file_name: image.id
-        for _, first, raw in json_stream.batches(path, ("images",))
-        for image in json_stream.decode_batch(path, "images", first, raw, _Image)
-    }
-
-
 def read_boxes(
-    path: Path, image_ids: Mapping[str, int] | None = None, wanted: Wanted = ANY
+    path: Path, image_ids: Mapping[str, int] | None = None, chosen: BoxFilter = ANY
 ) -> Boxes:
     """The boxes of each file: of a COCO file, of COCO detections, or a plain list by file name.
 
@@ -137,7 +115,7 @@ def read_boxes(
     Args:
         path: the JSON file.
         image_ids: file name → id, which detections need.
-        wanted: leaves out others; a plain list has neither categories nor scores to choose by.
+        chosen: leaves out others; a plain list has neither categories nor scores to choose by.
 
     Raises:
         FormatError: the file is none of these, an entry is no box, no box is of use, or they are of
@@ -150,22 +128,41 @@ def read_boxes(
     start = data.lstrip()[:1]
     if start == b"[":
         if image_ids is None:
-            raise FormatError(f"{path}: detections know images by number: add --coco-images FILE")
-        found = json_stream.decode(path, "$", data, list[_Annotation])
-        return _by_image(path, found, image_ids, wanted)
+            raise FormatError(
+                f"{path}: detections know images by number: give `coco_images`, a COCO file"
+            )
+        found = decode_detections(path, data)
+        return _by_image(path, found, image_ids, chosen)
     if start != b"{":
         raise FormatError(f"{path}: holds no boxes: expected {_FORMS}")
     plain = _plain(path, data)
     if plain is None:
-        return _by_image(path, _annotations(path), read_image_ids(path), wanted)
-    return _by_name(path, plain, wanted)
+        return _by_image(path, read_annotated_boxes(path), read_image_ids(path), chosen)
+    return _by_name(path, plain, chosen)
 
 
-def _by_name(path: Path, plain: Mapping[str, Sequence[_XYXY]], wanted: Wanted) -> Boxes:
-    if wanted != ANY:
+def boxes_of(given: Mapping[str, Any], chosen: BoxFilter = ANY) -> Boxes:
+    """Boxes from a mapping in memory: file name → (N, 4) x0, y0, x1, y1, or one box.
+
+    Raises:
+        FormatError: a value is no box.
+    """
+    plain: dict[str, list[_XYXY]] = {}
+    for name, value in given.items():
+        array = np.asarray(value, np.float64)
+        if array.size and array.shape[-1:] != (4,):
+            raise FormatError(
+                f"boxes of {name} have shape {array.shape}: expected (N, 4), x0, y0, x1, y1"
+            )
+        plain[str(name)] = [(x0, y0, x1, y1) for x0, y0, x1, y1 in array.reshape(-1, 4).tolist()]
+    return _by_name(Path("boxes"), plain, chosen)
+
+
+def _by_name(path: Path, plain: Mapping[str, Sequence[_XYXY]], chosen: BoxFilter) -> Boxes:
+    if chosen != ANY:
         raise FormatError(
-            f"{path}: a plain list of boxes has no categories and no scores: leave out --category "
-            "and --min-box-score"
+            f"{path}: a plain list of boxes has no categories and no scores: leave out `category` "
+            "and `min_box_score`"
         )
     return _usable(
         path,
@@ -199,65 +196,57 @@ def _plain(path: Path, data: bytes) -> dict[str, list[_XYXY]] | None:
     return boxes
 
 
-def _annotations(path: Path) -> list[_Annotation]:
-    return [
-        annotation
-        for _, first, raw in json_stream.batches(path, ("annotations",))
-        for annotation in json_stream.decode_batch(path, "annotations", first, raw, _Annotation)
-    ]
-
-
 def _by_image(
-    path: Path, annotations: Sequence[_Annotation], image_ids: Mapping[str, int], wanted: Wanted
+    path: Path, annotations: Sequence[CocoBox], image_ids: Mapping[str, int], chosen: BoxFilter
 ) -> Boxes:
     names = {number: name for name, number in image_ids.items()}
     boxes: dict[str, list[tuple[str, Box]]] = defaultdict(list)
     left_out: Counter[str] = Counter()
-    _check_choice(path, annotations, wanted)
-    for place, entry in enumerate(annotations):
-        if reason := _why_not(entry, names, wanted):
+    _check_choice(path, annotations, chosen)
+    for number, entry in enumerate(annotations):
+        if reason := _why_not(entry, names, chosen):
             left_out[reason] += 1
             continue
         assert entry.bbox is not None, "or there is a reason"
         x, y, width, height = entry.bbox
         score = 1.0 if entry.score is None else entry.score
         box = Box(np.array([x, y, x + width, y + height]), score, entry.category_id)
-        boxes[names[entry.image_id]].append((f"annotation {place}: bbox", box))
+        boxes[names[entry.image_id]].append((f"annotation {number}: bbox", box))
     _check_one_class(path, [box for placed in boxes.values() for _, box in placed])
     return _usable(path, boxes, left_out)
 
 
-def _why_not(entry: _Annotation, names: Container[int], wanted: Wanted) -> str | None:
-    """Under which name an entry that is not looked into is counted; None where it is."""
+def _why_not(entry: CocoBox, names: Container[int], chosen: BoxFilter) -> str | None:
+    """Under which name an entry that is not used is counted; None where it is used."""
     if entry.iscrowd:
         return "crowd"
     if entry.bbox is None:
         return "no bbox"
     if entry.image_id not in names:
         return "image unknown to the COCO file"
-    if wanted.category not in (None, entry.category_id):
+    if chosen.category not in (None, entry.category_id):
         return "other category"
-    return "low score" if entry.score is not None and entry.score < wanted.min_score else None
+    return "low score" if entry.score is not None and entry.score < chosen.min_score else None
 
 
-def _check_choice(path: Path, annotations: Sequence[_Annotation], wanted: Wanted) -> None:
-    """Raise FormatError where what is wanted is no choice among what there is."""
+def _check_choice(path: Path, annotations: Sequence[CocoBox], chosen: BoxFilter) -> None:
+    """Raise FormatError where no box fits the filter."""
     classes = {entry.category_id for entry in annotations}
-    if wanted.category not in (None, *classes):
+    if chosen.category not in (None, *classes):
         known = ", ".join(map(str, sorted(classes)))
-        raise FormatError(f"{path}: no box is of --category {wanted.category}; known: {known}")
-    if wanted.min_score > 0 and all(entry.score is None for entry in annotations):
-        raise FormatError(f"{path}: no box has a score: leave out --min-box-score")
+        raise FormatError(f"{path}: no box is of `category` {chosen.category}; known: {known}")
+    if chosen.min_score > 0 and all(entry.score is None for entry in annotations):
+        raise FormatError(f"{path}: no box has a score: leave out `min_box_score`")
 
 
 def _check_one_class(path: Path, boxes: Iterable[Box]) -> None:
-    """Raise FormatError where boxes of several classes would be looked into."""
+    """Raise FormatError where boxes of several classes would be used."""
     classes = Counter(box.category_id for box in boxes)
     if len(classes) > 1:
         found = ", ".join(f"{number} ({classes[number]:,} boxes)" for number in sorted(classes))
         raise FormatError(
             f"{path}: holds boxes of several categories: {found}. Choose that of the run's objects "
-            "with --category ID"
+            "by its number, as `category`"
         )
 
 
@@ -266,7 +255,7 @@ def _usable(
     placed: Mapping[str, Iterable[tuple[str, Box]]],
     left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> Boxes:
-    """Those that show something, each of which came with its place in the file.
+    """The boxes with width and height; each came with where it stands in the file.
 
     Raises:
         FormatError: there are some, and none of them does.
@@ -274,9 +263,9 @@ def _usable(
     usable: dict[str, list[Box]] = {name: [] for name in placed}
     faults = []
     for name, boxes in placed.items():
-        for place, box in boxes:
+        for where, box in boxes:
             if fault := _fault(box.bbox_xyxy):
-                faults.append(f"{place} {fault}")
+                faults.append(f"{where} {fault}")
             else:
                 usable[name].append(box)
     if faults and not any(usable.values()):

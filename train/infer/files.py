@@ -1,6 +1,6 @@
-"""What ``kpdata predict`` leaves behind: lines, overlays, and COCO results."""
+"""What prediction leaves behind: lines, overlays, and COCO results."""
 
-import os
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -11,6 +11,7 @@ import numpy as np
 from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray, Instance, Pixels
 from kpdata.core.skeleton import Skeleton
 from kpdata.images import codec
+from kpdata.storage.atomic import whole_file, write_atomically
 from kpdata.train.infer.boxes import Box, ByName
 from kpdata.train.infer.frames import Found, Frame
 from kpdata.train.infer.media import Item, VideoFile, frame_rate
@@ -27,10 +28,10 @@ class Line(msgspec.Struct, omit_defaults=True):
 
     Attributes:
         file: as it was named.
-        instance: its number in the picture or frame.
-        keypoints: K × [x, y, score] in continuous pixels of the upright picture.
+        instance: its number in the image or frame.
+        keypoints: K × [x, y, score] in continuous pixels of the upright image.
         frame: of a video, from 0.
-        bbox_xyxy: where the model was to look; left out for the whole picture.
+        bbox_xyxy: where the model was to look; left out for the whole image.
         visibility: K probabilities, where the model gives them.
     """
 
@@ -97,10 +98,10 @@ class CocoResults:
     def write(self, path: Path) -> None:
         """Write the results."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.encode(self.results) + b"\n")
+        write_atomically(path, msgspec.json.encode(self.results) + b"\n", durable=False)
 
 
-class Answers:
+class PredictionFolder:
     """The output folder: ``predictions.jsonl``, ``skeleton.json`` and ``overlays/``.
 
     A context manager; the lines appear when all are there.
@@ -108,7 +109,7 @@ class Answers:
     Args:
         folder: made where it is missing.
         skeleton: names the keypoints of every line, and what overlays draw.
-        min_score: as :func:`overlay` takes it; lines hold all keypoints.
+        min_score: as :func:`as_instance` takes it; lines hold all keypoints.
     """
 
     def __init__(self, folder: Path, skeleton: Skeleton, min_score: float):
@@ -116,24 +117,22 @@ class Answers:
         self._encoder = msgspec.json.Encoder()
         self._item: Item | None = None
         self._video: VideoFile | None = None
+        self._open = ExitStack()
         self._lines: BinaryIO
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         skeleton = msgspec.json.format(msgspec.json.encode(self._skeleton), indent=1)
-        (self._folder / SKELETON).write_bytes(skeleton + b"\n")
-        self._partial = self._folder / f".{PREDICTIONS}.partial"
-        self._lines = self._partial.open("wb")
+        write_atomically(self._folder / SKELETON, skeleton + b"\n", durable=False)
+        partial = self._open.enter_context(whole_file(self._folder / PREDICTIONS, durable=False))
+        self._lines = self._open.enter_context(partial.open("wb"))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._lines.close()
+    def __exit__(self, *error: Any) -> None:
         try:
-            self._close_video(kind)
-            if kind is None:
-                os.replace(self._partial, self._folder / PREDICTIONS)
+            self._close_video(*error)
         finally:
-            self._partial.unlink(missing_ok=True)
+            self._open.__exit__(*error)
 
     def add(self, found: Found) -> None:
         """Write one frame's lines and overlay."""
@@ -153,46 +152,62 @@ class Answers:
             return
         if self._video is None:
             self._video = VideoFile(path.with_suffix(".mp4"), frame_rate(item.path))
+            self._video.__enter__()
         self._video.add(drawn)
 
-    def _close_video(self, kind: type[BaseException] | None = None) -> None:
+    def _close_video(self, *error: Any) -> None:
         if self._video is not None:
-            self._video.__exit__(kind)
+            self._video.__exit__(*(error or (None, None, None)))
             self._video = None
 
 
 def _line(found: Found, number: int, keypoints: FloatArray) -> Line:
-    frame, seen = found.frame, found.visibility
+    frame, visibility = found.frame, found.visibility
     return Line(
         file=str(frame.item.path),
         instance=number,
         keypoints=_rounded(keypoints),
         frame=frame.number,
         bbox_xyxy=None if frame.boxes is None else _rounded(frame.boxes[number].bbox_xyxy),
-        visibility=None if seen is None else _rounded(seen[number]),
+        visibility=None if visibility is None else _rounded(visibility[number]),
     )
 
 
 def overlay(found: Found, skeleton: Skeleton, min_score: float) -> Pixels:
-    """The frame with its keypoints: a ring where the model takes one for occluded.
-
-    Args:
-        found: one frame.
-        skeleton: what to draw.
-        min_score: keypoints below it are left out, unless the score is their visibility.
-    """
+    """The frame with its keypoints; arguments as :func:`as_instance`'s."""
     canvas = found.frame.pixels
     for number, keypoints in enumerate(found.keypoints):
-        seen = np.full(len(keypoints), VISIBLE)
-        if found.visibility is not None:
-            seen[found.visibility[number] < 0.5] = OCCLUDED
-        if not found.score_is_visibility:
-            seen[keypoints[:, 2] < min_score] = NOT_LABELLED
-        xy = np.where(seen[:, None] == NOT_LABELLED, 0, keypoints[:, :2])
+        visibility = None if found.visibility is None else found.visibility[number]
         boxes = found.frame.boxes
         box = None if boxes is None else boxes[number].bbox_xyxy
-        canvas = draw.draw_instance(canvas, Instance(np.column_stack([xy, seen]), box), skeleton)
+        instance = as_instance(keypoints, visibility, found.score_is_visibility, box, min_score)
+        canvas = draw.draw_instance(canvas, instance, skeleton)
     return canvas
+
+
+def as_instance(
+    keypoints: FloatArray,
+    visibility: FloatArray | None,
+    score_is_visibility: bool,
+    bbox_xyxy: FloatArray | None,
+    min_score: float,
+) -> Instance:
+    """A prediction as what can be drawn: a ring where the model takes a keypoint for occluded.
+
+    Args:
+        keypoints: (K, 3) x, y, score.
+        visibility: (K,) probability of being visible; None where the model does not tell.
+        score_is_visibility: whether the scores are that probability.
+        bbox_xyxy: (4,) where the model looked.
+        min_score: keypoints below it are left out, unless the score is their visibility.
+    """
+    flags = np.full(len(keypoints), VISIBLE)
+    if visibility is not None:
+        flags[visibility < 0.5] = OCCLUDED
+    if not score_is_visibility:
+        flags[keypoints[:, 2] < min_score] = NOT_LABELLED
+    xy = np.where(flags[:, None] == NOT_LABELLED, 0, keypoints[:, :2])
+    return Instance(np.column_stack([xy, flags]), bbox_xyxy)
 
 
 def _rounded(values: FloatArray) -> Any:

@@ -1,4 +1,4 @@
-"""Predicting keypoints of any pictures: frames in, frames with keypoints out, in bounded memory."""
+"""Keypoints of any images: frames in, frames with keypoints out, in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +13,9 @@ from kpdata.core.errors import ImageError
 from kpdata.core.sample import FloatArray, Pixels
 from kpdata.core.skeleton import Skeleton
 from kpdata.images.resample import square
-from kpdata.train.data.pictures import Views
+from kpdata.train.data.crops import Crops
 from kpdata.train.infer.boxes import Box, ByName
 from kpdata.train.infer.media import Item, read
-from kpdata.train.infer.predictions import COORDINATES
 
 AT_A_TIME = 32
 _MOST_BYTES = 256 << 20
@@ -31,21 +30,21 @@ class Predicts(Protocol):
 
     @property
     def input_size(self) -> int:
-        """The pictures' side in pixels."""
+        """The crops' side in pixels."""
 
-    def predict(self, pictures: Views, flip: bool = True) -> Any:
-        """``keypoints`` by head, ``primary`` and ``visibility``."""
+    def predict(self, crops: Crops, flip: bool = True) -> Any:
+        """A :class:`kpdata.train.infer.predictions.Predictions`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """An upright picture, or one frame of a video, and where to look in it.
+    """An upright image, or one frame of a video, and where to look in it.
 
     Attributes:
         item: the file.
-        number: of the frame, from 0; None for a picture.
+        number: of the frame, from 0; None for an image.
         pixels: (H, W, 3) RGB.
-        boxes: one for each instance; None for the whole picture.
+        boxes: one for each instance; None for the whole image.
     """
 
     item: Item
@@ -53,12 +52,13 @@ class Frame:
     pixels: Pixels
     boxes: tuple[Box, ...] | None
 
-    def squares(self, margin: float) -> list[FloatArray]:
-        """The boxes that squares are drawn around, (4,) each, grown by ``margin``."""
+    @property
+    def bboxes_xyxy(self) -> list[FloatArray]:
+        """(4,) for each instance, the whole image where there are no boxes."""
         if self.boxes is None:
             height, width = self.pixels.shape[:2]
-            return [_grown(np.array([0.0, 0.0, width, height]), margin)]
-        return [_grown(box.bbox_xyxy, margin) for box in self.boxes]
+            return [np.array([0.0, 0.0, width, height])]
+        return [box.bbox_xyxy for box in self.boxes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +67,8 @@ class Found:
 
     Attributes:
         frame: where.
-        keypoints: (M, K, 3) x, y, score in continuous pixels of the upright picture.
-        visibility: (M, K) probability of being visible; None where the model does not say.
+        keypoints: (M, K, 3) x, y, score in continuous pixels of the upright image.
+        visibility: (M, K) probability of being visible; None where the model does not tell.
         score_is_visibility: whether the scores are that same probability: a low one then says that
             a keypoint is hidden, and not that it was not found.
     """
@@ -92,10 +92,10 @@ class Tally:
     """What was read and what was not.
 
     Attributes:
-        images, videos, frames: used; a picture counts as a frame, too.
-        instances: squares shown to the model.
+        images, videos, frames: used; an image counts as a frame, too.
+        instances: crops shown to the model.
         without_box: files that the boxes' file says nothing of, left out.
-        boxes_left_out: boxes that were not looked into, by reason.
+        boxes_left_out: boxes that were not used, by reason.
         skipped: files that could not be used, or not to their end, and boxes.
     """
 
@@ -115,7 +115,7 @@ def read_frames(
 
     Args:
         items: the files.
-        boxes: by file, those of a video for all its frames; None for whole pictures.
+        boxes: by file, those of a video for all its frames; None for whole images.
         tally: counted up.
     """
     for item in items:
@@ -142,47 +142,33 @@ def predict_frames(
     Args:
         predictor: the model.
         frames: read as they are needed: some dozens of instances, or 256 MiB, are held at a time.
-        margin: the side of the squares that the model sees in units of the boxes' longer sides.
-        flip: average with what the model sees in the mirror image.
+        margin: the side of the crops in units of the boxes' longer sides.
+        flip: average with what the model finds in the mirror image.
     """
     for chunk in _chunks(frames):
-        pictures = as_views(chunk, predictor.input_size, margin)
-        answers = predictor.predict(pictures, flip=flip)
+        answers = predictor.predict(crops_of(chunk, predictor.input_size, margin), flip=flip)
         keypoints, start = answers.keypoints[answers.primary], 0
-        same = answers.primary == COORDINATES and answers.visibility is not None
         for frame in chunk:
-            end = start + len(frame.squares(margin))
-            seen = None if answers.visibility is None else answers.visibility[start:end]
-            yield Found(frame, keypoints[start:end], seen, same)
+            end = start + len(frame.bboxes_xyxy)
+            visibility = None if answers.visibility is None else answers.visibility[start:end]
+            yield Found(frame, keypoints[start:end], visibility, answers.score_is_visibility)
             start = end
 
 
-def as_views(frames: Sequence[Frame], side: int, margin: float) -> Views:
-    """The squares that the model sees, one for each instance.
+def crops_of(frames: Sequence[Frame], side: int, margin: float) -> Crops:
+    """The crops that the model is given, one for each instance.
 
     Args:
         frames: at least one instance in all.
-        side: of the squares, in pixels.
+        side: of the crops, in pixels.
         margin: their side in units of the boxes' longer sides.
     """
-    seen = [(frame, box) for frame in frames for box in frame.squares(margin)]
-    affines = [square_crop(box, 1.0, side) for _, box in seen]
-    return Views(
-        side=side,
-        to_source=np.stack([transform.invert(affine) for affine in affines]),
-        images=np.stack(
-            [
-                square(frame.pixels, affine, side)
-                for (frame, _), affine in zip(seen, affines, strict=True)
-            ]
-        ),
-    )
-
-
-def _grown(bbox_xyxy: FloatArray, margin: float) -> FloatArray:
-    center = (bbox_xyxy[:2] + bbox_xyxy[2:]) / 2
-    half = margin * (bbox_xyxy[2:] - bbox_xyxy[:2]) / 2
-    return np.concatenate([center - half, center + half])
+    boxed = [(frame.pixels, box) for frame in frames for box in frame.bboxes_xyxy]
+    affines = [square_crop(box, margin, side) for _, box in boxed]
+    images = [square(pixels, affine, side)
+              for (pixels, _), affine in zip(boxed, affines, strict=True)]  # fmt: skip
+    to_source = np.stack([transform.invert(affine) for affine in affines])
+    return Crops(side=side, to_source=to_source, images=np.stack(images))
 
 
 def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:

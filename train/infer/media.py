@@ -1,8 +1,9 @@
-"""Pictures and videos as a user names them: files and folders in, upright RGB frames out."""
+"""LabelledCrops and videos as a user names them: files and folders in, upright RGB frames out."""
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -13,6 +14,7 @@ from kpdata.core.errors import DatasetError, FormatError, ImageError
 from kpdata.core.sample import Pixels
 from kpdata.images import codec
 from kpdata.images.headers import MAX_PIXELS, probe
+from kpdata.storage.atomic import whole_file
 from kpdata.storage.image_files import read_file
 
 _SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
@@ -30,10 +32,12 @@ class Item:
     Attributes:
         path: where it is.
         name: what its results are called below the output folder, relative and unique.
+        pixels: (H, W, 3) RGB, of an image that is in memory and not in a file.
     """
 
     path: Path
     name: str
+    pixels: Pixels | None = field(default=None, compare=False)
 
     @property
     def is_video(self) -> bool:
@@ -42,13 +46,13 @@ class Item:
 
 
 class Image(NamedTuple):
-    """Upright RGB pixels (H, W, 3), and which frame of a video they are; None for a picture."""
+    """Upright RGB pixels (H, W, 3), and which frame of a video they are; None for an image."""
 
     pixels: Pixels
     frame: int | None
 
 
-def find(paths: Iterable[Path], besides: Path) -> list[Item]:
+def find(paths: Iterable[Path], besides: Path | None = None) -> list[Item]:
     """The files that are named, and the images below the folders that are, in order.
 
     Args:
@@ -62,7 +66,7 @@ def find(paths: Iterable[Path], besides: Path) -> list[Item]:
     taken: set[str] = set()
     for path in paths:
         if path.is_dir():
-            found = sorted(_walk(path, besides.resolve()))
+            found = sorted(_walk(path, besides and besides.resolve()))
             if not found:
                 raise FormatError(f"{path}: holds no image: looked for {', '.join(IMAGES)}")
             names = [str(path.resolve().name / file.relative_to(path)) for file in found]
@@ -74,7 +78,7 @@ def find(paths: Iterable[Path], besides: Path) -> list[Item]:
     return items
 
 
-def _walk(folder: Path, besides: Path) -> Iterator[Path]:
+def _walk(folder: Path, besides: Path | None) -> Iterator[Path]:
     for top, folders, names in os.walk(folder):
         here = Path(top)
         folders[:] = [name for name in folders if (here / name).resolve() != besides]
@@ -108,16 +112,39 @@ def _frames_in(path: Path) -> int:
 
 
 def read(item: Item) -> Iterator[Image]:
-    """The picture, or a video's frames one after the other.
+    """The image, or a video's frames one after the other.
 
     Raises:
         ImageError: it cannot be used.
     """
-    if item.is_video:
+    if item.pixels is not None:
+        yield Image(item.pixels, None)
+    elif item.is_video:
         yield from _video(item.path)
     else:
         data = read_file(str(item.path))
         yield Image(codec.decode_upright(data, probe(data)), None)
+
+
+def read_frame(item: Item, number: int | None) -> Pixels:
+    """(H, W, 3) RGB: one frame of a video, or the image.
+
+    Raises:
+        ImageError: it cannot be used, or has no such frame.
+    """
+    for image in read(item):
+        if image.frame == number:
+            return image.pixels
+    raise ImageError("no such frame", f"{item.path}: has no frame {number}")
+
+
+def array_item(pixels: Pixels, number: int) -> Item:
+    """An image in memory; FormatError unless it is (H, W, 3) uint8."""
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise FormatError(
+            f"image {number} is an array of {pixels.dtype} {pixels.shape}: expected uint8 (H, W, 3)"
+        )
+    return Item(Path(f"image {number}"), f"image-{number}", pixels)
 
 
 def _video(path: Path) -> Iterator[Image]:
@@ -150,7 +177,7 @@ def frame_rate(path: Path) -> float:
 
 
 class VideoFile:
-    """An MP4 in the making, which takes its name when it is whole.
+    """An MP4 in the making, which takes its name when it is whole; a context manager.
 
     Args:
         path: the file, whose folder exists.
@@ -162,25 +189,24 @@ class VideoFile:
 
     def __init__(self, path: Path, rate: float):
         self._path, self._rate = path, rate
-        self._partial = path.with_name(f".{path.stem}.partial.mp4")
+        self._open = ExitStack()
         self._writer: Any = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._writer is not None:
             self._writer.release()
-            if kind is None:
-                os.replace(self._partial, self._path)
-        self._partial.unlink(missing_ok=True)
+        self._open.__exit__(*error)
 
     def add(self, rgb: Pixels) -> None:
         """Append one frame (H, W, 3), of the first one's size."""
         if self._writer is None:
             size = rgb.shape[1], rgb.shape[0]
             code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._partial), code, self._rate, size)
+            partial = self._open.enter_context(whole_file(self._path, durable=False))
+            self._writer = cv2.VideoWriter(str(partial), code, self._rate, size)
             if not self._writer.isOpened():
                 raise DatasetError(f"{self._path}: cannot be written as a video of {size} pixels")
         self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))

@@ -20,7 +20,7 @@ from kpdata.metrics import Poses
 from kpdata.shards.manifest import Count
 
 if TYPE_CHECKING:
-    from kpdata.train.data.pictures import Pictures
+    from kpdata.train.data.crops import LabelledCrops
 
 PREDICTIONS, TRUTH = "predictions.jsonl", "truth.jsonl"
 
@@ -33,9 +33,9 @@ Key = tuple[str, int]
 Decode = Literal["dark", "udp", "quadratic", "argmax"]
 """How a heatmap gives a place."""
 
-UNSEEN_MIRROR = (
+FLIP_NOT_TRAINED = (
     "the flip test was asked for, and the run never saw a mirror image (augment.flip is 0): what "
-    "it finds in one may be far off; leave out --flip"
+    "it finds in one may be far off; leave out `flip`"
 )
 """What to say of a flip test of a run that learnt from no mirror image."""
 
@@ -76,16 +76,16 @@ class Truth:
         return list(zip(self.source_id, self.instance.tolist(), strict=True))
 
     @classmethod
-    def of(cls, pictures: "Pictures") -> "Truth":
-        """The truth behind the pictures that a model sees."""
+    def of(cls, crops: "LabelledCrops") -> "Truth":
+        """The truth of the crops."""
         return cls(
-            source_id=tuple(pictures.keys),
-            instance=np.asarray(pictures.instance, np.int64),
-            keypoints=np.asarray(pictures.truth, np.float64),
-            image_size=np.asarray(pictures.source_size, np.float64),
-            area=np.asarray(pictures.area, np.float64),
-            bbox_xyxy=np.asarray(pictures.bbox_xyxy, np.float64),
-            head_size=np.asarray(pictures.head_size, np.float64),
+            source_id=tuple(crops.keys),
+            instance=np.asarray(crops.instance, np.int64),
+            keypoints=np.asarray(crops.truth, np.float64),
+            image_size=np.asarray(crops.source_size, np.float64),
+            area=np.asarray(crops.area, np.float64),
+            bbox_xyxy=np.asarray(crops.bbox_xyxy, np.float64),
+            head_size=np.asarray(crops.head_size, np.float64),
         )
 
     def poses(self, skeleton: Skeleton, predicted: FloatArray) -> Poses:
@@ -107,19 +107,21 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of N pictures, in source pixels.
+    """What a model says of N crops, in source pixels.
 
     Attributes:
-        keypoints: head → (N, K, 3) x, y, score. ``heatmap`` scores by the peak's height,
-            ``coordinates`` by the probability that the keypoint is visible; where the model was
-            not taught that, by the heatmap's peak if there is one, else 1.
-        visibility: (N, K) that probability; None where the model was not taught it.
+        keypoints: head → (N, K, 3) x, y, score. A heatmap scores by the peak's height, coordinates
+            by the probability that the keypoint is visible; where the model was not trained on
+            that, by the heatmap's peak if there is one, else 1.
+        visibility: (N, K) that probability; None where the model was not trained on it.
         primary: the head that counts as the model's answer.
+        score_is_visibility: whether the primary head's scores are that same probability.
     """
 
     keypoints: dict[str, FloatArray]
     visibility: FloatArray | None
     primary: str
+    score_is_visibility: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,12 +131,12 @@ class Recorded:
     Attributes:
         keys: of the N instances.
         predictions: the model's.
-        floor: (N, K, 3) the mean pose in the same crops.
+        baseline: (N, K, 3) the mean pose in the same crops.
     """
 
     keys: list[Key]
     predictions: Predictions
-    floor: FloatArray
+    baseline: FloatArray
 
 
 class _Prediction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -142,14 +144,14 @@ class _Prediction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     instance: Count
     keypoints: list[Triple]
     head: str
-    floor: list[Triple]
+    baseline: list[Triple]
     other_heads: dict[str, list[Triple]] = {}
     visibility: list[float] | None = None
 
     @property
     def form(self) -> tuple[object, ...]:
         """What must be the same on every line."""
-        heads = (self.keypoints, self.floor, *self.other_heads.values())
+        heads = (self.keypoints, self.baseline, *self.other_heads.values())
         return self.head, *self.other_heads, *map(len, heads), len(self.visibility or ())
 
 
@@ -166,12 +168,12 @@ class _Truth(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 def write_predictions(path: Path, recorded: Recorded) -> None:
     """Write a line per instance: ``source_id``, ``instance``, ``keypoints`` K × [x, y, score].
 
-    ``keypoints`` is the answer of the primary head, which ``head`` names. Further: ``floor``, the
+    ``keypoints`` is the answer of the primary head, which ``head`` names. Further: ``baseline``, the
     mean pose in the same form, ``other_heads`` by name, and ``visibility``, K probabilities.
     """
     predictions = recorded.predictions
     heads = dict(predictions.keypoints)
-    primary, seen = heads.pop(predictions.primary), predictions.visibility
+    primary, visibility = heads.pop(predictions.primary), predictions.visibility
     _write(
         path,
         (
@@ -180,9 +182,9 @@ def write_predictions(path: Path, recorded: Recorded) -> None:
                 instance,
                 keypoints=primary[row].tolist(),
                 head=predictions.primary,
-                floor=recorded.floor[row].tolist(),
+                baseline=recorded.baseline[row].tolist(),
                 other_heads={name: values[row].tolist() for name, values in heads.items()},
-                visibility=None if seen is None else seen[row].tolist(),
+                visibility=None if visibility is None else visibility[row].tolist(),
             )
             for row, (source_id, instance) in enumerate(recorded.keys)
         ),
@@ -229,7 +231,7 @@ def read_predictions(path: Path) -> Recorded:
     return Recorded(
         [(line.source_id, line.instance) for line in lines],
         Predictions(heads, visibility, first.head),
-        np.array([line.floor for line in lines], np.float64),
+        np.array([line.baseline for line in lines], np.float64),
     )
 
 
@@ -270,7 +272,7 @@ def _read(path: Path, kind: type[T]) -> list[T]:
             for line in file:
                 lines.append(decoder.decode(line))
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing: `kpdata evaluate` writes it") from None
+        raise DatasetError(f"{path} is missing: an evaluation writes it") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{path}: line {len(lines) + 1}: {error}") from error
     if not lines:

@@ -1,20 +1,18 @@
-"""A finished, or at least begun, run as something that finds keypoints in pictures."""
+"""A finished, or at least begun, run as something that finds keypoints in crops."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.skeleton import Skeleton
-from kpdata.train.data.pictures import Views
-from kpdata.train.infer.predictions import COORDINATES, HEATMAP, Decode, Predictions
-from kpdata.train.infer.reader import PoseReader, read_pictures
-from kpdata.train.models import build
+from kpdata.train.data.crops import Crops
+from kpdata.train.infer.predictions import Decode, Predictions
+from kpdata.train.infer.reader import PoseReader, predict_crops
+from kpdata.train.models.parts import Head
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.folder import Best, RunFolder, RunInfo
 
@@ -46,6 +44,12 @@ class Predictor:
         config, info, best = folder.config(), folder.info(), folder.state().best
         if best is None or not best.heads:
             raise TrainingError(f"{path} has no weights yet: no epoch is validated")
+        known = {head.name for head in config.spec.heads}
+        if not set(best.heads) <= known:
+            raise TrainingError(
+                f"{path}: state.json is damaged: best.heads is {', '.join(best.heads)}: expected "
+                f"some of {', '.join(sorted(known))}"
+            )
         return cls(path, config, info, best)
 
     @property
@@ -55,90 +59,95 @@ class Predictor:
 
     @property
     def crop_rule(self) -> CropRule:
-        """Which squares it was taught to see: those of its shards, where they were crops."""
+        """The crops that it was trained on: those of its shards, where they were crops."""
         return self.info.crop_rule or CropRule(self.config.crop_from, self.config.margin)
 
     @property
-    def saw_mirrored(self) -> bool:
-        """Whether it learnt from mirror images: without them, what it finds in one is a guess."""
+    def trained_with_flips(self) -> bool:
+        """Whether it was trained on mirror images: without, what it finds in one is a guess."""
         return self.config.augment.flip > 0
 
     @property
     def score_note(self) -> str | None:
         """What to say of scores that are not what they usually are; None where they are."""
-        if self._sees or COORDINATES not in self.best.heads:
+        unscored = [head.name for head in self._heads(self.best.heads) if not head.scores]
+        if self._with_visibility or not unscored:
             return None
-        score = "the heatmap's peak" if HEATMAP in self.best.heads else "always 1"
+        scored = [head.name for head in self._heads(self.best.heads) if head.scores]
+        score = f"the {scored[0]}'s peak" if scored else "always 1"
         return (
-            "the run was not taught visibility (losses.visibility is 0): the score of its "
-            f"coordinates is {score}"
+            "the run was not trained on visibility (losses.visibility is 0): the score of its "
+            f"{unscored[0]} is {score}"
         )
 
     @property
-    def _sees(self) -> bool:
-        return self.config.losses.visibility > 0
+    def _with_visibility(self) -> bool:
+        return self.config.losses.get("visibility", 0) > 0
+
+    def _heads(self, names: tuple[str, ...]) -> tuple[Head, ...]:
+        return tuple(self.config.spec.head(name) for name in names)
 
     @property
     def input_size(self) -> int:
-        """The side of the pictures that it takes, in pixels."""
+        """The side of the crops that it takes, in pixels."""
         return self.best.input_size
 
     @cached_property
     def net(self) -> Any:
         """The Keras model, with its weights."""
-        config = msgspec.structs.replace(self.config, weights="none")  # the run has its own
-        net = build(config, len(self.skeleton), self.input_size)
+        net = self.config.build(len(self.skeleton), self.input_size, loading=True)
         RunFolder(self.path).load_weights(self.best.file, net.load_weights)
         return net
 
     def predict(
         self,
-        pictures: Views,
+        crops: Crops,
         flip: bool = True,
         decode: Decode = "dark",
-        on_done: Callable[[int], None] | None = None,
+        progress: Progress = SILENT,
     ) -> Predictions:
         """Keypoints in source pixels.
 
         Args:
-            pictures: whose side is ``input_size``.
-            flip: average with what is seen in the mirror image.
+            crops: whose side is ``input_size``.
+            flip: average with what is found in the mirror image.
             decode: how a heatmap gives a place; ``udp`` needs a model with offsets.
-            on_done: is told how many pictures are done.
+            progress: hears how many crops are done.
 
         Raises:
-            KpdataError: pictures of another size, or a decoding that the model lacks.
+            KpdataError: crops of another size, or a decoding that the model lacks.
         """
-        if pictures.side != self.input_size:
-            raise KpdataError(
-                f"pictures of {pictures.side} px: this model takes {self.input_size} px"
-            )
+        if crops.side != self.input_size:
+            raise KpdataError(f"crops of {crops.side} px: this model takes {self.input_size} px")
         key = (flip, decode)
         if key not in self._readers:
             self._readers[key] = self.reader(flip, decode, self.best.heads)
-        return read_pictures(self._readers[key], pictures, on_done)
+        return predict_crops(self._readers[key], crops, progress)
 
     def reader(self, flip: bool, decode: Decode, heads: tuple[str, ...]) -> PoseReader:
-        """The model with all that makes keypoints of pictures.
+        """The network with all that makes keypoints of crops.
 
         Args:
             flip, decode: as in :meth:`predict`.
-            heads: some of those that the run was taught.
+            heads: some of those that the run was trained on.
 
         Raises:
             KpdataError: a head or a decoding that the model lacks.
         """
         if missing := set(heads) - set(self.best.heads):
             raise KpdataError(
-                f"{self.path} was not taught {', '.join(sorted(missing))}: it has "
+                f"head is {', '.join(sorted(missing))}: {self.path} was not trained on it, it has "
                 f"{', '.join(self.best.heads)}"
             )
-        if decode == "udp" and HEATMAP in heads and "offset" not in self.net.output:
-            raise KpdataError(
-                f"{self.path}: --decode udp needs offset maps, and this run was trained without "
-                "them (offsets=false)"
-            )
-        return PoseReader(self.net, self.skeleton, heads, flip, decode, self._sees)
+        chosen = self._heads(heads)
+        for head in chosen:
+            needed = head.needs.get(decode)
+            if needed and needed not in self.net.output:
+                raise KpdataError(
+                    f"decode is {decode}: it needs the output {needed}, and {self.path} was "
+                    "trained without"
+                )
+        return PoseReader(self.net, self.skeleton, chosen, flip, decode, self._with_visibility)
 
     @cached_property
     def _readers(self) -> dict[tuple[bool, Decode], PoseReader]:

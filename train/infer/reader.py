@@ -1,6 +1,5 @@
-"""A trained model as one compiled function: uint8 pictures in, keypoints out."""
+"""A trained network as one compiled function: uint8 crops in, keypoints out."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -8,53 +7,47 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.transform import apply_affines
-from kpdata.train.data.pictures import Views
-from kpdata.train.infer.predictions import COORDINATES, HEATMAP, Decode, Predictions
+from kpdata.train.data.crops import Crops
+from kpdata.train.infer.predictions import Decode, Predictions
+from kpdata.train.models.parts import Head
 from kpdata.train.ops import targets
 from kpdata.train.ops.losses import Tensor
-from kpdata.train.run.config import Trains
 
-HEADS: dict[Trains, tuple[str, ...]] = {
-    "heatmap": (HEATMAP,),
-    "regression": (COORDINATES,),
-    "both": (HEATMAP, COORDINATES),
-    "head": (COORDINATES,),
-    "all": (COORDINATES,),
-}
-"""What a phase teaches a model to say."""
+VISIBILITY = "visibility"
 
 _BATCH = 32
 
 
 class PoseReader(keras.Model):
-    """Pictures (B, S, S, 3) of any type, 0 … 255 → heads (B, K, 3) in input pixels.
+    """Crops (B, S, S, 3) of any type, 0 … 255 → heads (B, K, 3) in input pixels.
 
     Args:
-        net: a model of :mod:`kpdata.train.models`.
+        net: a network whose outputs are named as in :mod:`kpdata.train.models.parts`.
         skeleton: for its mirror image.
-        heads: which of ``heatmap`` and ``coordinates`` to read.
-        flip: average with what is seen in the mirror image.
+        heads: which of the model's heads to read, its answer first.
+        flip: average with what is found in the mirror image.
         decode: how a heatmap gives a place.
-        sees: whether ``net`` was taught visibility. Coordinates score by it; without it, by the
-            heatmap's peak where that is read, else 1.
+        with_visibility: whether ``net`` was trained to tell it. Heads without scores of their own
+            score by it; without it, by the first head that has scores, else 1.
     """
 
     def __init__(
         self,
         net: keras.Model,
         skeleton: Skeleton,
-        heads: tuple[str, ...],
+        heads: tuple[Head, ...],
         flip: bool = True,
         decode: Decode = "dark",
-        sees: bool = True,
+        with_visibility: bool = True,
     ):
         super().__init__(name="reader", dtype="float32")
-        wanted = {"heatmap", "offset"} if HEATMAP in heads else set()
-        wanted |= {"xy_norm"} if COORDINATES in heads else set()
-        wanted |= {"visibility"} if COORDINATES in heads and sees else set()
+        wanted = {name for head in heads for name in head.outputs}
+        if with_visibility and not all(head.scores for head in heads):
+            wanted.add(VISIBILITY)
         outputs = {name: value for name, value in net.output.items() if name in wanted}
         self.net = keras.Model(net.inputs, outputs)
         self.size = net.inputs[0].shape[1]
@@ -63,64 +56,49 @@ class PoseReader(keras.Model):
         self.built = True
 
     def call(self, image: Tensor) -> dict[str, Tensor]:
-        """``heatmap`` and ``coordinates`` (B, K, 3), ``visibility`` (B, K) where it was taught.
+        """Each head (B, K, 3), and ``visibility`` (B, K) where it was trained.
 
-        All scores are from 0 to 1: a heatmap's peak, which may lie beyond, is clipped.
+        All scores are from 0 to 1.
         """
-        seen = targets.normalise(image)
-        outputs = self.net(seen, training=False)
+        crops = targets.normalise(image)
+        outputs = self.net(crops, training=False)
         if self.flip:
             mirrored = targets.flip_back(
-                self.net(ops.flip(seen, axis=2), training=False), self.flip_index
+                self.net(ops.flip(crops, axis=2), training=False), self.flip_index
             )
             outputs = {name: (value + mirrored[name]) / 2 for name, value in outputs.items()}
-        found = {}
-        if HEATMAP in self.heads:
-            found[HEATMAP] = self._decoded(outputs)
-        if COORDINATES in self.heads:
-            xy = outputs["xy_norm"] * self.size
-            if "visibility" in outputs:
-                found["visibility"] = ops.sigmoid(outputs["visibility"])
-                score = found["visibility"][..., None]
-            else:
-                score = found[HEATMAP][..., 2:] if HEATMAP in found else ops.ones_like(xy[..., :1])
-            found[COORDINATES] = ops.concatenate([xy, score], axis=-1)
+        found = {head.name: head.read(outputs, self.size, self.decode) for head in self.heads}
+        scores = [found[head.name][..., 2:] for head in self.heads if head.scores]
+        if VISIBILITY in outputs:
+            found[VISIBILITY] = ops.sigmoid(outputs[VISIBILITY])
+            scores = [found[VISIBILITY][..., None]]
+        for head in self.heads:
+            if not head.scores:
+                xy = found[head.name]
+                score = scores[0] if scores else ops.ones_like(xy[..., :1])
+                found[head.name] = ops.concatenate([xy, score], axis=-1)
         return found
 
-    def _decoded(self, outputs: dict[str, Tensor]) -> Tensor:
-        decoders: dict[str, Callable[..., Any]] = {
-            "dark": targets.decode_dark,
-            "quadratic": targets.decode_quadratic,
-            "argmax": targets.decode_argmax,
-        }
-        maps = outputs["heatmap"]
-        if self.decode == "udp":
-            found = targets.decode_udp(maps, outputs["offset"], self.size)
-        else:
-            found = decoders[self.decode](maps, self.size)
-        return ops.concatenate([found[..., :2], ops.clip(found[..., 2:], 0, 1)], axis=-1)
 
-
-def read_pictures(
-    reader: PoseReader,
-    pictures: Views,
-    on_done: Callable[[int], None] | None = None,
-    batch_size: int = _BATCH,
+def predict_crops(
+    reader: PoseReader, crops: Crops, progress: Progress = SILENT, batch_size: int = _BATCH
 ) -> Predictions:
-    """Every picture's keypoints; ``on_done`` is told how many pictures are done."""
+    """Every crop's keypoints in source pixels; ``progress`` hears how many crops are done."""
     found: dict[str, list[npt.NDArray[Any]]] = {}
-    count, batch_size = len(pictures), _shared_evenly(batch_size)
+    count, batch_size = len(crops), _shared_evenly(batch_size)
     for start in range(0, count, batch_size):
         chosen = np.arange(start, start + batch_size)
-        images = pictures.images[np.minimum(chosen, count - 1)]  # full, so that nothing recompiles
+        images = crops.images[np.minimum(chosen, count - 1)]  # full, so that nothing recompiles
         for name, value in reader.predict_on_batch(images).items():
             found.setdefault(name, []).append(value[: count - start])
-        if on_done:
-            on_done(min(count, start + batch_size))
+        progress.reach(min(count, start + batch_size))
     arrays = {name: np.concatenate(parts).astype(np.float64) for name, parts in found.items()}
-    visibility = arrays.pop("visibility", None)
-    keypoints = {name: _in_source(value, pictures) for name, value in arrays.items()}
-    return Predictions(keypoints, visibility, reader.heads[0])
+    visibility = arrays.pop(VISIBILITY, None)
+    keypoints = {head.name: _in_source(arrays[head.name], crops) for head in reader.heads}
+    primary = reader.heads[0]
+    return Predictions(
+        keypoints, visibility, primary.name, visibility is not None and not primary.scores
+    )
 
 
 def _shared_evenly(count: int) -> int:
@@ -130,6 +108,6 @@ def _shared_evenly(count: int) -> int:
     return -(-count // devices) * devices
 
 
-def _in_source(keypoints: FloatArray, pictures: Views) -> FloatArray:
-    xy = apply_affines(pictures.to_source, keypoints[..., :2])
+def _in_source(keypoints: FloatArray, crops: Crops) -> FloatArray:
+    xy = apply_affines(crops.to_source, keypoints[..., :2])
     return np.concatenate([xy, keypoints[..., 2:]], axis=2)

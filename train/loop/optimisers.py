@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
-from kpdata.train.run.config import Phase, TrainConfig
-from kpdata.train.run.folder import Row
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import TrainConfig
+from kpdata.train.run.folder import EpochRecord
 
 _OPTIMISERS = {
     "adamw": keras.optimizers.AdamW,
@@ -60,20 +61,20 @@ def _momentum(ema: float, steps: int) -> float:
     return min(ema, max(0.5, 1 - _FORGETTING / steps))
 
 
-def plateau_rate(config: TrainConfig, phase: Phase, rows: Sequence[Row]) -> float:
+def plateau_rate(config: TrainConfig, phase: Phase, records: Sequence[EpochRecord]) -> float:
     """The rate after these epochs of a phase: halved each time the score has not risen for long.
 
     The warm-up goes in steps of an epoch. All follows from the history alone, so that a resumed run
     has it again.
     """
     rate, best, waited = phase.learning_rate, -math.inf, 0
-    for row in rows:
-        if row.score is None:
+    for record in records:
+        if record.score is None:
             continue
-        best, waited = (row.score, 0) if row.score > best else (best, waited + 1)
+        best, waited = (record.score, 0) if record.score > best else (best, waited + 1)
         if waited >= config.plateau_patience:
             rate, waited = rate * _PLATEAU_FACTOR, 0
-    warm = min(1.0, (len(rows) + 1) / (phase.warmup + 1))
+    warm = min(1.0, (len(records) + 1) / (phase.warmup + 1))
     return warm * max(rate, phase.learning_rate * phase.final_rate)
 
 

@@ -1,6 +1,6 @@
-"""Whole epochs on the device: JAX on a GPU, with pictures that fit in its memory.
+"""Whole epochs on the device: JAX on a GPU, with crops that fit in its memory.
 
-Then Python is asked once an epoch instead of once a step, and only the draws cross to the device.
+Then Python is asked once an epoch instead of once a step, and only the params cross to the device.
 """
 
 from collections.abc import Iterator
@@ -10,28 +10,28 @@ import keras
 import numpy as np
 
 from kpdata.train.data.batches import Batch, Batches, made_ahead
-from kpdata.train.data.pictures import Pictures
+from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.loop.learner import Learner
 
 _MEMORY_SHARE = 0.3
-_PICTURES = ("image", "keypoints")
+_ARRAYS = ("image", "keypoints")
 
 
 class ScannedLearner(Learner):
-    """A learner whose batch is an epoch: all pictures, and ``index`` and draws (steps, B, …)."""
+    """A learner whose batch is an epoch: all crops, and ``index`` and params (steps, B, …)."""
 
     def train_step(self, state: Any, data: Any) -> Any:
         """The steps of an epoch, one after the other; the logs are the last one's."""
         import jax
 
         (epoch,) = data
-        pictures = {name: epoch[name] for name in _PICTURES}
-        steps = {name: value for name, value in epoch.items() if name not in _PICTURES}
+        crops = {name: epoch[name] for name in _ARRAYS}
+        steps = {name: value for name, value in epoch.items() if name not in _ARRAYS}
 
-        def step(state: Any, drawn: dict[str, Any]) -> tuple[Any, Any]:
-            drawn = dict(drawn)
-            index = drawn.pop("index")
-            batch = {name: value[index] for name, value in pictures.items()} | drawn
+        def step(state: Any, params: dict[str, Any]) -> tuple[Any, Any]:
+            params = dict(params)
+            index = params.pop("index")
+            batch = {name: value[index] for name, value in crops.items()} | params
             logs, state = super(ScannedLearner, self).train_step(state, (batch,))
             return state, logs
 
@@ -39,9 +39,9 @@ class ScannedLearner(Learner):
         return {name: values[-1] for name, values in logs.items()}, state
 
 
-def can_scan(pictures: Pictures) -> bool:
-    """Whether these pictures can live on the one device that trains."""
-    if keras.backend.backend() != "jax" or not isinstance(pictures.images, np.ndarray):
+def can_scan(crops: LabelledCrops) -> bool:
+    """Whether these crops can live on the one device that trains."""
+    if keras.backend.backend() != "jax" or not isinstance(crops.images, np.ndarray):
         return False
     if keras.distribution.distribution() is not None:  # it would cut the epoch up, not the batches
         return False
@@ -49,17 +49,17 @@ def can_scan(pictures: Pictures) -> bool:
 
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
-    return device.platform == "gpu" and pictures.images.nbytes < _MEMORY_SHARE * limit
+    return device.platform == "gpu" and crops.images.nbytes < _MEMORY_SHARE * limit
 
 
 def epochs(batches: Batches, first_epoch: int) -> Iterator[tuple[Batch]]:
-    """Every epoch from ``first_epoch`` on; the pictures go to the device once."""
+    """Every epoch from ``first_epoch`` on; the crops go to the device once."""
     import jax
 
-    pictures = batches.pictures
+    crops = batches.crops
     resident = {
-        "image": jax.device_put(np.asarray(pictures.images)),
-        "keypoints": jax.device_put(pictures.keypoints),
+        "image": jax.device_put(np.asarray(crops.images)),
+        "keypoints": jax.device_put(crops.keypoints),
     }
     numbers = iter(range(first_epoch, 1 << 62))
-    return ((resident | drawn,) for drawn in made_ahead(batches.epoch, numbers))
+    return ((resident | params,) for params in made_ahead(batches.epoch, numbers))

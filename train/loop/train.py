@@ -8,22 +8,22 @@ import keras
 
 import kpdata
 from kpdata.core.errors import TrainingError
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.splits import TRAIN, VAL
 from kpdata.metrics import mean_pose
 from kpdata.shards.dataset import Dataset
-from kpdata.train.data.pictures import Pictures, load
-from kpdata.train.loop.early import (
+from kpdata.train.data.crops import LabelledCrops, load
+from kpdata.train.loop.checks import (
+    check_config,
+    check_needs_validation,
     check_reference,
     crop_rule_for,
     has_val,
-    refuse_followers,
-    refuse_what_is_not_there,
-    warn_of_idle_framing,
-    warn_of_shared_squares,
+    warn_of_shared_crops,
+    warn_of_unused_crop_rule,
 )
-from kpdata.train.loop.phase import PhaseRun, TrainVal, Watcher
-from kpdata.train.loop.preflight import check, refuse_failed
-from kpdata.train.models import build
+from kpdata.train.loop.phase import PhaseRun
+from kpdata.train.loop.preflight import check, raise_failed
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.events import EventLog
 from kpdata.train.run.folder import RunFolder, RunInfo, State
@@ -33,7 +33,7 @@ def train(
     folder: RunFolder,
     dataset: Dataset,
     config: TrainConfig,
-    watcher: Watcher,
+    progress: Progress = SILENT,
     check_first: bool = True,
     devices: int = 1,
 ) -> State:
@@ -43,7 +43,7 @@ def train(
         folder: the run's; locked while this runs.
         dataset: shards with a split ``train``, and ``val`` to select by.
         config: the folder's, if it holds a run.
-        watcher: hears of it.
+        progress: hears of it.
         check_first: refuse data and models that fail the gates, before a new run.
         devices: how many share each batch, with a copy of the model each.
 
@@ -52,36 +52,38 @@ def train(
     """
     distribution = spread_over(devices, config.batch_size)
     keras.utils.set_random_seed(config.seed % 2**32)
-    validated = has_val(dataset, config)
-    if not validated:
-        watcher.warn(
+    validates = has_val(dataset, config)
+    if not validates:
+        progress.warn(
             "the shards have no split 'val' with labels: the last epoch is kept, not the best"
         )
-    if not folder.state().rows:  # before there is a folder, and before pictures are read
-        refuse_what_is_not_there(config, dataset.skeleton)
-        if not validated:
-            refuse_followers(config, dataset)
-        build(config, len(dataset.skeleton), config.phases[0].input_size)
+    if not folder.state().epochs:  # before there is a folder, and before images are read
+        check_config(config, dataset.skeleton)
+        if not validates:
+            check_needs_validation(config, dataset)
+        config.build(len(dataset.skeleton), config.phases[0].input_size)
     log = EventLog(folder.logs)
     with folder.locked(), computing_in(config.precision):
         state = folder.state()
-        splits = None
+        crops = val = None
         for number in range(state.done, len(config.phases)):
             side = config.phases[number].input_size
-            if splits is None or splits.train.side != side:
-                splits = load_splits(dataset, config, side, watcher)
-            if not state.rows:
-                watcher.cropped(splits.train.crop)
-                warn_of_idle_framing(config, dataset, watcher)
-                warn_of_shared_squares(splits, watcher)
-                if splits.val:
-                    check_reference(config, splits.val, watcher)
+            if crops is None or crops.side != side:
+                crops = load_crops(dataset, config, TRAIN, side, progress)
+                val = load_crops(dataset, config, VAL, side, progress) if validates else None
+            if not state.epochs:
+                progress.tell(f"crops: {crops.crop}")
+                warn_of_unused_crop_rule(config, dataset, progress)
+                warn_of_shared_crops(crops, val, progress)
+                if val:
+                    check_reference(config, val, progress)
                 if check_first:
-                    _run_gates(config, splits.train, watcher)
-                folder.begin(config, run_info(dataset, config, splits))
+                    _run_gates(config, crops, progress)
+                folder.begin(config, run_info(dataset, config, crops, val))
             keras.utils.set_random_seed((config.seed + number) % 2**32)  # whatever came before
             with distribution.scope() if distribution else nullcontext():
-                state = PhaseRun(folder, config, number, splits, state, watcher, log).run()
+                phase = PhaseRun(folder, config, number, crops, val, state, progress, log)
+                state = phase.run()
     return state
 
 
@@ -105,43 +107,44 @@ def spread_over(devices: int, batch_size: int) -> keras.distribution.DataParalle
     if devices == 1:
         return None
     if keras.backend.backend() != "jax":
-        raise TrainingError("more than one device needs the JAX backend: set KERAS_BACKEND=jax")
+        raise TrainingError(
+            f"devices is {devices}: more than one needs the JAX backend: set KERAS_BACKEND=jax"
+        )
     found = keras.distribution.list_devices()
     if len(found) < devices:
-        raise TrainingError(f"--devices {devices}: this machine has {', '.join(found)}")
+        raise TrainingError(f"devices is {devices}: this machine has {', '.join(found)}")
     if batch_size % devices:
-        raise TrainingError(f"a batch of {batch_size} does not divide among {devices} devices")
+        raise TrainingError(
+            f"batch_size is {batch_size}: it does not divide among {devices} devices"
+        )
     return keras.distribution.DataParallel(devices=found[:devices], auto_shard_dataset=False)
 
 
-def _run_gates(config: TrainConfig, pictures: Pictures, watcher: Watcher) -> None:
-    watcher.checking()
+def _run_gates(config: TrainConfig, crops: LabelledCrops, progress: Progress) -> None:
+    progress.begin("checking labels and model")
     verdicts = []
-    for verdict in check(config, pictures):
-        watcher.checked(verdict)
+    for verdict in check(config, crops):
         verdicts.append(verdict)
-    refuse_failed(verdicts)
+        if verdict.passed:  # what failed is in the error
+            progress.tell(f"checked {verdict.gate}: {verdict.explanation}")
+    raise_failed(verdicts)
 
 
-def load_splits(dataset: Dataset, config: TrainConfig, side: int, watcher: Watcher) -> TrainVal:
-    """The pictures of ``train``, copies included, and of ``val``."""
-    crop_rule = crop_rule_for(dataset, config)
-
-    def loaded(split: str) -> Pictures:
-        copies = split == TRAIN
-        pictures = load(
-            dataset, split, crop_rule, side, copies, on_read=lambda n: watcher.reading(split, n)
-        )
-        for what, count in pictures.counts.items():
-            watcher.warn(f"{split}: {count:,} {what}")
-        return pictures
-
-    return TrainVal(loaded(TRAIN), loaded(VAL) if has_val(dataset, config) else None)
+def load_crops(
+    dataset: Dataset, config: TrainConfig, split: str, side: int, progress: Progress = SILENT
+) -> LabelledCrops:
+    """The crops of a split, ``side`` pixels wide; those of ``train`` with augmented copies."""
+    rule = crop_rule_for(dataset, config)
+    crops = load(dataset, split, rule, side, copies=split == TRAIN, progress=progress)
+    for what, count in crops.counts.items():
+        progress.warn(f"{split}: {count:,} {what}")
+    return crops
 
 
-def run_info(dataset: Dataset, config: TrainConfig, splits: TrainVal) -> RunInfo:
-    """What the folder says of the data; the mean pose is that of originals, as the floor's is."""
-    train = splits.train
+def run_info(
+    dataset: Dataset, config: TrainConfig, train: LabelledCrops, val: LabelledCrops | None
+) -> RunInfo:
+    """What the folder says of the data; the mean pose is that of originals, as the baseline's is."""
     originals = train.keypoints[~train.is_copy]  # (N, K, 3)
     pose = mean_pose(originals[..., :2] / train.side, originals[..., 2])
     backend = keras.backend.backend()
@@ -151,7 +154,7 @@ def run_info(dataset: Dataset, config: TrainConfig, splits: TrainVal) -> RunInfo
         skeleton=dataset.skeleton,
         crop=train.crop,
         mean_pose=tuple((float(x), float(y)) for x, y in pose),
-        pictures={TRAIN: len(train), VAL: len(splits.val) if splits.val else 0},
+        crops={TRAIN: len(train), VAL: len(val) if val else 0},
         software={
             "kpdata": kpdata.__version__,
             "keras": keras.__version__,

@@ -48,7 +48,7 @@ class SpatialExpectation(keras.layers.Layer):
 
     Cell (i, j) stands for its centre, ((j + 0.5) / w, (i + 0.5) / h). Called on a list of
     probabilities and offsets (B, h, w, 2K), it stands for its centre plus its own offset: the first
-    K offset maps are x, the last K are y, in parts of the picture's side.
+    K offset maps are x, the last K are y, in parts of the input's side.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -85,13 +85,13 @@ class ChannelAffine(keras.layers.Layer):
         self.scale, self.offset, self.bgr = tuple(scale), tuple(offset), bgr
 
     def call(self, inputs: Any) -> Any:
-        """Pictures (B, H, W, 3) → pictures (B, H, W, 3)."""
+        """LabelledCrops (B, H, W, 3) → pictures (B, H, W, 3)."""
         pictures = ops.flip(inputs, axis=-1) if self.bgr else inputs
         scale, offset = (ops.cast(v, pictures.dtype) for v in (self.scale, self.offset))
         return pictures * scale + offset
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of the pictures."""
+        """The shape of the inputs."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Augmentation inside the compiled step: drawn on the host, applied on the device.
 
 Parameters are sampled by :func:`kpdata.core.augment.sample_params` in the frame of the input: the
-trainer's changes mean what a copy's do (core/augment.py names them all). A batch's draws are a
+trainer's changes mean what a copy's do (core/augment.py names them all). A batch's params are a
 dict of small float32 arrays; what it lacks is not done, and costs nothing:
 
     affine      (B, 2, 3)   picture → input, mirrored where the draw flips
@@ -26,11 +26,11 @@ from kpdata.images.photometric import colour_matrix
 from kpdata.train.ops.losses import Tensor, labelled
 from kpdata.train.ops.targets import normalise
 
-Draws = dict[str, npt.NDArray[np.float32]]
+BatchParams = dict[str, npt.NDArray[np.float32]]
 
 
-def no_draws(crops: Sequence[Affine]) -> Draws:
-    """The draws that change nothing: each picture only goes through its crop.
+def only_crops(crops: Sequence[Affine]) -> BatchParams:
+    """The params that change nothing: each picture only goes through its crop.
 
     Args:
         crops: B affines (2, 3), picture → input;
@@ -39,14 +39,14 @@ def no_draws(crops: Sequence[Affine]) -> Draws:
     return {"affine": np.stack(crops).astype(np.float32)}
 
 
-def draw_batch(
+def sample_batch(
     config: AugmentConfig,
     seed: int,
     epoch: int,
     indices: Sequence[int],
     crops: Sequence[Affine],
     size: int,
-) -> Draws:
+) -> BatchParams:
     """Sample a batch's parameters, which follow from seed, epoch and each sample's index alone.
 
     Args:
@@ -78,16 +78,16 @@ def draw_batch(
 def apply(
     image: Tensor,
     keypoints: Tensor,
-    draws: dict[str, Tensor],
+    params: dict[str, Tensor],
     size: int,
     flip_index: npt.NDArray[np.intp],
 ) -> tuple[Tensor, Tensor]:
-    """Pictures and labels as the model takes them, resampled once.
+    """LabelledCrops and labels as the model takes them, resampled once.
 
     Args:
         image: (B, H, W, 3) RGB, uint8.
         keypoints: (B, K, 3) in the pictures' pixels.
-        draws: as :func:`draw_batch` or :func:`no_draws` gives them.
+        params: as :func:`sample_batch` or :func:`only_crops` gives them.
         size: S.
         flip_index: (K,), the skeleton's.
 
@@ -95,16 +95,16 @@ def apply(
         (B, S, S, 3) float32 in [-1, 1]; (B, K, 3) float32, (0, 0, 0) where it is not labelled or
         has left the frame, v = 1 under a rectangle.
     """
-    pixels = warp(image, draws["affine"], size)
-    if "rectangles" in draws:
-        pixels = cover(pixels, draws["rectangles"], draws["rgb"])
-    if "colour" in draws:
-        pixels = recolour(pixels, draws["colour"])
-    if "blur" in draws:
-        pixels = blur(pixels, draws["blur"])
-    moved = move(keypoints, draws["affine"], size, flip_index)
-    if "rectangles" in draws:
-        moved = occlude(moved, draws["rectangles"])
+    pixels = warp(image, params["affine"], size)
+    if "rectangles" in params:
+        pixels = cover(pixels, params["rectangles"], params["rgb"])
+    if "colour" in params:
+        pixels = recolour(pixels, params["colour"])
+    if "blur" in params:
+        pixels = blur(pixels, params["blur"])
+    moved = move(keypoints, params["affine"], size, flip_index)
+    if "rectangles" in params:
+        moved = occlude(moved, params["rectangles"])
     return normalise(pixels), moved
 
 

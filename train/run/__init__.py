@@ -1,1 +1,1 @@
-"""A run: its configuration, recipes, folder and event log."""
+"""A run: its configuration, defaults, recipes, folder, event log and backend."""

@@ -2,91 +2,32 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import msgspec
 
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropFrom
-from kpdata.core.errors import KpdataError, SchemaError, located
+from kpdata.core.errors import KpdataError, SchemaError
 from kpdata.metrics.poses import Reference
+from kpdata.train.models.base import ModelSpec, Phase, check_within, known_names
+from kpdata.train.models.registry import default_model, get_model
 from kpdata.train.run import recipes
-
-Trains = Literal["heatmap", "regression", "both", "head", "all"]
-
-STAGES: dict[str, tuple[Trains, ...]] = {
-    "blazepose": ("heatmap", "regression", "both"),
-    "regression": ("head", "all"),
-}
-"""What can be trained of each model; ``head`` leaves the backbone as it is, ``all`` thaws it."""
-
-SMALLEST_INPUT, LARGEST_INPUT = 32, 1024
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise SchemaError(f"{name} is {value}: expected {low:g} to {high:g}")
-
-
-class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Some epochs with one input size and one set of learning variables.
-
-    Attributes:
-        trains: for blazepose ``heatmap``, ``regression`` or ``both``; for regression ``head`` or
-            ``all``.
-        epochs: passes over the training split.
-        input_size: pixels; weights carry over from a phase of another size.
-        learning_rate: after the warm-up.
-        final_rate: where the cosine ends, as a fraction of ``learning_rate``.
-        warmup: epochs of linear warm-up.
-    """
-
-    trains: Trains
-    epochs: int
-    input_size: int
-    learning_rate: float
-    final_rate: float = 0.01
-    warmup: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Raise SchemaError naming the value that is out of range."""
-        _within("epochs", self.epochs, 1, 100_000)
-        _within("input_size", self.input_size, SMALLEST_INPUT, LARGEST_INPUT)
-        _within("learning_rate", self.learning_rate, 1e-8, 10)
-        _within("final_rate", self.final_rate, 0, 1)
-        _within("warmup", self.warmup, 0, self.epochs)
-
-
-class LossWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What each loss counts; those that the model or the phase has no output for are left out.
-
-    ``heatmap`` is the squared error of BlazePose's heatmaps, and of head ``softargmax`` the
-    divergence of its maps from a Gaussian, without which they need not point anywhere (DSNT).
-    """
-
-    heatmap: float = 1.0
-    offset: float = 0.1
-    coordinates: float = 1.0
-    visibility: float = 0.05
-    limbs: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Raise SchemaError naming the value that is out of range."""
-        for name in self.__struct_fields__:
-            _within(f"losses.{name}", getattr(self, name), 0, 1e6)
 
 
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One training run.
 
+    >>> config = TrainConfig(phases=(Phase("both", epochs=3, input_size=128, learning_rate=1e-3),))
+    >>> config.model, config.options, config.losses["visibility"]
+    ('blazepose', {'size': 'full', 'offsets': False}, 0.05)
+
     Attributes:
-        model: ``blazepose`` or ``regression``.
-        size, offsets: of blazepose; see :func:`kpdata.train.models.blazepose.blazepose`.
-        backbone, weights, head, dropout: see :func:`kpdata.train.models.regression.regression`.
+        model: a name of :func:`kpdata.train.models.registry.models`.
+        options: the model's own; those that are not given are filled in.
         phases: one after the other.
         crop_from, margin: which square is cut out of whole images; crops keep that of their shards.
-        batch_size: pictures a step.
+        batch_size: crops a step.
         optimizer: of these adamw alone applies ``weight_decay``.
         clip_norm: of all gradients together; 0 for none.
         schedule: ``cosine`` over each phase, or ``plateau``: the rate is halved after
@@ -94,27 +35,22 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         ema: momentum of the weights' average, which is what is validated and kept; 0 for none. A
             short phase averages over a tenth of its steps at most.
         patience: validations without a better score that end a phase; 0 for never.
-        coordinate_loss: a name in ``ops.losses.COORDINATE_LOSSES``; head ``rle`` brings
-            its own.
+        coordinate_loss: a name in ``ops.losses.COORDINATE_LOSSES``, for models that do not bring
+            their own.
         heatmap_sigma: in heatmap pixels.
         keypoint_weights: factors on the losses of single keypoints, 1 unless named.
-        losses: how the losses are weighed against each other.
-        augment: what is drawn for each picture, each epoch anew.
+        losses: weights of the model's losses in their sum; those that are not given are filled in.
+        augment: the random changes of each crop, sampled anew each epoch.
         precision: ``float32`` or ``mixed_bfloat16``.
         reference, threshold: the PCK that validation selects by; None takes the torso, or the
             box where less than half of the instances have a torso.
         validate_every: epochs.
         seed: of everything random.
-        start: a run's folder, whose best weights the first phase starts from.
+        init_from: a run's folder, whose best weights the first phase starts from.
     """
 
-    model: Literal["blazepose", "regression"] = "blazepose"
-    size: Literal["lite", "full", "heavy"] = "full"
-    offsets: bool = False
-    backbone: str = "mobilenet_v2"
-    weights: str = "none"
-    head: Literal["dense", "softargmax", "rle"] = "dense"
-    dropout: float = 0.2
+    model: str = ""
+    options: dict[str, Any] = {}
     phases: tuple[Phase, ...]
     crop_from: CropFrom = "bbox"
     margin: float = 1.25
@@ -129,34 +65,46 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     coordinate_loss: Literal["mse", "l1", "smooth_l1", "wing"] = "l1"
     heatmap_sigma: float = 1.5
     keypoint_weights: dict[str, float] = {}
-    losses: LossWeights = LossWeights()
+    losses: dict[str, float] = {}
     augment: AugmentConfig = AugmentConfig(blur=0.0)
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     reference: Reference | None = None
     threshold: float = 0.2
     validate_every: int = 1
     seed: int = 0
-    start: str = ""
+    init_from: str = ""
 
     def __post_init__(self) -> None:
-        """Raise SchemaError naming the value that is out of range, and what is allowed."""
+        """Fill in the model's options and losses.
+
+        Raises:
+            SchemaError, KpdataError: a value is out of range; the message names it and what is
+                allowed.
+        """
+        if not self.model:
+            msgspec.structs.force_setattr(self, "model", default_model())
+        spec = self.spec
+        options = msgspec.to_builtins(spec.parse(self.options))
+        msgspec.structs.force_setattr(self, "options", options)
+        msgspec.structs.force_setattr(self, "losses", _filled(spec, self.losses))
         if not self.phases:
             raise SchemaError("phases is empty: give at least one")
         for number, phase in enumerate(self.phases):
-            if phase.trains not in STAGES[self.model]:
-                known = ", ".join(STAGES[self.model])
-                raise SchemaError(
-                    f"phases.{number}.trains is {phase.trains}: {self.model} has {known}"
-                )
-            if self.model == "blazepose" and phase.input_size % 32:
-                raise SchemaError(
-                    f"phases.{number}.input_size is {phase.input_size}: blazepose takes multiples "
-                    "of 32"
-                )
+            _check_phase(spec, number, phase)
         for name, low, high in _LIMITS:
-            _within(name, getattr(self, name), low, high)
+            check_within(name, getattr(self, name), low, high)
         for name, weight in self.keypoint_weights.items():
-            _within(f"keypoint_weights.{name}", weight, 0, 1e6)
+            check_within(f"keypoint_weights.{name}", weight, 0, 1e6)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's declaration."""
+        return get_model(self.model)
+
+    @property
+    def architecture(self) -> str:
+        """What decides which weights fit; the input size does not."""
+        return self.spec.describe(self.spec.parse(self.options))
 
     @property
     def input_size(self) -> int:
@@ -168,9 +116,26 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         """Of all phases together."""
         return sum(phase.epochs for phase in self.phases)
 
+    def with_options(self, **options: Any) -> "TrainConfig":
+        """The same with other options of the model."""
+        return msgspec.structs.replace(self, options={**self.options, **options})
+
+    def build(self, num_keypoints: int, input_size: int, loading: bool = False) -> Any:
+        """The model's network, a ``keras.Model`` with fresh weights.
+
+        Args:
+            num_keypoints: K.
+            input_size: pixels.
+            loading: whether other weights are loaded into it afterwards: it then needs no files.
+
+        Raises:
+            KpdataError: weights that are not there or do not fit.
+        """
+        values = {**self.options, **(self.spec.when_loading if loading else {})}
+        return self.spec.build(self.spec.parse(values), num_keypoints, input_size)
+
 
 _LIMITS = (
-    ("dropout", 0, 0.95),
     ("margin", 0.1, 10),
     ("batch_size", 1, 65_536),
     ("weight_decay", 0, 10),
@@ -185,19 +150,29 @@ _LIMITS = (
 )
 
 
-def of_stage(config: TrainConfig, stage: Trains) -> TrainConfig:
-    """``config`` with the phases that train ``stage`` alone; ``both`` leaves it as it is.
+def _filled(spec: ModelSpec, given: dict[str, float]) -> dict[str, float]:
+    """The weights of the model's losses, in its order."""
+    usual = {loss.name: loss.weight for loss in spec.losses}
+    for name, weight in given.items():
+        if name not in usual:
+            raise SchemaError(
+                f"losses.{name} is no loss of {spec.name}; {known_names(name, usual)}"
+            )
+        check_within(f"losses.{name}", weight, 0, 1e6)
+    return {**usual, **{name: float(weight) for name, weight in given.items()}}
 
-    Raises:
-        KpdataError: there is none.
-    """
-    if stage == "both":
-        return config
-    phases = tuple(phase for phase in config.phases if phase.trains == stage)
-    if not phases:
-        found = ", ".join(dict.fromkeys(phase.trains for phase in config.phases))
-        raise KpdataError(f"--stage {stage}: the phases train {found}")
-    return msgspec.structs.replace(config, phases=phases)
+
+def _check_phase(spec: ModelSpec, number: int, phase: Phase) -> None:
+    known = [stage.name for stage in spec.stages]
+    if phase.trains not in known:
+        raise SchemaError(
+            f"phases.{number}.trains is {phase.trains}: {spec.name} has {', '.join(known)}"
+        )
+    if phase.input_size % spec.input_multiple:
+        raise SchemaError(
+            f"phases.{number}.input_size is {phase.input_size}: {spec.name} takes multiples of "
+            f"{spec.input_multiple}"
+        )
 
 
 def recipe_names() -> list[str]:
@@ -212,76 +187,12 @@ def load_recipe(name: str) -> TrainConfig:
         KpdataError: no such recipe; the message lists them.
     """
     if name not in recipe_names():
-        raise KpdataError(f"recipe {name!r} is unknown; known: {', '.join(recipe_names())}")
+        raise KpdataError(f"recipe {name!r} is unknown; {known_names(name, recipe_names())}")
     config: TrainConfig = importlib.import_module(f"{recipes.__name__}.{name}").CONFIG
     return config
 
 
-def override(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
-    """``config`` with ``key=value`` settings; a dotted key reaches inside: ``phases.0.epochs=3``.
-
-    A value is JSON, or else taken as text. What must fit together is looked at once all are set.
-
-    Raises:
-        KpdataError: an unknown key, or a value of the wrong type or out of range.
-    """
-    tree, done = msgspec.to_builtins(config), []
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise KpdataError(f"--set {setting}: expected key=value, such as batch_size=16")
-        with located(f"--set {setting}"):
-            _put(tree, key, text)
-        done.append(f"--set {setting}")
-    with located(" ".join(done)):
-        return _as_config(tree)
-
-
-def _put(tree: Any, key: str, text: str) -> None:
-    *path, last = key.split(".")
-    for step in path:
-        tree = _inside(tree, step)
-    if isinstance(tree, dict) and last in tree:
-        tree[last] = _value(text)
-    elif isinstance(tree, list):
-        tree[_position(tree, last)] = _value(text)
-    elif isinstance(tree, dict) and path[-1:] == ["keypoint_weights"]:
-        tree[last] = _value(text)
-    else:
-        _refuse(tree, last)
-
-
-def _inside(tree: Any, step: str) -> Any:
-    if isinstance(tree, list):
-        return tree[_position(tree, step)]
-    if not isinstance(tree, dict) or step not in tree:
-        _refuse(tree, step)
-    if isinstance(tree[step], tuple):  # what to_builtins leaves of one
-        tree[step] = list(tree[step])
-    return tree[step]
-
-
-def _refuse(tree: Any, key: str) -> NoReturn:
-    known = f"; known: {', '.join(tree)}" if tree and isinstance(tree, dict) else ""
-    raise KpdataError(f"no key {key!r} there{known}")
-
-
-def _position(items: list[Any], text: str) -> int:
-    if not text.isdecimal() or int(text) >= len(items):
-        raise KpdataError(f"no entry {text!r} among {len(items)}, counted from 0")
-    return int(text)
-
-
-def _value(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
-
-
-def _as_config(tree: Any) -> TrainConfig:
-    try:
-        return msgspec.convert(tree, TrainConfig)
-    except msgspec.ValidationError as error:
-        cause = error.__cause__
-        raise SchemaError(str(cause if isinstance(cause, SchemaError) else error)) from error
+def recipe_summary(name: str) -> str:
+    """The first line of what a recipe says of itself."""
+    module = importlib.import_module(f"{recipes.__name__}.{name}")
+    return (module.__doc__ or "").splitlines()[0]

@@ -11,7 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from kpdata.core.sample import Pixels
 from kpdata.images import codec
 from kpdata.shards.tfrecord import framed
-from kpdata.train.run.folder import Row
+from kpdata.train.run.folder import EpochRecord
 
 
 class EventLog:
@@ -24,7 +24,7 @@ class EventLog:
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._path = folder / name
 
-    def scalars(self, row: Row) -> None:
+    def scalars(self, row: EpochRecord) -> None:
         """Losses, validation scores, learning rate and speed of one epoch."""
         values = {f"loss/{name}": value for name, value in row.losses.items()}
         values |= {f"val_pck/{head}": value for head, value in row.scores.items()}

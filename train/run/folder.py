@@ -13,7 +13,6 @@ import contextlib
 import csv
 import fcntl
 import io
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +21,17 @@ from typing import Any, TypeVar
 import msgspec
 
 from kpdata.core.crop import CropRule
-from kpdata.core.errors import KpdataError, SchemaError, TrainingError, first_line
+from kpdata.core.errors import KpdataError, TrainingError, first_line
 from kpdata.core.skeleton import Skeleton
-from kpdata.storage.atomic import temporary_beside, write_atomically
+from kpdata.storage.atomic import whole_file, write_atomically
 from kpdata.storage.bounded import read_bounded
-from kpdata.train.run.config import LARGEST_INPUT, SMALLEST_INPUT, TrainConfig
+from kpdata.train.models.base import LARGEST_INPUT, SMALLEST_INPUT, check_within
+from kpdata.train.run.config import TrainConfig
 
 T = TypeVar("T")
 
 WEIGHTS = ".weights.h5"
 _MOST_BYTES = 64 << 20
-_HEADS = ("heatmap", "coordinates")
 
 
 class RunInfo(msgspec.Struct, frozen=True):
@@ -42,11 +41,11 @@ class RunInfo(msgspec.Struct, frozen=True):
         shards: the dataset's folder, and ``root_hash`` what it held.
         skeleton: of the keypoints that the model finds.
         crop: in words.
-        mean_pose: (K, 2) of the training pictures that are no augmented copies, in parts of their
+        mean_pose: (K, 2) of the training crops that are no augmented copies, in parts of their
             side.
-        pictures: how many of each split.
+        crops: how many of each split.
         software: versions and backend.
-        crop_rule: which squares the model learnt to see; None in runs that do not say.
+        crop_rule: the crops that the model was trained on; None in runs that do not say.
     """
 
     shards: str
@@ -54,12 +53,12 @@ class RunInfo(msgspec.Struct, frozen=True):
     skeleton: Skeleton
     crop: str
     mean_pose: tuple[tuple[float, float], ...]
-    pictures: dict[str, int]
+    crops: dict[str, int]
     software: dict[str, str]
     crop_rule: CropRule | None = None
 
 
-class Row(msgspec.Struct, frozen=True):
+class EpochRecord(msgspec.Struct, frozen=True):
     """One epoch.
 
     Attributes:
@@ -93,7 +92,7 @@ class Best(msgspec.Struct, frozen=True):
     Attributes:
         file: below the run's folder.
         phase, epoch, input_size: where they come from.
-        heads: what had been trained by then.
+        heads: those that had been trained by then.
         scores: their validation PCK.
     """
 
@@ -106,32 +105,29 @@ class Best(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Raise SchemaError where no model can be built of it."""
-        if not SMALLEST_INPUT <= self.input_size <= LARGEST_INPUT:
-            raise SchemaError(f"best.input_size is {self.input_size}")
-        if not set(self.heads) <= set(_HEADS):
-            raise SchemaError(f"best.heads is {self.heads}: expected some of {', '.join(_HEADS)}")
+        check_within("best.input_size", self.input_size, SMALLEST_INPUT, LARGEST_INPUT)
 
 
 class State(msgspec.Struct, frozen=True):
     """How far a run is.
 
     Attributes:
-        rows: the epochs that are done.
+        epochs: those that are done.
         best: None before the first validation.
-        last: weights and optimizer after the last epoch in ``rows``, below the run's folder.
+        last: weights and optimizer after the last of ``epochs``, below the run's folder.
         done: phases that are finished.
-        taught: the heads that the run's start had been taught, which ``best`` is to have too.
+        init_heads: those of the run that this one started from, which ``best`` has too.
     """
 
-    rows: tuple[Row, ...] = ()
+    epochs: tuple[EpochRecord, ...] = ()
     best: Best | None = None
     last: str | None = None
     done: int = 0
-    taught: tuple[str, ...] = ()
+    init_heads: tuple[str, ...] = ()
 
-    def of_phase(self, phase: int) -> tuple[Row, ...]:
+    def of_phase(self, phase: int) -> tuple[EpochRecord, ...]:
         """The epochs of one phase."""
-        return tuple(row for row in self.rows if row.phase == phase)
+        return tuple(epoch for epoch in self.epochs if epoch.phase == phase)
 
 
 @dataclass(frozen=True)
@@ -178,7 +174,7 @@ class RunFolder:
     def save_state(self, state: State) -> None:
         """Write ``state`` and its table, and remove the weights that it does not name."""
         self._write("state.json", state)
-        write_atomically(self.history_csv, _as_csv(state.rows).encode(), durable=False)
+        write_atomically(self.history_csv, _as_csv(state.epochs).encode(), durable=False)
         named = {state.last, state.best and state.best.file}
         for file in self.checkpoints.iterdir():
             if f"{self.checkpoints.name}/{file.name}" not in named:
@@ -187,14 +183,8 @@ class RunFolder:
     def save_weights(self, name: str, save: Callable[[Path], None]) -> str:
         """Let ``save`` write weights, whole or not at all; the path below the folder."""
         path = self.checkpoints / f"{name}{WEIGHTS}"
-        temporary = temporary_beside(path).with_suffix(WEIGHTS)
-        try:
+        with whole_file(path, suffix=WEIGHTS) as temporary:
             save(temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return f"{self.checkpoints.name}/{path.name}"
 
     def weights(self, file: str) -> Path:
@@ -223,7 +213,7 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise TrainingError(
-                    f"{self.path}: another training writes to this folder: choose another --out"
+                    f"{self.path}: another training writes to this folder: choose another `out`"
                 ) from None
             yield
 
@@ -232,10 +222,7 @@ class RunFolder:
         try:
             return msgspec.json.decode(read_bounded(path, _MOST_BYTES), type=kind)
         except FileNotFoundError:
-            raise TrainingError(
-                f"{self.path} is no training run: {name} is missing. Start one with "
-                "kpdata train SHARDS --out FOLDER"
-            ) from None
+            raise TrainingError(f"{self.path} is no training run: {name} is missing") from None
         except OSError as error:
             raise TrainingError(f"{path}: cannot be read: {error.strerror}") from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KpdataError) as error:
@@ -246,7 +233,7 @@ class RunFolder:
         write_atomically(self.path / name, text + b"\n")
 
 
-def _as_csv(rows: tuple[Row, ...]) -> str:
+def _as_csv(rows: tuple[EpochRecord, ...]) -> str:
     flat = [
         {
             "epoch": row.epoch,

@@ -13,10 +13,11 @@ from kpdata.core.errors import TrainingError
 from kpdata.core.skeleton import COCO17
 from kpdata.images import codec
 from kpdata.images.resample import warp, with_spare_channel
-from kpdata.train.data.pictures import Pictures
+from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.loop import preflight
 from kpdata.train.models.blazepose import SIZES, Size
-from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import TrainConfig
 
 SIDE = 64
 BLAZEPOSE = TrainConfig(
@@ -29,24 +30,24 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
 @pytest.fixture(scope="module")
-def people() -> Pictures:
+def people() -> LabelledCrops:
     """Rendered people, a square of SIDE pixels each."""
-    pictures, labels = [], []
+    crops, labels = [], []
     for sample in synth.samples(24, seed=1, size=(160, 120)):
         for instance in sample.instances:
             if instance.num_labelled > 8 and len(labels) < 24:
                 crop = square_crop(instance.bbox_xyxy, 1.25, SIDE)
                 rgb = with_spare_channel(codec.decode_stored(sample.image))
-                pictures.append(warp(rgb, crop, SIDE, SIDE))
+                crops.append(warp(rgb, crop, SIDE, SIDE))
                 moved = np.column_stack(
                     [transform.apply_affine(crop, instance.xy), instance.visibility]
                 )
                 labels.append(np.where(moved[:, 2:] > 0, moved, 0))
     keypoints, count = np.stack(labels), len(labels)
-    return Pictures(
+    return LabelledCrops(
         side=SIDE,
         to_source=np.tile(np.eye(2, 3), (count, 1, 1)),
-        images=np.stack(pictures),
+        images=np.stack(crops),
         skeleton=COCO17,
         crop="whole",
         keys=tuple(map(str, range(count))),
@@ -70,7 +71,7 @@ def test_good_data_and_a_model_that_learns_pass_every_gate(people, config, monke
     assert [verdict.gate for verdict in verdicts] == gates
     assert [verdict.gate for verdict in verdicts if not verdict.passed] == []
     preflight.refuse_failed(verdicts)
-    assert "8 training pictures" in verdicts[3].explanation
+    assert "8 training crops" in verdicts[3].explanation
 
 
 def test_pictures_that_show_nothing_fail_what_the_model_must_learn(people, monkeypatch):
@@ -105,7 +106,7 @@ def test_only_originals_are_judged_and_learnt(people, monkeypatch):
     """Copies with inverted flags and labels elsewhere would fail every gate."""
     learnt = []
     monkeypatch.setattr(
-        preflight, "_check_learning", lambda config, pictures: learnt.append(pictures) or []
+        preflight, "_check_learning", lambda config, crops: learnt.append(crops) or []
     )
     truth, count = people.truth.copy(), len(people)
     copies = np.arange(count) % 3 > 0

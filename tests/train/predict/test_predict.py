@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from kpdata.core.errors import FormatError
 from kpdata.core.skeleton import Skeleton
 from kpdata.images import codec
-from kpdata.train.data.pictures import Pictures
+from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.infer import frames
 from kpdata.train.infer.boxes import Box, ByName, read_boxes, read_image_ids
 from kpdata.train.infer.files import Answers, CocoResults, overlay
-from kpdata.train.infer.frames import Frame, Tally, as_views, predict_frames, read_frames
+from kpdata.train.infer.frames import Frame, Tally, crops_of, predict_frames, read_frames
 from kpdata.train.infer.media import Item, VideoFile, count_frames, find, frame_rate, read
 
 SKELETON = Skeleton("dots", ("left_hand", "right_hand", "head"), edges=(("left_hand", "head"),))
@@ -45,18 +45,18 @@ class DotFinder:
     flips: list[bool] = field(default_factory=list)
     chunks: list[int] = field(default_factory=list)
 
-    def predict(self, pictures: Pictures, flip: bool = True) -> SimpleNamespace:
+    def predict(self, crops: LabelledCrops, flip: bool = True) -> SimpleNamespace:
         self.flips.append(flip)
-        self.chunks.append(len(pictures))
-        found = np.zeros((len(pictures), 3, 3))
-        for n, picture in enumerate(pictures.images[np.arange(len(pictures))].astype(float)):
+        self.chunks.append(len(crops))
+        found = np.zeros((len(crops), 3, 3))
+        for n, crop in enumerate(crops.images[np.arange(len(crops))].astype(float)):
             for k in range(3):
-                others = np.delete(picture, k, axis=2).max(axis=2)
-                weight = np.clip(picture[..., k] - others - 60, 0, None)
+                others = np.delete(crop, k, axis=2).max(axis=2)
+                weight = np.clip(crop[..., k] - others - 60, 0, None)
                 if weight.sum() > 0:
                     y, x = np.indices(weight.shape) + 0.5
                     xy = [(weight * axis).sum() / weight.sum() for axis in (x, y)]
-                    affine = pictures.to_source[n]
+                    affine = crops.to_source[n]
                     found[n, k] = *(affine[:, :2] @ xy + affine[:, 2]), 0.9
         visibility = (found[..., 2] > 0) * 1.0 if self.says_visible else None
         return SimpleNamespace(
@@ -106,8 +106,8 @@ def test_each_box_is_an_instance_of_its_own():
 def test_a_large_picture_is_averaged_and_not_sampled():
     stripes = np.zeros((640, 640, 3), np.uint8)
     stripes[:, ::2] = 255
-    pictures = as_views([frame(stripes)], side=64, margin=1.0)
-    seen = pictures.images[np.arange(1)]
+    crops = crops_of([frame(stripes)], side=64, margin=1.0)
+    seen = crops.images[np.arange(1)]
     assert np.abs(seen[0, 2:-2, 2:-2].astype(int) - 127).max() <= 16
 
 
@@ -208,7 +208,7 @@ def test_a_video_that_fails_leaves_nothing_behind(tmp_path):
 def test_files_that_cannot_be_used_are_counted_and_the_others_go_on(tmp_path):
     write(tmp_path / "good.png", dots(64, 48))
     for name in ("text.jpg", "broken.mp4"):
-        (tmp_path / name).write_bytes(b"no picture at all")
+        (tmp_path / name).write_bytes(b"no crop at all")
     whole = (tmp_path / "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     names = ("text.jpg", "broken.mp4", "cut.png", "good.png")
@@ -351,8 +351,8 @@ def test_a_visibility_hides_nothing_from_the_drawing(primary):
     """A score that says "surely hidden" draws a ring, one that says "not found" draws nothing."""
 
     class Hides(DotFinder):
-        def predict(self, pictures, flip=True):
-            answer = super().predict(pictures, flip)
+        def predict(self, crops, flip=True):
+            answer = super().predict(crops, flip)
             found = answer.keypoints["heatmap"]
             found[..., 2] = 0.01
             return SimpleNamespace(
@@ -402,8 +402,8 @@ def test_a_skeleton_of_one_keypoint_works(tmp_path):
     one = Skeleton("one", ("red",))
 
     class First(DotFinder):
-        def predict(self, pictures, flip=True):
-            answer = super().predict(pictures, flip)
+        def predict(self, crops, flip=True):
+            answer = super().predict(crops, flip)
             answer.keypoints = {"heatmap": answer.keypoints["heatmap"][:, :1]}
             answer.visibility = None
             return answer

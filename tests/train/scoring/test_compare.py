@@ -8,7 +8,7 @@ from kpdata.core.errors import DatasetError
 from kpdata.core.skeleton import Skeleton
 from kpdata.train.evaluate.compare import compare_answers, compare_runs
 from kpdata.train.evaluate.report import METRICS, Report, Settings
-from kpdata.train.evaluate.scores import FLOOR, score_all
+from kpdata.train.evaluate.scores import BASELINE, score_all
 from kpdata.train.infer import predictions as files
 from kpdata.train.infer.predictions import Predictions, Recorded, Truth
 
@@ -22,11 +22,11 @@ COUNT = 8
 
 
 def sticks():
-    """8 sticks 100 px long, two in each of four pictures."""
+    """8 sticks 100 px long, two in each of four crops."""
     shape = np.array([[50, 0, 2], [50, 100, 2], [20, 30, 1], [80, 30, 2]], float)
     missing = np.full(COUNT, np.nan)
     return Truth(
-        source_id=tuple(f"picture {i // 2}" for i in range(COUNT)),
+        source_id=tuple(f"crop {i // 2}" for i in range(COUNT)),
         instance=np.arange(COUNT) % 2,
         keypoints=np.tile(shape, (COUNT, 1, 1)),
         image_size=np.full((COUNT, 2), 256.0),
@@ -51,7 +51,7 @@ def write(folder, truth, predictions, order=range(COUNT), skeleton=STICK, **chan
     order = list(order)
     heads = {name: values[order] for name, values in predictions.keypoints.items()}
     seen = None if predictions.visibility is None else predictions.visibility[order]
-    floor = truth.keypoints[order]
+    baseline = truth.keypoints[order]
     names = ("keypoints", "image_size", "area", "bbox_xyxy", "head_size", "instance")
     truth = Truth(
         source_id=tuple(truth.source_id[i] for i in order),
@@ -59,13 +59,13 @@ def write(folder, truth, predictions, order=range(COUNT), skeleton=STICK, **chan
     )
     made = Predictions(heads, seen, predictions.primary)
     files.write_truth(folder / files.TRUTH, truth)
-    files.write_predictions(folder / files.PREDICTIONS, Recorded(truth.keys, made, floor))
-    scores = score_all(STICK, truth, made, floor, resamples=2)
+    files.write_predictions(folder / files.PREDICTIONS, Recorded(truth.keys, made, baseline))
+    scores = score_all(STICK, truth, made, baseline, resamples=2)
     report = Report(
         kpdata="0.1.0", settings=Settings(), epoch=1, crop="a crop", input_size=256, root_hash="a",
         trained_on="a", split_sha256="b", skeleton=skeleton, images=4, instances=COUNT,
         left_out={}, notes=(), primary=made.primary, heads=scores.heads,
-        visibility=scores.visibility, floor_definition=FLOOR, floor=scores.floor,
+        visibility=scores.visibility, baseline_definition=BASELINE, baseline=scores.baseline,
         not_computed=scores.not_computed,
     )  # fmt: skip
     (folder / METRICS).write_bytes(msgspec.structs.replace(report, **changes).json())
@@ -173,7 +173,7 @@ def test_other_instances_are_refused(tmp_path):
     with pytest.raises(DatasetError) as error:
         compare_runs(first, second, "test")
     assert "6 are in both, 2 only in the first, 0 only in the second" in str(error.value)
-    assert "('picture 3', 0)" in str(error.value)
+    assert "('crop 3', 0)" in str(error.value)
     third = write(tmp_path / "c", truth, off(truth, 0), order=[0, 1, 1])
     with pytest.raises(DatasetError, match="an instance stands there twice"):
         compare_runs(first, third, "test")
@@ -185,7 +185,7 @@ def test_another_truth_is_refused(tmp_path, change):
     other.keypoints[3, 1, change[0]] += change[1]
     first = write(tmp_path / "a", truth, off(truth, 0))
     second = write(tmp_path / "b", other, off(truth, 0))
-    with pytest.raises(DatasetError, match=r"different truths: bottom of .'picture 1', 1. is"):
+    with pytest.raises(DatasetError, match=r"different truths: bottom of .'crop 1', 1. is"):
         compare_runs(first, second, "test")
 
 

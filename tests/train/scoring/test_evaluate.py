@@ -51,7 +51,7 @@ def crosses(count=5):
     keypoints[..., 0] += np.arange(count)[:, None]
     box = [[20 + i, 0, 80 + i, 100] for i in range(count)]
     return Truth(
-        source_id=tuple(f"picture {i}" for i in range(count)),
+        source_id=tuple(f"crop {i}" for i in range(count)),
         instance=np.zeros(count, np.int64),
         keypoints=keypoints,
         image_size=np.full((count, 2), 256.0),
@@ -78,7 +78,7 @@ def random_truth(skeleton, count, seed=0):
 
 
 def answers(truth, noise=0.0, seed=0, heads=("heatmap", "coordinates"), scale=1.0):
-    """Predictions as far from the truth as ``noise``, and a floor further away."""
+    """Predictions as far from the truth as ``noise``, and a baseline further away."""
     rng = np.random.default_rng(seed)
     keypoints = {}
     for head in heads:
@@ -86,9 +86,9 @@ def answers(truth, noise=0.0, seed=0, heads=("heatmap", "coordinates"), scale=1.
         score = rng.uniform(0, 1, (*truth.keypoints.shape[:2], 1))
         keypoints[head] = np.concatenate([truth.keypoints[..., :2] + error, score], axis=2)
     visibility = (truth.keypoints[..., 2] == 2).astype(np.float32)
-    floor = np.full_like(truth.keypoints, 100.0) * scale
-    floor[..., 2] = 1
-    return Predictions(keypoints, visibility, heads[0]), floor
+    baseline = np.full_like(truth.keypoints, 100.0) * scale
+    baseline[..., 2] = 1
+    return Predictions(keypoints, visibility, heads[0]), baseline
 
 
 def by_name(scores):
@@ -117,10 +117,10 @@ def test_scores_of_known_errors():
     # 0.2 × 100 and less than 0.5 × 60; one bottom is 31 px off: more than 0.5 × 60, less than
     # √0.5 × 60 = 42.4; PCP: 31 < 50 and 25 < 30, so that no limb is lost.
     truth = crosses()
-    predictions, floor = answers(truth, heads=("heatmap",))
+    predictions, baseline = answers(truth, heads=("heatmap",))
     predictions.keypoints["heatmap"][:3, 2, 0] += 25
     predictions.keypoints["heatmap"][4, 1, 1] -= 31
-    found = by_name(score_all(CROSS, truth, predictions, floor, resamples=10).heads["heatmap"])
+    found = by_name(score_all(CROSS, truth, predictions, baseline, resamples=10).heads["heatmap"])
     assert found["PCK@0.2 (torso)"].value == pytest.approx(16 / 20)
     assert found["PCKh@0.5"].value == pytest.approx(19 / 20)
     assert found["pckh@0.707 (stretched)"].value == 1
@@ -137,20 +137,20 @@ def test_scores_of_known_errors():
 
 
 def test_the_floor_beside_each_score_is_that_of_the_mean_pose():
-    # The floor is 100, 100 for all: cross i's bottom (50 + i, 100) is 50 − i away, its right arm
+    # The baseline is 100, 100 for all: cross i's bottom (50 + i, 100) is 50 − i away, its right arm
     # (80 + i, 30) is √((20 − i)² + 70²) > 70 away, the others further. Within 0.47 × 100: the
     # bottoms of i = 3 and 4 alone; within 0.2: none.
     truth = crosses()
     scores = score_all(CROSS, truth, *answers(truth), resamples=10)
     for head in scores.heads.values():
-        assert by_name(head)["PCK@0.2 (torso)"].floor == 0
+        assert by_name(head)["PCK@0.2 (torso)"].baseline == 0
         offset = truth.keypoints[..., :2] - 100
-        assert by_name(head)["EPE"].floor == pytest.approx(np.hypot(*offset.T).mean())
+        assert by_name(head)["EPE"].baseline == pytest.approx(np.hypot(*offset.T).mean())
     poses = truth.poses(CROSS, answers(truth)[1])
     assert pck_curve(poses, "torso")[47] == pytest.approx(2 / 20)
-    assert [score.name for score in scores.floor] == [s.name for s in scores.heads["heatmap"]]
+    assert [score.name for score in scores.baseline] == [s.name for s in scores.heads["heatmap"]]
     # Every keypoint called visible: right for three of four, and no keypoint above another.
-    assert [score.floor for score in scores.visibility] == pytest.approx([0.75, 0.5])
+    assert [score.baseline for score in scores.visibility] == pytest.approx([0.75, 0.5])
 
 
 @pytest.mark.parametrize("skeleton", [CROSS, LSP14, COCO17, Skeleton("dot", ("dot",))])
@@ -160,9 +160,9 @@ def test_each_metric_is_computed_or_has_a_reason(skeleton, boxes, sees):
     truth = random_truth(skeleton, 6)
     if not boxes:
         truth = replace(truth, bbox_xyxy=np.full((6, 4), np.nan), area=np.full(6, np.nan))
-    predictions, floor = answers(truth, noise=5)
+    predictions, baseline = answers(truth, noise=5)
     predictions = predictions if sees else replace(predictions, visibility=None)
-    scores = score_all(skeleton, truth, predictions, floor, resamples=2)
+    scores = score_all(skeleton, truth, predictions, baseline, resamples=2)
     computed = {
         score.name.removesuffix(" (torso)").removesuffix(" (bbox)")
         for score in (*scores.heads["heatmap"], *scores.visibility)
@@ -175,8 +175,8 @@ def test_each_metric_is_computed_or_has_a_reason(skeleton, boxes, sees):
 def test_reasons_name_what_is_missing():
     truth = replace(crosses(), bbox_xyxy=np.full((5, 4), np.nan), area=np.full(5, np.nan))
     bare = Skeleton("bare", CROSS.keypoints)
-    predictions, floor = answers(truth)
-    scores = score_all(bare, truth, replace(predictions, visibility=None), floor, resamples=2)
+    predictions, baseline = answers(truth)
+    scores = score_all(bare, truth, replace(predictions, visibility=None), baseline, resamples=2)
     reasons = scores.not_computed
     assert "bare names no torso pair, and no instance has a bounding box" in reasons["PCK@0.2"]
     assert """kpdata train --set 'reference=["NAME", "NAME"]'""" in reasons["PCK@0.2"]
@@ -202,14 +202,14 @@ def test_a_metric_of_nothing_is_a_reason_and_not_a_number():
 def test_without_a_torso_the_box_is_the_reference():
     # The box is 100 px high, as the torso is.
     truth, armless = crosses(), msgspec.structs.replace(CROSS, torso=None)
-    predictions, floor = answers(truth)
+    predictions, baseline = answers(truth)
     predictions.keypoints["heatmap"][:3, 2, 0] += 25
     names = ("PCK@0.2 (bbox)", "AUC@0.2 (bbox)", "NME (bbox)")
     for skeleton in (armless, CROSS):
         if skeleton is CROSS:
             truth.keypoints[:, 0] = 0  # a torso pair that no instance has labelled
         found = by_name(
-            score_all(skeleton, truth, predictions, floor, resamples=2).heads["heatmap"]
+            score_all(skeleton, truth, predictions, baseline, resamples=2).heads["heatmap"]
         )
         assert set(names) <= set(found)
     assert found["PCK@0.2 (bbox)"].value == pytest.approx(12 / 15)
@@ -219,11 +219,11 @@ def test_a_given_reference_is_what_all_scores_divide_by():
     # 25 px off: not within 0.2 × the torso's 100 px, and within it × 130 px, arm to arm.
     truth = crosses()
     truth.keypoints[:, 3, 0] += 70
-    predictions, floor = answers(truth)
+    predictions, baseline = answers(truth)
     predictions.keypoints["heatmap"][:, 0, 0] += 25
     arms = ("left_arm", "right_arm")
     scores = by_name(
-        score_all(CROSS, truth, predictions, floor, arms, resamples=2).heads["heatmap"]
+        score_all(CROSS, truth, predictions, baseline, arms, resamples=2).heads["heatmap"]
     )
     assert scores["PCK@0.2 (left_arm–right_arm)"].value == 1
     assert scores["NME (left_arm–right_arm)"].value == pytest.approx(25 / 130 / 4)
@@ -256,10 +256,10 @@ def test_the_reference_is_one_that_most_instances_have(torsos, boxes, chosen, sa
 
 def test_predictions_that_are_no_numbers_are_refused():
     truth = crosses()
-    predictions, floor = answers(truth)
+    predictions, baseline = answers(truth)
     predictions.keypoints["coordinates"][3, 1, 0] = np.nan
     with pytest.raises(SchemaError, match="predicted: instance 3, bottom is"):
-        score_all(CROSS, truth, predictions, floor, resamples=2)
+        score_all(CROSS, truth, predictions, baseline, resamples=2)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -268,15 +268,15 @@ def test_predictions_that_are_no_numbers_are_refused():
 @pytest.mark.parametrize("skeleton", [CROSS, LSP14, COCO17])
 def test_scores_computed_again_from_the_files_are_the_same_to_the_bit(skeleton, tmp_path):
     truth = random_truth(skeleton, 7)
-    predictions, floor = answers(truth, noise=8.0)
+    predictions, baseline = answers(truth, noise=8.0)
     files.write_truth(tmp_path / "truth.jsonl", truth)
-    recorded = Recorded(truth.keys, predictions, floor)
+    recorded = Recorded(truth.keys, predictions, baseline)
     files.write_predictions(tmp_path / "predictions.jsonl", recorded)
     again = files.read_predictions(tmp_path / "predictions.jsonl")
     read = files.read_truth(tmp_path / "truth.jsonl")
     assert read.keys == again.keys == truth.keys
-    first = score_all(skeleton, truth, predictions, floor, seed=3, resamples=20)
-    second = score_all(skeleton, read, again.predictions, again.floor, seed=3, resamples=20)
+    first = score_all(skeleton, truth, predictions, baseline, seed=3, resamples=20)
+    second = score_all(skeleton, read, again.predictions, again.baseline, seed=3, resamples=20)
     assert msgspec.json.encode(first) == msgspec.json.encode(second)
 
 
@@ -305,14 +305,14 @@ def test_any_number_survives_the_files(tmp_path_factory, rows):
     for name, values in made.keypoints.items():
         np.testing.assert_array_equal(again.predictions.keypoints[name], values)
     np.testing.assert_array_equal(again.predictions.visibility, seen)
-    np.testing.assert_array_equal(again.floor, 3 * keypoints)
+    np.testing.assert_array_equal(again.baseline, 3 * keypoints)
 
 
 def test_a_line_begins_with_what_anyone_may_rely_on(tmp_path):
     truth = crosses(1)
-    predictions, floor = answers(truth)
+    predictions, baseline = answers(truth)
     path = tmp_path / "predictions.jsonl"
-    files.write_predictions(path, Recorded(truth.keys, predictions, floor))
+    files.write_predictions(path, Recorded(truth.keys, predictions, baseline))
     (line,) = path.read_text().splitlines()
     found = msgspec.json.decode(line)
     assert list(found)[:3] == ["source_id", "instance", "keypoints"]
@@ -397,8 +397,8 @@ def test_the_splits_hash_is_over_its_shards_and_vouches_for_them(tiny_shards: Pa
 
 
 def run_info(manifest, **changes):
-    pictures = {"train": 8, "val": 3}
-    info = RunInfo("shards", manifest.root_hash, COCO17, "a crop", ((0.5, 0.5),) * 17, pictures, {})
+    crops = {"train": 8, "val": 3}
+    info = RunInfo("shards", manifest.root_hash, COCO17, "a crop", ((0.5, 0.5),) * 17, crops, {})
     return msgspec.structs.replace(info, **changes)
 
 
@@ -410,9 +410,9 @@ def test_notes_say_what_a_score_is_not(tiny_shards):
         return " | ".join(notes_on(split, crop, manifest, info, CropRule(**crop_rule), CropRule()))
 
     assert said() == ""
-    assert "WARNING: the run was trained on these very pictures" in said("train")
+    assert "WARNING: the run was trained on these very crops" in said("train")
     assert "WARNING: the run's best epoch was chosen by this split" in said("val")
-    assert said("val", info=run_info(manifest, pictures={"train": 8, "val": 0})) == ""
+    assert said("val", info=run_info(manifest, crops={"train": 8, "val": 0})) == ""
     elsewhere = run_info(manifest, root_hash="0123456789abcdef")
     assert "another dataset (root hash 0123456789ab…)" in said(info=elsewhere)
     assert "cannot be excluded" in said("train", info=elsewhere)

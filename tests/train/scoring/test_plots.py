@@ -1,4 +1,4 @@
-"""Pictures of a run: what they show, not how they look."""
+"""LabelledCrops of a run: what they show, not how they look."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from kpdata.core.errors import TrainingError
 from kpdata.core.skeleton import Skeleton
 from kpdata.metrics import Poses, pck
-from kpdata.train.data.pictures import Pictures
+from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.evaluate import plots
 from kpdata.train.evaluate.report import MEAN_POSE
 from kpdata.train.evaluate.scores import CURVE_THRESHOLDS
@@ -39,14 +39,14 @@ def drawn(monkeypatch):
     return figures
 
 
-def pictures(count=20, side=64):
-    """Grey pictures of 64² that show the source at half its size, moved by (10, 20)."""
+def crops(count=20, side=64):
+    """Grey crops of 64² that show the source at half its size, moved by (10, 20)."""
     keypoints = np.tile([[16.5, 32.5, 2], [48.5, 32.5, 2], [0, 0, 0]], (count, 1, 1))
     truth = keypoints * [2, 2, 1] + [10, 20, 0]
     truth[:, 2] = 0
     missing = np.full(count, np.nan)
-    return Pictures(
-        skeleton=PAIR, side=side, crop="", keys=tuple(f"picture {i}" for i in range(count)),
+    return LabelledCrops(
+        skeleton=PAIR, side=side, crop="", keys=tuple(f"crop {i}" for i in range(count)),
         instance=np.zeros(count, np.int64), keypoints=keypoints.astype(np.float32), truth=truth,
         to_source=np.tile([[2.0, 0, 10], [0, 2, 20]], (count, 1, 1)),
         source_size=np.full((count, 2), 200.0), area=missing, head_size=missing,
@@ -101,9 +101,9 @@ def test_the_pck_curve_holds_model_and_floor(tmp_path, drawn):
     plots.pck_curves(named, "torso", tmp_path / "pck.png")
     assert min(size_of(tmp_path / "pck.png")) > 300
     (axes,) = drawn[0].axes
-    model, floor = axes.lines
+    model, baseline = axes.lines
     assert model.get_ydata()[-1] == 100
-    assert (floor.get_label(), floor.get_ydata()[-1]) == (MEAN_POSE, 50)
+    assert (baseline.get_label(), baseline.get_ydata()[-1]) == (MEAN_POSE, 50)
     assert model.get_xdata().tolist() == CURVE_THRESHOLDS.tolist()
     assert "torso" in axes.get_xlabel()
 
@@ -113,8 +113,8 @@ def test_bars_are_percentages_of_averaged_keypoints(tmp_path, drawn):
     predicted = truth.copy()
     predicted[0, 1, 1] = 9  # one right eye of four
     score = pck(Poses(PAIR, truth, predicted)).score(np.random.default_rng(0), 5)
-    floor = pck(Poses(PAIR, truth, truth + 100)).score(np.random.default_rng(0), 5)
-    plots.keypoint_bars({"heatmap": score, "b": score, MEAN_POSE: floor}, tmp_path / "k.png")
+    baseline = pck(Poses(PAIR, truth, truth + 100)).score(np.random.default_rng(0), 5)
+    plots.keypoint_bars({"heatmap": score, "b": score, MEAN_POSE: baseline}, tmp_path / "k.png")
     assert min(size_of(tmp_path / "k.png")) > 100
     (axes,) = drawn[0].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["eye", "nose"]
@@ -124,9 +124,9 @@ def test_bars_are_percentages_of_averaged_keypoints(tmp_path, drawn):
 
 
 def test_errors_are_in_sides_of_the_crop():
-    # A picture of 64 px at half the source's size is 128 source pixels wide. One of two labelled
+    # A crop of 64 px at half the source's size is 128 source pixels wide. One of two labelled
     # keypoints is 12.8 px off: a mean of 0.05. What is not labelled does not count.
-    shown = pictures(3)
+    shown = crops(3)
     predicted = shown.truth.copy()
     predicted[1, 0, 0] += 12.8
     predicted[2, 2, :2] = 1000
@@ -147,12 +147,12 @@ def test_best_median_and_worst():
 def test_a_sheet_shows_the_truth_on_the_left_and_the_prediction_on_the_right(monkeypatch):
     seen = []
     monkeypatch.setattr(draw, "contact_sheet", lambda tiles, **_: seen.extend(tiles))
-    shown = pictures(3)
+    shown = crops(3)
     predicted = shown.truth.copy()
-    predicted[:, :2, 1] += 24  # 12 px further down in the picture
+    predicted[:, :2, 1] += 24  # 12 px further down in the crop
     predicted[:, 2] = [100, 60, 0.3]  # the nose, of which the truth knows nothing
     plots.sheet(shown, predicted, np.array([2, 0]))
-    assert [caption.split(": ")[1] for _, caption in seen] == ["picture 2", "picture 0"]
+    assert [caption.split(": ")[1] for _, caption in seen] == ["crop 2", "crop 0"]
     assert seen[0][1].startswith("truth | predicted, off 18.8 %")  # 24 of 128
     rgb = seen[0][0]
     assert rgb.shape == (64, 128, 3)

@@ -4,11 +4,12 @@ The shards hold augmented copies, and there is no time to learn them by heart: l
 """
 
 from kpdata.core.augment import AugmentConfig
-from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import TrainConfig
 
 CONFIG = TrainConfig(
     model="blazepose",
-    size="lite",
+    options={"size": "lite"},
     phases=(
         Phase("heatmap", 3, 128, 4e-3, warmup=0.3),
         Phase("regression", 2, 128, 3e-3, warmup=0.2),

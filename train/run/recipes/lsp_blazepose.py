@@ -18,11 +18,12 @@ benchmarks/results/lsp_blazepose.json.
 """
 
 from kpdata.core.augment import AugmentConfig
-from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import TrainConfig
 
 CONFIG = TrainConfig(
     model="blazepose",
-    size="full",
+    options={"size": "full"},
     phases=(
         Phase("heatmap", 260, 128, 3e-3, final_rate=0.2, warmup=3),
         Phase("heatmap", 80, 192, 1.5e-3, final_rate=0.01, warmup=1),

@@ -15,14 +15,14 @@ cores that had other work too, at commit 0be70cd. All is in benchmarks/results/l
 
 import msgspec
 
-from kpdata.train.run.config import Phase
+from kpdata.train.models.base import Phase
 from kpdata.train.run.recipes.lsp_blazepose import CONFIG as BLAZEPOSE
 
 CONFIG = msgspec.structs.replace(
     BLAZEPOSE,
     model="regression",
-    backbone="mobilenet_v3_small",
-    head="softargmax",
+    options={"backbone": "mobilenet_v3_small", "head": "softargmax"},
+    losses={},
     phases=(Phase("all", 120, 128, 2e-3, final_rate=0.01, warmup=3),),
     heatmap_sigma=1.0,
 )

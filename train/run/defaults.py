@@ -1,47 +1,58 @@
 """A sensible configuration for a dataset and this machine, where the user names no recipe."""
 
+from collections.abc import Mapping
 from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
 
 from kpdata.core.crop import CropRule, crop_rule_of, why_not_shown
 from kpdata.core.errors import TrainingError
 from kpdata.core.sample import WHOLE_IMAGE
 from kpdata.core.splits import TRAIN
 from kpdata.shards.dataset import Dataset
-from kpdata.train.loop.learner import on_gpu
-from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.models.registry import default_model, get_model
+from kpdata.train.ops.device import on_gpu
+from kpdata.train.run.config import TrainConfig
 
-_PICTURES_TO_SEE = 200_000
+_CROPS_IN_ALL = 200_000
 _EPOCHS = (10, 300)
 _INPUT_SIZES = (128, 256)
 _STEP = 32
 _INSTANCES_JUDGED = 10_000
 
 
-def default_config(dataset: Dataset, model: str, pretrained: bool = False) -> TrainConfig:
-    """``model``, blazepose or regression, for these shards on this machine.
+def default_config(
+    dataset: Dataset, model: str | None = None, options: Mapping[str, Any] = MappingProxyType({})
+) -> TrainConfig:
+    """A configuration of ``model`` for these shards on this machine.
 
-    A ``pretrained`` backbone is frozen at first; a fresh one learns from the start.
-
-    Small datasets get more epochs, of about 200,000 pictures in all; a GPU computes in bfloat16.
+    Small datasets get more epochs, of about 200,000 crops in all; a GPU computes in bfloat16.
     The input is as large as the shards' crops, from 128 to 256 px; whole images get 192 px on a
     CPU and are cropped around their boxes, where most instances have one.
 
+    Args:
+        dataset: shards with a split ``train``.
+        model: its name; None takes the default.
+        options: of the model; those that are not given have their defaults.
+
     Raises:
         TrainingError: there is no split to train on, or it is empty.
+        KpdataError: no such model, or it has no such option.
     """
+    spec = get_model(model or default_model())
+    parsed = spec.parse(options)
     crop_side, crop_rule = _look_at(dataset)
     size = crop_side or (256 if on_gpu() else 192)
     size = min(max(_STEP * round(size / _STEP), _INPUT_SIZES[0]), _INPUT_SIZES[1])
     split = dataset.manifest.splits[TRAIN]
-    seen = max(split.records, split.instances, 1)  # a whole image shows each of its instances
-    epochs = min(max(_PICTURES_TO_SEE // seen, _EPOCHS[0]), _EPOCHS[1])
-    if model == "blazepose":
-        phases = _blazepose(epochs, size)
-    else:
-        phases = _transfer(epochs, size) if pretrained else _regression(epochs, size)
+    crops = max(split.records, split.instances, 1)  # a whole image shows each of its instances
+    epochs = min(max(_CROPS_IN_ALL // crops, _EPOCHS[0]), _EPOCHS[1])
     return TrainConfig(
-        model=model,  # type: ignore[arg-type]
-        phases=phases,
+        model=spec.name,
+        options=msgspec.to_builtins(parsed),
+        phases=spec.default_phases(parsed, epochs, size),
         crop_from=crop_rule.crop_from,
         margin=crop_rule.margin,
         precision="mixed_bfloat16" if on_gpu() else "float32",
@@ -64,27 +75,6 @@ def _look_at(dataset: Dataset) -> tuple[int | None, CropRule]:
 
 def _have_boxes(dataset: Dataset) -> bool:
     """Whether at least half of the instances that can be shown have a box."""
-    seen = islice((i for sample in dataset[TRAIN] for i in sample.instances), _INSTANCES_JUDGED)
-    boxed = [i.bbox_xyxy is not None for i in seen if not why_not_shown(i)]
+    first = islice((i for sample in dataset[TRAIN] for i in sample.instances), _INSTANCES_JUDGED)
+    boxed = [i.bbox_xyxy is not None for i in first if not why_not_shown(i)]
     return 2 * sum(boxed) >= max(1, len(boxed))
-
-
-def _blazepose(epochs: int, size: int) -> tuple[Phase, ...]:
-    warmup = min(3, epochs / 4)
-    rest = max(1, epochs // 4)
-    return (
-        Phase("heatmap", epochs, size, 3e-3, warmup=warmup),
-        Phase("regression", rest, size, 2e-3, warmup=min(1, rest / 4)),
-    )
-
-
-def _regression(epochs: int, size: int) -> tuple[Phase, ...]:
-    return (Phase("all", epochs, size, 1e-3, warmup=min(3, epochs / 4)),)
-
-
-def _transfer(epochs: int, size: int) -> tuple[Phase, ...]:
-    warmup = max(1, epochs // 10)
-    return (
-        Phase("head", warmup, size, 1e-3),
-        Phase("all", epochs, size, 5e-4, warmup=min(1, epochs / 4)),
-    )

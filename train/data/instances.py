@@ -1,4 +1,4 @@
-"""Which square of which record each picture shows: found without decoding one."""
+"""Which crop of which record shows each instance: found without decoding an image."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,28 +15,28 @@ from kpdata.formats.base import LARGEST
 from kpdata.shards.dataset import Dataset, name_of
 
 
-class Location(NamedTuple):
-    """Where a picture's record is, and the affine from record pixels to picture pixels."""
+class RecordCrop(NamedTuple):
+    """A record, and the affine from its pixels to those of the crop."""
 
     uri: str
     affine: Affine
 
 
-class Square(NamedTuple):
-    """A picture to be, and whom it shows.
+class InstanceCrop(NamedTuple):
+    """A crop to be made, and whom it shows.
 
     Attributes:
-        place: what of which record it shows.
+        of: what of which record it shows.
         key: the source image's.
         number: of the instance in its source image.
         instance: in record pixels.
-        to_source: picture pixels → source pixels.
+        to_source: crop pixels → source pixels.
         source_size: width and height.
         is_copy: whether the record is an augmented copy.
-        is_cut: whether the square was cut out of a whole image, rather than being its record.
+        is_cut: whether it was cut out of a whole image, rather than being its record.
     """
 
-    place: Location
+    of: RecordCrop
     key: str
     number: int
     instance: Instance
@@ -48,21 +48,21 @@ class Square(NamedTuple):
     @property
     def record_to_source(self) -> Affine:
         """Record pixels → source pixels."""
-        return transform.compose(self.to_source, self.place.affine)
+        return transform.compose(self.to_source, self.of.affine)
 
 
-def squares(
+def find_crops(
     dataset: Dataset, split: str, crop_rule: CropRule, side: int, copies: bool, counts: Counter[str]
-) -> Iterator[tuple[Square, Sample]]:
-    """A square for each instance that can be learnt from, with its record.
+) -> Iterator[tuple[InstanceCrop, Sample]]:
+    """A crop for each instance that can be learnt from, with its record.
 
     Args:
         dataset: a shard folder.
         split: its split.
-        crop_rule: what is cut out of whole images; a record that is a crop shows its own square.
-        side: of the pictures, in pixels.
+        crop_rule: what is cut out of whole images; a record that is a crop is taken as it is.
+        side: of the crops, in pixels.
         copies: take augmented copies too.
-        counts: of what has no square, added to.
+        counts: of what has no crop, added to.
 
     Raises:
         DatasetError: no such split, or a damaged record.
@@ -78,12 +78,12 @@ def squares(
                     counts[f"instances not shown: {reason}"] += 1
                 else:
                     with located(name_of(uri)):
-                        yield _square(sample, instance, number, uri, crop_rule, side), sample
+                        yield _crop(sample, instance, number, uri, crop_rule, side), sample
 
 
-def _square(
+def _crop(
     sample: Sample, instance: Instance, number: int, uri: str, crop_rule: CropRule, side: int
-) -> Square:
+) -> InstanceCrop:
     view = sample.view
     assert view is not None, "every record has one"
     width, height = cast(int, sample.image.width), cast(int, sample.image.height)
@@ -96,8 +96,8 @@ def _square(
     in_source = apply_affine(transform.invert(view.transform), instance.xy)
     if not (np.abs(np.concatenate([instance.xy, in_source])) <= LARGEST).all():
         raise DatasetError(f"instance {number}: a keypoint beyond {LARGEST:g} pixels")
-    return Square(
-        place=Location(uri, affine),
+    return InstanceCrop(
+        of=RecordCrop(uri, affine),
         key=sample.key,
         number=number,
         instance=instance,

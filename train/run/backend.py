@@ -1,4 +1,4 @@
-"""What the commands that train or predict share."""
+"""Which backend Keras runs on, chosen before Keras is imported."""
 
 import importlib.util
 import os
@@ -10,17 +10,17 @@ _BACKENDS = ("tensorflow", "jax")
 _NEEDED = ("keras", "matplotlib", "pycocotools", "tensorboard")
 
 
-def need_trainer() -> None:
-    """Prepare for importing the trainer: choose Keras's backend, and keep TensorFlow quiet.
+def prepare_backend() -> None:
+    """Import Keras on the backend that KERAS_BACKEND names, or on TensorFlow, without its greetings.
 
     Raises:
-        KpdataError: what it needs is not installed, or KERAS_BACKEND names anything else.
+        KpdataError: what the trainer needs is not installed, or KERAS_BACKEND names anything else.
     """
     missing = [name for name in _NEEDED if not _is_installed(name)]
     backends = [name for name in _BACKENDS if _is_installed(name)]
     if missing or not backends:
         what = ", ".join(missing or ["tensorflow or jax"])
-        raise KpdataError(f"this command needs {what}: pip install 'kpdata[train]'")
+        raise KpdataError(f"the trainer needs {what}: pip install 'kpdata[train]'")
     chosen = os.environ.setdefault("KERAS_BACKEND", backends[0])
     if chosen not in backends:
         raise KpdataError(

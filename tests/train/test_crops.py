@@ -15,20 +15,22 @@ from kpdata.core.crop import CropRule, square_crop
 from kpdata.core.errors import DatasetError
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import COCO17
+from kpdata.core.progress import SILENT
 from kpdata.core.splits import parse_splits
 from kpdata.core.transform import apply_affine
 from kpdata.images import codec
 from kpdata.images.resample import shrink_for
-from kpdata.pipelines.convert import Watcher, convert
+from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards.dataset import Dataset
-from kpdata.train.data.decoding import picture
-from kpdata.train.data.pictures import Pictures, Views, load
+from kpdata.train.data.decoding import crop
+from kpdata.train.data.crops import LabelledCrops, Crops, load
 from kpdata.train.loop.phase import Watcher as TrainWatcher
 from kpdata.train.loop.train import load_splits
-from kpdata.train.run.config import Phase, TrainConfig
+from kpdata.train.models.base import Phase
+from kpdata.train.run.config import TrainConfig
 
 SIDE = 40
 Convert = Callable[..., Dataset]
@@ -36,7 +38,7 @@ Convert = Callable[..., Dataset]
 
 @pytest.fixture(scope="module")
 def annotations(make_coco, tmp_path_factory) -> Path:
-    """Twelve pictures; one has a crowd and one a person without a labelled keypoint besides."""
+    """Twelve crops; one has a crowd and one a person without a labelled keypoint besides."""
     path = make_coco(tmp_path_factory.mktemp("coco"))
     content = json.loads(path.read_text())
     some = content["annotations"][0]
@@ -49,7 +51,7 @@ def annotations(make_coco, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(annotations: Path, tmp_path_factory) -> Convert:
-    """``shards(crop=…, augment=…)``: all pictures as the split ``train``, converted once."""
+    """``shards(crop=…, augment=…)``: all crops as the split ``train``, converted once."""
     made: dict[str, Dataset] = {}
 
     def of(**options) -> Dataset:
@@ -59,7 +61,7 @@ def shards(annotations: Path, tmp_path_factory) -> Convert:
             job = Job(source.skeleton, images_root=str(source.images_root), **options)
             request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=2))
             out = tmp_path_factory.mktemp("shards") / "made"
-            convert(source, request, out, Watcher())
+            convert(source, request, out, SILENT)
             made[name] = Dataset.open(out)
         return made[name]
 
@@ -78,9 +80,9 @@ def people(annotations: Path) -> dict[tuple[str, int], Instance]:
     }
 
 
-def by_name(pictures: Pictures) -> dict[tuple[str, int], int]:
-    """(key, position in its image) → position in the pictures."""
-    return {key: n for n, key in enumerate(zip(pictures.keys, pictures.instance, strict=True))}
+def by_name(crops: LabelledCrops) -> dict[tuple[str, int], int]:
+    """(key, position in its image) → position in the crops."""
+    return {key: n for n, key in enumerate(zip(crops.keys, crops.instance, strict=True))}
 
 
 FRAMINGS = [CropRule("bbox", 1.25), CropRule("keypoints", 1.5), CropRule("image", 1.0)]
@@ -88,30 +90,30 @@ FRAMINGS = [CropRule("bbox", 1.25), CropRule("keypoints", 1.5), CropRule("image"
 
 @pytest.mark.parametrize("crop_rule", FRAMINGS, ids=lambda crop_rule: crop_rule.crop_from)
 def test_the_truth_is_the_annotations_own(shards, people, crop_rule):
-    pictures = load(shards(), "train", crop_rule, SIDE)
-    places = by_name(pictures)
+    crops = load(shards(), "train", crop_rule, SIDE)
+    places = by_name(crops)
     assert places.keys() == people.keys()
     for name, place in places.items():
         person = people[name]
-        np.testing.assert_allclose(pictures.truth[place], person.keypoints, atol=1e-3)
-        np.testing.assert_allclose(pictures.bbox_xyxy[place], person.bbox_xyxy, atol=1e-3)
-        assert pictures.area[place] == pytest.approx(person.area, rel=1e-4)
-    assert (pictures.source_size == (64, 48)).all()
-    assert np.isnan(pictures.head_size).all()
-    assert not pictures.is_copy.any()
+        np.testing.assert_allclose(crops.truth[place], person.keypoints, atol=1e-3)
+        np.testing.assert_allclose(crops.bbox_xyxy[place], person.bbox_xyxy, atol=1e-3)
+        assert crops.area[place] == pytest.approx(person.area, rel=1e-4)
+    assert (crops.source_size == (64, 48)).all()
+    assert np.isnan(crops.head_size).all()
+    assert not crops.is_copy.any()
 
 
 @pytest.mark.parametrize("crop_rule", FRAMINGS, ids=lambda crop_rule: crop_rule.crop_from)
 def test_pictures_keypoints_and_truth_are_one_affine_apart(shards, crop_rule):
-    pictures = load(shards(), "train", crop_rule, SIDE)
-    labelled = pictures.keypoints[..., 2] > 0
+    crops = load(shards(), "train", crop_rule, SIDE)
+    labelled = crops.keypoints[..., 2] > 0
     for affine, seen, truth, counts in zip(
-        pictures.to_source, pictures.keypoints, pictures.truth, labelled, strict=True
+        crops.to_source, crops.keypoints, crops.truth, labelled, strict=True
     ):
         back = apply_affine(affine, seen[counts, :2])
         np.testing.assert_allclose(back, truth[counts, :2], atol=1e-3)
-    assert not pictures.keypoints[~labelled].any()
-    assert not pictures.truth[~labelled].any()
+    assert not crops.keypoints[~labelled].any()
+    assert not crops.truth[~labelled].any()
 
 
 @pytest.mark.parametrize("crop_rule", FRAMINGS, ids=lambda crop_rule: crop_rule.crop_from)
@@ -136,19 +138,19 @@ def test_crops_on_the_fly_and_shards_of_crops_agree(shards, crop_rule):
 
 
 def test_shards_of_crops_are_resized_to_the_side_asked_for(shards, people):
-    pictures = load(shards(crop=64), "train", CropRule(), 32)
-    assert pictures.images[np.arange(3)].shape == (3, 32, 32, 3)
-    for name, place in by_name(pictures).items():
-        kept = pictures.truth[place, :, 2] > 0
+    crops = load(shards(crop=64), "train", CropRule(), 32)
+    assert crops.images[np.arange(3)].shape == (3, 32, 32, 3)
+    for name, place in by_name(crops).items():
+        kept = crops.truth[place, :, 2] > 0
         np.testing.assert_allclose(
-            pictures.truth[place][kept], people[name].keypoints[kept], atol=1e-3
+            crops.truth[place][kept], people[name].keypoints[kept], atol=1e-3
         )
 
 
 def test_a_crop_shows_what_lies_at_its_place_in_the_image(shards, annotations):
-    pictures = load(shards(), "train", CropRule("image", 1.0), 64)
-    rgb = codec.decode((annotations.parent / "images" / f"{pictures.keys[0]:0>6}.jpg").read_bytes())
-    seen = pictures.images[np.array([0])][0]
+    crops = load(shards(), "train", CropRule("image", 1.0), 64)
+    rgb = codec.decode((annotations.parent / "images" / f"{crops.keys[0]:0>6}.jpg").read_bytes())
+    seen = crops.images[np.array([0])][0]
     np.testing.assert_array_equal(seen[8:56], rgb)  # 64 × 48, squared around its centre
     assert not seen[:8].any()
     assert not seen[56:].any()
@@ -205,24 +207,24 @@ def test_pictures_that_stand_for_several_instances_are_counted_and_warned_of(sha
     """Every second image has two people, and a copy of an image is not another person."""
     several = {key for key, n in Counter(key for key, _ in people).items() if n > 1}
     for options in ({}, {"augment": 1}, {"crop": SIDE, "crop_from": "image"}):
-        pictures = load(shards(**options), "train", CropRule("image"), SIDE, copies=True)
-        expected = sum(pictures.keys.count(key) for key in several)
-        assert pictures.shared_squares == expected > 0
-        says = f"{expected} of {len(pictures)} pictures of train are the same as another instance's"
-        assert pictures.warning("train").startswith(says)
+        crops = load(shards(**options), "train", CropRule("image"), SIDE, copies=True)
+        expected = sum(crops.keys.count(key) for key in several)
+        assert crops.shared_crops == expected > 0
+        says = f"{expected} of {len(crops)} crops of train are the same as another instance's"
+        assert crops.warning("train").startswith(says)
     around_boxes = load(shards(augment=1), "train", CropRule("bbox"), SIDE, copies=True)
-    assert around_boxes.shared_squares == 0
+    assert around_boxes.shared_crops == 0
     assert around_boxes.warning("train") is None
 
 
 def test_taking_some_reads_them_and_leaves_the_rest(shards):
-    pictures = load(shards(), "train", CropRule(), SIDE, memory=0)
-    some = pictures.take(np.array([3, 1]))
+    crops = load(shards(), "train", CropRule(), SIDE, memory=0)
+    some = crops.take(np.array([3, 1]))
     assert isinstance(some.images, np.ndarray)
-    assert some.keys == (pictures.keys[3], pictures.keys[1])
+    assert some.keys == (crops.keys[3], crops.keys[1])
     assert len(some) == 2
-    np.testing.assert_array_equal(some.truth, pictures.truth[[3, 1]])
-    np.testing.assert_array_equal(some.images, pictures.images[np.array([3, 1])])
+    np.testing.assert_array_equal(some.truth, crops.truth[[3, 1]])
+    np.testing.assert_array_equal(some.images, crops.images[np.array([3, 1])])
 
 
 def test_what_cannot_be_learnt_from_is_counted(shards):
@@ -234,9 +236,9 @@ def test_what_cannot_be_learnt_from_is_counted(shards):
 
 def test_reading_is_told_as_it_goes(shards):
     told: list[int] = []
-    pictures = load(shards(), "train", CropRule(), SIDE, on_read=told.append)
+    crops = load(shards(), "train", CropRule(), SIDE, on_read=told.append)
     assert told == sorted(told)
-    assert told[-1] == len(pictures)
+    assert told[-1] == len(crops)
 
 
 @pytest.mark.parametrize(
@@ -260,11 +262,11 @@ def test_an_instance_without_a_box_is_counted_and_the_others_are_shown(make_coco
     source = formats.read("coco", path)
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
-    convert(source, request, tmp_path / "shards", Watcher())
+    convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
-    pictures = load(dataset, "train", CropRule("bbox"), SIDE)
-    assert len(pictures) == 4
-    assert pictures.counts == {"instances not shown: no box": 1}
+    crops = load(dataset, "train", CropRule("bbox"), SIDE)
+    assert len(crops) == 4
+    assert crops.counts == {"instances not shown: no box": 1}
     phase = Phase("all", 1, SIDE, 1e-3)
     warnings: list[str] = []
     watcher = TrainWatcher()
@@ -283,7 +285,7 @@ def test_whole_images_without_boxes_say_what_else_to_crop_around(make_coco, tmp_
     source = formats.read("coco", path)
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
-    convert(source, request, tmp_path / "shards", Watcher())
+    convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"5 instances not shown: no box.*--crop-from image"):
         load(dataset, "train", CropRule("bbox"), SIDE)
@@ -299,7 +301,7 @@ def test_a_split_that_shows_nothing_says_what_was_left_out(make_coco, tmp_path):
     source = formats.read("coco", path)
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
-    convert(source, request, tmp_path / "shards", Watcher())
+    convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"train shows no instance \(5 instances not shown"):
         load(dataset, "train", CropRule(), SIDE)
@@ -330,7 +332,7 @@ def test_large_pictures_are_averaged_before_they_are_sampled(scale, shrink):
 
 
 def test_shrinking_moves_nothing():
-    """A disc in a large picture is where the affine says, whatever was averaged before."""
+    """A disc in a large crop is where the affine says, whatever was averaged before."""
     center = np.array([330.0, 250.0])
     rgb = np.zeros((480, 640, 3), np.uint8)
     cv2.circle(rgb, (330, 250), 24, (255, 255, 255), -1)
@@ -347,6 +349,6 @@ def test_shrinking_moves_nothing():
 
 
 def test_views_count_their_affines():
-    views = Views(8, np.zeros((5, 2, 3)), np.zeros((5, 8, 8, 3), np.uint8))
+    views = Crops(8, np.zeros((5, 2, 3)), np.zeros((5, 8, 8, 3), np.uint8))
     assert len(views) == 5
     assert len(replace(views, to_source=views.to_source[:2])) == 2

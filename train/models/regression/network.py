@@ -15,6 +15,7 @@ from kpdata.train.models.layers import (
     SpatialExpectation,
     SpatialSoftmax,
 )
+from kpdata.train.models.regression import BACKBONES, FAMILIES, check_file, check_names
 
 # The pixels a family was trained on, from [-1, 1]: its own preprocess_input after (x + 1) * 127.5.
 _IMAGENET_BGR = (103.939, 116.779, 123.68)
@@ -35,32 +36,6 @@ _PIXELS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Name → (class in keras.applications, pixels). Left out: NASNet, whose weights fit one input size,
-# and the first EfficientNet, which scales its pixels otherwise when its weights come from a file.
-BACKBONES: dict[str, tuple[str, str]] = {
-    "mobilenet": ("MobileNet", "unit"),
-    "mobilenet_v2": ("MobileNetV2", "unit"),
-    "mobilenet_v3_small": ("MobileNetV3Small", "bytes"),
-    "mobilenet_v3_large": ("MobileNetV3Large", "bytes"),
-    **{f"efficientnet_v2_b{n}": (f"EfficientNetV2B{n}", "bytes") for n in range(4)},
-    **{f"efficientnet_v2_{n.lower()}": (f"EfficientNetV2{n}", "bytes") for n in "SML"},
-    **{f"resnet{n}": (f"ResNet{n}", "bgr") for n in (50, 101, 152)},
-    **{f"resnet{n}_v2": (f"ResNet{n}V2", "unit") for n in (50, 101, 152)},
-    **{f"densenet{n}": (f"DenseNet{n}", "standard") for n in (121, 169, 201)},
-    **{
-        f"convnext_{n.lower()}": (f"ConvNeXt{n}", "bytes")
-        for n in ("Tiny", "Small", "Base", "Large", "XLarge")
-    },
-    "inception_v3": ("InceptionV3", "unit"),
-    "inception_resnet_v2": ("InceptionResNetV2", "unit"),
-    "xception": ("Xception", "unit"),
-    "vgg16": ("VGG16", "bgr"),
-    "vgg19": ("VGG19", "bgr"),
-}
-
-FAMILIES = {"mobilenet_v3": "mobilenet_v3_large", "efficientnet_v2": "efficientnet_v2_b0"}
-"""Which backbone the name of a family stands for."""
-
 
 def regression(
     num_keypoints: int,
@@ -70,11 +45,11 @@ def regression(
     head: str = "dense",
     dropout: float = 0.2,
 ) -> keras.Model:
-    """A regression model for pictures (B, S, S, 3) in [-1, 1]; its outputs are float32.
+    """A regression model for crops (B, S, S, 3) in [-1, 1]; its outputs are float32.
 
     ``xy_norm`` (B, K, 2), not clipped; ``visibility`` (B, K), logits. Head ``dense``: global
     average, dropout, dense. Head ``rle``: the same, and ``sigma`` (B, K, 2) in (0, 1), in parts of
-    the picture's side. Head ``softargmax`` (DSNT, arXiv 1801.07372): ``heatmap`` (B, h, w, K),
+    the crop's side. Head ``softargmax`` (DSNT, arXiv 1801.07372): ``heatmap`` (B, h, w, K),
     probabilities on a grid of about S/8, whose expected position is ``xy_norm``.
 
     Args:
@@ -83,7 +58,7 @@ def regression(
         backbone: a name in BACKBONES or FAMILIES; what it wants of its pixels is done inside.
         weights: ``none``, ``imagenet``, or the path of a file of weights without the top:
             ``.weights.h5``, or ``.h5`` as Keras distributes them.
-        head: a name in HEADS.
+        head: a name in HEAD_NAMES.
         dropout: of the features before the dense layers.
 
     Raises:
@@ -100,17 +75,6 @@ def regression(
     outputs = HEADS[head](features, pooled, input_size, num_keypoints)
     outputs["visibility"] = _dense(pooled, num_keypoints, "visibility")
     return keras.Model(image, outputs, name=f"regression_{backbone}_{head}")
-
-
-def check_names(backbone: str, weights: str, head: str) -> None:
-    """Raise KpdataError, before anything is built, for an unknown name or a missing file."""
-    known = [*BACKBONES, *FAMILIES]
-    if backbone not in known:
-        raise KpdataError(f"backbone {backbone!r} is unknown; known: {', '.join(known)}")
-    if head not in HEADS:
-        raise KpdataError(f"regression head {head!r} is unknown; known: {', '.join(HEADS)}")
-    if weights not in ("none", "imagenet"):
-        _check_file(Path(weights))
 
 
 def backbone_of(model: keras.Model) -> keras.Model:
@@ -148,8 +112,7 @@ def _from_imagenet(build: Callable[..., keras.Model], name: str, options: Any) -
     except Exception as error:  # Keras raises a plain Exception where a download fails
         raise KpdataError(
             f"no ImageNet weights for {name}: {first_line(error)}. Without a network, download "
-            "that file (the one without the top) elsewhere and give its path instead of "
-            "'imagenet', as in --weights FILE.h5"
+            "that file (the one without the top) elsewhere and give its path as `weights`"
         ) from error
 
 
@@ -167,7 +130,7 @@ def load_backbone(model: keras.Model, name: str, path: Path) -> None:
     Raises:
         KpdataError: no such file, not HDF5, or it does not fit; the message names the layer.
     """
-    _check_file(path)
+    check_file(path)
     for variable in model.variables:  # what is still NaN afterwards, the file does not hold
         variable.assign(keras.ops.full_like(variable, math.nan))
     try:
@@ -180,15 +143,6 @@ def load_backbone(model: keras.Model, name: str, path: Path) -> None:
             f"weights {path} do not fit {name} without its top: {first_line(error)}. "
             "Give the file of the same backbone, 'notop'"
         ) from error
-
-
-def _check_file(path: Path) -> None:
-    if path.suffix != ".h5":
-        raise KpdataError(
-            f"weights {str(path)!r}: neither 'none', nor 'imagenet', nor a .h5 or .weights.h5 file"
-        )
-    if not path.is_file():
-        raise KpdataError(f"weights {path}: no such file")
 
 
 def _dense_head(features: Any, pooled: Any, input_size: int, count: int) -> dict[str, Any]:

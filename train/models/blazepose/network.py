@@ -1,7 +1,7 @@
 """BlazePose (arXiv 2006.10204): heatmaps teach the features, a regression encoder reads them.
 
-An encoder halves the picture five times; a light decoder adds the stages up again to a quarter of
-the picture's side, where 1×1 convolutions give heatmaps and offsets. A second encoder takes the
+An encoder halves the input five times; a light decoder adds the stages up again to a quarter of
+the input's side, where 1×1 convolutions give heatmaps and offsets. A second encoder takes the
 decoder's features and, as skips, those of the first encoder's stages, all with stopped gradients:
 coordinates never disturb what the heatmaps have taught.
 
@@ -10,13 +10,13 @@ convolution or a pooling, so that the weights fit every ``input_size``: train sm
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import layers
 
 from kpdata.core.errors import KpdataError
+from kpdata.train.models.blazepose import SIZES, Size
 from kpdata.train.models.layers import (
     BATCH_NORM_MEMORY,
     SpatialExpectation,
@@ -27,32 +27,10 @@ from kpdata.train.models.layers import (
 STAGES = ("heatmap", "regression", "both")
 
 
-@dataclass(frozen=True)
-class Size:
-    """Widths and depths of one BlazePose.
-
-    Attributes:
-        widths: channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the picture's side.
-        depths: residual blocks of the encoder at each of them.
-        deep: residual blocks of the regression encoder at 1/64 and at 1/128.
-    """
-
-    widths: tuple[int, int, int, int, int]
-    depths: tuple[int, int, int, int, int]
-    deep: tuple[int, int]
-
-
-SIZES = {
-    "lite": Size((16, 32, 64, 128, 192), (1, 2, 3, 4, 7), (6, 6)),
-    "full": Size((24, 48, 96, 192, 288), (2, 3, 4, 5, 8), (7, 7)),
-    "heavy": Size((40, 80, 160, 320, 512), (2, 4, 6, 8, 8), (8, 8)),
-}
-
-
 def blazepose(
     num_keypoints: int, input_size: int = 256, size: str = "full", offsets: bool = False
 ) -> keras.Model:
-    """A BlazePose for pictures (B, S, S, 3) in [-1, 1]; its outputs are float32.
+    """A BlazePose for crops (B, S, S, 3) in [-1, 1]; its outputs are float32.
 
     ``heatmap`` (B, S/4, S/4, K), raw; with ``offsets`` also ``offset`` (B, S/4, S/4, 2K), UDP's
     combined form; ``xy_norm`` (B, K, 2); ``visibility`` (B, K), logits.
@@ -144,7 +122,7 @@ def _is_blazepose(model: keras.Model) -> bool:
 
 
 def _encode(image: Any, spec: Size) -> list[Any]:
-    """Features at 1/2 … 1/32 of the picture's side."""
+    """Features at 1/2 … 1/32 of the input's side."""
     x = _convolve(image, spec.widths[0], "stem", kernel=3, stride=2)
     stages = [_blocks(x, spec.depths[0], "encoder_2")]
     for level in range(1, 5):
@@ -174,7 +152,7 @@ def _regress(stages: Sequence[Any], decoded: Any, spec: Size, count: int) -> dic
     input size. So the deepest stages (1/64, 1/128) give their global average as context, the cells
     at 1/32 take it in, and each cell votes for each keypoint: with a weight (softmax over the
     cells) and an offset from its own centre. The coordinates are the weighted mean of the votes,
-    which lies anywhere in the picture or outside it, and starts at the picture's middle.
+    which lies anywhere in the crop or outside it, and starts at the input's middle.
     """
     x = StopGradient(name="regression_stop_decoder")(decoded)
     for level in (2, 3, 4):
@@ -199,7 +177,7 @@ def _regress(stages: Sequence[Any], decoded: Any, spec: Size, count: int) -> dic
 
 
 def _with_context(x: Any, context: Any, width: int) -> Any:
-    """Each cell of ``x`` (B, h, w, C) plus what the whole picture says (B, C)."""
+    """Each cell of ``x`` (B, h, w, C) plus what the whole crop says (B, C)."""
     whole = layers.Dense(width, name="vote_context")(context)
     whole = layers.Reshape((1, 1, width), name="vote_context_cell")(whole)
     x = layers.Conv2D(width, 1, use_bias=False, name="vote_cell")(x)

@@ -1,7 +1,7 @@
-"""A square picture for each instance: what the trainer learns from and the evaluation looks at."""
+"""A square crop for each instance: what the trainer learns from and the evaluation looks at."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -10,47 +10,48 @@ import numpy.typing as npt
 from kpdata.core import transform
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.transform import Affine, apply_affine
 from kpdata.shards.dataset import Dataset
-from kpdata.train.data.decoding import ImageStore, Indices, decode_all
-from kpdata.train.data.squares import Square, squares
+from kpdata.train.data.decoding import CropPixels, Indices, decode_crops
+from kpdata.train.data.instances import InstanceCrop, find_crops
 
 _WITHOUT_BOXES = (
-    ". Choose --crop-from image (the whole image, squared) or keypoints (which leaks the labels "
-    "into the crop); kpdata train takes it as --set crop_from=image"
+    ". Choose `crop_from` image (the whole image, squared) or keypoints (which leaks the labels "
+    "into the crop); training takes it as the setting crop_from=image"
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
-    """N square pictures of P × P pixels: all that a model needs to see.
+class Crops:
+    """N square crops of P × P pixels: all that a model is given.
 
     Attributes:
         side: P.
-        to_source: (N, 2, 3) picture pixels → source pixels.
+        to_source: (N, 2, 3) crop pixels → source pixels.
         images: an array of indices → (B, P, P, 3) uint8.
     """
 
     side: int
     to_source: Affine
-    images: ImageStore
+    images: CropPixels
 
     def __len__(self) -> int:
         return len(self.to_source)
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures(Views):
-    """Views that each show one labelled instance of a skeleton with K keypoints.
+class LabelledCrops(Crops):
+    """Crops that each show one labelled instance of a skeleton with K keypoints.
 
     Attributes:
         skeleton: names the keypoints.
-        crop: how the squares were chosen, in words.
+        crop: how they were chosen, in words.
         keys: the source image of each.
         instance: (N,) position of the instance in its source image.
-        keypoints: (N, K, 3) float32 in picture pixels; outside of the picture too.
+        keypoints: (N, K, 3) float32 in crop pixels; outside of the crop, too.
         truth: (N, K, 3) the same in source pixels.
         source_size: (N, 2) width and height of the source image.
         area, head_size: (N,), and ``bbox_xyxy`` (N, 4), in source pixels; NaN where there is none.
@@ -71,7 +72,7 @@ class Pictures(Views):
     is_copy: npt.NDArray[np.bool_]
     counts: dict[str, int]
 
-    def take(self, indices: Indices) -> "Pictures":
+    def take(self, indices: Indices) -> "LabelledCrops":
         """Those at ``indices``, read into memory."""
         arrays = {
             field.name: getattr(self, field.name)[indices]
@@ -82,21 +83,21 @@ class Pictures(Views):
         return replace(self, **arrays, keys=tuple(self.keys[i] for i in indices))
 
     @property
-    def shared_squares(self) -> int:
-        """How many show a square that stands for another instance of their image, too."""
+    def shared_crops(self) -> int:
+        """How many show what another instance's crop of the same image shows, too."""
         squares = [(k, a.tobytes()) for k, a in zip(self.keys, self.to_source, strict=True)]
         shown = Counter(square for square, _ in set(zip(squares, self.instance, strict=True)))
         return sum(shown[square] > 1 for square in squares)
 
     def warning(self, split: str) -> str | None:
-        """What to say of pictures that stand for several instances; None without any."""
-        if not (count := self.shared_squares):
+        """What to say of crops that stand for several instances; None without any."""
+        if not (count := self.shared_crops):
             return None
         return (
-            f"{count:,} of {len(self):,} pictures of {split} are the same as another instance's, "
-            "with other keypoints, and a model has one answer to one picture. Cut a square around "
-            "each instance: kpdata train --set crop_from=bbox, or, where the shards are crops, "
-            "kpdata convert --crop-from bbox"
+            f"{count:,} of {len(self):,} crops of {split} are the same as another instance's, "
+            "with other keypoints, and a model has one answer to one crop. Cut a square around "
+            "each instance: train with the setting crop_from=bbox, or, where the shards are crops, "
+            "convert with `crop_from` bbox"
         )
 
 
@@ -106,10 +107,10 @@ def load(
     crop_rule: CropRule,
     side: int,
     copies: bool = False,
-    on_read: Callable[[int], None] | None = None,
+    progress: Progress = SILENT,
     memory: int | None = None,
-) -> Pictures:
-    """The pictures of one split, decoded once and kept where they fit in memory.
+) -> LabelledCrops:
+    """The crops of one split, decoded once and kept where they fit in memory.
 
     Args:
         dataset: a shard folder.
@@ -117,53 +118,43 @@ def load(
         crop_rule: what is cut out of whole images.
         side: P.
         copies: take augmented copies too.
-        on_read: is told how many pictures have been read.
-        memory: bytes of pictures to keep; a third of what is free unless given. Beyond it, they are
+        progress: hears of it as one step.
+        memory: bytes of pixels to keep; a third of what is free unless given. Beyond it, they are
             decoded each time they are asked for.
 
     Raises:
         DatasetError: no such split, a damaged record, or nothing to look at.
     """
     counts: Counter[str] = Counter()
-    pairs = squares(dataset, split, crop_rule, side, copies, counts)
-    found, store = decode_all(pairs, side, on_read, memory)
+    total = None if copies else dataset[split].dataset.manifest.splits[split].instances
+    progress.begin(f"reading {split}", total, "crops")
+    pairs = find_crops(dataset, split, crop_rule, side, copies, counts)
+    found, pixels = decode_crops(pairs, side, progress, memory)
     if not found:
         left = "; ".join(f"{count} {what}" for what, count in counts.items())
         fix = _WITHOUT_BOXES if any("no box" in what for what in counts) else ""
         raise DatasetError(
             f"{dataset.folder}: split {split} shows no instance ({left or 'empty'}){fix}"
         )
-    return _pictures(dataset, found, side, _describe(crop_rule, found), store, counts)
-
-
-def _pictures(
-    dataset: Dataset,
-    found: Sequence[Square],
-    side: int,
-    crop: str,
-    store: ImageStore,
-    counts: dict[str, int],
-) -> Pictures:
-    to_source = np.stack([square.to_source for square in found])  # (N, 2, 3)
-    in_record = np.stack([square.instance.keypoints for square in found]).astype(np.float64)
-    to_picture = np.stack([square.place.affine for square in found])
-    keypoints = _moved(in_record, to_picture)
-    scales = np.array([transform.scale_of(square.record_to_source) for square in found])
-    return Pictures(
+    to_source = np.stack([crop.to_source for crop in found])  # (N, 2, 3)
+    in_record = np.stack([crop.instance.keypoints for crop in found]).astype(np.float64)
+    keypoints = _moved(in_record, np.stack([crop.of.affine for crop in found]))
+    scales = np.array([transform.scale_of(crop.record_to_source) for crop in found])
+    return LabelledCrops(
         skeleton=dataset.skeleton,
         side=side,
-        crop=crop,
-        keys=tuple(square.key for square in found),
-        instance=np.array([square.number for square in found]),
+        crop=_describe(crop_rule, found),
+        keys=tuple(crop.key for crop in found),
+        instance=np.array([crop.number for crop in found]),
         keypoints=keypoints.astype(np.float32),
         truth=_moved(keypoints, to_source),
         to_source=to_source,
-        source_size=np.array([square.source_size for square in found], np.float64),
-        area=np.array([_or_nan(square.instance.area) for square in found]) * scales**2,
-        bbox_xyxy=np.stack([_source_box(square) for square in found]),
-        head_size=np.array([_or_nan(square.instance.head_size) for square in found]) * scales,
-        is_copy=np.array([square.is_copy for square in found]),
-        images=store,
+        source_size=np.array([crop.source_size for crop in found], np.float64),
+        area=np.array([_or_nan(crop.instance.area) for crop in found]) * scales**2,
+        bbox_xyxy=np.stack([_source_box(crop) for crop in found]),
+        head_size=np.array([_or_nan(crop.instance.head_size) for crop in found]) * scales,
+        is_copy=np.array([crop.is_copy for crop in found]),
+        images=pixels,
         counts=dict(counts),
     )
 
@@ -175,21 +166,21 @@ def _moved(keypoints: FloatArray, affines: Affine) -> FloatArray:
     return np.where(keypoints[..., 2:] > 0, moved, 0.0)
 
 
-def _source_box(square: Square) -> FloatArray:
-    box = square.instance.bbox_xyxy
+def _source_box(crop: InstanceCrop) -> FloatArray:
+    box = crop.instance.bbox_xyxy
     if box is None:
         return np.full(4, np.nan)
     corners = np.array([[box[x], box[y]] for x in (0, 2) for y in (1, 3)])
-    places = apply_affine(square.record_to_source, corners)
-    return np.concatenate([places.min(axis=0), places.max(axis=0)])
+    moved = apply_affine(crop.record_to_source, corners)
+    return np.concatenate([moved.min(axis=0), moved.max(axis=0)])
 
 
 def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _describe(crop_rule: CropRule, found: Sequence[Square]) -> str:
-    cut = sum(square.is_cut for square in found)
+def _describe(crop_rule: CropRule, found: Sequence[InstanceCrop]) -> str:
+    cut = sum(crop.is_cut for crop in found)
     if cut == len(found):
         return crop_rule.words
     cropped = "as the shards were cropped"

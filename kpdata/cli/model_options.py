@@ -1,0 +1,85 @@
+"""Options of the commands that come from the models' declarations, made when they are needed."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+
+
+class DeclaredCommand(click.Command):
+    """A command with more options than its function names: ``declared`` makes them."""
+
+    def __init__(
+        self, *args: Any, declared: Callable[[], Sequence[click.Option]], **more: Any
+    ) -> None:
+        super().__init__(*args, **more)
+        self._declared = declared
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options of the function, those declared, and --help."""
+        own = super().get_params(ctx)
+        return [*own[:-1], *self._declared(), *own[-1:]]
+
+
+def training_options() -> list[click.Option]:
+    """``--model``, ``--stage``, and the options of every model."""
+    from kpdata.train.models.registry import default_model, models
+
+    specs = models().values()
+    stages = dict.fromkeys(stage.name for spec in specs for stage in spec.stages)
+    told = "; ".join(f"{s.name}: {', '.join(stage.name for stage in s.stages)}" for s in specs)
+    summaries = "; ".join(f"{spec.name}, {spec.summary}" for spec in specs)
+    model = click.Option(
+        ["--model"],
+        type=click.Choice(list(models())),
+        help=f"{summaries}. {default_model()} unless given.",
+    )
+    stage = click.Option(
+        ["--stage"],
+        type=click.Choice(list(stages)),
+        help=f"Which phases to train, by what they train; all unless given. {told}.",
+    )
+    named: dict[str, list[Any]] = {}
+    for spec in specs:
+        for info in spec.option_infos:
+            named.setdefault(info.name, []).append((spec.name, info))
+    return [model, *(_option(name, owners) for name, owners in named.items()), stage]
+
+
+def _option(name: str, owners: list[tuple[str, Any]]) -> click.Option:
+    flag = name.replace("_", "-")
+    infos = [info for _, info in owners]
+    text = " ".join(f"{model}: {info.text} Default: {_shown(info)}." for model, info in owners)
+    if all(info.kind is bool for info in infos):
+        return click.Option([f"--{flag}/--no-{flag}"], default=None, help=text)
+    choices = dict.fromkeys(choice for info in infos for choice in info.choices)
+    if choices and all(info.choices for info in infos):
+        return click.Option([f"--{flag}"], type=click.Choice(list(choices)), help=text)
+    kinds = {info.kind for info in infos}
+    kind = kinds.pop() if len(kinds) == 1 else str
+    return click.Option([f"--{flag}"], type=kind, help=text)
+
+
+def _shown(info: Any) -> str:
+    return str(info.default).lower() if info.kind is bool else str(info.default)
+
+
+def head_option() -> list[click.Option]:
+    """``--head`` of ``export``: any model's."""
+    from kpdata.train.models.registry import models
+
+    heads = dict.fromkeys(head.name for spec in models().values() for head in spec.heads)
+    return [
+        click.Option(
+            ["--head"],
+            type=click.Choice(list(heads)),
+            show_default="the run's own answer",
+            help="Which of the model's heads to export. Coordinates need no heatmap, and less "
+            "time.",
+        )
+    ]
+
+
+def given(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Those of ``options`` that were typed, of these names."""
+    return {name: options[name] for name in names if options[name] is not None}
