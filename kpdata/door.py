@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as AnyMapping
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,9 +26,12 @@ if TYPE_CHECKING:
     from kpdata.core.augment import AugmentConfig
     from kpdata.pipelines.conversion import Outcome
     from kpdata.pipelines.request import Request
-    from kpdata.train.api import Comparison, Prediction, Run, Scores
+    from kpdata.train.api import PredictionList, Run
+    from kpdata.train.evaluate.compare import Comparison
+    from kpdata.train.evaluate.evaluate import Evaluation
+    from kpdata.train.export.export import Card
 
-AnyPath = str | PathLike[str]
+AnyPath = str | Path
 Annotations = Labels | AnyPath | AnyMapping[str, AnyPath]
 Shown = bool | Progress | None
 """Whether to show progress: None on a terminal and in notebooks; or who is told instead."""
@@ -264,7 +266,7 @@ def train(
 
 def evaluate(
     run: "Run | AnyPath", dataset: Dataset | AnyPath, *, progress: Shown = None, **options: Any
-) -> "Scores":
+) -> "Evaluation":
     """Score a trained run on a split; takes the options of ``kpdata evaluate``.
 
     See :meth:`kpdata.train.api.Run.evaluate`.
@@ -272,12 +274,12 @@ def evaluate(
     from kpdata.train import api
 
     with shown(progress) as listener:
-        return api.Run.of(run).evaluate(_stored(dataset), progress=listener, **options)
+        return api.Run.open(run).evaluate(_stored(dataset), progress=listener, **options)
 
 
 def predict(
     run: "Run | AnyPath", sources: Any, *, progress: Shown = None, **options: Any
-) -> "list[Prediction]":
+) -> "PredictionList":
     """Find keypoints in photos, folders and videos; takes the options of ``kpdata predict``.
 
     See :meth:`kpdata.train.api.Run.predict`.
@@ -285,12 +287,10 @@ def predict(
     from kpdata.train import api
 
     with shown(progress) as listener:
-        return api.Run.of(run).predict(sources, progress=listener, **options)
+        return api.Run.open(run).predict(sources, progress=listener, **options)
 
 
-def export(
-    run: "Run | AnyPath", out: AnyPath, *, progress: Shown = None, **options: Any
-) -> dict[str, Path]:
+def export(run: "Run | AnyPath", out: AnyPath, *, progress: Shown = None, **options: Any) -> "Card":
     """Write a trained run for other programs; takes the options of ``kpdata export``.
 
     See :meth:`kpdata.train.api.Run.export`.
@@ -298,14 +298,14 @@ def export(
     from kpdata.train import api
 
     with shown(progress) as listener:
-        return api.Run.of(run).export(Path(out), progress=listener, **options)
+        return api.Run.open(run).export(Path(out), progress=listener, **options)
 
 
-def compare(first: "Run | AnyPath", second: "Run | AnyPath", **options: Any) -> "Comparison":
+def compare(run_a: "Run | AnyPath", run_b: "Run | AnyPath", **options: Any) -> "Comparison":
     """How two evaluated runs differ, keypoint by keypoint; see :func:`kpdata.train.api.compare`."""
     from kpdata.train import api
 
-    return api.compare(first, second, **options)
+    return api.compare(run_a, run_b, **options)
 
 
 def _stored(dataset: Dataset | AnyPath) -> Any:

@@ -195,18 +195,23 @@ def test_no_room_names_a_floor_above_in_a_string():
 def test_no_message_outside_the_command_line_speaks_of_flags():
     """Below, errors name parameters; the command line turns them into flags."""
     flag = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-    found = []
-    for path in [
-        *(p for p in files("kpdata") if "cli" not in p.parts),
-        *files("pipelines"),
-        *files("train"),
-    ]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                docstring = node.value.count("\n") > 1
-                if flag.search(node.value) and not docstring and not runs_a_program(node.value):
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.value[:60]}")
+    below = [path for path in files("kpdata") if "cli" not in path.parts]
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value[:60]}"
+        for path in [*below, *files("pipelines"), *files("train")]
+        for node in texts(ast.parse(path.read_text()))
+        if flag.search(node.value) and not runs_a_program(node.value)
+    ]
     assert found == []
+
+
+def texts(tree: ast.AST) -> Iterator[ast.Constant]:
+    """All strings but docstrings."""
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            is_text = isinstance(child, ast.Constant) and isinstance(child.value, str)
+            if is_text and not isinstance(node, ast.Expr):
+                yield child
 
 
 def runs_a_program(text: str) -> bool:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import kpdata as library
-from kpdata.train.run.backend import prepare_backend
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
@@ -22,6 +21,7 @@ from kpdata.train.evaluate.report import FILES, read_report
 from kpdata.train.evaluate.scores import score_all
 from kpdata.train.infer.predictions import Predictions, read_predictions, read_truth
 from kpdata.train.models.base import Phase
+from kpdata.train.run.backend import prepare_backend
 from kpdata.train.run.config import LossWeights, TrainConfig
 from kpdata.train.run.folder import Best, RunFolder, RunInfo, State
 
@@ -142,7 +142,9 @@ def test_metrics_json_says_what_the_scores_depend_on_and_follows_from_the_other_
     assert msgspec.json.encode(again.visibility) == msgspec.json.encode(report.visibility)
     assert again.not_computed == report.not_computed
     # The mean pose is the middle of each crop, which is the middle of the image.
-    assert recorded.baseline[..., :2] == pytest.approx(np.broadcast_to([32, 24], (len(truth), 17, 2)))
+    assert recorded.baseline[..., :2] == pytest.approx(
+        np.broadcast_to([32, 24], (len(truth), 17, 2))
+    )
 
 
 def test_truth_and_predictions_are_in_pixels_of_the_source(

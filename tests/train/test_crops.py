@@ -13,9 +13,9 @@ from kpdata import formats
 from kpdata.core import transform
 from kpdata.core.crop import CropRule, square_crop
 from kpdata.core.errors import DatasetError
+from kpdata.core.progress import SILENT
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import COCO17
-from kpdata.core.progress import SILENT
 from kpdata.core.splits import parse_splits
 from kpdata.core.transform import apply_affine
 from kpdata.images import codec
@@ -25,8 +25,7 @@ from kpdata.pipelines.job import Job
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards.dataset import Dataset
-from kpdata.train.data.decoding import crop
-from kpdata.train.data.crops import LabelledCrops, Crops, load
+from kpdata.train.data.crops import Crops, LabelledCrops, load
 from kpdata.train.loop.phase import Watcher as TrainWatcher
 from kpdata.train.loop.train import load_splits
 from kpdata.train.models.base import Phase

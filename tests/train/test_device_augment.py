@@ -12,7 +12,7 @@ from kpdata.core.transform import move_instance, resize_affine
 from kpdata.images.photometric import paint
 from kpdata.images.resample import warp
 from kpdata.train.ops import augment
-from kpdata.train.ops.augment import apply, sample_batch, only_crops
+from kpdata.train.ops.augment import apply, only_crops, sample_batch
 
 WIDTH, HEIGHT, SIZE, K = 100, 80, 64, 14
 CROP = np.array([[0.8, 0.1, -6.0], [-0.1, 0.8, 4.0]])

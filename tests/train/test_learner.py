@@ -6,9 +6,9 @@ from kpdata.core.augment import AugmentConfig
 from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.skeleton import LSP14
 from kpdata.train.loop.learner import Learner, dropout_seeds
+from kpdata.train.models.base import Phase
 from kpdata.train.models.regression.network import backbone_of
 from kpdata.train.ops.augment import sample_batch
-from kpdata.train.models.base import Phase
 from kpdata.train.run.config import LossWeights, TrainConfig
 
 tf = pytest.importorskip("tensorflow")

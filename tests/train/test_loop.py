@@ -37,12 +37,12 @@ from kpdata.train.infer.predictions import Predictions, Truth
 from kpdata.train.infer.predictor import Predictor
 from kpdata.train.infer.reader import PoseReader, predict_crops
 from kpdata.train.loop import train as loop
-from kpdata.train.loop.checks import check_reference, check_config, warn_of_unused_crop_rule
+from kpdata.train.loop.checks import check_config, check_reference, warn_of_unused_crop_rule
 from kpdata.train.loop.learner import Learner
 from kpdata.train.loop.phase import PhaseRun, Watcher
 from kpdata.train.loop.train import load_splits, train
-from kpdata.train.models.blazepose.network import shared_layers
 from kpdata.train.models.base import Phase
+from kpdata.train.models.blazepose.network import shared_layers
 from kpdata.train.run.config import LossWeights, TrainConfig
 from kpdata.train.run.folder import Best, RunFolder, State
 

@@ -42,9 +42,7 @@ def views(spots):
     step = SIZE // CELLS
     for crop, cells in zip(crops, spots, strict=True):
         for channel, (column, row) in enumerate(cells):
-            crop[row * step : (row + 1) * step, column * step : (column + 1) * step, channel] = (
-                255
-            )
+            crop[row * step : (row + 1) * step, column * step : (column + 1) * step, channel] = 255
     scale = np.array([[[2.0 + n, 0, 10 * n], [0, 2.0 + n, 5.0]] for n in range(len(spots))])
     return Crops(SIZE, scale, crops)
 

@@ -15,8 +15,8 @@ from kpdata.images import codec
 from kpdata.images.resample import warp, with_spare_channel
 from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.loop import preflight
-from kpdata.train.models.blazepose import SIZES, Size
 from kpdata.train.models.base import Phase
+from kpdata.train.models.blazepose import SIZES, Size
 from kpdata.train.run.config import TrainConfig
 
 SIDE = 64
