@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from kpdata.core.crop import CropFrom
 from kpdata.core.errors import FormatError, KpdataError, TrainingError
 from kpdata.core.progress import SILENT, Progress
-from kpdata.core.sample import FloatArray, Instance, Pixels
+from kpdata.core.sample import FloatArray, ImageRef, Instance, Pixels, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.shards.dataset import Dataset
 from kpdata.train.models.registry import default_model, get_model, models
@@ -31,6 +31,7 @@ from kpdata.train.run.overrides import (
     with_epochs,
     with_input_size,
 )
+from kpdata.view.picture import SHOWN, Picture
 
 if TYPE_CHECKING:
     from kpdata.train.evaluate.compare import Comparison
@@ -46,8 +47,17 @@ if TYPE_CHECKING:
 AnyPath = str | Path
 
 
+class HoldsDataset(Protocol):
+    """What ``kpdata.open`` returns."""
+
+    stored: Dataset
+
+
+AnyDataset = Dataset | HoldsDataset | AnyPath
+
+
 def train(
-    dataset: Dataset | AnyPath | None,
+    dataset: AnyDataset | None,
     out: AnyPath,
     *,
     recipe: str | None = None,
@@ -131,7 +141,7 @@ def train(
 
 
 def configuration(
-    dataset: Dataset | AnyPath,
+    dataset: AnyDataset,
     *,
     recipe: str | None = None,
     model: str | None = None,
@@ -215,11 +225,13 @@ def _check_options(model: str, options: Mapping[str, Any]) -> None:
             )
 
 
-def _opened(dataset: Dataset | AnyPath) -> Dataset:
-    return dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+def _opened(dataset: AnyDataset) -> Dataset:
+    if isinstance(dataset, str | Path):
+        return Dataset.open(dataset)
+    return dataset if isinstance(dataset, Dataset) else dataset.stored
 
 
-def _same_data(folder: RunFolder, dataset: Dataset | AnyPath | None) -> Dataset:
+def _same_data(folder: RunFolder, dataset: AnyDataset | None) -> Dataset:
     """The dataset that a run was begun with, wherever it lies now."""
     info = folder.info()
     opened = _opened(info.shards if dataset is None else dataset)
@@ -294,7 +306,7 @@ class Run:
 
     def evaluate(
         self,
-        dataset: Dataset | AnyPath,
+        dataset: AnyDataset,
         *,
         split: str = "test",
         out: AnyPath | None = None,
@@ -496,6 +508,20 @@ class Prediction:
     def pixels(self) -> Pixels:
         """(H, W, 3) RGB: the upright image, read anew from its file."""
         return self._read()
+
+    @property
+    def picture(self) -> Picture:
+        """The image with these keypoints, to look at."""
+        name = Path(self.image).name
+        sample = Sample(name, ImageRef(name), (self.instance(),))
+        return Picture(sample, self.skeleton, self._read)
+
+    def show(self, path: AnyPath | None = None, size: int | None = SHOWN) -> Path | None:
+        """Show the image with the keypoints drawn, or write it as a PNG; see Picture.show."""
+        return self.picture.show(path, size)
+
+    def _repr_png_(self) -> bytes:
+        return self.picture._repr_png_()
 
     def instance(self, min_score: float = 0.2) -> Instance:
         """As what can be drawn: occluded where it is hidden, left out below ``min_score``."""

@@ -6,7 +6,7 @@ What decodes and draws is imported when it is used: opening a dataset does not w
 import base64
 import html
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +35,16 @@ class Picture:
     Attributes:
         sample: the image's reference or bytes, and its instances.
         skeleton: what the K keypoints of every instance are.
+
+    Args:
+        read: gives the pixels, where the sample's image does not: a frame of a video, say.
     """
 
-    def __init__(self, sample: Sample, skeleton: Skeleton):
+    def __init__(
+        self, sample: Sample, skeleton: Skeleton, read: Callable[[], Pixels] | None = None
+    ):
         self.sample, self.skeleton = sample, skeleton
+        self._read = read
 
     @property
     def key(self) -> str:
@@ -77,6 +83,8 @@ class Picture:
         Raises:
             ImageError: it is missing, or does not decode.
         """
+        if self._read:
+            return self._read()
         from kpdata.images import codec, headers
         from kpdata.shards.fetch import fetch
 
