@@ -15,7 +15,7 @@ from kpdata.shards import dataset as shards
 from kpdata.shards import tfrecord
 from kpdata.shards.manifest import Manifest, ShardInfo, SplitInfo
 from kpdata.shards.records import FEATURES
-from kpdata.shards.remote import Mirror, open_mirror
+from kpdata.shards.remote import RemoteDataset, open_remote
 from kpdata.storage.stores import Location, Url, as_location
 from kpdata.view.picture import Picture, html_table, thumbnails
 
@@ -33,7 +33,7 @@ def open_dataset(path: "str | PathLike[str]") -> "Dataset":
         StoreError: the store refuses, or cannot be reached.
     """
     where = as_location(path)
-    found = open_mirror(where) if isinstance(where, Url) else shards.Dataset.open(where)
+    found = open_remote(where) if isinstance(where, Url) else shards.Dataset.open(where)
     return Dataset(found)
 
 
@@ -64,7 +64,7 @@ class Dataset(Mapping[str, "Split"]):
     @property
     def location(self) -> Location:
         """Where the dataset lies, here or on a store."""
-        return self.stored.url if isinstance(self.stored, Mirror) else self.stored.folder
+        return self.stored.url if isinstance(self.stored, RemoteDataset) else self.stored.folder
 
     @property
     def manifest(self) -> Manifest:

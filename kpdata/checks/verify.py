@@ -26,7 +26,7 @@ from kpdata.shards.manifest import (
     read_manifest,
 )
 from kpdata.shards.quarantine import digest
-from kpdata.shards.remote import Mirror
+from kpdata.shards.remote import RemoteDataset
 from kpdata.storage.scratch import scratch_database
 from kpdata.storage.stores import Location, as_location, errors_naming
 
@@ -57,10 +57,10 @@ def verify(folder: str | Location, progress: Progress = SILENT) -> tuple[Manifes
     if isinstance(where, Path):
         dataset = Dataset(where, read_manifest(where))
         return dataset.manifest, _faults(dataset, progress)
-    mirror = Mirror.of(where)
-    with errors_naming(mirror.folder, where):
-        faults = _faults(mirror, progress)
-    return mirror.manifest, [fault.replace(str(mirror.folder), where) for fault in faults]
+    remote = RemoteDataset.of(where)
+    with errors_naming(remote.folder, where):
+        faults = _faults(remote, progress)
+    return remote.manifest, [fault.replace(str(remote.folder), where) for fault in faults]
 
 
 def _faults(dataset: Dataset, progress: Progress) -> list[str]:
@@ -77,8 +77,8 @@ def _record_faults(dataset: Dataset, progress: Progress, leaks: "_Leaks") -> lis
                 _check_shard(dataset, split, shard, leaks, tally)
             except (KpdataError, OSError) as error:
                 faults.append(str(error))
-            if isinstance(dataset, Mirror):
-                dataset.let_go(shard)
+            if isinstance(dataset, RemoteDataset):
+                dataset.release(shard)
             progress.advance()
         faults += tally.faults(split, info)
     return faults + leaks.faults

@@ -19,7 +19,7 @@ from kpdata.core.sample import WHOLE_IMAGE
 from kpdata.images.perceptual import BITS, DEFAULT_DISTANCE
 from kpdata.view.console import screen, table
 from kpdata.view.draw import write_png
-from kpdata.view.printing import complain, say_json
+from kpdata.view.printing import print_error, print_json
 
 _SHOWN = 5
 
@@ -70,13 +70,13 @@ def command(
         certificate = audit(shards, distance, shared_ids, meter)
     _write(certificate, out, contact_sheet)
     if contact_sheet and not (certificate.leaks or quiet):
-        complain(f"no leak to draw: {contact_sheet} was not written")
+        print_error(f"no leak to draw: {contact_sheet} was not written")
     if as_json:
-        say_json(msgspec.json.format(msgspec.json.encode(certificate), indent=1).decode())
+        print_json(msgspec.json.format(msgspec.json.encode(certificate), indent=1).decode())
     elif not quiet:
         _show(certificate)
     if certificate.leaks:
-        complain(f"kpdata: {len(certificate.leaks):,} leaks across splits")
+        print_error(f"kpdata: {len(certificate.leaks):,} leaks across splits")
         sys.exit(1)
 
 

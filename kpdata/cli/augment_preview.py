@@ -21,7 +21,7 @@ from kpdata.core.errors import DatasetError, FormatError
 from kpdata.core.sample import Sample
 from kpdata.door import CONVERSION_DEFAULTS, request_for
 from kpdata.formats import Source
-from kpdata.view.printing import complain, say
+from kpdata.view.printing import print_error, print_line
 
 if TYPE_CHECKING:
     from kpdata.pipelines.request import Request
@@ -79,7 +79,7 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
-    say(f"{out}: {len(pictures)} pictures")
+    print_line(f"{out}: {len(pictures)} pictures")
 
 
 def _pictures(source: Source, request: "Request") -> Iterator[Sample]:
@@ -100,7 +100,7 @@ def _pictures(source: Source, request: "Request") -> Iterator[Sample]:
             data = fetch(located.image, request.max_bytes)
             yield from list(render(located, data, TRAIN, request, Counter()))
         except ImageError as error:
-            complain(f"left out: {error}")
+            print_error(f"left out: {error}")
         except OSError as error:
             raise DatasetError(
                 f"{sample.image.uri}: cannot be read: {error.strerror}: check its disk, or give "

@@ -11,7 +11,7 @@ from kpdata.cli.options import as_json
 from kpdata.cli.score_tables import amount, by_reason, change, keypoint_rows, span
 from kpdata.metrics import Delta, Difference
 from kpdata.view.console import screen, table
-from kpdata.view.printing import say_json
+from kpdata.view.printing import print_json
 
 if TYPE_CHECKING:
     from kpdata.train.evaluate.compare import Comparison
@@ -44,7 +44,7 @@ def command(first: Path, second: Path, split: str, as_json: bool) -> None:
 
     comparison = compare(first, second, split=split)
     if as_json:
-        say_json(msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode())
+        print_json(msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode())
     else:
         show(comparison)
 

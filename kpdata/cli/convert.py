@@ -29,7 +29,7 @@ from kpdata.formats import FORMATS
 from kpdata.images.perceptual import DEFAULT_DISTANCE
 from kpdata.storage.stores import Location
 from kpdata.view.console import resumable, screen, table
-from kpdata.view.printing import say_json
+from kpdata.view.printing import print_json
 
 _BEAM_OPTIONS = "kpdata.beam_options"
 
@@ -159,7 +159,7 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
             chosen = {name: options[name] for name in CONVERSION_OPTIONS}
             outcome = run_conversion(labels_from(options, meter), out, chosen, meter)
         if options["as_json"]:
-            say_json(json.dumps(as_dict(outcome), indent=1))
+            print_json(json.dumps(as_dict(outcome), indent=1))
         elif not silent:
             show_outcome(outcome, out)
         return
@@ -168,7 +168,7 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
     with CommandMeter(silent) as meter:
         counts = run_writing(labels_from(options, meter), out, to, skeleton, most, meter)
     if options["as_json"]:
-        say_json(json.dumps(counts, indent=1))
+        print_json(json.dumps(counts, indent=1))
     elif not silent:
         screen().print(table(f"{out}", ("what", "count"), sorted(counts.items())))
 

@@ -11,7 +11,7 @@ from kpdata.core.errors import KpdataError
 from kpdata.core.splits import TRAIN, VAL
 from kpdata.shards.dataset import Dataset
 from kpdata.view.console import resumable
-from kpdata.view.printing import say
+from kpdata.view.printing import print_line
 
 _SPLIT = "test"
 FEWEST = 42
@@ -46,9 +46,9 @@ def command(out: Path, count: int, no_train: bool) -> None:
         if not no_train and _can_train():
             _refuse_empty_splits(out / "shards")
             pictures |= _train_and_score(out / "shards", out / "run")
-    say("\nLook at:")
+    print_line("\nLook at:")
     for path, what in pictures.items():
-        say(f"  {path}: {what}")
+        print_line(f"  {path}: {what}")
 
 
 def _refuse_other_demo(out: Path, count: int) -> None:
@@ -73,7 +73,7 @@ def _make_shards(out: Path, count: int) -> dict[Path, str]:
     """Make ``out/shards``; the picture of what is in it."""
     annotations = out / "synth" / "annotations.json"
     if annotations.is_file():
-        say(f"{annotations.parent} is there already: kept")
+        print_line(f"{annotations.parent} is there already: kept")
     else:
         _run("synth", "--count", count, "--out", out / "synth")
     _run("convert", "coco", annotations, "--out", out / "shards", "--crop", 128, "--augment", 3)
@@ -91,7 +91,7 @@ def _can_train() -> bool:
     try:
         prepare_backend()
     except KpdataError as error:
-        say(f"\nNothing is trained: {error}")
+        print_line(f"\nNothing is trained: {error}")
         return False
     return True
 
@@ -116,7 +116,7 @@ def _train_and_score(shards: Path, run: Path) -> dict[Path, str]:
     folder = RunFolder(run)
     state = folder.state()
     if state.epochs and state.done == len(folder.config().phases):
-        say(f"\n{run} is trained already: kept")
+        print_line(f"\n{run} is trained already: kept")
     elif state.epochs:
         _run("train", "--out", run, "--resume")
     else:
@@ -133,5 +133,5 @@ def _train_and_score(shards: Path, run: Path) -> dict[Path, str]:
 
 def _run(*words: object) -> None:
     arguments = [str(word) for word in words]
-    say(f"\n$ kpdata {shlex.join(arguments)}")
+    print_line(f"\n$ kpdata {shlex.join(arguments)}")
     cli.main(arguments, standalone_mode=False)

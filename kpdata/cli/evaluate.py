@@ -11,7 +11,7 @@ from kpdata.cli.options import as_json, decode_option, flip_option, quiet, refus
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
 from kpdata.view.console import Meter, screen, table
-from kpdata.view.printing import say, say_json
+from kpdata.view.printing import print_json, print_line
 
 if TYPE_CHECKING:
     from kpdata.train.evaluate.report import Report
@@ -70,11 +70,11 @@ def command(
             progress=meter,
         )
     if options["as_json"]:
-        say_json(evaluation.report.json().decode())
+        print_json(evaluation.report.json().decode())
     elif not options["quiet"]:
         show(evaluation.report, f"{run} on {shards}")
         written = out or opened.evaluation_folder(options["split"])
-        say(f"{written}: metrics.json, predictions.jsonl, truth.jsonl and pictures")
+        print_line(f"{written}: metrics.json, predictions.jsonl, truth.jsonl and pictures")
 
 
 def show(report: "Report", title: str) -> None:

@@ -9,7 +9,7 @@ from kpdata.cli.main import COMMANDS
 from kpdata.cli.model_options import DeclaredCommand, head_option
 from kpdata.cli.options import as_json, decode_option, quiet, refuse_idle_decode
 from kpdata.view.console import Meter, screen, table
-from kpdata.view.printing import say_json
+from kpdata.view.printing import print_json
 
 if TYPE_CHECKING:
     from kpdata.train.export.export import Card
@@ -65,7 +65,7 @@ def command(
             progress=meter,
         )
     if options["as_json"]:
-        say_json(card.json().decode())
+        print_json(card.json().decode())
     elif not options["quiet"]:
         _show(card, out)
 

@@ -10,7 +10,7 @@ from kpdata.core.mapping import MappedKeypoint
 from kpdata.shards.manifest import Manifest
 from kpdata.storage.stores import Location
 from kpdata.view.console import screen, table
-from kpdata.view.printing import say_json
+from kpdata.view.printing import print_json
 
 _DEEPEST = 10
 _MOST_FILES = 3
@@ -30,7 +30,7 @@ def command(shards: Location, as_json: bool) -> None:
     """
     manifest = kpdata.open(shards).manifest
     if as_json:
-        say_json(msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode())
+        print_json(msgspec.json.format(msgspec.json.encode(manifest), indent=1).decode())
     else:
         show(manifest, shards)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from kpdata.view.printing import complain, explain
+from kpdata.view.printing import print_error, print_usage_error
 
 COMMANDS = {
     "convert": "Convert annotations into verified, leak-free TFRecord shards, or back.",
@@ -101,7 +101,7 @@ def main() -> None:
     except click.exceptions.Abort as error:
         _end(f"interrupted. {error}".removesuffix(". "), 130)
     except click.ClickException as error:
-        explain(error)
+        print_usage_error(error)
         sys.exit(error.exit_code)
     except KpdataError as error:
         _end(str(error), trouble)
@@ -116,5 +116,5 @@ def main() -> None:
 
 
 def _end(message: str, status: int) -> None:
-    complain(f"kpdata: {message}")
+    print_error(f"kpdata: {message}")
     sys.exit(status)

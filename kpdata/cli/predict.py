@@ -11,7 +11,7 @@ import click
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, flip_option, quiet
 from kpdata.view.console import Meter
-from kpdata.view.printing import complain, say, say_json
+from kpdata.view.printing import print_error, print_json, print_line
 
 if TYPE_CHECKING:
     from kpdata.train.api import PredictionList
@@ -126,13 +126,13 @@ def _report(found: "PredictionList", options: dict[str, Any]) -> None:
         counts = {name: value for name, value in vars(tally).items() if name != "skipped"}
         not_in_coco = found.not_in_coco
         summary = {"out": str(out), **counts, "not_in_coco": not_in_coco, "skipped": skipped}
-        say_json(json.dumps(summary, indent=1))
+        print_json(json.dumps(summary, indent=1))
         return
     for path, _, detail in tally.skipped[:_SHOWN]:
         named = detail if str(path) in detail else f"{path}: {detail}"
-        complain(f"SKIPPED {named}")
+        print_error(f"SKIPPED {named}")
     if len(tally.skipped) > _SHOWN:
-        complain(f"… and {len(tally.skipped) - _SHOWN:,} more")
+        print_error(f"… and {len(tally.skipped) - _SHOWN:,} more")
     reasons = Counter(reason for _, reason, _ in tally.skipped)
     notes = [f"{count:,} skipped: {reason}" for reason, count in reasons.items()]
     notes += [f"{count:,} boxes left out: {why}" for why, count in tally.boxes_left_out.items()]
@@ -142,4 +142,4 @@ def _report(found: "PredictionList", options: dict[str, Any]) -> None:
         notes.append(f"{found.not_in_coco:,} frames unknown to the COCO file left out of it")
     if not options["quiet"]:
         what = f"{tally.images:,} images, {tally.videos:,} videos, {tally.instances:,} instances"
-        say(f"{out}: {'; '.join([what, *notes])}")
+        print_line(f"{out}: {'; '.join([what, *notes])}")

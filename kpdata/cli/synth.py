@@ -9,7 +9,7 @@ from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import quiet
 from kpdata.core.sample import Sample
 from kpdata.view.console import Meter
-from kpdata.view.printing import say
+from kpdata.view.printing import print_line
 
 
 @click.command("synth", short_help=COMMANDS["synth"])
@@ -35,7 +35,7 @@ def command(count: int, out: Path, seed: int, size: tuple[int, int], quiet: bool
     with Meter(quiet) as meter:
         render_dataset(count, out, seed, size, meter)
     if not quiet:
-        say(f"{out}: {count:,} images and annotations.json")
+        print_line(f"{out}: {count:,} images and annotations.json")
 
 
 def render_dataset(count: int, out: Path, seed: int, size: tuple[int, int], meter: Meter) -> None:

@@ -12,7 +12,7 @@ from kpdata.cli.options import as_json, quiet
 from kpdata.core.errors import TrainingError
 from kpdata.shards.dataset import Dataset
 from kpdata.view.console import Meter, screen
-from kpdata.view.printing import say, say_json
+from kpdata.view.printing import print_json, print_line
 
 if TYPE_CHECKING:
     from kpdata.train.api import Run
@@ -94,13 +94,13 @@ def command(
     if shards is None and not resume:
         raise click.UsageError("name the folder of shards to train on")
     if print_config:
-        say_json(_configuration(shards, out, resume, options))
+        print_json(_configuration(shards, out, resume, options))
         return
     assert out is not None, "or it would be missing"
     with Meter(quiet or as_json) as meter:
         run = _train(shards, out, resume, meter, options)
     if as_json:
-        say_json(json.dumps(_result(run), indent=1))
+        print_json(json.dumps(_result(run), indent=1))
     elif not quiet:
         _show(run, shards)
 
@@ -142,7 +142,7 @@ def _list_recipes() -> None:
     from kpdata.train.run.config import recipe_names, recipe_summary
 
     for name in recipe_names():
-        say(f"{name}: {recipe_summary(name)}")
+        print_line(f"{name}: {recipe_summary(name)}")
 
 
 def _result(run: "Run") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import LOCATION, as_json, quiet
 from kpdata.shards.manifest import read_manifest
 from kpdata.storage.stores import Location
-from kpdata.view.printing import complain, say, say_json
+from kpdata.view.printing import print_error, print_json, print_line
 
 _SHOWN = 50
 
@@ -38,18 +38,18 @@ def command(shards: Location, quiet: bool, as_json: bool) -> None:
     records = sum(split.records for split in manifest.splits.values())
     if as_json:
         result = {"root_hash": manifest.root_hash, "records": records, "faults": faults}
-        say_json(json.dumps(result, indent=1))
+        print_json(json.dumps(result, indent=1))
     else:
         for fault in faults[:_SHOWN]:
-            complain(f"FAULT {fault}")
+            print_error(f"FAULT {fault}")
         if len(faults) > _SHOWN:
-            complain(f"… and {len(faults) - _SHOWN:,} more")
+            print_error(f"… and {len(faults) - _SHOWN:,} more")
     if faults:
         if not as_json:
-            complain(f"{shards}: {len(faults):,} faults: do not trust it")
+            print_error(f"{shards}: {len(faults):,} faults: do not trust it")
         sys.exit(1)
     if not (quiet or as_json):
-        say(
+        print_line(
             f"{shards}: sound: {records:,} records, no leak across "
             f"{', '.join(manifest.splits)}; root hash {manifest.root_hash}"
         )

@@ -24,11 +24,11 @@ _OTHERS = (MANIFEST, QUARANTINE, "dataset_info.json", "features.json")
 
 
 @dataclass(frozen=True)
-class Mirror(Dataset):
+class RemoteDataset(Dataset):
     """A dataset on a store.
 
-    A shard is downloaded when it is first read, and kept until :meth:`let_go`, or until nobody
-    refers to the mirror any more.
+    A shard is downloaded when it is first read, and kept until :meth:`release`, or until nobody
+    refers to the remote any more.
 
     Attributes:
         folder: the temporary folder; a shard that is not here yet is an empty file.
@@ -39,7 +39,7 @@ class Mirror(Dataset):
     _scratch: "tempfile.TemporaryDirectory[str]"
 
     @classmethod
-    def of(cls, url: Url) -> "Mirror":
+    def of(cls, url: Url) -> "RemoteDataset":
         """Download all but the shards.
 
         Raises:
@@ -80,14 +80,14 @@ class Mirror(Dataset):
         with errors_naming(self.folder, self.url):
             yield from super().read_shard(shard)
 
-    def let_go(self, shard: ShardInfo) -> None:
+    def release(self, shard: ShardInfo) -> None:
         """Give the room of a shard's copy back."""
         (self.folder / shard.name).write_bytes(b"")
 
 
-def open_mirror(url: Url) -> Mirror:
+def open_remote(url: Url) -> RemoteDataset:
     """What :meth:`Dataset.open` is for a folder."""
-    mirror = Mirror.of(url)
-    if compute_root_hash(mirror.manifest) != mirror.manifest.root_hash:
+    remote = RemoteDataset.of(url)
+    if compute_root_hash(remote.manifest) != remote.manifest.root_hash:
         raise DatasetError(f"{url}: the manifest was changed: see `kpdata verify {url}`")
-    return mirror
+    return remote

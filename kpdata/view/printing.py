@@ -16,17 +16,17 @@ def printable(text: str) -> str:
     return text.translate(_AS_DIGITS)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print text on standard output."""
     click.echo(printable(text))
 
 
-def say_json(text: str) -> None:
+def print_json(text: str) -> None:
     """Print a JSON document on standard output."""
     click.echo(text.rstrip("\n").translate(_AS_JSON))
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print a message on standard error, its lines behind the first set in.
 
     So no part of it, such as a name with an end of line in it, passes for another message.
@@ -34,7 +34,7 @@ def complain(text: str) -> None:
     click.echo(printable(text).replace("\n", "\n  "), err=True)
 
 
-def explain(error: click.ClickException) -> None:
+def print_usage_error(error: click.ClickException) -> None:
     """Print what click says of a wrong command line on standard error."""
     shown = io.StringIO()
     error.show(shown)

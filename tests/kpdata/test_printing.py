@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpdata.view.console import Meter, screen, table
-from kpdata.view.printing import complain, explain, printable, say, say_json
+from kpdata.view.printing import print_error, print_json, print_line, print_usage_error, printable
 
 CONTROLS = {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))}
 HOSTILE = "a" + "".join(sorted(CONTROLS)) + "z"
@@ -22,9 +22,9 @@ def test_controls_become_digits_and_nothing_else_changes(text):
 
 
 def test_text_on_either_stream_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
-    say(HOSTILE)
-    complain(HOSTILE)
-    explain(click.UsageError(HOSTILE))
+    print_line(HOSTILE)
+    print_error(HOSTILE)
+    print_usage_error(click.UsageError(HOSTILE))
     screen().print(HOSTILE)
     screen(stderr=True).print(table(HOSTILE, ("name", "count"), [(HOSTILE, 1)]))
     with Meter() as meter:
@@ -35,7 +35,7 @@ def test_text_on_either_stream_is_printable(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_json_is_escaped_and_means_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    say_json(msgspec.json.format(msgspec.json.encode({HOSTILE: "é\n"}), indent=1).decode())
+    print_json(msgspec.json.format(msgspec.json.encode({HOSTILE: "é\n"}), indent=1).decode())
     said = capsys.readouterr().out
     assert not set(said) & CONTROLS
     assert json.loads(said) == {HOSTILE: "é\n"}
@@ -44,7 +44,7 @@ def test_json_is_escaped_and_means_the_same(capsys: pytest.CaptureFixture[str]) 
 def test_a_name_of_two_lines_passes_for_no_message_and_no_row(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    complain("kpdata: a.jpg\nkpdata: 0 faults: is damaged")
+    print_error("kpdata: a.jpg\nkpdata: 0 faults: is damaged")
     screen(stderr=True).print(table("", ("name",), [("a.jpg\nb.jpg",)]))
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["kpdata: a.jpg", "  kpdata: 0 faults: is damaged"]
