@@ -131,6 +131,9 @@ def _per_image(style: str, folder: Path) -> Check:
 
     def check(data: bytes) -> None:
         (folder / "a.json").write_bytes(data)
+        if style == "labelme":
+            _drain(formats.read("labelme", folder, skeleton=known))
+            return
         given = style if len(data) % 2 else None
         _drain(formats.read("json", folder, skeleton=known, style=given))
 
@@ -356,6 +359,12 @@ TARGETS: dict[str, Target] = {
         )
         for style in ("list", "torchvision", "named", "labelme")
     },
+    "recognise-json": Target(
+        seeds.coco, mutate.json_text, partial(_file, "a", formats.recognise), 2
+    ),
+    "recognise-mat": Target(
+        partial(seeds.matlab, "lsp"), mutate.matlab, partial(_file, "a", formats.recognise), 2
+    ),
     "yolo-data": Target(seeds.yolo_data, mutate.plain, partial(_yolo, "data.yaml"), 2),
     "yolo-labels": Target(seeds.yolo_labels, mutate.plain, partial(_yolo, "labels"), 3),
     "deeplabcut-config": Target(
