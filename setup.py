@@ -43,6 +43,7 @@ TEST = [
     "pytest>=8.2",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
+    "scipy>=1.13",
     "tensorboard>=2.19",
     "tensorflow-cpu>=2.20",
     "tensorflow-datasets>=4.9.9",
@@ -76,7 +77,6 @@ setup(
         "blake3>=1",
         "click>=8.1",
         "google-crc32c>=1.5",
-        "imagehash>=4.3.2",
         "msgspec>=0.19",
         "numpy>=1.26",
         "opencv-python-headless>=4.11",
@@ -85,7 +85,6 @@ setup(
         "psutil>=5.9",
         "pyyaml>=6",
         "rich>=13.7",
-        "scipy>=1.13",
     ],
     extras_require={
         "train": TRAIN,

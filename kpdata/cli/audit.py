@@ -116,8 +116,8 @@ def _show(certificate: Certificate) -> None:
         console.print(f"More than {MAX_LEAKS:,} leaks of one kind: the search for it was ended.")
     roots = ", ".join(dataset.root_hash for dataset in certificate.datasets)
     console.print(
-        f"\nnear duplicates: {certificate.method['name']}, imagehash "
-        f"{certificate.method['imagehash']}, up to {certificate.distance} apart\nroot hash {roots}"
+        f"\nnear duplicates: {certificate.method['name']}, "
+        f"up to {certificate.distance} apart\nroot hash {roots}"
     )
 
 
