@@ -12,10 +12,11 @@ import msgspec
 from kpdata.checks.audit import MAX_LEAKS, audit
 from kpdata.checks.certificate import KINDS, Certificate, Picture, leak_sheet, write_certificate
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import BITS_APART, as_json, quiet, writing
+from kpdata.cli.options import BITS_APART, as_json, quiet
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import WHOLE_IMAGE
 from kpdata.images.perceptual import BITS, DEFAULT_DISTANCE
+from kpdata.storage.atomic import as_write_error
 from kpdata.view.console import Meter, screen, table
 from kpdata.view.draw import write_png
 from kpdata.view.printing import complain, say_json
@@ -80,7 +81,7 @@ def command(
 def _check_targets(*targets: Path | None) -> None:
     """Raise DatasetError for a file that could not be written, before hours of work for it."""
     for path in filter(None, targets):
-        with writing(path):
+        with as_write_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -89,10 +90,10 @@ def _check_targets(*targets: Path | None) -> None:
 
 def _write(certificate: Certificate, out: Path | None, pictures: Path | None) -> None:
     if out:
-        with writing(out):
+        with as_write_error(out):
             write_certificate(out, certificate)
     if pictures and certificate.leaks:
-        with writing(pictures):
+        with as_write_error(pictures):
             write_png(pictures, leak_sheet(certificate))
 
 

@@ -15,12 +15,12 @@ from kpdata.cli.options import (
     given_options,
     refuse_idle_options,
     request_from,
-    writing,
 )
 from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
 from kpdata.core.errors import DatasetError, FormatError
 from kpdata.core.sample import Sample
 from kpdata.formats import Source
+from kpdata.storage.atomic import as_write_error
 from kpdata.view.printing import complain, say
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
         (draw.draw_sample(sample, request.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]
     sheet = contact_sheet(tiles, columns=request.augment + 1, tile=_TILE)
-    with writing(f"--out {out}"):
+    with as_write_error(f"--out {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
     say(f"{out}: {len(pictures)} pictures")
