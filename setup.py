@@ -27,13 +27,15 @@ EXPORTERS = [
 ]
 
 S3 = ["boto3>=1.35"]
-GCS = ["apache-beam[gcp]>=2.70,<3"]
-HDFS = ["apache-beam[hadoop]>=2.70,<3"]
+GCS = ["gcsfs>=2025.2"]
+AZURE = ["adlfs>=2024.12"]
+HDFS = ["fsspec>=2025.2", "requests>=2.31"]
 
 TEST = [
     *EXPORTERS,
     *S3,
     "build>=1.2",
+    "fsspec>=2025.2",
     "hypothesis>=6.100",
     "jax>=0.4.35",
     "matplotlib>=3.9",
@@ -91,6 +93,7 @@ setup(
         "export": [*TRAIN, *EXPORTERS],
         "s3": S3,
         "gcs": GCS,
+        "azure": AZURE,
         "hdfs": HDFS,
         "fuzz": ["atheris>=3"],
         "test": TEST,

@@ -23,7 +23,7 @@ from kpdata.cli.options import (
     workers_option,
 )
 from kpdata.cli.outcome import as_dict, show_outcome
-from kpdata.cli.sources import places_of, reader_options, source_arguments, source_from
+from kpdata.cli.sources import reader_options, source_arguments, source_from
 from kpdata.core.errors import FormatError
 from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL
 from kpdata.formats import FORMATS, Source, writer
@@ -129,8 +129,8 @@ class _WithBeamOptions(click.Command):
 def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> None:
     """Convert ANNOTATIONS of some FORMAT into the folder --out.
 
-    ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, hdfs://. Give one
-    ANNOTATIONS, or one for each official split: train=a.json val=b.json.
+    ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, az://, hdfs://.
+    Give one ANNOTATIONS, or one for each official split: train=a.json val=b.json.
 
     FORMAT is one of those that `kpdata formats` lists. The result is the same to the byte for any
     number of workers and on any runner; stopped anywhere, the same command goes on.
@@ -163,7 +163,6 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
         if {"shards", "shard_size"} <= given:
             raise FormatError("--shards and --shard-size exclude each other: give one of them")
         _refuse_far_shards(options)
-        _tell_beam(options, out)
         with source_from(options) as source:
             _refuse_inside(source, out)
             _to_shards(source, out, options)
@@ -246,15 +245,6 @@ def _checked_beam_options(words: tuple[str, ...]) -> tuple[str, ...]:
     if any(word.partition("=")[0] == "--runner" for word in words):
         raise FormatError("--runner belongs before the --, where kpdata reads it")
     return words
-
-
-def _tell_beam(options: dict[str, Any], out: Location) -> None:
-    """Have the Beam options hold for the stores that this process reaches through Beam."""
-    places = [*places_of(options), out]
-    if any(isinstance(where, Url) and where.scheme != "s3" for where in places):
-        from kpdata.pipelines.run.beam_store import use_options
-
-        use_options(options["beam_options"])
 
 
 def _refuse_inside(source: Source, out: Location) -> None:
