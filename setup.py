@@ -27,13 +27,15 @@ EXPORTERS = [
 ]
 
 S3 = ["boto3>=1.35"]
-GCS = ["apache-beam[gcp]>=2.70,<3"]
-HDFS = ["apache-beam[hadoop]>=2.70,<3"]
+GCS = ["gcsfs>=2025.2"]
+AZURE = ["adlfs>=2024.12"]
+HDFS = ["fsspec>=2025.2", "requests>=2.31"]
 
 TEST = [
     *EXPORTERS,
     *S3,
     "build>=1.2",
+    "fsspec>=2025.2",
     "hypothesis>=6.100",
     "jax>=0.4.35",
     "matplotlib>=3.9",
@@ -46,6 +48,7 @@ TEST = [
     "pytest>=8.2",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
+    "scipy>=1.13",
     "tensorboard>=2.19",
     "tensorflow-cpu>=2.20",
     "tensorflow-datasets>=4.9.9",
@@ -79,7 +82,6 @@ setup(
         "blake3>=1",
         "click>=8.1",
         "google-crc32c>=1.5",
-        "imagehash>=4.3.2",
         "msgspec>=0.19",
         "numpy>=1.26",
         "opencv-python-headless>=4.11",
@@ -88,13 +90,13 @@ setup(
         "psutil>=5.9",
         "pyyaml>=6",
         "rich>=13.7",
-        "scipy>=1.13",
     ],
     extras_require={
         "train": TRAIN,
         "export": [*TRAIN, *EXPORTERS],
         "s3": S3,
         "gcs": GCS,
+        "azure": AZURE,
         "hdfs": HDFS,
         "fuzz": ["atheris>=3"],
         "test": TEST,

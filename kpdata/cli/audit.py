@@ -13,10 +13,11 @@ from kpdata.checks.audit import MAX_LEAKS, audit
 from kpdata.checks.certificate import KINDS, Certificate, Picture, leak_sheet, write_certificate
 from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import BITS_APART, as_json, quiet, writing
+from kpdata.cli.options import BITS_APART, as_json, quiet
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import WHOLE_IMAGE
 from kpdata.images.perceptual import BITS, DEFAULT_DISTANCE
+from kpdata.storage.atomic import as_write_error
 from kpdata.view.console import screen, table
 from kpdata.view.draw import write_png
 from kpdata.view.printing import print_error, print_json
@@ -83,7 +84,7 @@ def command(
 def _check_targets(*targets: Path | None) -> None:
     """Raise DatasetError for a file that could not be written, before hours of work for it."""
     for path in filter(None, targets):
-        with writing(path):
+        with as_write_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -92,10 +93,10 @@ def _check_targets(*targets: Path | None) -> None:
 
 def _write(certificate: Certificate, out: Path | None, contact_sheet: Path | None) -> None:
     if out:
-        with writing(out):
+        with as_write_error(out):
             write_certificate(out, certificate)
     if contact_sheet and certificate.leaks:
-        with writing(contact_sheet):
+        with as_write_error(contact_sheet):
             write_png(contact_sheet, leak_sheet(certificate))
 
 
@@ -119,8 +120,8 @@ def _show(certificate: Certificate) -> None:
         console.print(f"More than {MAX_LEAKS:,} leaks of one kind: the search for it was ended.")
     roots = ", ".join(dataset.root_hash for dataset in certificate.datasets)
     console.print(
-        f"\nnear duplicates: {certificate.method['name']}, imagehash "
-        f"{certificate.method['imagehash']}, up to {certificate.distance} apart\nroot hash {roots}"
+        f"\nnear duplicates: {certificate.method['name']}, "
+        f"up to {certificate.distance} apart\nroot hash {roots}"
     )
 
 

@@ -14,13 +14,13 @@ from kpdata.cli.options import (
     crop_options,
     given_options,
     refuse_idle_options,
-    writing,
 )
 from kpdata.cli.sources import ReadsAnnotations, labels_from
 from kpdata.core.errors import DatasetError, FormatError
 from kpdata.core.sample import Sample
 from kpdata.door import CONVERSION_DEFAULTS, request_for
 from kpdata.formats import Source
+from kpdata.storage.atomic import as_write_error
 from kpdata.view.printing import print_error, print_line
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
         (draw.draw_sample(sample, request.skeleton, _TILE), _caption(sample)) for sample in pictures
     ]
     sheet = contact_sheet(tiles, columns=request.augment + 1, tile=_TILE)
-    with writing(out):
+    with as_write_error(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
     print_line(f"{out}: {len(pictures)} pictures")

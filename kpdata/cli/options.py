@@ -1,15 +1,14 @@
 """Options that several commands share, and what they amount to."""
 
 import math
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from kpdata.core.errors import DatasetError, FormatError
+from kpdata.core.errors import FormatError
 from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.stores import Location, as_location
 
@@ -123,17 +122,6 @@ def crop_options(function: F) -> F:
 def given_options(ctx: click.Context) -> set[str]:
     """The parameters that were typed, whatever their value."""
     return {n for n in ctx.params if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE}
-
-
-@contextmanager
-def writing(target: object) -> Iterator[None]:
-    """Say of an OSError inside that ``target`` cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise DatasetError(
-            f"{target}: cannot be written: {error.strerror}: choose another place"
-        ) from error
 
 
 def refuse_idle_options(given: set[str], options: dict[str, Any]) -> None:

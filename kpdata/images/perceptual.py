@@ -7,11 +7,12 @@ It hardly heeds size, coding, brightness or contrast; it does heed cuts, turns a
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
-import imagehash
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from kpdata import __version__
 from kpdata.core.sample import FloatArray, Pixels
 from kpdata.images import codec
 from kpdata.images.headers import MAX_PIXELS, Header, probe
@@ -27,7 +28,10 @@ DEFAULT_DISTANCE = 56
 MAX_DISTANCE = 96
 """From here on, strangers are alike too: any two pictures differ in about 128 bits."""
 
-_SIDE = 16
+_FREQUENCIES = 16
+_SIDE = 4 * _FREQUENCIES
+"""Pixels of the small grey picture."""
+
 _DETAIL = 192
 """Pixels that the shorter side keeps where a JPEG is shrunk while it is decoded."""
 
@@ -37,8 +41,9 @@ _ROWS, _COLUMNS = 2048, 4096
 
 def method() -> dict[str, str]:
     """What hashes: the name, and the versions that decide the bits."""
-    packages = ("imagehash", "numpy", "opencv-python-headless", "pillow", "scipy")
-    return {"name": f"pHash, {BITS} bits"} | {name: version(name) for name in packages}
+    packages = ("numpy", "opencv-python-headless", "pillow")
+    versions = {"kpdata": __version__} | {name: version(name) for name in packages}
+    return {"name": f"pHash, {BITS} bits"} | versions
 
 
 def perceptual_hash(
@@ -62,7 +67,20 @@ def perceptual_hash(
     pixels = codec.decode(data, reduce) if header.storable else codec.decode_upright(data, header)
     if box_xyxy is not None:
         pixels = _part(pixels, box_xyxy / reduce)
-    return np.packbits(imagehash.phash(Image.fromarray(pixels), _SIDE).hash)
+    return _signs_of_frequencies(pixels)
+
+
+def _signs_of_frequencies(pixels: Pixels) -> Hashes:
+    """(H, W, 3) → (32,): one bit for each of the lowest frequencies, 1 above their median.
+
+    The bits are those of ``imagehash.phash(image, 16)``, whose transform is not normalised: the
+    first row and column are larger by √2 than OpenCV's.
+    """
+    small = Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    frequencies = cv2.dct(np.asarray(small, np.float64))[:_FREQUENCIES, :_FREQUENCIES]
+    frequencies[0] *= np.sqrt(2)
+    frequencies[:, 0] *= np.sqrt(2)
+    return np.packbits(frequencies > np.median(frequencies))
 
 
 def _part(pixels: Pixels, box_xyxy: FloatArray) -> Pixels:

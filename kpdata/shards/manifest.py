@@ -112,7 +112,7 @@ class _Version(msgspec.Struct, frozen=True):
 
 def software() -> dict[str, str]:
     """The versions that decide how pictures come out."""
-    packages = ("imagehash", "numpy", "opencv-python-headless", "pillow")
+    packages = ("numpy", "opencv-python-headless", "pillow")
     return {"kpdata": __version__} | {name.split("-")[0]: version(name) for name in packages}
 
 

@@ -15,22 +15,34 @@ from kpdata.core.errors import DatasetError
 
 
 def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
-    """Write a file so that it appears under its name only when it is whole, and on disk."""
-    temporary = temporary_beside(path)
+    """Write a file so that it takes its name only when it is whole, and on disk if ``durable``."""
+    with whole_file(path, durable) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def whole_file(path: Path, durable: bool = True, suffix: str = ".tmp") -> Iterator[Path]:
+    """A new file's path beside ``path``, which takes that name when the block ends well.
+
+    Args:
+        path: the name to take; a file of that name is replaced.
+        durable: whether its content is to be on disk before.
+        suffix: of the new path, for libraries that choose a format by it.
+    """
+    temporary = temporary_beside(path, suffix)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
+        yield temporary
+        if durable:
+            with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def temporary_beside(path: Path) -> Path:
+def temporary_beside(path: Path, suffix: str = ".tmp") -> Path:
     """A new name in the same folder, to be renamed to ``path`` once whole."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{suffix}")
 
 
 @contextmanager
@@ -110,9 +122,11 @@ def _sweep(out: Path) -> None:
 
 
 @contextmanager
-def as_write_error(out: Path) -> Iterator[None]:
-    """Say of what goes wrong inside that ``out`` cannot be written."""
+def as_write_error(target: object) -> Iterator[None]:
+    """Turn an OSError inside the block into a DatasetError: ``target`` cannot be written."""
     try:
         yield
     except OSError as error:
-        raise DatasetError(f"{out}: cannot be written: {error}") from error
+        raise DatasetError(
+            f"{target}: cannot be written: {error.strerror or error}: choose another place"
+        ) from error

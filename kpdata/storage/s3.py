@@ -1,9 +1,8 @@
 """S3, and the many stores that speak its language, through boto3.
 
-Beam's own S3 file system is not used. It makes a client for every object (258 ms to read one of
-20 KB from a server on the same machine, 11 ms here), asks for each object's size before reading it,
-publishes a half object where an exception ends a ``with`` block, and shows a bucket that does not
-exist as an empty one.
+fsspec's s3fs does not serve it, as FsspecStore does the other stores: with 32 threads, and a server
+on the same machine, it read 129 to 151 objects of 20 KB a second where this client read 432 to 536;
+and it holds botocore at an older release than boto3 asks for.
 """
 
 import time

@@ -21,8 +21,9 @@ R = TypeVar("R")
 
 STORES = {
     "s3": "kpdata.storage.s3:S3Store",
-    "gs": "kpdata.pipelines.run.beam_store:BeamStore",
-    "hdfs": "kpdata.pipelines.run.beam_store:BeamStore",
+    "gs": "kpdata.storage.fsspec_store:FsspecStore",
+    "az": "kpdata.storage.fsspec_store:FsspecStore",
+    "hdfs": "kpdata.storage.fsspec_store:FsspecStore",
 }
 """Scheme → what serves it, as ``dotted.module:class``, imported when it is needed."""
 

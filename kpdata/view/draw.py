@@ -4,8 +4,6 @@ The left side is orange, the right side blue, the middle green. A dot is visible
 occluded; what is not labelled is not drawn.
 """
 
-import os
-import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy.typing as npt
 from kpdata.core.sample import NOT_LABELLED, OCCLUDED, FloatArray, Instance, Pixels, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.images import codec
+from kpdata.storage.atomic import write_atomically
 
 Colour = tuple[int, int, int]
 
@@ -82,16 +81,7 @@ def write_png(path: Path, rgb: Pixels) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    data = codec.encode(rgb, "png")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, codec.encode(rgb, "png"), durable=False)
 
 
 def _keypoint_colours(skeleton: Skeleton) -> list[Colour]:

@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import fsspec
 import msgspec
 import pytest
 from click.testing import CliRunner
@@ -36,7 +38,8 @@ from kpdata.pipelines.output.notes import ProgressNote
 from kpdata.pipelines.output.remote import RemoteWorkspace
 from kpdata.pipelines.run import worker_count
 from kpdata.shards.manifest import read_manifest
-from kpdata.storage import stores
+from kpdata.storage import fsspec_store, stores
+from kpdata.storage.fsspec_store import FsspecStore
 from kpdata.storage.image_files import Stamp
 from kpdata.storage.image_objects import Listing
 from kpdata.storage.stores import Store, Url, store_of
@@ -740,14 +743,61 @@ def test_progress_notes_add_up_across_workers(bucket: Url, tmp_path: Path) -> No
 # The contract of a store
 
 
-@pytest.fixture(params=["S3Store", "BeamStore"])
-def store(request: pytest.FixtureRequest, server: Server) -> Store:
-    """Ours, and the one that goes through Beam's FileSystems, as gs:// and hdfs:// do."""
-    if request.param == "S3Store":
-        return store_of("s3://")
-    from kpdata.pipelines.run.beam_store import BeamStore
+@pytest.fixture
+def fsspec_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], FsspecStore]:
+    """``fsspec_on(kind)``: the store of gs://, az:// and hdfs:// on fsspec's ``kind`` instead."""
 
-    return BeamStore()
+    def begin(kind: str) -> FsspecStore:
+        if kind == "local":
+            local = fsspec.filesystem("file", auto_mkdir=True)
+            system = fsspec.filesystem("dir", path=str(tmp_path / "store"), fs=local)
+        else:
+            system = fsspec.filesystem("memory", skip_instance_cache=True)
+            system.store.clear()
+        monkeypatch.setattr(fsspec_store, "_file_system", lambda url: system)
+        store = FsspecStore()
+        monkeypatch.setattr(stores, "_store", lambda scheme: store)
+        return store
+
+    return begin
+
+
+@pytest.fixture(params=["S3Store", "memory", "local"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """Ours for s3://, and the one for all others."""
+    if request.param == "S3Store":
+        request.getfixturevalue("server")
+        return store_of("s3://")
+    begun: Store = request.getfixturevalue("fsspec_on")(request.param)
+    return begun
+
+
+@pytest.mark.parametrize("kind", ["memory", "local"])
+def test_a_conversion_through_fsspec_gives_the_same_dataset(
+    fsspec_on: Callable[[str], FsspecStore], source: Path, root_hash: str, kind: str
+) -> None:
+    store = fsspec_on(kind)
+    images = Url("gs://bucket/images")
+    for path in (source.parent / "images").iterdir():
+        store.upload(path, images / path.name)
+    assert convert(source, images, Url("gs://bucket/out")) == root_hash
+    assert convert(source, images, Url("gs://bucket/out")) == root_hash
+    assert verify(Url("gs://bucket/out"))[1] == []
+    there = {one.name for one in store.list(Url("gs://bucket/out"))}
+    assert not [name for name in there if name.startswith(".kpdata/")]
+
+
+def test_what_fsspec_needs_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(StoreError, match=r"pip install 'kpdata\[gcs\]'"):
+        FsspecStore().find(Url("gs://bucket/a"))
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-01-31T12:00:00Z", 1769860800000, 1769860800, datetime(2026, 1, 31, 12)]
+)
+def test_every_way_of_telling_the_time_is_understood(time: object) -> None:
+    assert fsspec_store._seconds(time) == 1769860800
 
 
 def test_every_store_does_what_is_asked_of_it(
@@ -765,7 +815,7 @@ def test_every_store_does_what_is_asked_of_it(
             call()
     store.put(folder / "b/c.bin", b"0123456789")
     store.put(bucket / "ab.bin", b"beside")
-    client.put_object(Bucket=bucket.bucket, Key="a/empty")  # Beam cannot write it to S3
+    store.put(folder / "empty", b"")
     assert [(o.name, o.size) for o in store.list(folder)] == [("b/c.bin", 10), ("empty", 0)]
     found = store.find(folder / "b/c.bin")
     assert found
