@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from kpdata import formats
-from kpdata.core.sample import Sample
 from kpdata.core.progress import SILENT
+from kpdata.core.sample import Sample
 from kpdata.core.splits import parse_splits
 from kpdata.pipelines.convert import convert
 from kpdata.pipelines.job import Job

@@ -26,7 +26,9 @@ def events(folder):
 
 
 def test_scalars_and_pictures_are_what_tensorboard_reads(tmp_path):
-    row = EpochRecord(0, "heatmap", 64, 3, {"loss": 1.5, "heatmap": 1.25}, {"heatmap": 0.5}, 0.25, 99, 2)
+    row = EpochRecord(
+        0, "heatmap", 64, 3, {"loss": 1.5, "heatmap": 1.25}, {"heatmap": 0.5}, 0.25, 99, 2
+    )
     crop = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     log = EventLog(tmp_path / "logs")
     assert not any(tmp_path.iterdir())

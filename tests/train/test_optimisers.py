@@ -25,7 +25,9 @@ def config(**changes):
 def rows(scores):
     """Epochs with these validation scores; None where nothing was validated."""
     return [
-        EpochRecord(0, "heatmap", 64, n + 1, {}, {} if score is None else {"heatmap": score}, 0.1, 1, 1)
+        EpochRecord(
+            0, "heatmap", 64, n + 1, {}, {} if score is None else {"heatmap": score}, 0.1, 1, 1
+        )
         for n, score in enumerate(scores)
     ]
 
