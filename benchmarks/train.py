@@ -39,9 +39,9 @@ not take: on a GPU, how long it stands idle for its input. Ratios are of both in
 are their median and range. **CPU** is the time of all threads, per picture: other programs on the
 machine slow both contenders down by turns, but hardly change it.
 
-LabelledCrops and their draws are made in threads, a few batches ahead; rotation, scale, flip, colours
-and occluders are applied to the pixels inside the compiled step. Without augmentation all of them
-change nothing, and no occluder is painted. JAX on a GPU trains whole epochs in one call."""
+Crops and their random changes are made in threads, a few batches ahead; rotation, scale, flip,
+colours and occluders are applied to the pixels inside the compiled step. Without augmentation all
+of them change nothing, and no occluder is painted. JAX on a GPU trains whole epochs in one call."""
 
 
 def measure(

@@ -77,8 +77,8 @@ def train(
 ) -> "Run":
     """Train a model on shards, and keep the weights that validate best.
 
-    >>> run = train("shards/", "runs/a", model="blazepose", size="lite", epochs=50)  # doctest: +SKIP
-    >>> run.evaluate("shards/", split="test")["pck@0.2"].value                       # doctest: +SKIP
+    >>> run = train("shards/", "runs/a", size="lite", epochs=50)             # doctest: +SKIP
+    >>> run.evaluate("shards/", split="test")["pck@0.2"].value               # doctest: +SKIP
     0.727
 
     Args:
@@ -347,6 +347,7 @@ class Run:
             crop_from=crop_from,
             reference=predictor.config.reference,
         )
+        _refuse_idle_decode(predictor, decode, predictor.best.heads)
         evaluation = evaluate(predictor, _opened(dataset), conditions, progress)
         save(evaluation, self.evaluation_folder(split) if out is None else Path(out))
         return evaluation
@@ -459,6 +460,7 @@ class Run:
         predictor = self._predictor()
         from kpdata.train.export.export import export
 
+        _refuse_idle_decode(predictor, decode, (head,) if head else predictor.best.heads[:1])
         formats = (to,) if isinstance(to, str) else tuple(to)
         card = export(predictor, Path(out), formats, head, flip, decode, progress)
         for note in card.notes:
@@ -473,6 +475,13 @@ class Run:
 
             self._opened = Predictor.open(self.path)
         return self._opened
+
+
+def _refuse_idle_decode(predictor: "Predictor", decode: str, heads: Iterable[str]) -> None:
+    """Raise KpdataError where a decoding is chosen for heads that need none."""
+    spec, heads = predictor.config.spec, tuple(heads)
+    if decode != "dark" and not any(spec.head(name).decodings for name in heads):
+        raise KpdataError(f"`decode` changes nothing: {', '.join(heads)} need no decoding")
 
 
 @dataclass(frozen=True, eq=False)
@@ -601,7 +610,7 @@ def _tell_how(
         )
     if not has_boxes:
         progress.tell(
-            "no `boxes`: each image counts as one instance that fills it, and is cropped to a "
+            "no boxes: each image counts as one instance that fills it, and is cropped to a "
             f"square around its centre, × {margin:g}. In training: {rule.words}"
         )
     if predictor.score_note:

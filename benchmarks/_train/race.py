@@ -19,10 +19,11 @@ from kpdata.core.crop import CropRule
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.batches import Batch, Batches
 from kpdata.train.data.crops import LabelledCrops, load
-from kpdata.train.loop.learner import Learner, jit
+from kpdata.train.loop.learner import Learner
 from kpdata.train.loop.optimisers import make_optimiser
 from kpdata.train.loop.scanned import ScannedLearner, can_scan, epochs
 from kpdata.train.models.base import Phase
+from kpdata.train.ops.device import compiles_steps
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.defaults import default_config
 
@@ -40,28 +41,28 @@ class Case:
     """A model at one input size, in its first phase of all variables."""
 
     name: str
-    settings: dict[str, str]
+    model: str
+    options: dict[str, str]
     trains: str
     side: int
 
     def config(self, dataset: Dataset, augmented: bool, batch_size: int) -> TrainConfig:
         """How ``kpdata train`` would train it by default on these shards and this machine."""
-        config = default_config(dataset, self.settings["model"])
+        config = default_config(dataset, self.model, self.options)
         return msgspec.structs.replace(
             config,
-            **self.settings,
-            phases=(Phase(self.trains, 1, self.side, 1e-3),),  # type: ignore[arg-type]
+            phases=(Phase(self.trains, 1, self.side, 1e-3),),
             batch_size=batch_size,
             augment=config.augment if augmented else NO_AUGMENTATION,
         )
 
 
 CASES = [
-    Case(f"blazepose {size}, {side} px", {"model": "blazepose", "size": size}, "heatmap", side)
+    Case(f"blazepose {size}, {side} px", "blazepose", {"size": size}, "heatmap", side)
     for size in ("lite", "full")
     for side in (128, 256)
 ]
-CASES.append(Case("mobilenet_v2, 224 px", {"model": "regression"}, "all", 224))
+CASES.append(Case("mobilenet_v2, 224 px", "regression", {}, "all", 224))
 
 
 @dataclass(frozen=True)
@@ -180,11 +181,11 @@ def both(config: TrainConfig, batches: Batches) -> tuple[Contender, Contender]:
 def compiled_learner(kind: type[Learner], config: TrainConfig, batches: Batches) -> Learner:
     """The model with its losses and optimiser, as a run compiles it."""
     phase, skeleton = config.phases[0], batches.crops.skeleton
-    net = build(config, len(skeleton), phase.input_size)
+    net = config.build(len(skeleton), phase.input_size)
     learner = kind(net, config, phase, skeleton)
     optimiser = make_optimiser(config, phase, batches.steps)
     optimiser.build(learner.trainable_variables)
-    learner.compile(optimiser, jit_compile=jit())
+    learner.compile(optimiser, jit_compile=compiles_steps())
     return learner
 
 

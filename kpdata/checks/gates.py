@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from kpdata.checks.placement import FEW, coordinate_faults, share_outside
-from kpdata.checks.sides import Couple, Group, best_couple, lonely_pair, telling_groups
+from kpdata.checks.sides import (
+    PairAgreement,
+    PoseGroup,
+    best_agreement,
+    disagreeing_pair,
+    orientation_groups,
+)
 from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray
 from kpdata.core.skeleton import Skeleton
 
@@ -32,13 +38,13 @@ _ENOUGH = 200
 """Clear poses for a judgement of sides."""
 
 OVERFIT_BAR, OVERFIT_WITHIN = 0.8, 0.05
-"""The share of keypoints that must be found, and how near, in units of the picture's side."""
+"""The share of keypoints that must be found, and how near, in units of the crop's side."""
 
 LEAST_VARIETY = 0.1
-"""How far predictions must differ between pictures, in units of how far the truth does."""
+"""How far predictions must differ between crops, in units of how far the truth does."""
 
 _LEAST_SPREAD = 0.01
-"""In units of the picture's side: a truth that moves less is one pose, but for noise."""
+"""In units of the crop's side: a truth that moves less is one pose, but for noise."""
 
 _GO_ON = "To train nevertheless: `skip_checks`."
 
@@ -93,15 +99,15 @@ def judge_visibility(visibility: FloatArray) -> Verdict:
         return Verdict(VISIBILITY, True, f"not judged: only {labelled} labelled keypoints")
     occluded = int(np.count_nonzero(visibility == OCCLUDED))
     share = occluded / labelled
-    seen = f"{occluded:,} of {labelled:,} labelled keypoints ({share:.0%}) are occluded"
+    numbers = f"{occluded:,} of {labelled:,} labelled keypoints ({share:.0%}) are occluded"
     if share <= MOST_OCCLUDED:
-        return Verdict(VISIBILITY, True, seen)
+        return Verdict(VISIBILITY, True, numbers)
     cause = "the flag is probably inverted"
     if occluded == labelled:
         cause = "the source's flag probably says what is labelled, not what is seen"
     return _failed(
         VISIBILITY,
-        f"{seen} (v = 1) and {labelled - occluded:,} visible (v = 2); LSP has 7 %, COCO 13 % "
+        f"{numbers} (v = 1) and {labelled - occluded:,} visible (v = 2); LSP has 7 %, COCO 13 % "
         f"occluded. Likely cause: {cause}. COCO says 2 = visible, 1 = occluded; in LSP's "
         "joints.mat a 1 means occluded, in LSP extended a 1 means labelled. Fix: correct the flag "
         "in the annotations and convert again.",
@@ -123,35 +129,37 @@ def judge_sides(truth: FloatArray, skeleton: Skeleton) -> Verdict:
     pairs = skeleton.flip_pairs or ()
     if len(pairs) < 2:
         return Verdict(SIDES, True, "not judged: the skeleton has fewer than two flip pairs")
-    if lonely := lonely_pair(truth, skeleton, _ENOUGH):
+    if disagreeing := disagreeing_pair(truth, skeleton, _ENOUGH):
         return _failed(
             SIDES,
-            f"{lonely.describe()}, and with no other pair more often; in LSP and COCO pairs agree "
+            f"{disagreeing.describe()}, and with no other pair more often; in LSP and COCO pairs agree "
             "in 80 to 100 %. Likely cause: the two names of one of these pairs are exchanged, in "
             "the skeleton or in some of the samples. Fix: compare the order of the skeleton's "
             "names with the annotations', and look at some pictures.",
         )
-    couple = best_couple(truth, skeleton)
-    if couple is None or couple.agreeing < _ENOUGH:
-        count = couple.agreeing if couple else 0
+    pairs_found = best_agreement(truth, skeleton)
+    if pairs_found is None or pairs_found.agreeing < _ENOUGH:
+        count = pairs_found.agreeing if pairs_found else 0
         return Verdict(
             SIDES, True, f"not judged: {count} poses show two pairs clearly apart, {_ENOUGH} needed"
         )
-    return _judge_balance(truth, skeleton, couple)
+    return _judge_balance(truth, skeleton, pairs_found)
 
 
-def _judge_balance(truth: FloatArray, skeleton: Skeleton, couple: Couple) -> Verdict:
-    all_, *groups = telling_groups(couple, truth[..., 2] == VISIBLE, skeleton)
-    seen = f"{couple.describe()}; {all_.describe()}"
-    if _is_telling(all_):
+def _judge_balance(truth: FloatArray, skeleton: Skeleton, pairs_found: PairAgreement) -> Verdict:
+    all_, *groups = orientation_groups(pairs_found, truth[..., 2] == VISIBLE, skeleton)
+    numbers = f"{pairs_found.describe()}; {all_.describe()}"
+    if _is_unbalanced(all_):
         if all_.share > _ONE_SIDED:
             seen += ": never seen from the other side, or labelled as the image shows it"
-        return Verdict(SIDES, True, seen)
-    if telling := max(filter(_is_telling, groups), key=lambda group: group.certainty, default=None):
-        return Verdict(SIDES, True, f"{seen}, but {telling.describe()}")
+        return Verdict(SIDES, True, numbers)
+    if unbalanced := max(
+        filter(_is_unbalanced, groups), key=lambda group: group.certainty, default=None
+    ):
+        return Verdict(SIDES, True, f"{numbers}, but {unbalanced.describe()}")
     return _failed(
         SIDES,
-        f"{seen}; what is visible does not tell the side either. That is chance: LSP shows 72 % "
+        f"{numbers}; what is visible does not tell the side either. That is chance: LSP shows 72 % "
         "of its people from the front. Likely cause: left and right are exchanged in about half of "
         "the samples, as by mirroring pictures without exchanging the names, or by joining sources "
         "that name sides as the person sees them and as the image shows them. Fix: draw some "
@@ -161,7 +169,7 @@ def _judge_balance(truth: FloatArray, skeleton: Skeleton, couple: Couple) -> Ver
     )
 
 
-def _is_telling(group: Group) -> bool:
+def _is_unbalanced(group: PoseGroup) -> bool:
     return group.certainty >= _CERTAIN and group.imbalance >= _CHANCE
 
 
@@ -205,18 +213,18 @@ def judge_overfit(
     bar: float = OVERFIT_BAR,
     within: float = OVERFIT_WITHIN,
 ) -> Verdict:
-    """Whether a model has learnt a few pictures by heart, which every sound set-up can.
+    """Whether a model has learnt a few crops by heart, which every sound set-up can.
 
     Args:
-        truth: (N, K, 3) keypoints in picture pixels, visibility 0, 1 or 2.
-        predicted: (N, K, 2 or more) x and y in the same pixels, for the same pictures.
-        side: of the pictures, in pixels.
+        truth: (N, K, 3) keypoints in crop pixels, visibility 0, 1 or 2.
+        predicted: (N, K, 2 or more) x and y in the same pixels, for the same crops.
+        side: of the crops, in pixels.
         steps: how many the model was given.
         bar: the share of labelled keypoints that must be found.
         within: how near is found, in units of ``side``.
     """
     labelled = np.asarray(truth[..., 2] != NOT_LABELLED)
-    given = f"{len(truth)} training pictures seen {steps:,} times, without augmentation"
+    given = f"{len(truth)} training crops seen {steps:,} times, without augmentation"
     if not np.isfinite(predicted[..., :2]).all():
         return _failed(
             OVERFIT,
@@ -227,30 +235,30 @@ def judge_overfit(
         return Verdict(OVERFIT, True, f"not judged: nothing that counts is labelled in {given}")
     error = np.linalg.norm(predicted[..., :2] - truth[..., :2], axis=2)[labelled]
     found = float(np.mean(error <= within * side))
-    seen = (
-        f"{found:.0%} of {error.size} keypoints are found within {within:.0%} of the picture's "
+    numbers = (
+        f"{found:.0%} of {error.size} keypoints are found within {within:.0%} of the crop's "
         f"side, the median error is {np.median(error) / side:.1%} of it ({given})"
     )
     if found >= bar:
-        return Verdict(OVERFIT, True, seen)
+        return Verdict(OVERFIT, True, numbers)
     return _failed(
         OVERFIT,
-        f"{seen}; {bar:.0%} are expected of any model that can learn. Likely cause: labels that do "
-        "not belong to their pictures, a learning rate too low or too high, or frozen variables. "
-        "Fix: look at the pictures with their keypoints, then try another learning_rate.",
+        f"{numbers}; {bar:.0%} are expected of any model that can learn. Likely cause: labels that do "
+        "not belong to their images, a learning rate too low or too high, or frozen variables. "
+        "Fix: look at the images with their keypoints, then try another learning_rate.",
     )
 
 
 def judge_variety(
     truth: FloatArray, predicted: FloatArray, side: float, least: float = LEAST_VARIETY
 ) -> Verdict:
-    """Whether predictions follow their pictures, rather than being one pose for all.
+    """Whether predictions follow their crops, rather than being one pose for all.
 
     Args:
-        truth: (N, K, 3) keypoints in picture pixels, visibility 0, 1 or 2.
+        truth: (N, K, 3) keypoints in crop pixels, visibility 0, 1 or 2.
         predicted: (N, K, 2 or more) x and y in the same pixels: not in source pixels, where one
             pose looks different in each crop.
-        side: of the pictures, in pixels.
+        side: of the crops, in pixels.
         least: the expected spread in units of the truth's.
     """
     labelled = np.asarray(truth[..., 2:] != NOT_LABELLED)
@@ -258,24 +266,24 @@ def judge_variety(
     spread_predicted = _spread(np.where(labelled, predicted[..., :2], np.nan))
     if spread_true < _LEAST_SPREAD * side:
         return Verdict(
-            VARIETY, True, f"not judged: the truth of {len(truth)} pictures is nearly one pose"
+            VARIETY, True, f"not judged: the truth of {len(truth)} crops is nearly one pose"
         )
-    seen = (
-        f"from picture to picture predictions move by {spread_predicted:.1f} pixels and the truth "
-        f"by {spread_true:.1f} (root mean square over {len(truth)} pictures)"
+    numbers = (
+        f"from crop to crop predictions move by {spread_predicted:.1f} pixels and the truth "
+        f"by {spread_true:.1f} (root mean square over {len(truth)} crops)"
     )
     if spread_predicted >= least * spread_true:
-        return Verdict(VARIETY, True, seen)
+        return Verdict(VARIETY, True, numbers)
     return _failed(
         VARIETY,
-        f"{seen}: the model answers every picture with nearly the same pose. Likely cause: it "
-        "cannot see the pictures (all black, wrongly normalised), or its activations have died. "
-        "Fix: look at the pictures, lower learning_rate.",
+        f"{numbers}: the model answers every crop with nearly the same pose. Likely cause: it "
+        "cannot see the crops (all black, wrongly normalised), or its activations have died. "
+        "Fix: look at the crops, lower learning_rate.",
     )
 
 
 def _spread(xy: FloatArray) -> float:
-    """Root mean square distance of each keypoint from its mean over the pictures."""
+    """Root mean square distance of each keypoint from its mean over the crops."""
     count = np.isfinite(xy).sum(axis=0, keepdims=True)
     mean = np.nansum(xy, axis=0, keepdims=True) / np.maximum(count, 1)
     return float(np.sqrt(np.nansum((xy - mean) ** 2) / max(1, count.sum() / 2)))

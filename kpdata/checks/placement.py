@@ -62,15 +62,15 @@ def coordinate_faults(
     if outside > _MOST_OUTSIDE:
         yield (
             f"{outside:.0%} of the labelled keypoints lie outside of their images; coordinates "
-            f"reach {largest:.0f} in {images}. Likely cause: they belong to pictures of another "
-            "size, or to other pictures. Fix: scale them to the images that are read."
+            f"reach {largest:.0f} in {images}. Likely cause: they belong to images of another "
+            "size, or to other images. Fix: scale them to the images that are read."
         )
     low, high = np.percentile((xy / source_size[:, None])[labelled], [1, 99], axis=0)
     if ((high < _CORNER) | (low > 1 - _CORNER)).all():
         yield (
             f"All keypoints lie between {low[0]:.0%} and {high[0]:.0%} of the width and between "
             f"{low[1]:.0%} and {high[1]:.0%} of the height of {images}. Likely cause: they belong "
-            "to crops, or to pictures of another size. Fix: map them to the images that are read."
+            "to crops, or to images of another size. Fix: map them to the images that are read."
         )
     if bbox_xyxy is not None and (share_in := _share_in_box(xy, labelled, bbox_xyxy)) is not None:
         yield (

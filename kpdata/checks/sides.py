@@ -1,9 +1,9 @@
-"""Which way round poses are: what pairs of left and right say, without knowing the body.
+"""The orientation of poses: what pairs of left and right say, without knowing the body.
 
-Two flip pairs span a quadrilateral, such as shoulders and hips. Walking from the middle of the one
-to the middle of the other, left is on one hand or on the other: that is the pose's *side*. It does
-not change as the pose is turned in the image, but does when it is mirrored, seen from behind, or
-when the names left and right are exchanged.
+Two flip pairs span a quadrilateral, such as shoulders and hips. On the way from the middle of the
+one to the middle of the other, left lies on one hand or on the other: that is the pose's
+*orientation*. It does not change as the pose is turned in the image, but does when it is mirrored,
+seen from behind, or when the names left and right are exchanged.
 """
 
 from collections.abc import Iterator
@@ -23,27 +23,27 @@ LEAST_AGREEMENT = 0.6
 """Pairs that share a body agree in 80 % (LSP's ankles and wrists) to 99 % (shoulders and hips)."""
 
 _CLEAR, _FAR = 0.25, 4.0
-"""How far apart across the walk left and right must be to count, in units of the walk's length."""
+"""How far apart left and right must be at right angles to that way, in units of its length."""
 
 _MOST_PAIRS = 24
 _SMALLEST_GROUP = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Couple:
+class PairAgreement:
     """Two flip pairs and the poses in which both are clearly apart.
 
     Attributes:
         names: the pairs.
         clear: how many poses show both clearly apart.
         poses: (M,) the poses in which the two agree.
-        side: (M,) which way round each of them is.
+        orientation: (M,) that of each of them.
     """
 
     names: tuple[Pair, Pair]
     clear: int
     poses: npt.NDArray[np.intp]
-    side: BoolArray
+    orientation: BoolArray
 
     @property
     def agreeing(self) -> int:
@@ -62,8 +62,8 @@ class Couple:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Poses that have something in common, and how many are the commoner way round."""
+class PoseGroup:
+    """Poses that have something in common, and the share of the commoner orientation."""
 
     name: str
     count: int
@@ -80,12 +80,12 @@ class Group:
         return 2 * self.imbalance * float(np.sqrt(self.count))
 
     def describe(self) -> str:
-        """What they share and how they lie, in words."""
+        """What they have in common and how they are oriented, in words."""
         return f"{self.share:.0%} of {self.count:,} poses{self.name} are the same way round"
 
 
-def couples(truth: FloatArray, skeleton: Skeleton) -> Iterator[Couple]:
-    """Every two of the first flip pairs.
+def agreements(truth: FloatArray, skeleton: Skeleton) -> Iterator[PairAgreement]:
+    """Every two of the first flip pairs, and how they agree.
 
     Args:
         truth: (N, K, 3) x, y, visibility.
@@ -102,7 +102,7 @@ def couples(truth: FloatArray, skeleton: Skeleton) -> Iterator[Couple]:
         apart = (np.abs(offsets) > _CLEAR) & (np.abs(offsets) < _FAR)
         clear = apart.all(axis=0) & labelled[:, a] & labelled[:, b]
         poses = np.flatnonzero(clear & (offsets[0] * offsets[1] > 0))
-        yield Couple((pairs[a], pairs[b]), int(clear.sum()), poses, offsets[0, poses] > 0)
+        yield PairAgreement((pairs[a], pairs[b]), int(clear.sum()), poses, offsets[0, poses] > 0)
 
 
 def _across(vectors: FloatArray, walk: FloatArray) -> FloatArray:
@@ -112,51 +112,53 @@ def _across(vectors: FloatArray, walk: FloatArray) -> FloatArray:
     return np.divide(cross, length, out=np.zeros_like(cross), where=length > 0)
 
 
-def best_couple(truth: FloatArray, skeleton: Skeleton) -> Couple | None:
+def best_agreement(truth: FloatArray, skeleton: Skeleton) -> PairAgreement | None:
     """The two pairs that agree best, among those that are clear in many poses."""
-    all_ = list(couples(truth, skeleton))
-    most = max((couple.clear for couple in all_), default=0)
-    often = [couple for couple in all_ if couple.clear >= max(1, most / 2)]
-    return max(often, key=lambda couple: couple.agreement, default=None)
+    all_ = list(agreements(truth, skeleton))
+    most = max((pairs_found.clear for pairs_found in all_), default=0)
+    often = [pairs_found for pairs_found in all_ if pairs_found.clear >= max(1, most / 2)]
+    return max(often, key=lambda pairs_found: pairs_found.agreement, default=None)
 
 
-def lonely_pair(truth: FloatArray, skeleton: Skeleton, least: int) -> Couple | None:
-    """The best couple of a pair that agrees with no other, or None where there is no such pair.
+def disagreeing_pair(truth: FloatArray, skeleton: Skeleton, least: int) -> PairAgreement | None:
+    """The best agreement of a pair that agrees with no other; None where there is no such pair.
 
     Args:
         truth: (N, K, 3) x, y, visibility.
         skeleton: names the pairs.
-        least: the clear poses below which a couple is not judged.
+        least: the clear poses below which two pairs are not judged.
     """
-    best: dict[Pair, Couple] = {}
-    for couple in couples(truth, skeleton):
-        for pair in couple.names if couple.clear >= least else ():
-            if pair not in best or couple.agreement > best[pair].agreement:
-                best[pair] = couple
-    worst = min(best.values(), key=lambda couple: couple.agreement, default=None)
+    best: dict[Pair, PairAgreement] = {}
+    for pairs_found in agreements(truth, skeleton):
+        for pair in pairs_found.names if pairs_found.clear >= least else ():
+            if pair not in best or pairs_found.agreement > best[pair].agreement:
+                best[pair] = pairs_found
+    worst = min(best.values(), key=lambda pairs_found: pairs_found.agreement, default=None)
     return worst if worst is not None and worst.agreement < LEAST_AGREEMENT else None
 
 
-def telling_groups(couple: Couple, visible: BoolArray, skeleton: Skeleton) -> Iterator[Group]:
-    """All poses of a couple, then those that agree in what is visible, left and right being alike.
+def orientation_groups(
+    pairs_found: PairAgreement, visible: BoolArray, skeleton: Skeleton
+) -> Iterator[PoseGroup]:
+    """All poses of two pairs, then those with the same keypoints visible, left or right.
 
     Args:
-        couple: whose poses are counted.
-        visible: (N, K) keypoints that are seen.
+        pairs_found: whose poses are counted.
+        visible: (N, K) keypoints that are visible.
         skeleton: names them.
     """
-    yield _group("", couple.side)
-    seen = visible[couple.poses]
+    yield _group("", pairs_found.orientation)
+    visible = visible[pairs_found.poses]
     paired = {name for pair in skeleton.flip_pairs or () for name in pair}
     middle = [(name,) for name in skeleton.keypoints if name not in paired]
     for names in (*middle, *(skeleton.flip_pairs or ())):
-        count = seen[:, [skeleton.index(name) for name in names]].sum(axis=1)
+        count = visible[:, [skeleton.index(name) for name in names]].sum(axis=1)
         for number in range(len(names) + 1):
-            side = couple.side[count == number]
-            if len(side) >= _SMALLEST_GROUP:
-                yield _group(f" with {number} of {'/'.join(names)} visible", side)
+            some = pairs_found.orientation[count == number]
+            if len(some) >= _SMALLEST_GROUP:
+                yield _group(f" with {number} of {'/'.join(names)} visible", some)
 
 
-def _group(name: str, side: BoolArray) -> Group:
-    share = float(side.mean())
-    return Group(name, len(side), max(share, 1 - share))
+def _group(name: str, orientation: BoolArray) -> PoseGroup:
+    share = float(orientation.mean())
+    return PoseGroup(name, len(orientation), max(share, 1 - share))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, decode_option, flip_option, quiet, refuse_idle_decode
+from kpdata.cli.options import as_json, decode_option, flip_option, quiet
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.metrics import Score
 from kpdata.view.console import Meter, screen, table
@@ -37,10 +37,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @quiet
 @as_json
-@click.pass_context
-def command(
-    ctx: click.Context, /, run: Path, shards: Path, out: Path | None, **options: Any
-) -> None:
+def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
     """Score the trained model RUN on a split of the dataset SHARDS.
 
     Every score is in pixels of the source images, and comes with its definition, a bootstrap 95 %
@@ -57,8 +54,7 @@ def command(
     """
     from kpdata.train.api import Run
 
-    opened = Run.open(run)
-    refuse_idle_decode(ctx, opened.best.heads if opened.best else ())
+    opened = Run(run)
     with Meter(options["quiet"] or options["as_json"]) as meter:
         evaluation = opened.evaluate(
             shards,

@@ -7,7 +7,7 @@ import click
 
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.model_options import DeclaredCommand, head_option
-from kpdata.cli.options import as_json, decode_option, quiet, refuse_idle_decode
+from kpdata.cli.options import as_json, decode_option, quiet
 from kpdata.view.console import Meter, screen, table
 from kpdata.view.printing import print_json
 
@@ -35,10 +35,7 @@ if TYPE_CHECKING:
 @decode_option
 @quiet
 @as_json
-@click.pass_context
-def command(
-    ctx: click.Context, /, run: Path, formats: tuple[str, ...], out: Path, **options: Any
-) -> None:
+def command(run: Path, formats: tuple[str, ...], out: Path, **options: Any) -> None:
     """Write the trained model in RUN as files for other programs.
 
     An exported model takes crops of images, squares of uint8 RGB, and answers with keypoints: x, y
@@ -52,11 +49,8 @@ def command(
     """  # fmt: skip
     from kpdata.train.api import Run
 
-    opened = Run.open(run)
-    heads = opened.best.heads[:1] if opened.best else ()
-    refuse_idle_decode(ctx, (options["head"],) if options["head"] else heads)
     with Meter(options["quiet"] or options["as_json"]) as meter:
-        card = opened.export(
+        card = Run(run).export(
             out,
             to=formats,
             head=options["head"],

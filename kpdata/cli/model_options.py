@@ -1,6 +1,6 @@
 """Options of the commands that come from the models' declarations, made when they are needed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -78,8 +78,3 @@ def head_option() -> list[click.Option]:
             "time.",
         )
     ]
-
-
-def given(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Those of ``options`` that were typed, of these names."""
-    return {name: options[name] for name in names if options[name] is not None}

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from kpdata.cli import demo, training
+from kpdata.cli import demo
 from kpdata.cli.demo import FEWEST
 from kpdata.core.errors import KpdataError
 from kpdata.core.skeleton import COCO17
 from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import write_manifest
 from kpdata.train.evaluate.report import read_report
+from kpdata.train.run import backend
 from kpdata.train.run.config import load_recipe
 from kpdata.train.run.folder import EpochRecord, RunFolder, RunInfo, State
 
@@ -46,11 +47,11 @@ def test_the_demo_trains_a_model_that_beats_its_baseline(kpdata: Kpdata, tmp_pat
 def test_without_the_trainer_the_demo_says_what_to_install_and_succeeds(
     kpdata: Kpdata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_is_installed", lambda name: name != "keras")
+    monkeypatch.setattr(backend, "_is_installed", lambda name: name != "keras")
     result = kpdata("demo", "--count", FEWEST, "--out", tmp_path / "demo")
     assert result.code == 0, result.err
     lines = [line for line in result.out.splitlines() if "pip install" in line]
-    assert lines == ["Nothing is trained: this command needs keras: pip install 'kpdata[train]'"]
+    assert lines == ["Nothing is trained: the trainer needs keras: pip install 'kpdata[train]'"]
     assert (tmp_path / "demo/contact-sheet.png").stat().st_size > 0
     assert not (tmp_path / "demo/run").exists()
 

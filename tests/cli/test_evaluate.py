@@ -14,6 +14,7 @@ import pytest
 import kpdata as library
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
+from kpdata.core.progress import Progress
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.images import codec
 from kpdata.train.data.crops import LabelledCrops
@@ -22,7 +23,7 @@ from kpdata.train.evaluate.scores import score_all
 from kpdata.train.infer.predictions import Predictions, read_predictions, read_truth
 from kpdata.train.models.base import Phase
 from kpdata.train.run.backend import prepare_backend
-from kpdata.train.run.config import LossWeights, TrainConfig
+from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.folder import Best, RunFolder, RunInfo, State
 
 Kpdata = Callable[..., Any]
@@ -50,10 +51,10 @@ class StandIn:
         return self.info.skeleton
 
     def predict(
-        self, crops: LabelledCrops, flip: bool, decode: str, on_done: Callable[[int], None]
+        self, crops: LabelledCrops, flip: bool, decode: str, progress: Progress
     ) -> Predictions:
         self.asked.append((flip, decode))
-        on_done(len(crops))
+        progress.reach(len(crops))
         near, far = crops.truth.copy(), crops.truth.copy()
         near[..., 2] = far[..., 2] = 0.5
         near[..., 0] += self.error
@@ -80,7 +81,7 @@ def model(tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Stand
     module = ModuleType("kpdata.train.infer.predictor")
     vars(module)["Predictor"] = Predictor
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr("kpdata.cli.training.need_trainer", lambda: None)
+    monkeypatch.setattr("kpdata.train.api.prepare_backend", lambda: None)
     return runs
 
 
@@ -254,7 +255,7 @@ def test_a_pair_that_the_skeleton_lacks_is_had_as_the_reason_says(
 
 
 @pytest.mark.parametrize(
-    ("margin", "taught", "other"),
+    ("margin", "trained", "other"),
     [
         (1.5, CropRule("bbox", 1.5), None),
         (1.25, CropRule("bbox", 1.5), "a square around the bbox, × 1.5"),
@@ -263,11 +264,11 @@ def test_a_pair_that_the_skeleton_lacks_is_had_as_the_reason_says(
 )
 def test_crops_are_held_against_those_of_the_training_whoever_cut_them(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_coco: Path, tmp_path: Path,
-    margin: float, taught: CropRule, other: str | None,
+    margin: float, trained: CropRule, other: str | None,
 ) -> None:  # fmt: skip
     run, crops = model["exact"], tmp_path / "crops"
     run.config = msgspec.structs.replace(
-        run.config, crop_from=taught.crop_from, margin=taught.margin
+        run.config, crop_from=trained.crop_from, margin=trained.margin
     )
     source = ("coco", tiny_coco / "annotations.json", "--images", tiny_coco / "images")
     crop = ("--crop", 64, "--margin", margin, "--out", crops)
@@ -280,7 +281,7 @@ def test_crops_are_held_against_those_of_the_training_whoever_cut_them(
         "evaluate", tmp_path / "exact", crops, "--split", "val", "--crop-from", "image"
     )
     assert (refused.code, refused.out) == (1, "")
-    assert f"--crop-from image: {crops} holds crops (a square around the bbox" in refused.err
+    assert f"image: {crops} holds crops (a square around the bbox" in refused.err
 
 
 def test_what_cannot_be_evaluated_is_refused(
@@ -312,7 +313,7 @@ def test_a_prediction_that_is_no_number_leaves_nothing(
 def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_path: Path) -> None:
     prepare_backend()
     manifest = library.open(tiny_shards).manifest
-    config = TrainConfig(size="lite", phases=(Phase("both", 1, 64, 1e-3),))
+    config = TrainConfig(options={"size": "lite"}, phases=(Phase("both", 1, 64, 1e-3),))
     info = RunInfo("x", manifest.root_hash, COCO17, "", ((0.5, 0.5),) * 17, {"train": 6}, {})
     folder = RunFolder(tmp_path / "run")
     folder.begin(config, info)
@@ -333,14 +334,14 @@ def test_a_run_as_the_trainer_leaves_it(kpdata: Kpdata, tiny_shards: Path, tmp_p
     assert (np.abs(spread - recorded.baseline[..., :2].mean(axis=(0, 1))) < 64).all()
 
 
-def test_what_was_never_taught_is_not_scored_and_not_averaged(
+def test_what_was_never_trained_is_not_scored_and_not_averaged(
     kpdata: Kpdata, tiny_shards: Path, tmp_path: Path
 ) -> None:
     prepare_backend()
     config = TrainConfig(
-        size="lite",
+        options={"size": "lite"},
         phases=(Phase("both", 1, 64, 1e-3),),
-        losses=LossWeights(visibility=0),
+        losses={"visibility": 0},
         augment=AugmentConfig(flip=0),
     )
     info = RunInfo("x", "", COCO17, "", ((0.5, 0.5),) * 17, {}, {})
@@ -349,7 +350,7 @@ def test_what_was_never_taught_is_not_scored_and_not_averaged(
     weights = folder.save_weights("best", lambda path: config.build(17, 64).save_weights(path))
     folder.save_state(State(best=Best(weights, 0, 1, 64, ("heatmap", "coordinates"), {})))
     result = kpdata("evaluate", folder.path, tiny_shards)
-    assert "note: the run was not taught visibility (losses.visibility is 0): the score" in (
+    assert "note: the run was not trained on visibility (losses.visibility is 0): the score" in (
         result.out
     )
     report = read_report(folder.path / "evaluation-test" / "metrics.json")

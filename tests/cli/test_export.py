@@ -30,7 +30,7 @@ def run(
     config = TrainConfig(
         phases=(Phase("all", 1, 64, 1e-3),),
         model="regression",
-        backbone="mobilenet",
+        options={"backbone": "mobilenet"},
         augment=AugmentConfig(flip=0.0),
     )
     return untrained_run(tmp_path_factory.mktemp("runs") / "a", config, "coordinates")
@@ -41,7 +41,7 @@ def test_a_table_says_what_was_written_and_how_well_it_agrees(kpdata: Kpdata, ru
     assert result.code == 0
     assert "model.tflite" in result.out
     assert "any number" in result.out
-    assert "in: squares of 64 × 64 pixels; out: 17 keypoints of the coordinates head" in result.out
+    assert "in: crops of 64 × 64 pixels; out: 17 keypoints of the coordinates head" in result.out
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
         "model.json",
         "model.tflite",
@@ -73,8 +73,9 @@ def test_a_flip_test_inside_a_model_that_saw_no_mirror_image_is_warned_of(
 def test_decode_without_a_heatmap_is_refused(kpdata: Kpdata, run, tmp_path):
     out = tmp_path / "o"
     result = kpdata("export", run, "--to", "tflite", "--out", out, "--decode", "argmax")
-    assert result.code == 2
-    assert "--decode changes nothing" in result.err
+    assert result.code == 1
+    assert "decode" in result.err
+    assert "changes nothing: coordinates need no decoding" in result.err
     assert not out.exists()
 
 

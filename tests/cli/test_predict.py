@@ -5,7 +5,7 @@ import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from kpdata.core.crop import CropRule
 from kpdata.core.skeleton import Skeleton
 from kpdata.formats.settings import load_skeleton
 from kpdata.images import codec
+from kpdata.train.infer.predictions import Predictions
 
 SKELETON = Skeleton(
     "kite",
@@ -46,20 +47,16 @@ class StandIn:
         xy = (PLACES * crops.side) @ linear.swapaxes(1, 2) + shift
         scores = np.broadcast_to(np.array(self.scores)[:, None], (*xy.shape[:2], 1))
         found = np.concatenate([xy, scores], axis=2)
-        return SimpleNamespace(keypoints={"h": found}, primary="h", visibility=None)
+        return Predictions({"h": found}, None, "h")
 
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    """Puts StandIn where the command imports the predictor from."""
-    predictor, training = (
-        ModuleType("kpdata.train.infer.predictor"),
-        ModuleType("kpdata.cli.training"),
-    )
+    """Puts StandIn where the predictor is imported from."""
+    predictor = ModuleType("kpdata.train.infer.predictor")
     predictor.Predictor = StandIn
-    training.need_trainer = lambda: None
-    for module in (predictor, training):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, predictor.__name__, predictor)
+    monkeypatch.setattr("kpdata.train.api.prepare_backend", lambda: None)
 
 
 @pytest.fixture
@@ -128,7 +125,7 @@ def test_photos_give_lines_names_and_overlays(kpdata, photos, tmp_path):
 
 def test_without_boxes_it_says_once_what_the_model_sees(kpdata, photos, tmp_path):
     result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out", "--no-flip")
-    assert result.err.count("no --boxes") == 1
+    assert result.err.count("no boxes: ") == 1
     assert "× 1.25" in result.err
     assert "a square around the bbox" in result.err
     assert StandIn.flips == {False}
@@ -166,7 +163,7 @@ def test_boxes_for_a_model_that_never_saw_any_are_warned_of(
     command = ("predict", "runs/a", photos, "--boxes", boxes, "--out", tmp_path / "out")
     assert "warning" not in kpdata(*command).err
     monkeypatch.setattr(StandIn, "crop_rule", CropRule("image", 1.0))
-    says = "squares around the boxes, × 1, and was taught to see the whole image, squared around"
+    says = "squares around the boxes, × 1, and was trained on the whole image, squared around"
     assert says in kpdata(*command).err
 
 
@@ -184,7 +181,7 @@ def test_a_box_without_extent_is_skipped_and_named(kpdata, photos, boxes, tmp_pa
     assert [line["reason"] for line in kpdata(*command, "--json").json["skipped"]] == ["not a box"]
 
 
-def test_the_boxes_of_one_category_and_enough_score_are_looked_into_and_the_others_counted(
+def test_the_boxes_of_one_category_and_enough_score_are_used_and_the_others_counted(
     kpdata, refuses, photos, boxes, tmp_path
 ):
     entry = {"image_id": 30, "bbox": [10, 10, 40, 40], "category_id": 4, "score": 0.9}
@@ -243,7 +240,7 @@ def test_coco_results_score_fully_against_the_truth(kpdata, photos, boxes, tmp_p
 
     path = tmp_path / "results.json"
     result = kpdata(
-        "predict", "runs/a", photos, "--boxes", boxes, "--coco", path, "--out", tmp_path / "out"
+        "predict", "runs/a", photos, "--boxes", boxes, "--coco-out", path, "--out", tmp_path / "out"
     )
     assert result.code == 0, result.err
     results = json.loads(path.read_text())
@@ -267,7 +264,7 @@ def test_coco_results_are_numbered_and_named_where_nothing_numbers_the_images(
     kpdata, photos, tmp_path
 ):
     path = tmp_path / "deep" / "results.json"
-    kpdata("predict", "runs/a", photos, "--coco", path, "--out", tmp_path / "out")
+    kpdata("predict", "runs/a", photos, "--coco-out", path, "--out", tmp_path / "out")
     results = json.loads(path.read_text())
     assert [(entry["image_id"], entry["file_name"]) for entry in results] == [
         (1, str(photos / "a.jpg")), (2, str(photos / "b.png")),
@@ -280,7 +277,7 @@ def test_images_take_the_numbers_of_a_coco_file_and_unknown_ones_are_counted(
     (photos / "c.jpg").write_bytes((photos / "a.jpg").read_bytes())
     path = tmp_path / "results.json"
     result = kpdata(
-        "predict", "runs/a", photos, "--coco", path, "--coco-images", boxes,
+        "predict", "runs/a", photos, "--coco-out", path, "--coco-images", boxes,
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert [entry["image_id"] for entry in json.loads(path.read_text())] == [30, 31]
@@ -295,7 +292,7 @@ def test_a_video_becomes_a_video_and_its_lines_name_the_frames(kpdata, tmp_path)
     with VideoFile(clip, 12) as file:
         for level in range(40):
             file.add(np.full((48, 64, 3), 3 * level, np.uint8))
-    result = kpdata("predict", "runs/a", clip, "--out", out, "--coco", tmp_path / "r.json")
+    result = kpdata("predict", "runs/a", clip, "--out", out, "--coco-out", tmp_path / "r.json")
     assert "0 images, 1 videos, 40 instances" in result.out
     assert [line["frame"] for line in lines(out)] == list(range(40))
     capture = cv2.VideoCapture(str(out / "overlays" / "clip.mp4"))

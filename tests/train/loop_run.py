@@ -19,10 +19,10 @@ def main() -> None:
     import keras
     import msgspec
 
+    from kpdata.core.progress import SILENT
     from kpdata.shards.dataset import Dataset
     from kpdata.train.infer.predictor import Predictor
     from kpdata.train.loop import preflight, train
-    from kpdata.train.loop.phase import Watcher
     from kpdata.train.models.blazepose import SIZES, Size
     from kpdata.train.models.regression import BACKBONES
     from kpdata.train.run.config import TrainConfig
@@ -32,12 +32,12 @@ def main() -> None:
     BACKBONES["mobilenet"] = ("TinyBackbone", "unit")
     keras.applications.TinyBackbone = tiny_backbone
     preflight._MOST_STEPS = preflight._STEPS
-    train.refuse_failed = lambda verdicts: None
+    train.raise_failed = lambda verdicts: None
     config = msgspec.json.decode(request["config"], type=TrainConfig)
     dataset, rows = Dataset.open(request["shards"]), []
     for devices in request["devices"]:
         folder = RunFolder(Path(request["out"]) / str(devices))
-        state = train.train(folder, dataset, config, Watcher(), request["check"], devices)
+        state = train.train(folder, dataset, config, SILENT, request["check"], devices)
         assert keras.distribution.distribution() is None
         kept = Predictor.open(folder.path).net.get_weights()
         assert all(bool((abs(weight) < 1e6).all()) for weight in kept)

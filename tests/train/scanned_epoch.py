@@ -43,9 +43,9 @@ def crops() -> LabelledCrops:
 def trained(kind: type[Learner]) -> tuple[dict[str, float], list[float]]:
     keras.utils.set_random_seed(0)
     phase = Phase("heatmap", 2, SIDE, 1e-3)
-    config = TrainConfig(size="lite", phases=(phase,), batch_size=4)
+    config = TrainConfig(options={"size": "lite"}, phases=(phase,), batch_size=4)
     batches = Batches(crops(), AugmentConfig(blur=0), 4, seed=0)
-    net = build(config, 14, SIDE)
+    net = config.build(14, SIDE)
     learner = kind(net, config, phase, LSP14)
     learner.compile(keras.optimizers.SGD(0.01))
     scanned = kind is ScannedLearner

@@ -13,7 +13,7 @@ from kpdata import formats
 from kpdata.core import transform
 from kpdata.core.crop import CropRule, square_crop
 from kpdata.core.errors import DatasetError
-from kpdata.core.progress import SILENT
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import COCO17
 from kpdata.core.splits import parse_splits
@@ -26,8 +26,8 @@ from kpdata.pipelines.request import Request
 from kpdata.pipelines.sharding import Sharding
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.crops import Crops, LabelledCrops, load
-from kpdata.train.loop.phase import Watcher as TrainWatcher
-from kpdata.train.loop.train import load_splits
+from kpdata.train.data.decoding import decode_crop
+from kpdata.train.loop.train import load_crops
 from kpdata.train.models.base import Phase
 from kpdata.train.run.config import TrainConfig
 
@@ -235,7 +235,9 @@ def test_what_cannot_be_learnt_from_is_counted(shards):
 
 def test_reading_is_told_as_it_goes(shards):
     told: list[int] = []
-    crops = load(shards(), "train", CropRule(), SIDE, on_read=told.append)
+    progress = Progress()
+    progress.reach = lambda done, note="": told.append(done)
+    crops = load(shards(), "train", CropRule(), SIDE, progress=progress)
     assert told == sorted(told)
     assert told[-1] == len(crops)
 
@@ -268,10 +270,10 @@ def test_an_instance_without_a_box_is_counted_and_the_others_are_shown(make_coco
     assert crops.counts == {"instances not shown: no box": 1}
     phase = Phase("all", 1, SIDE, 1e-3)
     warnings: list[str] = []
-    watcher = TrainWatcher()
-    watcher.warn = warnings.append
+    progress = Progress()
+    progress.warn = warnings.append
     no_val = TrainConfig(model="regression", phases=(phase,))
-    load_splits(dataset, no_val, SIDE, watcher)
+    load_crops(dataset, no_val, "train", SIDE, progress)
     assert warnings == ["train: 1 instances not shown: no box"]
 
 
@@ -286,7 +288,7 @@ def test_whole_images_without_boxes_say_what_else_to_crop_around(make_coco, tmp_
     request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
     convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
-    with pytest.raises(DatasetError, match=r"5 instances not shown: no box.*--crop-from image"):
+    with pytest.raises(DatasetError, match=r"5 instances not shown: no box.*`crop_from` image"):
         load(dataset, "train", CropRule("bbox"), SIDE)
     assert len(load(dataset, "train", CropRule("image"), SIDE)) == 5
 
@@ -340,7 +342,7 @@ def test_shrinking_moves_nothing():
     sample = Sample("a.png", ImageRef("a.png", width=640, height=480, data=data), (instance,))
     for side in (32, 64, 128, 480):
         affine = square_crop(np.array([0.0, 0, 640, 480]), 1.0, side)
-        seen = picture(sample, affine, side)[..., 0].astype(float)
+        seen = decode_crop(sample, affine, side)[..., 0].astype(float)
         y, x = np.mgrid[:side, :side] + 0.5
         found = np.array([(x * seen).sum(), (y * seen).sum()]) / seen.sum()
         expected = apply_affine(affine, center + 0.5)  # OpenCV draws on pixel centres

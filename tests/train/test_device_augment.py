@@ -22,7 +22,7 @@ STILL = AugmentConfig(
 )  # fmt: skip
 
 
-def crops(count=1, width=WIDTH, height=HEIGHT, seed=0):
+def images(count=1, width=WIDTH, height=HEIGHT, seed=0):
     """Smooth coloured noise, so that a shift by a part of a pixel shows but rounding does not."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (count, height, width, 3), np.uint8)
@@ -64,7 +64,7 @@ def on_host(config, index, crop, keypoints):
 )
 def test_the_device_does_what_the_pipeline_does(config):
     count = 12
-    image, keypoints = crops(count), labels(count)
+    image, keypoints = images(count), labels(count)
     params = sample_batch(config, 7, 2, range(count), [CROP] * count, SIZE)
     seen, moved = apply(image, keypoints, params, SIZE, LSP14.flip_index)
     for index in range(count):
@@ -88,14 +88,14 @@ def test_a_device_that_left_a_change_out_would_be_caught(key):
         "blur": {"blur": 1.0, "blur_sigma": (3, 3)},
     }[key]
     config = AugmentConfig(**{f: getattr(STILL, f) for f in STILL.__struct_fields__} | change)
-    still = apply(crops(), labels(), only_crops([CROP]), SIZE, LSP14.flip_index)[0]
+    still = apply(images(), labels(), only_crops([CROP]), SIZE, LSP14.flip_index)[0]
     params = sample_batch(config, 7, 2, [3], [CROP], SIZE)
-    changed = apply(crops(), labels(), params, SIZE, LSP14.flip_index)[0]
+    changed = apply(images(), labels(), params, SIZE, LSP14.flip_index)[0]
     assert np.abs(bytes_of(still) - bytes_of(changed)).mean() > 1
 
 
 def test_without_draws_a_picture_of_the_inputs_size_stays_as_it_is():
-    image, keypoints = crops(2, SIZE, SIZE), labels(2, SIZE, SIZE)
+    image, keypoints = images(2, SIZE, SIZE), labels(2, SIZE, SIZE)
     crops = [resize_affine(SIZE, SIZE, SIZE)] * 2
     for params in (only_crops(crops), sample_batch(STILL, 0, 0, [0, 1], crops, SIZE)):
         seen, moved = apply(image, keypoints, params, SIZE, LSP14.flip_index)
@@ -106,7 +106,7 @@ def test_without_draws_a_picture_of_the_inputs_size_stays_as_it_is():
 
 @pytest.mark.parametrize("size", [32, 50, 64])
 def test_without_draws_another_size_is_a_plain_resize(size):
-    image, keypoints = crops(), labels()
+    image, keypoints = images(), labels()
     params = only_crops([resize_affine(WIDTH, HEIGHT, size)])
     seen, moved = apply(image, keypoints, params, size, LSP14.flip_index)
     expected = cv2.resize(image[0], (size, size), interpolation=cv2.INTER_LINEAR)
@@ -142,7 +142,7 @@ def test_a_blob_lands_where_its_keypoint_lands(degrees, scale, mirror, center):
 
 
 def test_a_mirror_image_swaps_pixels_and_names():
-    image, keypoints = crops(1, SIZE, SIZE), np.full((1, K, 3), (30, 40, 2), np.float32)
+    image, keypoints = images(1, SIZE, SIZE), np.full((1, K, 3), (30, 40, 2), np.float32)
     left, right = LSP14.index("left_knee"), LSP14.index("right_knee")
     keypoints[0, left, :2], keypoints[0, right, :2] = (10, 20), (50, 21)
     params = only_crops([transform.flip(SIZE)])
@@ -180,7 +180,7 @@ def test_rectangles_cover_their_pixels_in_order_and_hide_what_lies_under_them():
 def test_garbage_at_unlabelled_keypoints_becomes_zeros():
     keypoints = np.full((1, K, 3), (np.nan, np.inf, 0), np.float32)
     params = sample_batch(AugmentConfig(), 0, 0, [0], [CROP], SIZE)
-    _, moved = apply(crops(), keypoints, params, SIZE, LSP14.flip_index)
+    _, moved = apply(images(), keypoints, params, SIZE, LSP14.flip_index)
     np.testing.assert_array_equal(moved, np.zeros_like(keypoints))
 
 

@@ -18,11 +18,11 @@ from kpdata.core.errors import DatasetError, KpdataError, TrainingError
 from kpdata.core.skeleton import COCO17
 from kpdata.images import codec
 from kpdata.train.export import export as exporting
-from kpdata.train.export.export import Card, agreement, answering, export, rendered_crops
+from kpdata.train.export.export import Card, agreement, export, pose_model, rendered_crops
 from kpdata.train.export.formats import FORMATS
 from kpdata.train.infer.predictor import Predictor
 from kpdata.train.models.base import Phase
-from kpdata.train.run.config import LossWeights, TrainConfig
+from kpdata.train.run.config import TrainConfig
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("models are exported through TensorFlow", allow_module_level=True)
@@ -30,10 +30,12 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 
 SIDE = 64
 BLAZEPOSE = TrainConfig(
-    phases=(Phase("both", 1, SIDE, 1e-3),), model="blazepose", size="lite", offsets=True
+    phases=(Phase("both", 1, SIDE, 1e-3),),
+    model="blazepose",
+    options={"size": "lite", "offsets": True},
 )
 REGRESSION = TrainConfig(
-    phases=(Phase("all", 1, SIDE, 1e-3),), model="regression", backbone="mobilenet"
+    phases=(Phase("all", 1, SIDE, 1e-3),), model="regression", options={"backbone": "mobilenet"}
 )
 BOTH = ("heatmap", "coordinates")
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
@@ -51,8 +53,8 @@ def blazepose(tiny_models: None, run_of, tmp_path_factory: pytest.TempPathFactor
 
 
 def answers(predictor: Predictor, head: str, flip: bool, decode: str) -> dict[str, np.ndarray]:
-    squares = rendered_crops(SIDE, 4)
-    found = predictor.reader(flip, decode, (head,)).predict_on_batch(squares)
+    crops = rendered_crops(SIDE, 4)
+    found = predictor.reader(flip, decode, (head,)).predict_on_batch(crops)
     return {name: np.asarray(value) for name, value in found.items()}
 
 
@@ -67,9 +69,9 @@ def answers(predictor: Predictor, head: str, flip: bool, decode: str) -> dict[st
 def test_every_file_answers_as_the_run_does(blazepose, head, flip, decode, tmp_path):
     card = export(blazepose, tmp_path / "out", tuple(FORMATS), head, flip, decode)
     expected = answers(blazepose, head, flip, decode)
-    squares = rendered_crops(SIDE, 4)
+    crops = rendered_crops(SIDE, 4)
     for name, form in FORMATS.items():
-        found = form.load(tmp_path / "out" / form.file)(squares)
+        found = form.load(tmp_path / "out" / form.file)(crops)
         assert found.keys() == card.outputs.keys()
         np.testing.assert_allclose(found["keypoints"], expected[head], atol=2e-3, err_msg=name)
         if head == "coordinates":
@@ -79,7 +81,7 @@ def test_every_file_answers_as_the_run_does(blazepose, head, flip, decode, tmp_p
 
 @pytest.mark.parametrize("head", ["dense", "softargmax", "rle"])
 def test_every_head_of_a_regression_model_is_exported(run_of, head, tmp_path):
-    config = msgspec.structs.replace(REGRESSION, head=head)
+    config = REGRESSION.with_options(head=head)
     run = run_of(tmp_path / "run", config, "coordinates")
     card = export(run, tmp_path / "out", ("tflite", "onnx"))
     assert card.head == "coordinates"
@@ -111,7 +113,7 @@ def test_the_card_says_what_a_caller_must_know(blazepose, tmp_path):
 
 
 def test_the_card_says_what_the_score_of_untaught_visibility_is(run_of, tmp_path):
-    config = msgspec.structs.replace(REGRESSION, losses=LossWeights(visibility=0.0))
+    config = msgspec.structs.replace(REGRESSION, losses={"visibility": 0.0})
     run = run_of(tmp_path / "run", config, "coordinates")
     card = export(run, tmp_path / "out", ("saved_model",))
     assert card.outputs.keys() == {"keypoints"}
@@ -128,7 +130,7 @@ def loading(monkeypatch, load):
 def answering_otherwise(change):
     def load(really, path: Path):
         run = really(path)
-        return lambda squares: change(dict(run(squares)))
+        return lambda crops: change(dict(run(crops)))
 
     return load
 
@@ -145,7 +147,7 @@ def answering_otherwise(change):
 )
 def test_a_file_that_answers_otherwise_is_not_kept(blazepose, tmp_path, monkeypatch, change, says):
     loading(monkeypatch, answering_otherwise(change))
-    with pytest.raises(TrainingError, match=r"--to saved_model: .*" + says):
+    with pytest.raises(TrainingError, match=r"to is saved_model: .*" + says):
         export(blazepose, tmp_path / "out", ("saved_model",), head="coordinates")
     assert list(tmp_path.iterdir()) == []
 
@@ -173,7 +175,7 @@ def test_agreement_is_counted_by_keypoint():
     expected = {"keypoints": np.zeros((1, 4, 3))}
     found = {"keypoints": np.array([[[0.3, 0.4, 0.01], [0.6, 0, 0], [3, 4, 0], [0, 0, 0.03]]])}
     agrees = agreement(expected, found)
-    assert (agrees.squares, agrees.near) == (1, 0.25)
+    assert (agrees.crops, agrees.near) == (1, 0.25)
     assert (agrees.max_px, agrees.max_score) == pytest.approx((5, 0.03))
 
 
@@ -209,16 +211,18 @@ def test_a_missing_library_is_named_before_anything_is_done(blazepose, tmp_path,
 
 def test_a_head_or_a_decoding_that_the_run_lacks_is_refused(run_of, tmp_path):
     run = run_of(tmp_path / "run", REGRESSION, "coordinates")
-    with pytest.raises(KpdataError, match="was not taught heatmap: it has coordinates"):
+    with pytest.raises(
+        KpdataError, match="head is heatmap: regression has no such head; known: coordinates"
+    ):
         export(run, tmp_path / "out", ("saved_model",), head="heatmap")
-    plain = msgspec.structs.replace(BLAZEPOSE, offsets=False)
+    plain = BLAZEPOSE.with_options(offsets=False)
     run = run_of(tmp_path / "plain", plain, *BOTH)
-    with pytest.raises(KpdataError, match="udp needs offset maps"):
+    with pytest.raises(KpdataError, match="decode is udp: it needs the output offset"):
         export(run, tmp_path / "out", ("saved_model",), decode="udp")
 
 
 def test_the_input_is_named_and_takes_bytes(blazepose):
-    model = answering(blazepose, "heatmap", flip=False, decode="dark")
+    model = pose_model(blazepose, "heatmap", flip=False, decode="dark")
     assert (model.input.name, model.input.dtype) == ("image", "uint8")
 
 

@@ -7,9 +7,10 @@ from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.skeleton import LSP14
 from kpdata.train.loop.learner import Learner, dropout_seeds
 from kpdata.train.models.base import Phase
+from kpdata.train.models.registry import get_model
 from kpdata.train.models.regression.network import backbone_of
 from kpdata.train.ops.augment import sample_batch
-from kpdata.train.run.config import LossWeights, TrainConfig
+from kpdata.train.run.config import TrainConfig
 
 tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":
@@ -17,25 +18,27 @@ if keras.backend.backend() != "tensorflow":
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
 B, K, SIZE = 4, len(LSP14), 64
-ALL = LossWeights(1.0, 0.5, 2.0, 0.25, 0.125)
+ALL = {"heatmap": 1.0, "offset": 0.5, "coordinates": 2.0, "visibility": 0.25, "limbs": 0.125}
 CONFIGS = {
-    "blazepose": {"model": "blazepose", "size": "lite", "offsets": True},
-    "dense": {"model": "regression", "backbone": "mobilenet", "head": "dense", "dropout": 0.0},
-    "softargmax": {"model": "regression", "backbone": "mobilenet", "head": "softargmax",
-                   "dropout": 0.0},
-    "rle": {"model": "regression", "backbone": "mobilenet", "head": "rle", "dropout": 0.0},
-}  # fmt: skip
+    "blazepose": {"size": "lite", "offsets": True},
+    "dense": {"backbone": "mobilenet", "head": "dense", "dropout": 0.0},
+    "softargmax": {"backbone": "mobilenet", "head": "softargmax", "dropout": 0.0},
+    "rle": {"backbone": "mobilenet", "head": "rle", "dropout": 0.0},
+}
 
 
-def config(kind, trains=None, **changes):
+def config(kind, trains=None, options=(), **changes):
+    model = "blazepose" if kind == "blazepose" else "regression"
     trains = trains or ("both" if kind == "blazepose" else "all")
     phases = (Phase(trains, 1, SIZE, 1e-3),)
-    return TrainConfig(phases=phases, **{"losses": ALL, **CONFIGS[kind], **changes})
+    own = {loss.name: ALL[loss.name] for loss in get_model(model).losses}
+    options = {**CONFIGS[kind], **dict(options)}
+    return TrainConfig(model=model, options=options, phases=phases, **{"losses": own, **changes})
 
 
 def learner(settings):
     keras.utils.set_random_seed(0)
-    net = build(settings, K, SIZE)
+    net = settings.build(K, SIZE)
     made = Learner(net, settings, settings.phases[0], LSP14)
     made.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
     return made
@@ -94,7 +97,7 @@ def test_a_batch_without_labels_teaches_nothing(kind):
 
 
 def test_a_labelled_keypoint_does_move_the_losses():
-    made, data = learner(config("blazepose", losses=LossWeights())), batch()
+    made, data = learner(config("blazepose", losses={})), batch()
     loss = step(made, data)[0]
     labelled = np.argwhere(data["keypoints"][..., 2] > 0)[0]
     data["keypoints"][tuple(labelled)][:2] = 10
@@ -113,7 +116,7 @@ def test_a_keypoint_of_weight_0_does_not_count():
 
 def test_the_loss_is_the_weighted_sum_of_its_parts():
     loss, parts, _ = step(learner(config("blazepose")), batch())
-    assert loss == pytest.approx(sum(getattr(ALL, name) * v for name, v in parts.items()), rel=1e-5)
+    assert loss == pytest.approx(sum(ALL[name] * v for name, v in parts.items()), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -133,12 +136,12 @@ def test_a_phase_computes_only_what_it_trains(trains, parts):
 
 
 def test_a_loss_of_weight_0_is_left_out():
-    made = learner(config("blazepose", losses=LossWeights(offset=0, limbs=0)))
+    made = learner(config("blazepose", losses={"offset": 0, "limbs": 0}))
     assert set(made.trackers) == {"heatmap", "coordinates", "visibility"}
 
 
 def test_a_phase_without_any_loss_is_refused():
-    nothing = LossWeights(heatmap=0, offset=0)
+    nothing = {"heatmap": 0, "offset": 0}
     with pytest.raises(TrainingError, match="all that phase heatmap could learn from weigh 0"):
         learner(config("blazepose", "heatmap", losses=nothing))
 
@@ -163,10 +166,10 @@ def test_head_leaves_the_backbone_alone_and_all_thaws_it():
 
 def test_the_flow_of_rle_learns_beside_the_model():
     made = learner(config("rle"))
-    before = [v.numpy() for v in made.flow.trainable_variables]
+    before = [v.numpy() for v in made.loss_layers["flow"].trainable_variables]
     for seed in range(3):  # its last layers start at 0: the first step moves these alone
         made.train_on_batch(batch(seed=seed))
-    now = [v.numpy() for v in made.flow.trainable_variables]
+    now = [v.numpy() for v in made.loss_layers["flow"].trainable_variables]
     assert all(np.any(a != b) for a, b in zip(before, now, strict=True))
 
 
@@ -181,7 +184,7 @@ def test_without_augmentation_the_picture_and_its_labels_are_as_they_were():
 
 
 def test_dropout_seeds_are_what_checkpoints_leave_out(tmp_path):
-    made = learner(config("dense", dropout=0.5))
+    made = learner(config("dense", options={"dropout": 0.5}))
     (seed,) = dropout_seeds(made)
     made.save_weights(tmp_path / "a.weights.h5")
     before = seed.numpy()

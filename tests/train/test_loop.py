@@ -21,7 +21,7 @@ from kpdata import formats
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
-from kpdata.core.progress import SILENT
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.core.splits import parse_splits
 from kpdata.metrics import mean_pose, pck
@@ -39,12 +39,14 @@ from kpdata.train.infer.reader import PoseReader, predict_crops
 from kpdata.train.loop import train as loop
 from kpdata.train.loop.checks import check_config, check_reference, warn_of_unused_crop_rule
 from kpdata.train.loop.learner import Learner
-from kpdata.train.loop.phase import PhaseRun, Watcher
-from kpdata.train.loop.train import load_splits, train
+from kpdata.train.loop.phase import PhaseRun
+from kpdata.train.loop.train import load_crops, train
 from kpdata.train.models.base import Phase
 from kpdata.train.models.blazepose.network import shared_layers
-from kpdata.train.run.config import LossWeights, TrainConfig
+from kpdata.train.models.parts import COORDINATES_HEAD, Loss
+from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.folder import Best, RunFolder, State
+from kpdata.train.run.overrides import override
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the other backend is tried in a process of its own", allow_module_level=True)
@@ -52,7 +54,7 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 
 AUGMENT = AugmentConfig(blur=0.0)
 BLAZEPOSE = TrainConfig(
-    size="lite",
+    options={"size": "lite"},
     phases=(Phase("heatmap", 2, 32, 3e-3), Phase("regression", 1, 64, 3e-3)),
     batch_size=4,
     ema=0.5,
@@ -60,9 +62,7 @@ BLAZEPOSE = TrainConfig(
 )
 REGRESSION = TrainConfig(
     model="regression",
-    backbone="mobilenet",
-    head="rle",
-    dropout=0.3,
+    options={"backbone": "mobilenet", "head": "rle", "dropout": 0.3},
     phases=(Phase("head", 1, 32, 3e-3), Phase("all", 2, 32, 3e-3, warmup=0.5)),
     batch_size=4,
     ema=0.5,
@@ -70,28 +70,37 @@ REGRESSION = TrainConfig(
     seed=5,
 )
 PLAIN = msgspec.structs.replace(
-    REGRESSION, head="dense", dropout=0.0, phases=(Phase("all", 2, 32, 3e-3),)
+    REGRESSION.with_options(head="dense", dropout=0.0), phases=(Phase("all", 2, 32, 3e-3),)
 )
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
-class Interrupts(Watcher):
-    """Presses Ctrl-C in the middle of an epoch; keeps the warnings."""
+class Interrupts(Progress):
+    """Presses Ctrl-C in the second step of an epoch; keeps warnings, notes and steps."""
 
-    def __init__(self, epoch: int = 0, step: int = 2):
-        self.place, self.warnings = (epoch, step), []
+    def __init__(self, epoch: int = 0):
+        self.epoch, self.warnings = epoch, []
+        self.steps: list[str] = []
+        self.notes: list[str] = []
+        self._reached = 0
 
-    def step(self, epoch: int, epochs: int, step: int, loss: float) -> None:
-        if (epoch, step) == self.place:
+    def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
+        self.steps.append(step)
+        self._reached = 0
+
+    def reach(self, done: int, note: str = "") -> None:
+        self.notes.append(note)
+        self._reached += 1
+        if self.steps[-1].startswith(f"epoch {self.epoch} of ") and self._reached == 2:
             raise KeyboardInterrupt
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
 
-def run(path: Path, shards: Path, config: TrainConfig, watcher: Watcher | None = None) -> State:
+def run(path: Path, shards: Path, config: TrainConfig, progress: Progress = SILENT) -> State:
     dataset = Dataset.open(shards)
-    return train(RunFolder(path), dataset, config, watcher or Watcher(), check_first=False)
+    return train(RunFolder(path), dataset, config, progress, check_first=False)
 
 
 def with_epochs(config: TrainConfig, epochs: int, **changes: Any) -> TrainConfig:
@@ -123,7 +132,7 @@ def values(net: keras.Model) -> dict[str, np.ndarray]:
 
 
 def load(folder: RunFolder, config: TrainConfig, size: int, file: str) -> dict[str, np.ndarray]:
-    net = build(config, len(folder.info().skeleton), size)
+    net = config.build(len(folder.info().skeleton), size)
     net.load_weights(folder.weights(file))
     return values(net)
 
@@ -211,8 +220,8 @@ def test_a_run_leaves_its_history_its_curves_and_a_model_that_predicts(staged, t
     assert info.crops["train"] > info.crops["val"] > 0
     assert len(info.mean_pose) == 17
     predictor = Predictor.open(folder.path)
-    splits = load_splits(Dataset.open(tiny_shards), BLAZEPOSE, 64, Watcher())
-    found = predictor.predict(splits.val, flip=False)
+    val = load_crops(Dataset.open(tiny_shards), BLAZEPOSE, "val", 64)
+    found = predictor.predict(val, flip=False)
     assert set(found.keypoints) == {"heatmap", "coordinates"}
     assert all(np.isfinite(keypoints).all() for keypoints in found.keypoints.values())
 
@@ -297,15 +306,15 @@ def test_the_averaged_weights_are_validated_and_kept_and_training_goes_on_withou
     for number, seen in enumerate(steps):
         average = [PLAIN.ema * a + (1 - PLAIN.ema) * v for a, v in zip(average, seen, strict=True)]
         averages[number + 1] = average
-    kept = build(PLAIN, 17, 32)
+    kept = PLAIN.build(17, 32)
     kept.load_weights(folder.weights(state.best.file))
     for variable, expected in zip(
         kept.trainable_variables, averages[state.best.epoch * per_epoch], strict=True
     ):
         np.testing.assert_allclose(ops.convert_to_numpy(variable), expected, atol=1e-5)
     dataset = Dataset.open(tiny_shards)
-    val = load_splits(dataset, PLAIN, 32, Watcher()).val
-    seen = predict_crops(PoseReader(kept, dataset.skeleton, ("coordinates",), flip=False), val)
+    val = load_crops(dataset, PLAIN, "val", 32)
+    seen = predict_crops(PoseReader(kept, dataset.skeleton, (COORDINATES_HEAD,), flip=False), val)
     poses = Truth.of(val).poses(dataset.skeleton, seen.keypoints["coordinates"])
     expected = pck(poses, "torso", PLAIN.threshold).value
     assert state.best.scores["coordinates"] == pytest.approx(expected)
@@ -422,16 +431,19 @@ def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, iteration: int, gradient_only: bool) -> None:
     """Let one step's visibility loss, or only its gradient, be NaN."""
-    own = Learner._visibility_loss
+    own = Learner.value_of
 
-    def loss(self: Learner, outputs: dict[str, Any], weights: Any) -> Any:
+    def value_of(self: Learner, loss: Loss, outputs: dict[str, Any], labels: Any) -> Any:
+        value = own(self, loss, outputs, labels)
+        if loss.name != "visibility":
+            return value
         here = ops.equal(self.optimizer.iterations, iteration)
         if not gradient_only:
-            return own(self, outputs, weights) * ops.where(here, float("nan"), 1.0)
+            return value * ops.where(here, float("nan"), 1.0)
         nothing = ops.sum(outputs["visibility"]) * ops.where(here, 0.0, 1.0)
-        return own(self, outputs, weights) + 1e-9 * ops.sqrt(nothing * nothing)
+        return value + 1e-9 * ops.sqrt(nothing * nothing)
 
-    monkeypatch.setattr(Learner, "_visibility_loss", loss)
+    monkeypatch.setattr(Learner, "value_of", value_of)
 
 
 def assert_finite(folder: RunFolder) -> None:
@@ -445,7 +457,7 @@ def assert_finite(folder: RunFolder) -> None:
 def test_a_loss_that_is_no_number_names_step_batch_and_last_good_checkpoint(
     tiny_shards, tmp_path, monkeypatch
 ):
-    crops = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
+    crops = load_crops(Dataset.open(tiny_shards), PLAIN, "train", 32)
     batches = Batches(crops, AUGMENT, PLAIN.batch_size, PLAIN.seed)
     poisoned(monkeypatch, batches.steps + 1, gradient_only=False)
     with pytest.raises(TrainingError) as caught:
@@ -465,7 +477,7 @@ def test_a_loss_that_is_no_number_names_step_batch_and_last_good_checkpoint(
 def test_an_epoch_that_spoils_the_weights_in_its_last_step_is_not_kept(
     tiny_shards, tmp_path, monkeypatch
 ):
-    crops = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
+    crops = load_crops(Dataset.open(tiny_shards), PLAIN, "train", 32)
     steps = Batches(crops, AUGMENT, PLAIN.batch_size, PLAIN.seed).steps
     poisoned(monkeypatch, 2 * steps - 1, gradient_only=True)
     says = f"weights are not a number after step {steps} of epoch 2, its last; all losses were. The"
@@ -485,7 +497,7 @@ def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
         return Predictions({"coordinates": found}, None, "coordinates")
 
     monkeypatch.setattr("kpdata.train.loop.phase.predict_crops", blind)
-    val = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).val
+    val = load_crops(Dataset.open(tiny_shards), PLAIN, "val", 32)
     with pytest.raises(TrainingError, match=r"predictions are not a number .* none yet") as caught:
         run(tmp_path / "run", tiny_shards, PLAIN)
     said = str(caught.value)
@@ -496,7 +508,7 @@ def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
 
 
 def test_what_validation_measures_by_is_said_where_most_have_no_torso(tiny_shards, monkeypatch):
-    val = load_splits(Dataset.open(tiny_shards), PLAIN, 32, Watcher()).train
+    val = load_crops(Dataset.open(tiny_shards), PLAIN, "train", 32)
     watcher = Interrupts()
     check_reference(PLAIN, val, watcher)
     assert not watcher.warnings
@@ -512,7 +524,7 @@ def test_one_picture_for_several_people_is_warned_of_once(tiny_shards, tmp_path)
     config = msgspec.structs.replace(PLAIN, crop_from="image")
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run", tiny_shards, config, watcher)
-    watcher.place = (0, 0)
+    watcher.epoch = 0
     run(tmp_path / "run", tiny_shards, config, watcher)
     warned = [text for text in watcher.warnings if "crop_from=bbox" in text]
     assert [text.split(" are ")[0].split(" of ")[-1] for text in warned] == ["train", "val"]
@@ -532,9 +544,9 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
         (tiny_shards, CropRule("bbox", 1.5)),
     ):
         dataset = Dataset.open(shards)
-        splits = load_splits(dataset, own, 32, Watcher())
+        crops = load_crops(dataset, own, "train", 32)
         folder = RunFolder(tmp_path / "run")
-        folder.begin(own, loop.run_info(dataset, own, splits))
+        folder.begin(own, loop.run_info(dataset, own, crops, None))
         folder.save_state(State(best=Best("", 0, 1, 32, ("coordinates",), {})))
         assert Predictor.open(folder.path).crop_rule == crop_rule
     older = msgspec.structs.replace(folder.info(), crop_rule=None)
@@ -544,12 +556,11 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
 
 def test_the_mean_pose_is_that_of_originals_alone(tiny_shards):
     dataset = Dataset.open(tiny_shards)
-    splits = load_splits(dataset, PLAIN, 32, Watcher())
-    train_split = splits.train
+    train_split = load_crops(dataset, PLAIN, "train", 32)
     assert train_split.is_copy.any()
     originals = train_split.keypoints[~train_split.is_copy]
     expected = mean_pose(originals[..., :2] / 32, originals[..., 2])
-    np.testing.assert_allclose(loop.run_info(dataset, PLAIN, splits).mean_pose, expected)
+    np.testing.assert_allclose(loop.run_info(dataset, PLAIN, train_split, None).mean_pose, expected)
 
 
 @pytest.mark.parametrize(
@@ -563,7 +574,7 @@ def test_the_mean_pose_is_that_of_originals_alone(tiny_shards):
         ({"weights": "best"}, "weights 'best': neither 'none', nor 'imagenet', nor a .h5"),
         ({"keypoint_weights": {"noze": 2.0}}, "no keypoint 'noze'"),
         ({"reference": ("nose", "tale")}, "no keypoint 'tale'"),
-        ({"start": "nowhere"}, "nowhere is no training run: config.json is missing"),
+        ({"init_from": "nowhere"}, "nowhere is no training run: config.json is missing"),
     ],
 )
 def test_what_is_not_there_is_named_before_a_picture_is_read(
@@ -571,7 +582,7 @@ def test_what_is_not_there_is_named_before_a_picture_is_read(
 ):
     monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads crops"))
     with pytest.raises(KpdataError, match=says):
-        run(tmp_path / "run", tiny_shards, msgspec.structs.replace(PLAIN, **changes))
+        run(tmp_path / "run", tiny_shards, override(PLAIN, changes))
 
 
 def test_weights_of_another_backbone_end_the_run_in_one_line_before_it_begins(
@@ -579,7 +590,7 @@ def test_weights_of_another_backbone_end_the_run_in_one_line_before_it_begins(
 ):
     monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads crops"))
     weights = str(whole.weights(whole.state().best.file))
-    config = msgspec.structs.replace(PLAIN, weights=weights)
+    config = PLAIN.with_options(weights=weights)
     with pytest.raises(KpdataError, match="do not fit mobilenet without its top") as caught:
         run(tmp_path / "run", tiny_shards, config)
     assert "\n" not in str(caught.value)
@@ -587,14 +598,14 @@ def test_weights_of_another_backbone_end_the_run_in_one_line_before_it_begins(
 
 
 def test_a_loss_on_limbs_needs_a_skeleton_that_has_some():
-    config = msgspec.structs.replace(PLAIN, losses=LossWeights(limbs=0.1))
+    config = msgspec.structs.replace(PLAIN, losses={"limbs": 0.1})
     check_config(config, COCO17)
     with pytest.raises(TrainingError, match=r"losses.limbs is 0.1, and skeleton dots has no edges"):
         check_config(config, Skeleton("dots", ("a", "b")))
 
 
 def test_squares_that_the_shards_crops_do_not_have_are_warned_of(tiny_shards):
-    class Heard(Watcher):
+    class Heard(Progress):
         def __init__(self) -> None:
             self.warnings: list[str] = []
 
@@ -614,11 +625,6 @@ def test_squares_that_the_shards_crops_do_not_have_are_warned_of(tiny_shards):
     ]
 
 
-def test_blazepose_does_not_look_at_a_backbone():
-    blazepose = msgspec.structs.replace(BLAZEPOSE, backbone="alexnet", weights="best")
-    check_config(blazepose, COCO17)
-
-
 # --- starting from another run
 
 
@@ -630,7 +636,7 @@ def test_a_run_starts_from_the_best_of_another(whole, tiny_shards, tmp_path, mon
             starts.append(values(self.net))
 
     monkeypatch.setattr(loop, "PhaseRun", Recorded)
-    config = with_epochs(REGRESSION, 1, start=str(whole.path))
+    config = with_epochs(REGRESSION, 1, init_from=str(whole.path))
     run(tmp_path / "run", tiny_shards, config)
     best = load(whole, REGRESSION, 32, whole.state().best.file)
     for path, value in best.items():
@@ -641,7 +647,7 @@ def test_a_run_starts_from_the_best_of_another(whole, tiny_shards, tmp_path, mon
 def test_a_stage_alone_keeps_the_heads_that_its_start_was_taught(staged, tiny_shards, tmp_path):
     assert set(staged[0].state().best.heads) == {"heatmap", "coordinates"}
     phases = (Phase("heatmap", 1, 32, 3e-3),)
-    config = msgspec.structs.replace(BLAZEPOSE, phases=phases, start=str(staged[0].path))
+    config = msgspec.structs.replace(BLAZEPOSE, phases=phases, init_from=str(staged[0].path))
     state = run(tmp_path / "run", tiny_shards, config)
     assert state.best
     assert set(state.best.heads) == {"heatmap", "coordinates"}
@@ -653,7 +659,7 @@ def test_a_run_resumed_before_its_first_validation_keeps_the_heads_of_its_start(
     config = msgspec.structs.replace(
         BLAZEPOSE,
         phases=(Phase("regression", 2, 32, 3e-3),),
-        start=str(staged[0].path),
+        init_from=str(staged[0].path),
         validate_every=2,
     )
     with pytest.raises(KeyboardInterrupt):
@@ -668,7 +674,9 @@ def unlike(run: Path, to: Path, name: str, key: str, value: Any) -> str:
     """A copy of a run, with another value of one key in one of its files."""
     shutil.copytree(run, to)
     content = json.loads((to / f"{name}.json").read_text())
-    (to / f"{name}.json").write_text(json.dumps(content | {key: value}))
+    inside = content["options"] if key in content.get("options", ()) else content
+    inside[key] = value
+    (to / f"{name}.json").write_text(json.dumps(content))
     return str(to)
 
 
@@ -687,7 +695,7 @@ def test_a_start_of_other_weights_is_refused_before_a_picture_is_read(
     monkeypatch.setattr(loop, "load", lambda *_, **__: pytest.fail("reads crops"))
     start = unlike(whole.path, tmp_path / "start", name, key, value)
     with pytest.raises(TrainingError, match=says):
-        run(tmp_path / "run", tiny_shards, with_epochs(REGRESSION, 1, start=start))
+        run(tmp_path / "run", tiny_shards, with_epochs(REGRESSION, 1, init_from=start))
 
 
 # --- other machines
@@ -719,7 +727,7 @@ def on_jax(
 
 def test_jax_trains_the_same_epoch_without_tensorflow(staged, tiny_shards, tmp_path):
     phases = (Phase("both", 1, 32, 1e-3),)
-    config = msgspec.structs.replace(BLAZEPOSE, phases=phases, start=str(staged[0].path))
+    config = msgspec.structs.replace(BLAZEPOSE, phases=phases, init_from=str(staged[0].path))
     (expected,) = run(tmp_path / "here", tiny_shards, config).rows
     ((row,),) = on_jax(tiny_shards, tmp_path / "there", config, [1])["rows"]
     parts = {"loss", "heatmap", "coordinates", "visibility"}
@@ -743,9 +751,9 @@ def test_several_devices_need_jax_enough_of_them_and_a_batch_that_divides(monkey
         loop.spread_over(2, 4)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1"])
-    with pytest.raises(TrainingError, match="--devices 3: this machine has gpu:0, gpu:1"):
+    with pytest.raises(TrainingError, match="devices is 3: this machine has gpu:0, gpu:1"):
         loop.spread_over(3, 6)
-    with pytest.raises(TrainingError, match="a batch of 5 does not divide among 2 devices"):
+    with pytest.raises(TrainingError, match="batch_size is 5: it does not divide among 2 devices"):
         loop.spread_over(2, 5)
 
 

@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 
 from kpdata.core.errors import KpdataError
-from kpdata.train.models.blazepose import (
-    SIZES,
-    Size,
+from kpdata.train.models.blazepose import SIZES, Size
+from kpdata.train.models.blazepose.network import (
     blazepose,
     set_stage,
     stage_layers,
     stage_variables,
 )
 from kpdata.train.models.layers import ChannelAffine, SpatialExpectation, SpatialSoftmax
-from kpdata.train.models.regression import (
+from kpdata.train.models.regression import BACKBONES
+from kpdata.train.models.regression.network import (
     _PIXELS,
-    BACKBONES,
     backbone_of,
     load_backbone,
     regression,
@@ -269,7 +268,7 @@ def test_a_familys_name_stands_for_one_of_it(family, member, monkeypatch):
         built.append(name)
         raise InterruptedError
 
-    module = importlib.import_module("kpdata.train.models.regression")
+    module = importlib.import_module("kpdata.train.models.regression.network")
     monkeypatch.setattr(module, "_backbone", stop)
     for name in (family, member):
         with pytest.raises(InterruptedError):
@@ -318,7 +317,7 @@ def test_imagenet_weights_without_a_network_say_how_to_supply_a_file(tmp_path, m
 
     monkeypatch.setattr(f"{files}.urlretrieve", offline)
     monkeypatch.setattr(f"{files}.config.keras_home", lambda: str(tmp_path))
-    with pytest.raises(KpdataError, match=r"mobilenet: URL.*no_top.h5.*path.*--weights FILE.h5"):
+    with pytest.raises(KpdataError, match=r"mobilenet: URL.*no_top.h5.*its path as `weights`"):
         regression(2, 224, "mobilenet", weights="imagenet")
 
 

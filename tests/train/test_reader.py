@@ -3,12 +3,15 @@ import numpy as np
 import pytest
 from keras import ops
 
+from kpdata.core.progress import Progress
 from kpdata.core.skeleton import Skeleton
 from kpdata.train.data.crops import Crops
-from kpdata.train.infer.reader import HEADS, PoseReader, predict_crops
+from kpdata.train.infer.reader import PoseReader, predict_crops
+from kpdata.train.models.parts import COORDINATES_HEAD, HEATMAP_HEAD
 
 SKELETON = Skeleton("kite", ("nose", "left_tip", "right_tip"))
 SIZE, CELLS = 32, 8
+BOTH = (HEATMAP_HEAD, COORDINATES_HEAD)
 
 
 @keras.saving.register_keras_serializable(package="test")
@@ -36,7 +39,7 @@ def net():
     return looking_net()
 
 
-def views(spots):
+def crops_at(spots):
     """A crop for each of N (K, 2) cell positions (column, row), each keypoint in its channel."""
     crops = np.zeros((len(spots), SIZE, SIZE, 3), np.uint8)
     step = SIZE // CELLS
@@ -54,7 +57,7 @@ def spots(count):
 def test_heatmaps_give_places_in_source_pixels(net):
     cells = spots(5)
     seen = predict_crops(
-        PoseReader(net, SKELETON, ("heatmap",), flip=False, decode="argmax"), views(cells)
+        PoseReader(net, SKELETON, (HEATMAP_HEAD,), flip=False, decode="argmax"), crops_at(cells)
     )
     assert seen.primary == "heatmap"
     assert seen.visibility is None
@@ -65,28 +68,32 @@ def test_heatmaps_give_places_in_source_pixels(net):
 
 
 def test_coordinates_come_with_their_visibility(net):
-    seen = predict_crops(PoseReader(net, SKELETON, ("coordinates",), flip=False), views(spots(2)))
+    seen = predict_crops(
+        PoseReader(net, SKELETON, (COORDINATES_HEAD,), flip=False), crops_at(spots(2))
+    )
     found = seen.keypoints["coordinates"]
     expected = np.array([[0.5, 0.1], [0.2, 0.3], [0.6, 0.4]]) * SIZE
     np.testing.assert_allclose(found[0, :, :2], expected * 2 + [0, 5], atol=1e-4)
     np.testing.assert_allclose(found[1, :, :2], expected * 3 + [10, 5], atol=1e-4)
-    logits = views(spots(2)).images[0].mean((0, 1)) / 127.5 - 1
+    logits = crops_at(spots(2)).images[0].mean((0, 1)) / 127.5 - 1
     np.testing.assert_allclose(seen.visibility[0], 1 / (1 + np.exp(-logits)), atol=1e-5)
     np.testing.assert_array_equal(found[..., 2], seen.visibility)
 
 
 def test_the_flip_test_averages_with_the_mirror_image_and_swaps_names(net):
-    reader = PoseReader(net, SKELETON, ("coordinates",), flip=True)
-    found = predict_crops(reader, views(spots(1))).keypoints["coordinates"][0, :, :2]
+    reader = PoseReader(net, SKELETON, (COORDINATES_HEAD,), flip=True)
+    found = predict_crops(reader, crops_at(spots(1))).keypoints["coordinates"][0, :, :2]
     left, right = (0.2 + 1 - 0.6) / 2, (0.6 + 1 - 0.2) / 2
     expected = np.array([[0.5, 0.1], [left, 0.35], [right, 0.35]]) * SIZE * 2 + [0, 5]
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_coordinates_without_visibility_score_by_the_peak_or_one(net):
-    crops = views(spots(2))
-    for heads, expected in ((("coordinates",), 1), (("heatmap", "coordinates"), None)):
-        reader = PoseReader(net, SKELETON, heads, flip=False, decode="argmax", sees=False)
+    crops = crops_at(spots(2))
+    for heads, expected in (((COORDINATES_HEAD,), 1), (BOTH, None)):
+        reader = PoseReader(
+            net, SKELETON, heads, flip=False, decode="argmax", with_visibility=False
+        )
         seen = predict_crops(reader, crops)
         assert seen.visibility is None
         peaks = seen.keypoints["heatmap"][..., 2] if expected is None else expected
@@ -98,7 +105,7 @@ def test_the_flip_test_looks_at_the_mirror_image(net):
     cells = np.repeat(spots(4)[:, :1], 3, axis=1)
     flip, plain = (
         predict_crops(
-            PoseReader(net, SKELETON, ("heatmap",), flip=flip, decode="argmax"), views(cells)
+            PoseReader(net, SKELETON, (HEATMAP_HEAD,), flip=flip, decode="argmax"), crops_at(cells)
         ).keypoints["heatmap"]
         for flip in (True, False)
     )
@@ -108,10 +115,12 @@ def test_the_flip_test_looks_at_the_mirror_image(net):
 @pytest.mark.parametrize("count", [1, 4, 5, 9])
 def test_every_picture_is_answered_once_and_in_order_whatever_the_batch(net, count):
     told: list[int] = []
-    reader = PoseReader(net, SKELETON, HEADS["both"], flip=False, decode="argmax")
+    progress = Progress()
+    progress.reach = lambda done, note="": told.append(done)
+    reader = PoseReader(net, SKELETON, BOTH, flip=False, decode="argmax")
     cells = spots(9)[:count]
-    seen = predict_crops(reader, views(cells), told.append, batch_size=4)
-    whole = predict_crops(reader, views(cells), batch_size=9)
+    seen = predict_crops(reader, crops_at(cells), progress, batch_size=4)
+    whole = predict_crops(reader, crops_at(cells), batch_size=9)
     assert told == [min(count, n) for n in range(4, count + 4, 4)]
     assert seen.keypoints.keys() == {"heatmap", "coordinates"}
     for head in seen.keypoints:
@@ -123,21 +132,23 @@ def test_every_picture_is_answered_once_and_in_order_whatever_the_batch(net, cou
 def test_scores_of_heatmaps_stay_between_0_and_1(factor, score):
     image = keras.Input((SIZE, SIZE, 3))
     maps = keras.layers.Rescaling(factor, offset=-0.1)(Cells(dtype="float32")(image))
-    reader = PoseReader(keras.Model(image, {"heatmap": maps}), SKELETON, ("heatmap",), flip=False)
+    reader = PoseReader(
+        keras.Model(image, {"heatmap": maps}), SKELETON, (HEATMAP_HEAD,), flip=False
+    )
     white = Crops(SIZE, np.eye(3)[None, :2], np.full((1, SIZE, SIZE, 3), 255, np.uint8))
     assert (predict_crops(reader, white).keypoints["heatmap"][..., 2] == score).all()
 
 
 def test_the_first_head_speaks_for_the_model(net):
-    seen = predict_crops(PoseReader(net, SKELETON, HEADS["both"], flip=False), views(spots(1)))
+    seen = predict_crops(PoseReader(net, SKELETON, BOTH, flip=False), crops_at(spots(1)))
     assert seen.primary == "heatmap"
 
 
 @pytest.mark.parametrize("decode", ["dark", "quadratic", "argmax"])
 def test_every_decoding_finds_the_spot(net, decode):
     cells = spots(3)
-    reader = PoseReader(net, SKELETON, ("heatmap",), flip=False, decode=decode)
-    found = predict_crops(reader, views(cells)).keypoints["heatmap"]
+    reader = PoseReader(net, SKELETON, (HEATMAP_HEAD,), flip=False, decode=decode)
+    found = predict_crops(reader, crops_at(cells)).keypoints["heatmap"]
     for n in range(3):
         expected = (cells[n] + 0.5) * SIZE / CELLS * (2 + n) + [10 * n, 5]
         np.testing.assert_allclose(found[n, :, :2], expected, atol=0.5)

@@ -104,7 +104,7 @@ def test_weights_that_cannot_be_read_are_named(folder):
 @pytest.mark.parametrize("name", ["config", "dataset"])
 def test_a_folder_that_is_no_run_says_what_is_missing(tmp_path, name):
     folder = RunFolder(tmp_path)
-    with pytest.raises(TrainingError, match=rf"{name}.json is missing. Start one with kpdata tra"):
+    with pytest.raises(TrainingError, match=rf"is no training run: {name}.json is missing"):
         folder.config() if name == "config" else folder.info()
 
 
@@ -116,7 +116,7 @@ def test_a_folder_that_is_no_run_says_what_is_missing(tmp_path, name):
         lambda text: "",
         lambda text: "[]",
         lambda text: text.replace("{", "{\udcff", 1),
-        lambda text: '{"rows": 3, "phases": 3, "shards": 3}',
+        lambda text: '{"epochs": 3, "phases": 3, "shards": 3}',
     ],
     ids=["cut", "empty", "a list", "no UTF-8", "wrong types"],
 )
@@ -146,7 +146,7 @@ def test_a_folder_takes_one_training_at_a_time(folder):
     with folder.locked():
         other = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert "TrainingError" in other.stderr
-        assert "another training writes to this folder: choose another --out" in other.stderr
+        assert "another training writes to this folder: choose another `out`" in other.stderr
     after = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert after.stdout == "in\n"
 
@@ -154,5 +154,5 @@ def test_a_folder_takes_one_training_at_a_time(folder):
 def test_states_are_plain_json(folder):
     folder.save_state(State((row(1, heatmap=0.5),)))
     tree = json.loads((folder.path / "state.json").read_text())
-    assert tree["rows"][0]["scores"] == {"heatmap": 0.5}
+    assert tree["epochs"][0]["scores"] == {"heatmap": 0.5}
     assert msgspec.convert(tree, State) == folder.state()

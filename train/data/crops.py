@@ -97,7 +97,7 @@ class LabelledCrops(Crops):
             f"{count:,} of {len(self):,} crops of {split} are the same as another instance's, "
             "with other keypoints, and a model has one answer to one crop. Cut a square around "
             "each instance: train with the setting crop_from=bbox, or, where the shards are crops, "
-            "convert with `crop_from` bbox"
+            "convert with crop_from=bbox"
         )
 
 

@@ -96,7 +96,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def by_keypoint(self) -> dict[str, Score]:
-        """Head, or ``mean pose`` for the baseline → its first score that has a value for each keypoint.
+        """Head, or ``mean pose`` → its first score that has a value for each keypoint.
 
         That is PCK@0.2 wherever there is a reference length. DatasetError where there is none.
         """

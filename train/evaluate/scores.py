@@ -38,7 +38,7 @@ class Scores:
     """All scores of one model on one set of instances.
 
     Attributes:
-        heads: head → its scores, each with the baseline's value beside it; the same metrics for all.
+        heads: head → its scores, each with the baseline's value; the same metrics for all.
         visibility: the visibility's scores; empty where the model does not tell it.
         baseline: the mean pose's own scores, in full.
         not_computed: metric → why there is no such score.
@@ -152,8 +152,8 @@ def _usual_reference(poses: Poses) -> str:
     except SchemaError as error:
         raise SchemaError(
             f"{error}: name two keypoints to measure by, in training (the setting reference="
-            """["NAME", "NAME"]) or as "torso": ["NAME", "NAME"] in the skeleton's JSON file, and """
-            "convert the shards with it as `to_skeleton`"
+            """["NAME", "NAME"]) or as "torso": ["NAME", "NAME"] in the skeleton's JSON file, """
+            "and convert the shards with it as `to_skeleton`"
         ) from error
 
 

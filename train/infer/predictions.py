@@ -35,7 +35,7 @@ Decode = Literal["dark", "udp", "quadratic", "argmax"]
 
 FLIP_NOT_TRAINED = (
     "the flip test was asked for, and the run never saw a mirror image (augment.flip is 0): what "
-    "it finds in one may be far off; leave out `flip`"
+    "it finds in one may be far off"
 )
 """What to say of a flip test of a run that learnt from no mirror image."""
 
@@ -168,8 +168,8 @@ class _Truth(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 def write_predictions(path: Path, recorded: Recorded) -> None:
     """Write a line per instance: ``source_id``, ``instance``, ``keypoints`` K × [x, y, score].
 
-    ``keypoints`` is the answer of the primary head, which ``head`` names. Further: ``baseline``, the
-    mean pose in the same form, ``other_heads`` by name, and ``visibility``, K probabilities.
+    ``keypoints`` is the answer of the primary head, which ``head`` names. Further:
+    ``baseline``, the mean pose in the same form, ``other_heads`` by name, and ``visibility``, K probabilities.
     """
     predictions = recorded.predictions
     heads = dict(predictions.keypoints)

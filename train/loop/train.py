@@ -144,7 +144,7 @@ def load_crops(
 def run_info(
     dataset: Dataset, config: TrainConfig, train: LabelledCrops, val: LabelledCrops | None
 ) -> RunInfo:
-    """What the folder says of the data; the mean pose is that of originals, as the baseline's is."""
+    """What the folder says of the data; the mean pose is that of originals, as the baseline is."""
     originals = train.keypoints[~train.is_copy]  # (N, K, 3)
     pose = mean_pose(originals[..., :2] / train.side, originals[..., 2])
     backend = keras.backend.backend()

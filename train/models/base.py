@@ -31,7 +31,7 @@ def check_within(name: str, value: float, low: float, high: float) -> None:
 def known_names(name: str, known: Iterable[str]) -> str:
     """What to say after an unknown ``name``: the nearest of those known, and all of them."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.7)
     return (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(known)}"
 
 
@@ -176,8 +176,8 @@ class ModelSpec:
     >>> def build(options, num_keypoints, input_size):        # imports keras, returns a keras.Model
     ...     ...                                               # of (B, S, S, 3) in [-1, 1]
     >>> spec = ModelSpec("tiny", "one convolution", build)
-    >>> [stage.name for stage in spec.stages], spec.parse({}), spec.default_phases(None, 4, 64)[0].epochs
-    (['all'], Options(), 4)
+    >>> [stage.name for stage in spec.stages], [head.name for head in spec.heads]
+    (['all'], ['coordinates'])
 
     Attributes:
         name: in configurations and commands.

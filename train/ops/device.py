@@ -12,7 +12,7 @@ def on_gpu() -> bool:
 
 
 def compiles_steps() -> bool:
-    """Whether XLA compiles the whole step: not on TensorFlow's CPU, whose convolutions get slower."""
+    """Whether XLA compiles the whole step: not on TensorFlow's CPU, where it is slower."""
     return on_gpu() or keras.backend.backend() != "tensorflow"
 
 

@@ -11,7 +11,9 @@ _NEEDED = ("keras", "matplotlib", "pycocotools", "tensorboard")
 
 
 def prepare_backend() -> None:
-    """Import Keras on the backend that KERAS_BACKEND names, or on TensorFlow, without its greetings.
+    """Import Keras, without its greetings, on the backend that KERAS_BACKEND names.
+
+    Unless it names one, that is TensorFlow, or JAX where there is no TensorFlow.
 
     Raises:
         KpdataError: what the trainer needs is not installed, or KERAS_BACKEND names anything else.

@@ -264,7 +264,7 @@ def test_every_failure_says_how_to_go_on():
         (verdict,) = [verdict for verdict in check_data(*wrong) if not verdict.passed]
         assert "Likely cause" in verdict.explanation
         assert "Fix: " in verdict.explanation
-        assert verdict.explanation.endswith("--skip-checks.")
+        assert verdict.explanation.endswith("`skip_checks`.")
 
 
 def test_a_large_dataset_takes_no_longer():

@@ -21,10 +21,11 @@ from kpdata.train.run.config import TrainConfig
 
 SIDE = 64
 BLAZEPOSE = TrainConfig(
-    size="lite", phases=(Phase("heatmap", 5, SIDE, 1e-3), Phase("regression", 5, SIDE, 1e-3))
+    options={"size": "lite"},
+    phases=(Phase("heatmap", 5, SIDE, 1e-3), Phase("regression", 5, SIDE, 1e-3)),
 )
 REGRESSION = TrainConfig(
-    model="regression", backbone="mobilenet", phases=(Phase("head", 1, SIDE, 1e-3),)
+    model="regression", options={"backbone": "mobilenet"}, phases=(Phase("head", 1, SIDE, 1e-3),)
 )
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -70,7 +71,7 @@ def test_good_data_and_a_model_that_learns_pass_every_gate(people, config, monke
     gates = [VISIBILITY, SIDES, COORDINATES, OVERFIT, VARIETY]
     assert [verdict.gate for verdict in verdicts] == gates
     assert [verdict.gate for verdict in verdicts if not verdict.passed] == []
-    preflight.refuse_failed(verdicts)
+    preflight.raise_failed(verdicts)
     assert "8 training crops" in verdicts[3].explanation
 
 
@@ -124,6 +125,6 @@ def test_only_originals_are_judged_and_learnt(people, monkeypatch):
 def test_all_that_failed_is_said_at_once():
     verdicts = [Verdict("a", False, "first"), Verdict("b", True, "fine"), Verdict("c", False, "2")]
     with pytest.raises(TrainingError, match=re.escape("failed.\na: first\nc: 2")) as caught:
-        preflight.refuse_failed(verdicts)
+        preflight.raise_failed(verdicts)
     assert "fine" not in str(caught.value)
-    preflight.refuse_failed(verdicts[1:2])
+    preflight.raise_failed(verdicts[1:2])

@@ -2,7 +2,6 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,13 +12,15 @@ from hypothesis import strategies as st
 
 from kpdata.core.errors import FormatError
 from kpdata.core.skeleton import Skeleton
+from kpdata.formats.coco.boxes import read_image_ids
 from kpdata.images import codec
 from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.infer import frames
-from kpdata.train.infer.boxes import Box, ByName, read_boxes, read_image_ids
-from kpdata.train.infer.files import Answers, CocoResults, overlay
+from kpdata.train.infer.boxes import Box, ByName, read_boxes
+from kpdata.train.infer.files import CocoResults, PredictionFolder, overlay
 from kpdata.train.infer.frames import Frame, Tally, crops_of, predict_frames, read_frames
 from kpdata.train.infer.media import Item, VideoFile, count_frames, find, frame_rate, read
+from kpdata.train.infer.predictions import Predictions
 
 SKELETON = Skeleton("dots", ("left_hand", "right_hand", "head"), edges=(("left_hand", "head"),))
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
@@ -45,7 +46,7 @@ class DotFinder:
     flips: list[bool] = field(default_factory=list)
     chunks: list[int] = field(default_factory=list)
 
-    def predict(self, crops: LabelledCrops, flip: bool = True) -> SimpleNamespace:
+    def predict(self, crops: LabelledCrops, flip: bool = True) -> Predictions:
         self.flips.append(flip)
         self.chunks.append(len(crops))
         found = np.zeros((len(crops), 3, 3))
@@ -59,9 +60,7 @@ class DotFinder:
                     affine = crops.to_source[n]
                     found[n, k] = *(affine[:, :2] @ xy + affine[:, 2]), 0.9
         visibility = (found[..., 2] > 0) * 1.0 if self.says_visible else None
-        return SimpleNamespace(
-            keypoints={"heatmap": found}, primary="heatmap", visibility=visibility
-        )
+        return Predictions({"heatmap": found}, visibility, "heatmap")
 
 
 PERSON = np.array([[30.0, 40.0], [70.0, 45.0], [50.0, 20.0]])
@@ -258,7 +257,7 @@ def test_boxes_of_a_detector_keep_their_scores(tmp_path):
     path = saved(tmp_path / "d.json", [{"image_id": 9, "bbox": [1, 2, 3, 4], "score": 0.25}])
     (box,) = read_boxes(path, {"b.jpg": 9}).get(Path("b.jpg"))
     assert (box.bbox_xyxy.tolist(), box.score) == ([1, 2, 4, 6], 0.25)
-    with pytest.raises(FormatError, match="--coco-images"):
+    with pytest.raises(FormatError, match="`coco_images`"):
         read_boxes(path)
 
 
@@ -355,9 +354,7 @@ def test_a_visibility_hides_nothing_from_the_drawing(primary):
             answer = super().predict(crops, flip)
             found = answer.keypoints["heatmap"]
             found[..., 2] = 0.01
-            return SimpleNamespace(
-                keypoints={primary: found}, primary=primary, visibility=found[..., 2]
-            )
+            return Predictions({primary: found}, found[..., 2], primary, primary != "heatmap")
 
     (found,) = predict_frames(Hides(), [frame(dots(100, 60, PERSON))], 1.0)
     drawn = overlay(found, SKELETON, 0.2)
@@ -391,7 +388,7 @@ def test_coco_results_weigh_the_box_score_and_leave_out_unknown_files():
 
 def test_an_interrupted_run_leaves_no_file_that_looks_whole(tmp_path):
     found = found_in(dots(100, 60, PERSON))
-    with suppress(RuntimeError), Answers(tmp_path / "out", SKELETON, 0.2) as answers:
+    with suppress(RuntimeError), PredictionFolder(tmp_path / "out", SKELETON, 0.2) as answers:
         answers.add(found)
         raise RuntimeError
     left = {path.name for path in (tmp_path / "out").iterdir()}
@@ -404,11 +401,9 @@ def test_a_skeleton_of_one_keypoint_works(tmp_path):
     class First(DotFinder):
         def predict(self, crops, flip=True):
             answer = super().predict(crops, flip)
-            answer.keypoints = {"heatmap": answer.keypoints["heatmap"][:, :1]}
-            answer.visibility = None
-            return answer
+            return Predictions({"heatmap": answer.keypoints["heatmap"][:, :1]}, None, "heatmap")
 
     (found,) = predict_frames(First(skeleton=one), [frame(dots(100, 60, PERSON))], 1.0)
-    with Answers(tmp_path, one, 0.2) as answers:
+    with PredictionFolder(tmp_path, one, 0.2) as answers:
         answers.add(found)
     assert json.loads((tmp_path / "predictions.jsonl").read_text())["instance"] == 0

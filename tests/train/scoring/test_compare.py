@@ -46,7 +46,7 @@ def off(truth, *rows, by=25.0, head="heatmap", sees=True):
 
 
 def write(folder, truth, predictions, order=range(COUNT), skeleton=STICK, **changes):
-    """What ``kpdata evaluate`` would have left, with the lines in another order."""
+    """What an evaluation would have left, with the lines in another order."""
     folder.mkdir(parents=True)
     order = list(order)
     heads = {name: values[order] for name, values in predictions.keypoints.items()}
@@ -163,7 +163,7 @@ def test_a_run_without_evaluation_says_what_to_run(tmp_path):
     with pytest.raises(DatasetError) as error:
         compare_runs(tmp_path, tmp_path, "test")
     assert f"{tmp_path}/evaluation-test holds no metrics.json" in str(error.value)
-    assert f"kpdata evaluate {tmp_path} SHARDS --split test" in str(error.value)
+    assert f"first evaluate {tmp_path} on a dataset's `split` test" in str(error.value)
 
 
 def test_other_instances_are_refused(tmp_path):
@@ -207,6 +207,6 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     third = write(tmp_path / "c", truth, off(truth, 0), skeleton=Skeleton("one", ("a",)))
     with pytest.raises(DatasetError, match=r"4 keypoints, metrics\.json names 1"):
         compare_runs(first, third, "test")
-    (first / files.TRUTH).write_bytes((first / files.TRUTH).read_bytes().replace(b"re 3", b"re 4"))
+    (first / files.TRUTH).write_bytes((first / files.TRUTH).read_bytes().replace(b"op 3", b"op 4"))
     with pytest.raises(DatasetError, match="name different instances: evaluate again"):
         compare_runs(first, first, "test")

@@ -14,11 +14,12 @@ import kpdata
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError, SchemaError, TrainingError
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.storage.atomic import replaced_files
 from kpdata.storage.files import file_blake3
 from kpdata.train.evaluate.evaluate import check_skeleton
 from kpdata.train.evaluate.report import (
+    FILES,
     METRICS,
-    appearing,
     crop_source,
     notes_on,
     read_report,
@@ -179,7 +180,7 @@ def test_reasons_name_what_is_missing():
     scores = score_all(bare, truth, replace(predictions, visibility=None), baseline, resamples=2)
     reasons = scores.not_computed
     assert "bare names no torso pair, and no instance has a bounding box" in reasons["PCK@0.2"]
-    assert """kpdata train --set 'reference=["NAME", "NAME"]'""" in reasons["PCK@0.2"]
+    assert """the setting reference=["NAME", "NAME"]""" in reasons["PCK@0.2"]
     assert "names no head pair" in reasons["PCKh@0.5"]
     assert '"head": [name, name] to its JSON file' in reasons["PCKh@0.5"]
     assert "has no edges" in reasons["PCP@0.5"]
@@ -346,7 +347,7 @@ def test_a_damaged_line_is_named(spoil, says, tmp_path):
 
 def test_missing_files_are_named(tmp_path):
     for read in (files.read_predictions, files.read_truth, read_report):
-        with pytest.raises(DatasetError, match=r"gone is missing: `kpdata evaluate` writes it"):
+        with pytest.raises(DatasetError, match=r"gone is missing: an evaluation writes it"):
             read(tmp_path / "gone")
     (tmp_path / METRICS).write_text('{"kpdata": 3}')
     with pytest.raises(DatasetError, match=r"metrics\.json: not scores of this version"):
@@ -358,12 +359,12 @@ def test_missing_files_are_named(tmp_path):
 
 def test_files_appear_all_together_and_replace_the_old_ones(tmp_path):
     folder = tmp_path / "deep" / "scores"
-    with appearing(folder) as temporary:
+    with replaced_files(folder, FILES) as temporary:
         (temporary / METRICS).write_text("first")
         (temporary / "keypoints.png").write_text("first")
         assert not folder.exists()
     (folder / "mine.txt").write_text("kept")
-    with appearing(folder) as temporary:
+    with replaced_files(folder, FILES) as temporary:
         (temporary / METRICS).write_text("second")
     assert {path.name: path.read_text() for path in folder.iterdir()} == {
         METRICS: "second",
@@ -374,9 +375,9 @@ def test_files_appear_all_together_and_replace_the_old_ones(tmp_path):
 
 def test_a_failure_leaves_the_old_files_alone(tmp_path):
     folder = tmp_path / "scores"
-    with appearing(folder) as temporary:
+    with replaced_files(folder, FILES) as temporary:
         (temporary / METRICS).write_text("first")
-    with pytest.raises(IsADirectoryError), appearing(folder) as temporary:
+    with pytest.raises(IsADirectoryError), replaced_files(folder, FILES) as temporary:
         temporary.write_text("this cannot be")
     assert (folder / METRICS).read_text() == "first"
     assert list(tmp_path.iterdir()) == [folder]
@@ -410,7 +411,7 @@ def test_notes_say_what_a_score_is_not(tiny_shards):
         return " | ".join(notes_on(split, crop, manifest, info, CropRule(**crop_rule), CropRule()))
 
     assert said() == ""
-    assert "WARNING: the run was trained on these very crops" in said("train")
+    assert "WARNING: the run was trained on these very images" in said("train")
     assert "WARNING: the run's best epoch was chosen by this split" in said("val")
     assert said("val", info=run_info(manifest, crops={"train": 8, "val": 0})) == ""
     elsewhere = run_info(manifest, root_hash="0123456789abcdef")
@@ -434,7 +435,7 @@ def test_a_run_is_evaluated_on_its_own_keypoints_only():
     with pytest.raises(TrainingError) as error:
         check_skeleton(CROSS, Skeleton("other", ("top", "bottom", "left_arm", "tail")))
     assert "the dataset lacks right_arm; the run does not know tail" in str(error.value)
-    assert "--to-skeleton" in str(error.value)
+    assert "`to_skeleton`" in str(error.value)
     turned = Skeleton("turned", CROSS.keypoints[::-1])
     with pytest.raises(TrainingError, match="they stand in another order"):
         check_skeleton(CROSS, turned)

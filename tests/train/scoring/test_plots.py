@@ -146,7 +146,7 @@ def test_best_median_and_worst():
 
 def test_a_sheet_shows_the_truth_on_the_left_and_the_prediction_on_the_right(monkeypatch):
     seen = []
-    monkeypatch.setattr(draw, "contact_sheet", lambda tiles, **_: seen.extend(tiles))
+    monkeypatch.setattr(plots, "contact_sheet", lambda tiles, **_: seen.extend(tiles))
     shown = crops(3)
     predicted = shown.truth.copy()
     predicted[:, :2, 1] += 24  # 12 px further down in the crop
