@@ -151,7 +151,7 @@ def _judge_balance(truth: FloatArray, skeleton: Skeleton, pairs_found: PairAgree
     numbers = f"{pairs_found.describe()}; {all_.describe()}"
     if _is_unbalanced(all_):
         if all_.share > _ONE_SIDED:
-            seen += ": never seen from the other side, or labelled as the image shows it"
+            numbers += ": never seen from the other side, or labelled as the image shows it"
         return Verdict(SIDES, True, numbers)
     if unbalanced := max(
         filter(_is_unbalanced, groups), key=lambda group: group.certainty, default=None

@@ -120,8 +120,8 @@ class _WithBeamOptions(ReadsAnnotations):
 def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> None:
     """Convert ANNOTATIONS into the folder --out.
 
-    ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, az://, hdfs://. Give
-    one ANNOTATIONS, or one for each official split: train=a.json val=b.json.
+    ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, az://,
+    hdfs://. Give one ANNOTATIONS, or one for each official split: train=a.json val=b.json.
 
     FORMAT is one of those that `kpdata formats` lists; without it, the format is recognised by what
     the annotations hold. The result is the same to the byte for any number of workers and on any

@@ -16,28 +16,8 @@ from kpdata.core.errors import DatasetError
 
 def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a file so that it takes its name only when it is whole, and on disk if ``durable``."""
-    with whole_file(path, durable) as temporary:
+    with whole_file(path, ".tmp", durable) as temporary:
         temporary.write_bytes(data)
-
-
-@contextmanager
-def whole_file(path: Path, durable: bool = True, suffix: str = ".tmp") -> Iterator[Path]:
-    """A new file's path beside ``path``, which takes that name when the block ends well.
-
-    Args:
-        path: the name to take; a file of that name is replaced.
-        durable: whether its content is to be on disk before.
-        suffix: of the new path, for libraries that choose a format by it.
-    """
-    temporary = temporary_beside(path, suffix)
-    try:
-        yield temporary
-        if durable:
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def temporary_beside(path: Path, suffix: str = ".tmp") -> Path:
@@ -50,12 +30,12 @@ def whole_file(path: Path, suffix: str | None = None, durable: bool = True) -> I
     """A name to write a file under, which becomes ``path`` when the block ends well.
 
     Args:
-        path: in a folder that exists.
-        suffix: how the name ends, for writers that go by it; as ``path`` does, unless given.
+        path: in a folder that exists; a file of that name is replaced.
+        suffix: how the name ends, for libraries that choose a format by it; as ``path`` does,
+            unless given.
         durable: whether it is on disk before it appears.
     """
-    ending = path.suffix if suffix is None else suffix
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{ending}")
+    temporary = temporary_beside(path, path.suffix if suffix is None else suffix)
     try:
         yield temporary
         if durable:
