@@ -289,7 +289,7 @@ def _same_dataset(workspace: Workspace, plan: Plan, provenance: Provenance) -> M
     if not same or found.references != plan.references:
         raise DatasetError(
             f"{workspace.location} already holds another dataset, made of other annotations, "
-            "images or options: choose another out, or remove that folder first"
+            "images or options: choose another `out`, or remove that folder first"
         )
     sizes = workspace.sizes()
     for shard in (shard for split in found.splits.values() for shard in split.shards):

@@ -123,8 +123,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         if request.crop and request.crop_from == "bbox" and not source.has_boxes:
             raise JobError(
                 f"crop_from is 'bbox', and {request.format or 'the source'} has no boxes to crop "
-                "around: choose 'image' (the whole image, squared: nothing leaks from the labels) "
-                "or 'keypoints' (around the labels: scores on such crops are 'oracle crop' scores)"
+                "around: choose `crop_from` image (the whole image, squared: nothing leaks from "
+                "the labels) or `crop_from` keypoints (around the labels: scores on such crops "
+                "are 'oracle crop' scores)"
             )
         return request
 
@@ -141,7 +142,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
                     f"{name} is {getattr(self, name)!r}: expected {' or '.join(get_args(choices))}"
                 )
         if self.beam_options and not self.runner:
-            raise JobError("beam_options are given without a runner: name the Beam runner, too")
+            raise JobError("`beam_options` are given without a `runner`: name the Beam runner, too")
         if self.group is not None:
             group_finder(self.group)
         shares = self.splits.shares

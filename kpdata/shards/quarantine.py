@@ -56,6 +56,6 @@ def check_quarantine(
     examples = "\n".join(f"  {detail}" for detail in islice(details, _EXAMPLES))
     raise JobError(
         f"{bad:,} of {total:,} samples are bad ({listed}), more than the "
-        f"{max_quarantine:g} % that max_quarantine allows. For example:\n{examples}\n"
-        "Mend them, or quarantine them with a larger max_quarantine."
+        f"{max_quarantine:g} % that `max_quarantine` allows. For example:\n{examples}\n"
+        "Mend them, or quarantine them with a larger `max_quarantine`."
     )

@@ -254,7 +254,7 @@ def _open_lock(workspace: Workspace) -> TextIO:
         lock.close()
         raise DatasetError(
             f"{workspace.out}: another conversion is writing to this folder: wait for it, "
-            "or choose another out"
+            "or choose another `out`"
         ) from None
     return lock
 

@@ -90,7 +90,7 @@ class FolderLock:
             self._store.delete([self.url])
         raise DatasetError(
             f"{self._out}: another conversion is writing to this folder: {_who(*others[0])}. Wait "
-            f"for it, or choose another out. If it is dead, its claim ends {DEAD_AFTER:.0f} s "
+            f"for it, or choose another `out`. If it is dead, its claim ends {DEAD_AFTER:.0f} s "
             "after its last sign of life"
         )
 

@@ -291,7 +291,7 @@ def _split_warnings(
     splits = request.splits
     if len(officials) > 1 and not splits.official:
         names = ", ".join(officials)
-        yield f"the source has an official split ({names}): split='official' keeps it"
+        yield f"the source has an official split ({names}): `split` official keeps it"
     empty = [name for name in splits.shares if name not in totals]
     if empty:
         samples = sum(total.samples for total in totals.values())
@@ -301,8 +301,8 @@ def _split_warnings(
         yield (
             f"{which} empty: {samples:,} images in {groups:,} group{'s' * (groups > 1)} are too "
             f"few for {'the share' if enough else f'{len(splits.shares)} splits'}. "
-            f"Give {'a larger share, another seed' if enough else 'fewer splits'}, or a finer "
-            "group."
+            f"Give {'a larger share, another `seed`' if enough else 'fewer splits'}, or a finer "
+            "`group`."
         )
     if len(totals) == 1 and splits.official:
         yield f"the source's official split has only {next(iter(totals))}: nothing to test on"

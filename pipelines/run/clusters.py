@@ -82,16 +82,16 @@ def explain(runner: str, error: Exception) -> str:
     if isinstance(error, KpdataError):
         return str(error)
     if isinstance(error, ImportError) and runner == "DaskRunner":
-        return f"runner {runner} needs Dask: pip install 'apache-beam[dask]' ({error})"
+        return f"runner is {runner}, which needs Dask: pip install 'apache-beam[dask]' ({error})"
     if isinstance(error, FileNotFoundError) and str(error.filename).endswith("java"):
         return (
-            f"runner {runner} starts Beam's job server with Java, and there is no "
+            f"runner is {runner}, which starts Beam's job server with Java, and there is no "
             f"{error.filename}: install Java 17, or name a running job server with --job_endpoint"
         )
     if isinstance(error, ValueError | ImportError | AttributeError):
-        return f"runner {runner}: {error}"
+        return f"runner is {runner}: {error}"
     hint = _NO_POOL if _JAVA_REFUSED in str(error) else ""
-    return f"runner {runner}: the job failed: {_essence(error)}{hint} {_LOGS}"
+    return f"runner is {runner}: the job failed: {_essence(error)}{hint} {_LOGS}"
 
 
 def _essence(error: Exception) -> str:

@@ -68,7 +68,7 @@ def test_crops_are_made_around_keypoints_or_of_the_image(
     project: Path, kpdata: Kpdata, refuses: Refuses, tmp_path: Path
 ) -> None:
     crop = ("convert", "deeplabcut", project / "labeled-data", "--crop", 32)
-    refuses(*crop, says=["deeplabcut has no boxes to crop around. Choose --crop-from image"])
+    refuses(*crop, says=["deeplabcut has no boxes to crop around: choose --crop-from image"])
     result = kpdata(*crop, "--crop-from", "keypoints", "--out", tmp_path / "out")
     assert result.code == 0
 
