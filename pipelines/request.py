@@ -142,7 +142,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
                     f"{name} is {getattr(self, name)!r}: expected {' or '.join(get_args(choices))}"
                 )
         if self.beam_options and not self.runner:
-            raise JobError("`beam_options` are given without a `runner`: name the Beam runner, too")
+            raise JobError("Beam options are given without a `runner`: name the Beam runner, too")
         if self.group is not None:
             group_finder(self.group)
         shares = self.splits.shares

@@ -394,7 +394,7 @@ def test_beam_options_without_a_runner_are_refused(
     coco: Path, tmp_path: Path, refuses: Callable[..., str]
 ) -> None:
     command = ("convert", "coco", coco, "--out", tmp_path / "out", "--", "--job_name=other")
-    refuses(*command, says=["without a runner"])
+    refuses(*command, says=["without a --runner"])
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,10 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--shard-size", "big"], "'big': expected a size such as 500K, 128M or 2G"),
         (["--shard-size", "0"], "'0': expected at least one byte"),
         (["--shards", "2", "--shard-size", "1M"], "--shards and --shard-size exclude each other"),
-        (["--augment", "1", "--split", "0/50/50"], "--augment is 1, which makes copies of split train alone"),
+        (
+            ["--augment", "1", "--split", "0/50/50"],
+            "--augment is 1, which makes copies of split train alone",
+        ),
         (["--augment", "1", "--split", "training=90,test=10"], "gives training, test: name one"),
         (["--augment-config", "a.toml", "--augment", "0"], "changes nothing without --augment"),
         (["--shards", "0"], "'--shards': 0 is not in the range"),
