@@ -208,6 +208,7 @@ def test_no_message_outside_the_command_line_speaks_of_flags():
         for node in texts(ast.parse(path.read_text()))
         if ours & set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", node.value))
         if node.value != "images whose name --group does not match"  # root hashes rest on it
+        if not node.value.endswith("=")  # an argument of Beam's
     ]
     assert found == []
 
