@@ -107,6 +107,7 @@ def train(
     See Also:
         configuration: what would be trained.
     """
+    prepare_backend()
     folder = RunFolder(Path(out))
     choices: dict[str, Any] = {
         "recipe": recipe,
@@ -123,7 +124,6 @@ def train(
     if resume:
         config = resumed_configuration(folder, choices)
         opened = _same_data(folder, dataset)
-        prepare_backend()
     else:
         if dataset is None:
             raise TrainingError("`dataset` is missing: the shards to train on")

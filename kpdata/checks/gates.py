@@ -132,10 +132,10 @@ def judge_sides(truth: FloatArray, skeleton: Skeleton) -> Verdict:
     if disagreeing := disagreeing_pair(truth, skeleton, _ENOUGH):
         return _failed(
             SIDES,
-            f"{disagreeing.describe()}, and with no other pair more often; in LSP and COCO pairs agree "
-            "in 80 to 100 %. Likely cause: the two names of one of these pairs are exchanged, in "
-            "the skeleton or in some of the samples. Fix: compare the order of the skeleton's "
-            "names with the annotations', and look at some pictures.",
+            f"{disagreeing.describe()}, and with no other pair more often; in LSP and COCO pairs "
+            "agree in 80 to 100 %. Likely cause: the two names of one of these pairs are exchanged "
+            "in the skeleton or in some samples. Fix: compare the order of the skeleton's "
+            "names with the annotations', and look at some images.",
         )
     pairs_found = best_agreement(truth, skeleton)
     if pairs_found is None or pairs_found.agreeing < _ENOUGH:
@@ -243,8 +243,8 @@ def judge_overfit(
         return Verdict(OVERFIT, True, numbers)
     return _failed(
         OVERFIT,
-        f"{numbers}; {bar:.0%} are expected of any model that can learn. Likely cause: labels that do "
-        "not belong to their images, a learning rate too low or too high, or frozen variables. "
+        f"{numbers}; {bar:.0%} are expected of any model that can learn. Likely cause: labels that "
+        "do not belong to their images, a learning rate too low or too high, or frozen variables. "
         "Fix: look at the images with their keypoints, then try another learning_rate.",
     )
 

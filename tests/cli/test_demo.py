@@ -113,10 +113,8 @@ def test_what_is_there_is_kept_and_what_was_interrupted_goes_on(
     folder, config = RunFolder(run), load_recipe("demo")
     assert len(config.phases) == 2
     folder.begin(config, RunInfo("", "", COCO17, "", (), {}, {}))
-    rows = tuple(
-        EpochRecord(0, "heatmap", 128, n + 1, {}, {}, 1e-3, 1.0, 1.0) for n in range(epochs)
-    )
-    folder.save_state(State(rows, done=done))
+    records = (EpochRecord(0, "heatmap", 128, n + 1, {}, {}, 1e-3, 1.0, 1.0) for n in range(epochs))
+    folder.save_state(State(tuple(records), done=done))
     commands: list[str] = []
     monkeypatch.setattr(demo, "_run", lambda *words: commands.append(" ".join(map(str, words))))
     demo._train_and_score(shards, run)

