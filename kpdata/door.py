@@ -20,7 +20,7 @@ from kpdata.formats.settings import get_skeleton, load_config
 from kpdata.labels import Labels
 from kpdata.labels import read as read_labels
 from kpdata.storage.stores import Location, Url, as_location, is_inside
-from kpdata.view.console import shown
+from kpdata.view.console import Shown, shown
 
 if TYPE_CHECKING:
     from kpdata.core.augment import AugmentConfig
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 AnyPath = str | Path
 Annotations = Labels | AnyPath | AnyMapping[str, AnyPath]
-Shown = bool | Progress | None
-"""Whether to show progress: None on a terminal and in notebooks; or who is told instead."""
 
 
 def read(
@@ -260,8 +258,7 @@ def train(
     """
     from kpdata.train import api
 
-    with shown(progress) as listener:
-        return api.train(_stored(dataset), Path(out), progress=listener, **options)
+    return api.train(_stored(dataset), Path(out), progress=progress, **options)
 
 
 def evaluate(
@@ -273,8 +270,7 @@ def evaluate(
     """
     from kpdata.train import api
 
-    with shown(progress) as listener:
-        return api.Run.open(run).evaluate(_stored(dataset), progress=listener, **options)
+    return api.Run.open(run).evaluate(_stored(dataset), progress=progress, **options)
 
 
 def predict(
@@ -286,8 +282,7 @@ def predict(
     """
     from kpdata.train import api
 
-    with shown(progress) as listener:
-        return api.Run.open(run).predict(sources, progress=listener, **options)
+    return api.Run.open(run).predict(sources, progress=progress, **options)
 
 
 def export(run: "Run | AnyPath", out: AnyPath, *, progress: Shown = None, **options: Any) -> "Card":
@@ -297,8 +292,7 @@ def export(run: "Run | AnyPath", out: AnyPath, *, progress: Shown = None, **opti
     """
     from kpdata.train import api
 
-    with shown(progress) as listener:
-        return api.Run.open(run).export(Path(out), progress=listener, **options)
+    return api.Run.open(run).export(Path(out), progress=progress, **options)
 
 
 def compare(run_a: "Run | AnyPath", run_b: "Run | AnyPath", **options: Any) -> "Comparison":

@@ -16,7 +16,7 @@ import numpy as np
 
 from kpdata.core.crop import CropFrom
 from kpdata.core.errors import FormatError, KpdataError, TrainingError
-from kpdata.core.progress import SILENT, Progress
+from kpdata.core.progress import Progress
 from kpdata.core.sample import FloatArray, ImageRef, Instance, Pixels, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.shards.dataset import Dataset
@@ -31,6 +31,7 @@ from kpdata.train.run.overrides import (
     with_epochs,
     with_input_size,
 )
+from kpdata.view.console import Shown, shown
 from kpdata.view.picture import SHOWN, Picture
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def train(
     resume: bool = False,
     skip_checks: bool = False,
     devices: int = 1,
-    progress: Progress = SILENT,
+    progress: Shown = None,
     **model_options: Any,
 ) -> "Run":
     """Train a model on shards, and keep the weights that validate best.
@@ -97,7 +98,8 @@ def train(
         resume: go on with the run in ``out``, which has its configuration already.
         skip_checks: train without checking labels and model first.
         devices: how many of JAX's devices share each batch.
-        progress: hears of it.
+        progress: True or False; None shows it on a terminal and in notebooks. A Progress is told
+            instead.
         **model_options: of the model, such as ``size`` or ``backbone``.
 
     Raises:
@@ -136,7 +138,8 @@ def train(
             )
     from kpdata.train.loop.train import train as train_all
 
-    train_all(folder, opened, config, progress, check_first=not skip_checks, devices=devices)
+    with shown(progress) as told:
+        train_all(folder, opened, config, told, check_first=not skip_checks, devices=devices)
     return Run(folder.path)
 
 
@@ -313,7 +316,7 @@ class Run:
         flip: bool | None = None,
         decode: "Decode" = "dark",
         crop_from: CropFrom | None = None,
-        progress: Progress = SILENT,
+        progress: Shown = None,
     ) -> "Evaluation":
         """Score the model on a split, and write scores, predictions and pictures.
 
@@ -331,7 +334,7 @@ class Run:
                 ``argmax``.
             crop_from: what to cut crops around, where the shards hold whole images; None does as
                 in training.
-            progress: hears of it.
+            progress: as in :func:`train`.
 
         Raises:
             KpdataError: a run without weights, a dataset of other keypoints, or nothing to score.
@@ -348,7 +351,8 @@ class Run:
             reference=predictor.config.reference,
         )
         _refuse_idle_decode(predictor, decode, predictor.best.heads)
-        evaluation = evaluate(predictor, _opened(dataset), conditions, progress)
+        with shown(progress) as told:
+            evaluation = evaluate(predictor, _opened(dataset), conditions, told)
         save(evaluation, self.evaluation_folder(split) if out is None else Path(out))
         return evaluation
 
@@ -369,7 +373,7 @@ class Run:
         coco_images: AnyPath | None = None,
         min_score: float = 0.2,
         flip: bool | None = None,
-        progress: Progress = SILENT,
+        progress: Shown = None,
     ) -> "PredictionList":
         """Find the keypoints of images, folders of images and videos.
 
@@ -389,7 +393,7 @@ class Run:
             coco_images: a COCO file that numbers the images, for ``coco_out`` and for detections.
             min_score: keypoints with a lower score are not drawn.
             flip: as in :meth:`evaluate`.
-            progress: hears of it.
+            progress: as in :func:`train`.
 
         Raises:
             KpdataError: a source that is not there, or boxes that are none. Files that cannot be
@@ -412,19 +416,19 @@ class Run:
         predictor = self._predictor()
         margin = margin or predictor.crop_rule.margin
         flip = predictor.trained_with_flips if flip is None else flip
-        _tell_how(predictor, found_boxes is not None, margin, flip, progress)
-        progress.begin("predicting", count_frames(items), "frames")
         predictions = PredictionList(tally)
         frames = read_frames(items, found_boxes, tally)
         folder = PredictionFolder(Path(out), predictor.skeleton, min_score) if out else None
-        with folder or nullcontext():
+        with shown(progress) as told, folder or nullcontext():
+            _tell_how(predictor, found_boxes is not None, margin, flip, told)
+            told.begin("predicting", count_frames(items), "frames")
             for found in predict_frames(predictor, frames, margin, flip):
                 if folder:
                     folder.add(found)
                 if coco_out is not None:
                     results.add(found)
                 predictions += _predictions(found, predictor.skeleton)
-                progress.advance()
+                told.advance()
         if coco_out is not None:
             results.write(Path(coco_out))
             predictions.not_in_coco = results.left_out
@@ -438,7 +442,7 @@ class Run:
         head: str | None = None,
         flip: bool = False,
         decode: "Decode" = "dark",
-        progress: Progress = SILENT,
+        progress: Shown = None,
     ) -> "Card":
         """Write the model as files for other programs, and run each to see that it agrees.
 
@@ -451,7 +455,7 @@ class Run:
             head: which of the model's heads to export; its own answer unless given.
             flip: put the flip test inside.
             decode: as in :meth:`evaluate`.
-            progress: hears of it.
+            progress: as in :func:`train`.
 
         Raises:
             KpdataError: ``out`` is in use, a library is missing, or a file answers otherwise than
@@ -462,9 +466,10 @@ class Run:
 
         _refuse_idle_decode(predictor, decode, (head,) if head else predictor.best.heads[:1])
         formats = (to,) if isinstance(to, str) else tuple(to)
-        card = export(predictor, Path(out), formats, head, flip, decode, progress)
-        for note in card.notes:
-            progress.warn(note)
+        with shown(progress) as told:
+            card = export(predictor, Path(out), formats, head, flip, decode, told)
+            for note in card.notes:
+                told.warn(note)
         return card
 
     def _predictor(self) -> "Predictor":

@@ -160,8 +160,12 @@ def _as_text(cell: object) -> str:
     return f"{cell:,}" if isinstance(cell, int) else printable(str(cell)).replace("\n", r"\n")
 
 
+Shown = bool | Progress | None
+"""Whether to show progress: None on a terminal and in notebooks; or who is told instead."""
+
+
 @contextlib.contextmanager
-def shown(progress: bool | Progress | None) -> Iterator[Progress]:
+def shown(progress: Shown) -> Iterator[Progress]:
     """Where a Python call's progress goes.
 
     Args:
