@@ -57,8 +57,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         skeleton: of the records; ``mapping`` leads there from the source's, if it differs.
         images_root: folder or URL that image names may not leave; None where samples carry their
             bytes.
-        format: the source's, a key of FORMATS; ``reader_options`` is what else its reader was
-            told, such as a category.
+        format: the source's, a key of FORMATS; ``reader_options`` are its reader's, such as
+            a category.
         crop: side in pixels of a square record per instance; None keeps whole images.
         crop_from, margin: what the square is drawn around, and its side in units of that.
         augment: augmented copies of each train sample, drawn from ``augment_config``.
