@@ -1,7 +1,7 @@
-"""What a cluster costs: ``kpdata convert`` on two workers of Dask, Flink and Spark, and embedded.
+"""What a cluster costs: ``kpdata convert`` on two workers of Dask, Flink and Spark, and without.
 
 Each engine in turn is started on this machine, one worker of one core per host, and both it and two
-workers of the embedded runner convert the same copies of real COCO images, round after round. The
+worker processes without Beam convert the same copies of real COCO images, round after round. The
 whole command counts: of a cluster, Java's start and handing the job over as well.
 
 \b
@@ -31,23 +31,23 @@ PACKAGES = ("kpdata", "apache-beam", "distributed", "apache-flink-libraries", "p
 OPTIONS = ("--crop", "256", "--augment", "6", "--split", "train=100", "--shards", "32")
 WORKERS = 2
 TARGET = 0.8
-EMBEDDED = "embedded"
+PROCESSES = "processes"
 EXPLANATION = (
     "Seconds of the whole command: with Flink and Spark, Java's start is in them. A ratio above 1 "
-    "is a cluster that is faster than the embedded runner."
+    "is a cluster that is faster than two processes."
 )
 
 
 def measure(engine: str, dataset: Dataset, rounds: int, work: Path) -> Section:
-    """The embedded runner and one engine, in turn."""
-    seconds: dict[str, list[float]] = {EMBEDDED: [], engine: []}
+    """Plain processes and one engine, in turn."""
+    seconds: dict[str, list[float]] = {PROCESSES: [], engine: []}
     with (
         tempfile.TemporaryDirectory(dir=work) as folder,
         ENGINES[engine](Path(folder) / engine) as cluster,
     ):
         remote = ("--runner", cluster.runner, "--", *cluster.options)
         contenders = {
-            EMBEDDED: kpdata(WORKERS, *OPTIONS),
+            PROCESSES: kpdata(WORKERS, *OPTIONS),
             engine: kpdata(WORKERS, *OPTIONS, *remote),
         }
         for _ in range(rounds):
@@ -61,7 +61,7 @@ def measure(engine: str, dataset: Dataset, rounds: int, work: Path) -> Section:
         for name, taken in seconds.items()
     ]
     ratio = Ratio(
-        f"{engine} / {EMBEDDED}, {WORKERS} workers each",
+        f"{engine} / {PROCESSES}, {WORKERS} workers each",
         [theirs / ours for theirs, ours in zip(*seconds.values(), strict=True)],
         TARGET,
     )

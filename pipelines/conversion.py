@@ -81,7 +81,7 @@ def _opened(out: Location | str) -> AbstractContextManager[Workspace]:
 def _starting_workers(
     source: Source, request: Request, workspace: Workspace, processes: Processes
 ) -> Source:
-    """The source, whose samples start workers, beside the planning, once they are enough to pay."""
+    """The same source; reading its samples starts worker processes once enough are read to pay."""
     workers = request.workers or usable_cores()
     if request.runner or any(workspace.sizes()):  # who resumes may have little left to write
         return source
@@ -221,7 +221,7 @@ class Conversion:
 def _refuse_another_conversion(workspace: Workspace, provenance: Provenance) -> None:
     """Refuse to resume another conversion: its shards would be thrown away.
 
-    Where annotations and images lie is left out: the same ones elsewhere are the same.
+    Folders are left out of the comparison: the same files elsewhere are the same source.
     """
     if workspace.fingerprint() not in (None, provenance.fingerprint):
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""What a manifest says of a conversion: where its annotations came from, and its options."""
+"""What a manifest records of a conversion: the origin of its annotations, and its options."""
 
 import hashlib
 import os
@@ -38,13 +38,13 @@ class Provenance(NamedTuple):
 
     @classmethod
     def of(cls, source: Source, request: Request) -> "Provenance":
-        """What a conversion of ``source`` will say; its annotation files are read for a hash."""
+        """Of a conversion of ``source``, whose annotation files are hashed."""
         mapping = request.mapping.keypoints if request.mapping else ()
         return cls(_source_info(source, request), request.skeleton, mapping, _options(request))
 
     @classmethod
     def recorded(cls, manifest: Manifest) -> "Provenance":
-        """What a manifest says."""
+        """The part of a manifest."""
         return cls(manifest.source, manifest.skeleton, manifest.mapping, manifest.options)
 
     def same(self, other: "Provenance") -> bool:
@@ -57,7 +57,7 @@ class Provenance(NamedTuple):
     def fingerprint(self) -> bytes:
         """What is compared before an unfinished conversion is resumed; no path is in it.
 
-        The annotation files count by name: the work goes on with those that were mended.
+        Annotation files count by name only, so that a conversion resumes after they were mended.
         """
         source = (self.source.format, sorted(self.source.files), self.source.options)
         return msgspec.json.encode((source, self.skeleton, self.mapping, self.options))

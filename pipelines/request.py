@@ -34,6 +34,8 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("max_quarantine", 0, 100),
     ("workers", 1, 1024),
 )
+_FRACTIONS = frozenset({"margin", "val_from_train", "max_quarantine"})
+_OPTIONAL = frozenset({"crop", "group_near_duplicates", "shards", "workers"})
 _CHOICES = (("crop_from", CropFrom), ("exif", Exif), ("validate_images", ImageCheck))
 
 _FOR_WORKERS = (
@@ -57,8 +59,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         skeleton: of the records; ``mapping`` leads there from the source's, if it differs.
         images_root: folder or URL that image names may not leave; None where samples carry their
             bytes.
-        format: the source's, a key of FORMATS; ``reader_options`` is what else its reader was
-            told, such as a category.
+        format: the source's, a key of FORMATS; ``reader_options`` are its reader's, such as
+            a category.
         crop: side in pixels of a square record per instance; None keeps whole images.
         crop_from, margin: what the square is drawn around, and its side in units of that.
         augment: augmented copies of each train sample, drawn from ``augment_config``.
@@ -133,9 +135,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         """Raise on a value that makes no sense."""
         for name, low, high in _LIMITS:
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is None and name in _OPTIONAL:
+                continue
+            number = isinstance(value, int | float if name in _FRACTIONS else int)
+            if not number or isinstance(value, bool) or not low <= value <= high:
                 expected = f"{low:g} or more" if high == math.inf else f"{low} to {high}"
-                raise JobError(f"{name} is {value}: expected {expected}")
+                raise JobError(f"{name} is {value!r}: expected {expected}")
         for name, choices in _CHOICES:
             if getattr(self, name) not in get_args(choices):
                 raise JobError(

@@ -1,1 +1,1 @@
-"""Bytes and where they lie: files, object stores, temporary tables, whole writes."""
+"""Files, object stores, temporary databases, atomic writes."""

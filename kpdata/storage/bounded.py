@@ -5,7 +5,7 @@ from pathlib import Path
 from kpdata.core.errors import FormatError
 
 SMALL = 16 << 20
-"""Bytes of a file that somebody writes by hand."""
+"""The most bytes that a file written by hand has."""
 
 
 def read_bounded(path: Path, most: int = SMALL) -> bytes:

@@ -167,8 +167,8 @@ def _file_system(url: Url) -> Any:
 
 def _object(name: str, info: dict[str, Any]) -> Object:
     size, modified = int(info["size"]), _seconds(next(filter(None, map(info.get, _TIMES)), 0.0))
-    said = next((str(info[key]) for key in _VERSIONS if info.get(key)), f"{modified} {size}")
-    version = int.from_bytes(blake2b(said.encode(), digest_size=8).digest()) >> 1
+    tag = next((str(info[key]) for key in _VERSIONS if info.get(key)), f"{modified} {size}")
+    version = int.from_bytes(blake2b(tag.encode(), digest_size=8).digest()) >> 1
     return Object(name, size, version, modified)
 
 

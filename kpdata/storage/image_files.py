@@ -66,7 +66,7 @@ def _real_folder(path: str) -> str:
 
 
 class Stamp(NamedTuple):
-    """What tells an image from the same image changed: its bytes' number and its age.
+    """What differs when an image has changed: its size and its time of modification.
 
     On a store, its version stands for the age.
     """
@@ -102,7 +102,7 @@ def prefetch(path: str) -> None:
     """
     if not hasattr(os, "posix_fadvise"):
         return
-    with contextlib.suppress(OSError):  # reading it will tell
+    with contextlib.suppress(OSError):  # reading it will fail, too
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)

@@ -1,4 +1,4 @@
-"""Work ahead of a loop, beside it."""
+"""Threads that work ahead of a loop."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -34,7 +34,7 @@ def ahead(
     """Yield every item, in order, with what waits for the function's result on it.
 
     Threads call the function for up to ``depth`` further items while the caller is busy with one;
-    an exception is kept for whoever asks for that item's result. Closing the generator ends the
+    an exception is raised where that item's result is asked for. Closing the generator ends the
     threads, and no further item is begun. With a depth of 0 there is no thread: the function is
     called when its result is asked for.
     """

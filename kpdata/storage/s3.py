@@ -82,13 +82,13 @@ class S3Store:
         """Ask again where the connection breaks within the body: botocore does so up to there."""
         for attempt in range(_ATTEMPTS):
             with _explained(url):
-                told = self._client.get_object(Bucket=url.bucket, Key=url.key, **span)
-            size, body = told["ContentLength"], told["Body"]
+                answer = self._client.get_object(Bucket=url.bucket, Key=url.key, **span)
+            size, body = answer["ContentLength"], answer["Body"]
             if size > max_bytes:
                 body.close()
                 raise ObjectTooLarge(f"{url} has {size:,} bytes, over the limit {max_bytes:,}")
             try:
-                return _object(url.name, size, told), body.read()
+                return _object(url.name, size, answer), body.read()
             except BotoCoreError as error:
                 cut = error
                 time.sleep(min(0.1 * 2**attempt, 10))
@@ -125,9 +125,9 @@ class _EmptyObject(StoreError):
     """A part of nothing was asked for."""
 
 
-def _object(name: str, size: int, told: dict[str, Any]) -> Object:
-    version = int.from_bytes(blake2b(told["ETag"].encode(), digest_size=8).digest()) >> 1
-    return Object(name, size, version, told["LastModified"].timestamp())
+def _object(name: str, size: int, answer: dict[str, Any]) -> Object:
+    version = int.from_bytes(blake2b(answer["ETag"].encode(), digest_size=8).digest()) >> 1
+    return Object(name, size, version, answer["LastModified"].timestamp())
 
 
 @contextmanager
@@ -152,8 +152,8 @@ def _explained(url: str) -> Iterator[None]:
 
 
 def _refusal(url: str, error: ClientError) -> StoreError:
-    told = error.response.get("Error", {})
-    code, message = str(told.get("Code", "?")), told.get("Message", "")
+    answer = error.response.get("Error", {})
+    code, message = str(answer.get("Code", "?")), answer.get("Message", "")
     if code == "NoSuchBucket":
         return StoreError(f"{url}: there is no such bucket: check its name and the endpoint")
     if code in _MISSING:

@@ -1,4 +1,4 @@
-"""Object stores: places named by URL, and the few operations that kpdata needs of a store.
+"""Object stores, named by URL, and the few operations that kpdata needs of one.
 
 A store has no folders and no renaming. It has objects, which appear whole or not at all, and
 listings, which show every object that was written before. Nothing more is asked of it.
@@ -32,7 +32,7 @@ _SCHEMES = tuple(f"{scheme}://" for scheme in STORES)
 
 
 class Url(str):
-    """A place on a store, without a slash at its end; ``folder / name`` lies below a folder."""
+    """A URL on a store, without a slash at its end; ``folder / name`` is below a folder."""
 
     __slots__ = ()
 
@@ -60,7 +60,7 @@ class Url(str):
 
     @property
     def key(self) -> str:
-        """What lies behind the bucket, which names an object in it."""
+        """The part behind the bucket, which names an object in it."""
         return "/".join(self.split("/")[3:])
 
 
@@ -68,7 +68,7 @@ Location = Path | Url
 
 
 def is_url(text: str) -> bool:
-    """Whether a place is on a store."""
+    """Whether a location is on a store."""
     return text.startswith(_SCHEMES)
 
 
@@ -89,7 +89,7 @@ def as_location(text: str | os.PathLike[str]) -> Location:
 
 
 def is_inside(where: Location, folder: Location) -> bool:
-    """Whether a place is the folder or lies below it, whatever links lead there."""
+    """Whether a location is the folder or below it, with links resolved."""
     if isinstance(where, Url) or isinstance(folder, Url):
         return f"{where}/".startswith(f"{folder}/")
     return Path(os.path.realpath(where)).is_relative_to(os.path.realpath(folder))
@@ -170,7 +170,7 @@ def _store(scheme: str) -> Store:
 
 @contextmanager
 def local_copy(source: Location, suffixes: frozenset[str]) -> Iterator[Path]:
-    """A file or a folder as a local path: itself, or a copy of what lies on a store.
+    """A file or a folder as a local path: itself, or a copy of what is on a store.
 
     The copy has the same name, so that its hash in a manifest is the same, and is removed at the
     end; messages speak of the store's place.

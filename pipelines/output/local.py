@@ -1,7 +1,7 @@
 """The output folder while a conversion works in it: plans, reports, progress, the lock.
 
-Everything lives in ``.kpdata/`` and is swept when the manifest is written. An output on a store is
-such a folder too, but for what is brought there and back: :mod:`kpdata.pipelines.output.remote`.
+Everything is in ``.kpdata/``, which is removed once the manifest is written. For an output on a
+store see :mod:`kpdata.pipelines.output.remote`.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class Workspace:
 
     @property
     def location(self) -> Location:
-        """What the user calls the output."""
+        """The output as the user named it."""
         return self.out
 
     @property
@@ -67,7 +67,7 @@ class Workspace:
 
     @property
     def lock_path(self) -> Path:
-        """The file whose lock the conversion at work holds."""
+        """The file that a running conversion locks."""
         return self.folder / "lock"
 
     def fingerprint(self) -> bytes | None:
@@ -115,7 +115,7 @@ class Workspace:
                 yield shard, self.report_path(shard).read_bytes()
 
     def remove(self, shards: Iterable[str]) -> None:
-        """Take shards away."""
+        """Delete shards."""
         for shard in shards:
             (self.out / shard).unlink()
 
@@ -164,7 +164,7 @@ class Workspace:
 
     @property
     def sealed(self) -> bool:
-        """Whether a finished dataset lies here: the work may look at it, but not touch it."""
+        """Whether a finished dataset is here, which must not be changed."""
         return (self.out / MANIFEST).is_file()
 
     def finish(self) -> None:
@@ -173,7 +173,7 @@ class Workspace:
         self.remove_folder()
 
     def remove_folder(self) -> None:
-        """Remove the work's folder, its lock last: whoever takes that next may begin at once."""
+        """Remove the work's folder, its lock last: the lock's next holder may begin at once."""
         for path in self.folder.glob("*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -186,7 +186,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class _Finished(Workspace):
-    """A dataset on a place that cannot be written: plans, to compare it with, go elsewhere."""
+    """A finished dataset in a folder that cannot be written: plans are made in another folder."""
 
     scratch: Path
 
@@ -247,7 +247,7 @@ def _locked(workspace: Workspace) -> Iterator[None]:
 
 def _open_lock(workspace: Workspace) -> TextIO:
     workspace.folder.mkdir(parents=True, exist_ok=True)
-    lock = open(workspace.lock_path, "w")  # noqa: SIM115 - whoever gets it closes it
+    lock = open(workspace.lock_path, "w")  # noqa: SIM115 - the caller closes it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -266,7 +266,7 @@ def _is_at(file: TextIO, path: Path) -> bool:
 
 
 def refused(error: OSError, out: Location) -> JobError:
-    """What to tell the user of a full disk and the like."""
+    """The error for a full disk and the like."""
     return JobError(
         f"{error.strerror or error}: {error.filename or out}. "
         "Put this right and run the same command again."

@@ -41,8 +41,8 @@ class Claim(msgspec.Struct, frozen=True):
     Attributes:
         host, pid, since: for a person to read.
         machine: names this boot of this machine and its space of process ids; empty if unknown.
-        began: when the process did, in the kernel's own time, which tells it from a later one with
-            its id.
+        began: when the process did, in the kernel's own time, to distinguish it from a later one
+            with the same id.
     """
 
     host: str
@@ -53,7 +53,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def seen_dead(self) -> bool:
-        """Whether its process was on this machine, and is gone."""
+        """Whether its process ran on this machine and has ended."""
         if not self.machine or self.machine != _machine():
             return False
         return not psutil.pid_exists(self.pid) or _beginning(self.pid) not in ("", self.began)
@@ -139,19 +139,19 @@ class FolderLock:
 
     @property
     def _overdue(self) -> bool:
-        """Whether it may be taken for dead at any moment: to renew it might bring it back."""
+        """Whether others may remove it at any moment: renewing it could then restore it."""
         return time.monotonic() - self._renewed > DEAD_AFTER / 2
 
     def release(self) -> None:
-        """Give the folder up."""
+        """Remove the claim."""
         self._ended.set()
         if self._thread:
-            self._thread.join()  # it might bring the claim back
+            self._thread.join()  # it could write the claim again
         self._store.delete([self.url])
 
 
 def require_claim(url: Url) -> None:
-    """Raise JobError unless the claim is still there: whoever took it away may be at work."""
+    """Raise JobError unless the claim exists: without it, another conversion may be writing."""
     if store_of(url).find(url) is None:
         raise JobError(
             f"{url} is gone: another conversion has taken this one for dead, and its folder over"

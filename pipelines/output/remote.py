@@ -1,4 +1,4 @@
-"""An output on a store: a local folder of the driver's own, and what brings it there and back.
+"""An output on a store: a local folder of the driver, and uploads and downloads.
 
 The driver plans and seals in its folder. Plans, reports, notes on progress and failures are objects
 below ``OUT/.kpdata/``. A worker writes its shard into a temporary folder, by the very code that
@@ -50,8 +50,8 @@ class RemoteWorkspace(Workspace):
 
     Attributes:
         out: the driver's local folder.
-        url: the dataset's place.
-        claim: of the conversion at work; without it, no worker uploads anything.
+        url: the dataset's folder.
+        claim: of this conversion; no worker uploads anything once it is gone.
     """
 
     url: Url
@@ -60,7 +60,7 @@ class RemoteWorkspace(Workspace):
 
     @property
     def location(self) -> Location:
-        """What the user calls the output."""
+        """The output as the user named it."""
         return self.url
 
     @property
@@ -94,7 +94,7 @@ class RemoteWorkspace(Workspace):
 
     @property
     def sealed(self) -> bool:
-        """Whether a finished dataset lies there."""
+        """Whether a finished dataset is there."""
         return self._store.find(self.url / MANIFEST) is not None
 
     @contextlib.contextmanager
@@ -157,7 +157,7 @@ class RemoteWorkspace(Workspace):
         return {shard: folder / name for shard, name in named if name in there}
 
     def remove(self, shards: Iterable[str]) -> None:
-        """Take shards away."""
+        """Delete shards."""
         require_claim(self.claim)
         self._store.delete(self.url / shard for shard in shards)
 
@@ -181,7 +181,7 @@ class RemoteWorkspace(Workspace):
     def start(self) -> None:
         """Make the local folders, and remove the last run's plans and notes from the store.
 
-        A mark says that the folder is a conversion's, though it may hold but a shard.
+        A marker object shows that the folder is a conversion's, even where it holds only a shard.
         """
         super().start()
         self._store.put(self._mark, b"kpdata")
@@ -235,7 +235,7 @@ def _is_shard(name: str) -> bool:
 
 @contextlib.contextmanager
 def open_remote_workspace(url: Url) -> Iterator[RemoteWorkspace]:
-    """Claim a place on a store for one conversion, and keep others away while it runs.
+    """Claim a folder on a store for one conversion, and keep others away while it runs.
 
     Raises:
         DatasetError: something else is there, or another conversion is writing to it.

@@ -21,7 +21,7 @@ class PlanHeader(msgspec.Struct, frozen=True):
 
     Attributes:
         request: as :attr:`Request.for_workers` has it.
-        software: the versions at work.
+        software: package → version, where the plan was made.
     """
 
     request: Request

@@ -37,7 +37,7 @@ REJECTED = "rejected.jsonl"
 StampOf = Callable[[str, int], Stamp]
 """An image's path or URL, and the largest size in bytes → its stamp; ImageError without one."""
 
-_UNGROUPED = "images whose name --group does not match"
+_UNGROUPED = "images whose name --group does not match"  # in manifests, and so in root hashes
 
 
 class ShardPlan(msgspec.Struct, frozen=True):
@@ -51,14 +51,14 @@ class ShardPlan(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Plan:
-    """All shards to write, and what was refused on the way.
+    """All shards to write, and the samples that were refused.
 
     Attributes:
         folder: holds a plan file per shard and REJECTED, the list of refused samples.
         shards: by split, in order.
         rejected: refused samples by reason.
         counts: named counts for the user.
-        references: a hash of every key, label and image size, whatever folder they lie in.
+        references: a hash of every key, label and image size, without folders.
         warnings: what the user should know before trusting the split.
     """
 
@@ -133,7 +133,7 @@ def _collect(source: Source, request: Request, references: References, progress:
 
 @dataclass(frozen=True)
 class _Intake:
-    """Takes samples from a source into the table of references, or says why one cannot be used."""
+    """Adds samples to the table of references, with a reason those that cannot be used."""
 
     source: Source
     request: Request

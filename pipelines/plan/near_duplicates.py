@@ -17,7 +17,7 @@ from kpdata.storage.parallel import in_parallel
 
 
 def join_near_duplicates(references: References, request: Request, progress: Progress) -> int:
-    """Join the groups of images that look alike, where ``group_near_duplicates`` says how much.
+    """Join the groups of images that look alike, by ``group_near_duplicates``, in bits.
 
     Every image is read and decoded. One that cannot be is left alone: the writer meets it again,
     and quarantines it there. An image takes some 100 bytes of memory.
@@ -67,7 +67,7 @@ def _hash(
 
 
 def _alike(hashes: Hashes, distance: int, progress: Progress) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that link all that lie within ``distance`` of each other."""
+    """Pairs of rows of ``hashes`` (N, 32) that connect all within ``distance`` bits."""
     distinct, firsts, copies = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
     yield from zip(firsts[copies.reshape(-1)].tolist(), range(len(hashes)), strict=True)
     progress.begin("comparing", len(distinct))

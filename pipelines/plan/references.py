@@ -50,7 +50,10 @@ _REGROUP = """
     WHERE grp IN (SELECT grp FROM joined)
 """
 STAMP = struct.Struct("<qq")
-"""How a stamp is packed: it makes a plan differ when an image does, and tells the writer so."""
+"""How an image's stamp is packed in front of a sample.
+
+A changed image so changes the plan, and the writer can compare the image with its stamp.
+"""
 
 _BATCH = 1000
 _KEPT_FIRST = ("test", "val", TRAIN)
@@ -219,7 +222,7 @@ class References:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of every reference added, whatever folder its image lies in."""
+        """A hex hash of all references added; folders are left out."""
         return f"{self._digest_sum % 2**256:064x}"
 
     @property
@@ -258,7 +261,7 @@ class References:
 
 
 class _Parents:
-    """The parents of joined groups, in a table."""
+    """The parents of joined groups, kept in a table."""
 
     def __init__(self, db: sqlite3.Connection):
         self._db = db

@@ -23,7 +23,7 @@ _UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Runners that Beam has, but knows by their full name only."""
 
 _JOB_SERVERS = "apache_beam.utils.subprocess_server"
-"""The logger that tells of job servers, when they end at exit too."""
+"""The logger that reports on job servers, also when they end at exit."""
 
 
 @dataclass
@@ -112,7 +112,7 @@ class _Interrupts:
         self._old = {n: signal.getsignal(n) for n in handled if in_main}
 
     def hear(self) -> None:
-        """Handle the signals that somebody handled before, whoever handles them now."""
+        """Take over the signals that had a handler before, from Beam's job servers too."""
         for number, handler in self._old.items():
             if callable(handler):
                 signal.signal(number, self._note)
@@ -156,7 +156,7 @@ def _quiet_logs() -> Iterator[None]:
 def _silent_threads() -> Iterator[None]:
     """Print no traceback of threads that begin inside the block: they are Beam's.
 
-    Some outlive the job, and fail when its server ends; the job has told how it went by then.
+    Some outlive the job, and fail when its server ends; the job has reported its own error before.
     """
     others, before = set(threading.enumerate()), threading.excepthook
     left: Collection[threading.Thread | None] | None = None

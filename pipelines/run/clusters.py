@@ -1,4 +1,4 @@
-"""Clusters from the user's side: are they there, why did a job end, and how to end one."""
+"""Clusters: whether they can be reached, why a job failed, and how to cancel one."""
 
 import contextlib
 import json
@@ -23,13 +23,13 @@ _LOGS = "(set KPDATA_BEAM_LOGS=1 to see the runner's log)"
 
 
 def check_reachable(beam_options: Sequence[str]) -> None:
-    """Make sure that somebody listens where a job is to be sent: Beam would wait for minutes.
+    """Check that a server listens where a job is to be sent: Beam would wait for minutes.
 
     Args:
         beam_options: as they are passed to Beam.
 
     Raises:
-        JobError: nobody does, or the host is unknown; it names the option.
+        JobError: none does, or the host is unknown; the message names the option.
     """
     for option, host, port in _addresses(beam_options):
         try:
@@ -58,7 +58,7 @@ def _given(beam_options: Sequence[str]) -> dict[str, str]:
 def cancel_on_flink(beam_options: Sequence[str], job_name: str) -> None:
     """Ask Flink itself to cancel the jobs of this name: Beam's job server only forgets them.
 
-    Nobody is told when this is not possible: whoever calls is on the way out.
+    Failures are ignored: the caller is about to end.
     """
     address = _ADDRESS.fullmatch(_given(beam_options).get("--flink_master", ""))
     if address is None:
@@ -95,7 +95,7 @@ def explain(runner: str, error: Exception) -> str:
 
 
 def _essence(error: Exception) -> str:
-    """The line of a traceback, from workers through several languages, that tells the cause."""
+    """The line that names the cause, in a traceback that crosses several languages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     pythons = [found for found in map(_PYTHON_ERROR.match, lines) if found]
     if pythons:

@@ -48,7 +48,7 @@ class Processes:
             try:
                 with theirs, self._log.open("ab") as log:
                     process = subprocess.Popen(
-                        [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+                        [sys.executable, "-P", "-u", "-m", _MODULE, str(theirs.fileno())],
                         stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0,
                         pass_fds=[theirs.fileno()],
                         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -15,8 +15,8 @@ import kpdata.pipelines.write.shard  # noqa: F401 - imported before the first sh
 def main(descriptor: int) -> None:
     """Receive functions with an argument each; send "" after each call, or its error as text.
 
-    The process ends as soon as the other side of the connection is closed, in the middle of a call
-    too: then the driver is gone, whatever ended it.
+    The process ends as soon as the driver closes its side of the connection or dies, even in the
+    middle of a call.
     """
     driver = Connection(descriptor)
     messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()

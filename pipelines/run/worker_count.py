@@ -32,7 +32,7 @@ def worker_count(request: Request, pending: Sequence[ShardPlan]) -> int:
 
 
 def samples_that_pay(request: Request, workers: int) -> float:
-    """From how many samples on that many processes beside this one are worth their start."""
+    """The number of samples from which that many processes save more time than they cost."""
     if workers == 1:
         return math.inf
     each = _SECONDS_PER_PICTURE * (1 + request.augment) if request.renders else _SECONDS_PER_IMAGE

@@ -21,8 +21,8 @@ from kpdata.pipelines.request import Request
 
 
 @dataclass(frozen=True)
-class Upright:
-    """A source image on its feet.
+class _Upright:
+    """A source image as it is seen, its EXIF orientation applied.
 
     Attributes:
         sample: with instances in upright pixels.
@@ -100,149 +100,138 @@ def render(
         ImageError: the image cannot be used, which may be found while drawing: then what was
             yielded before must be thrown away.
     """
-    upright = _stand_up(sample, data, request, counts)
-    copies = request.augment if split == TRAIN else 0
-    if request.crop:
-        frames = list(_crops(upright, request, counts))
-        return _pictures(upright, frames, range(copies + 1), request, counts)
-    whole = _whole_image(upright, request, counts)
-    frames = [_whole_frame(upright)]
-    return chain([whole], _pictures(upright, frames, range(1, copies + 1), request, counts))
+    return _Renderer(request, counts).records(sample, data, request.augment * (split == TRAIN))
 
 
-def _stand_up(sample: Sample, data: bytes, request: Request, counts: Counter[str]) -> Upright:
-    header = probe(data, request.max_pixels)
-    if request.validate_images == "decode":
-        codec.decode_upright(data, header)
-    to_upright = codec.source_to_upright(header, request.exif)
-    width, height = header.upright_size
-    seen = (width, height) if request.exif == "applied" else (header.width, header.height)
-    check_size(sample.image, header, seen)
-    if header.orientation != 1:
-        counts["images turned upright"] += 1
-        if request.exif == "ignored":
-            sample = _moved(sample, to_upright, width, height, request, counts)
-    base, source_size = to_upright, seen
-    if sample.view:
-        base = compose(to_upright, sample.view.transform)
-        source_size = (sample.view.source_width, sample.view.source_height)
-    return Upright(sample, data, header, width, height, base, source_size)
+@dataclass(frozen=True)
+class _Renderer:
+    """Makes the records of one image after the other, and counts what it changes."""
+
+    request: Request
+    counts: Counter[str]
+
+    def records(self, sample: Sample, data: bytes, copies: int) -> Iterator[Sample]:
+        """See :func:`render`."""
+        upright = self._upright(sample, data)
+        if self.request.crop:
+            return self._pictures(upright, list(self._crops(upright)), range(copies + 1))
+        whole = self._whole_image(upright)
+        return chain(
+            [whole], self._pictures(upright, [_whole_frame(upright)], range(1, copies + 1))
+        )
+
+    def _upright(self, sample: Sample, data: bytes) -> _Upright:
+        header = probe(data, self.request.max_pixels)
+        if self.request.validate_images == "decode":
+            codec.decode_upright(data, header)
+        to_upright = codec.source_to_upright(header, self.request.exif)
+        width, height = header.upright_size
+        applied = self.request.exif == "applied"
+        annotated_size = (width, height) if applied else (header.width, header.height)
+        check_size(sample.image, header, annotated_size)
+        if header.orientation != 1:
+            self.counts["images turned upright"] += 1
+            if not applied:
+                sample = self._turned(sample, to_upright, width, height)
+        base, source_size = to_upright, annotated_size
+        if sample.view:
+            base = compose(to_upright, sample.view.transform)
+            source_size = (sample.view.source_width, sample.view.source_height)
+        return _Upright(sample, data, header, width, height, base, source_size)
+
+    def _turned(self, sample: Sample, affine: Affine, width: int, height: int) -> Sample:
+        moved = [
+            move_instance(instance, affine, width, height, self.request.skeleton.flip_index)
+            for instance in sample.instances
+        ]
+        self.counts["keypoints outside the image, set to v = 0"] += sum(lost for _, lost in moved)
+        return replace(sample, instances=tuple(instance for instance, _ in moved))
+
+    def _crops(self, upright: _Upright) -> Iterator[_Frame]:
+        side = self.request.crop
+        assert side is not None
+        for index, instance in enumerate(upright.sample.instances):
+            if reason := self.request.why_not_cropped(instance):
+                self.counts[reason] += 1
+                continue
+            rule = self.request.crop_rule
+            affine = rule.square(instance, upright.width, upright.height, side)
+            yield _Frame(as_stored(affine), side, side, (instance,), index)
+
+    def _whole_image(self, upright: _Upright) -> Sample:
+        header, data = upright.header, upright.data
+        kind = "png" if header.format == "other" else header.format
+        if not header.storable:
+            self.counts["images re-encoded as upright RGB"] += 1
+            pixels = codec.decode_upright(data, header)
+            data = codec.encode(pixels, kind, self.request.jpeg_quality)
+        image = ImageRef(
+            upright.sample.image.name,
+            width=upright.width,
+            height=upright.height,
+            data=data,
+            format=kind,
+        )
+        view = View(upright.base, *upright.source_size)
+        return replace(upright.sample, image=image, view=view)
+
+    def _pictures(self, upright: _Upright, frames: list[_Frame], copies: range) -> Iterator[Sample]:
+        pictures = [self._planned(upright, frame, copy) for frame in frames for copy in copies]
+        decoded = {
+            reduce: with_spare_channel(_decode(upright, reduce))
+            for reduce in sorted({picture.frame.reduction for picture in pictures})
+        }
+        return (self._drawn(upright.sample, decoded, picture) for picture in pictures)
+
+    def _planned(self, upright: _Upright, frame: _Frame, copy: int) -> _Picture:
+        params, affine = CopyParams(), frame.affine
+        if copy:
+            params, affine = self._sample_copy(upright, frame, copy)
+        instances = self._instances_in(frame, affine, params, "copy" if copy else "crop")
+        view = upright.view(affine, copy, self.request.seed if copy else 0, frame.index)
+        return _Picture(frame, params, affine, instances, view)
+
+    def _sample_copy(
+        self, upright: _Upright, frame: _Frame, copy: int
+    ) -> tuple[CopyParams, Affine]:
+        entropy = [self.request.seed, stable_hash(upright.sample.key), frame.index + 1, copy]
+        rng = np.random.default_rng(entropy)
+        params = sample_params(self.request.augment_config, rng, frame.width, frame.height)
+        moved = params_affine(params, frame.width, frame.height)
+        return params, as_stored(compose(moved, frame.affine))
+
+    def _instances_in(
+        self, frame: _Frame, affine: Affine, params: CopyParams, where: str
+    ) -> tuple[Instance, ...]:
+        instances = []
+        for instance in frame.instances:
+            moved, lost = move_instance(
+                instance, affine, frame.width, frame.height, self.request.skeleton.flip_index
+            )
+            self.counts[f"keypoints outside a {where}, set to v = 0"] += lost
+            instances.append(occlude(moved, params.rectangles))
+        return tuple(instances)
+
+    def _drawn(self, sample: Sample, decoded: dict[int, Pixels], picture: _Picture) -> Sample:
+        frame, params, affine, instances, view = picture
+        shrink = frame.reduction
+        pixels = warp(decoded[shrink], affine, frame.width, frame.height, shrink=shrink)
+        if view.copy:
+            data = codec.encode(paint(pixels, params), "jpeg", params.jpeg_quality)
+        else:
+            data = codec.encode(pixels, "jpeg", self.request.jpeg_quality)
+        image = ImageRef(
+            sample.image.name, width=frame.width, height=frame.height, data=data, format="jpeg"
+        )
+        return replace(sample, image=image, instances=instances, view=view)
 
 
-def _moved(
-    sample: Sample, affine: Affine, width: int, height: int, request: Request, counts: Counter[str]
-) -> Sample:
-    moved = [
-        move_instance(instance, affine, width, height, request.skeleton.flip_index)
-        for instance in sample.instances
-    ]
-    counts["keypoints outside the image, set to v = 0"] += sum(lost for _, lost in moved)
-    return replace(sample, instances=tuple(instance for instance, _ in moved))
-
-
-def _whole_frame(upright: Upright) -> _Frame:
+def _whole_frame(upright: _Upright) -> _Frame:
     return _Frame(IDENTITY, upright.width, upright.height, upright.sample.instances, WHOLE_IMAGE)
 
 
-def _crops(upright: Upright, request: Request, counts: Counter[str]) -> Iterator[_Frame]:
-    assert request.crop is not None
-    for index, instance in enumerate(upright.sample.instances):
-        reason = request.why_not_cropped(instance)
-        if reason:
-            counts[reason] += 1
-            continue
-        affine = request.crop_rule.square(instance, upright.width, upright.height, request.crop)
-        yield _Frame(as_stored(affine), request.crop, request.crop, (instance,), index)
-
-
-def _whole_image(upright: Upright, request: Request, counts: Counter[str]) -> Sample:
-    header, data = upright.header, upright.data
-    kind = "png" if header.format == "other" else header.format
-    if not header.storable:
-        counts["images re-encoded as upright RGB"] += 1
-        data = codec.encode(codec.decode_upright(data, header), kind, request.jpeg_quality)
-    image = ImageRef(
-        upright.sample.image.name,
-        width=upright.width,
-        height=upright.height,
-        data=data,
-        format=kind,
-    )
-    view = View(upright.base, *upright.source_size)
-    return replace(upright.sample, image=image, view=view)
-
-
-def _pictures(
-    upright: Upright, frames: list[_Frame], copies: range, request: Request, counts: Counter[str]
-) -> Iterator[Sample]:
-    pictures = [
-        _described(upright, frame, copy, request, counts) for frame in frames for copy in copies
-    ]
-    decoded = {
-        reduce: with_spare_channel(_decode(upright, reduce))
-        for reduce in sorted({picture.frame.reduction for picture in pictures})
-    }
-    return (_drawn(upright.sample, decoded, picture, request) for picture in pictures)
-
-
-def _described(
-    upright: Upright, frame: _Frame, copy: int, request: Request, counts: Counter[str]
-) -> _Picture:
-    params, affine = (
-        _sample_copy(upright, frame, copy, request) if copy else (CopyParams(), frame.affine)
-    )
-    instances = _instances_in(frame, affine, params, "copy" if copy else "crop", request, counts)
-    view = upright.view(affine, copy, request.seed if copy else 0, frame.index)
-    return _Picture(frame, params, affine, instances, view)
-
-
-def _drawn(
-    sample: Sample, decoded: dict[int, Pixels], picture: _Picture, request: Request
-) -> Sample:
-    frame, params, affine, instances, view = picture
-    shrink = frame.reduction
-    pixels = warp(decoded[shrink], affine, frame.width, frame.height, shrink=shrink)
-    if view.copy:
-        data = codec.encode(paint(pixels, params), "jpeg", params.jpeg_quality)
-    else:
-        data = codec.encode(pixels, "jpeg", request.jpeg_quality)
-    image = ImageRef(
-        sample.image.name, width=frame.width, height=frame.height, data=data, format="jpeg"
-    )
-    return replace(sample, image=image, instances=instances, view=view)
-
-
-def _sample_copy(
-    upright: Upright, frame: _Frame, copy: int, request: Request
-) -> tuple[CopyParams, Affine]:
-    entropy = [request.seed, stable_hash(upright.sample.key), frame.index + 1, copy]
-    params = sample_params(
-        request.augment_config, np.random.default_rng(entropy), frame.width, frame.height
-    )
-    moved = params_affine(params, frame.width, frame.height)
-    return params, as_stored(compose(moved, frame.affine))
-
-
-def _decode(upright: Upright, reduce: int) -> Pixels:
+def _decode(upright: _Upright, reduce: int) -> Pixels:
     if upright.header.storable:
         return codec.decode(upright.data, reduce)
     pixels = codec.decode_upright(upright.data, upright.header)
     return mean_of_blocks(pixels, reduce)
-
-
-def _instances_in(
-    frame: _Frame,
-    affine: Affine,
-    params: CopyParams,
-    where: str,
-    request: Request,
-    counts: Counter[str],
-) -> tuple[Instance, ...]:
-    instances = []
-    for instance in frame.instances:
-        moved, lost = move_instance(
-            instance, affine, frame.width, frame.height, request.skeleton.flip_index
-        )
-        counts[f"keypoints outside a {where}, set to v = 0"] += lost
-        instances.append(occlude(moved, params.rectangles))
-    return tuple(instances)

@@ -39,7 +39,7 @@ _VISIBILITIES = np.array([NOT_LABELLED, OCCLUDED, VISIBLE], np.float32)
 
 
 class ShardReport(msgspec.Struct, frozen=True):
-    """What one written shard holds; its existence says that the shard is whole.
+    """What one written shard holds; where it exists, the shard is whole.
 
     Attributes:
         plan_blake3: of the plan that made it.
@@ -64,7 +64,7 @@ class ShardReport(msgspec.Struct, frozen=True):
 
 
 class _Tally:
-    """Adds up a report, record by record."""
+    """Adds records up into a report."""
 
     def __init__(self, num_keypoints: int):
         self.samples = self.copies = self.instances = 0
@@ -124,11 +124,11 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     Args:
         workspace: where the plan is, and the shard goes.
         name: the shard's.
-        spare_cores: decode in a thread of its own, which pays where a core would be idle.
+        spare_cores: whether a core is idle, so that a second thread may decode.
 
     Raises:
         OSError: the disk is full, or the folder went away. No half shard is left.
-        JobError: the plan is damaged, or was made by other versions than are at work here.
+        JobError: the plan is damaged, or was made by another kpdata, NumPy, OpenCV or Pillow.
     """
     cv2.setNumThreads(1)
     _keep_freed_memory()
@@ -185,7 +185,7 @@ def _refuse_other_software(planned: dict[str, str]) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have the next picture use the last one's memory: glibc would get it from the system anew."""
+    """Have glibc keep freed memory for the next picture: to get it from the system takes time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(_MMAP_THRESHOLD, 32 << 20)
@@ -193,7 +193,7 @@ def _keep_freed_memory() -> None:
 
 
 class _Opened(NamedTuple):
-    """A sample's records, not drawn yet, and what is counted on the way."""
+    """A sample's records, rendered when they are iterated, and the counters that this fills."""
 
     records: Iterator[Sample]
     counts: Counter[str]
@@ -202,7 +202,7 @@ class _Opened(NamedTuple):
 def _open_ahead(
     references: Iterator[Reference], fetcher: Fetcher, split: str, request: Request, depth: int
 ) -> Generator[tuple[Reference, Callable[[], _Opened]], None, None]:
-    """Every reference with what waits for its records; the next ones' images are on their way."""
+    """Every reference, with a function that returns its records; the next images are read ahead."""
 
     def announce(reference: Reference) -> None:
         fetcher.announce(reference.sample.image, reference.stamp)

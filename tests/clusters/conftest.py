@@ -146,9 +146,9 @@ def convert(start: Start) -> Convert:
 
 
 @pytest.fixture(scope="session")
-def embedded(convert: Convert, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """What one process of the embedded runner makes: the measure of all others."""
-    return convert(tmp_path_factory.mktemp("embedded") / "out", "--workers", "1")
+def alone(convert: Convert, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """What one process makes: the measure of all others."""
+    return convert(tmp_path_factory.mktemp("alone") / "out", "--workers", "1")
 
 
 LookAt = Callable[[Path, str], Whole]

@@ -20,21 +20,21 @@ MORE = ("--augment", "200")
 
 @pytest.mark.parametrize("workers", [2, 5])
 def test_any_number_of_workers_gives_the_same_root_hash(
-    workers: int, embedded: Any, convert: Callable[..., Any], tmp_path: Path
+    workers: int, alone: Any, convert: Callable[..., Any], tmp_path: Path
 ) -> None:
-    assert convert(tmp_path / "out", "--workers", str(workers)) == embedded
+    assert convert(tmp_path / "out", "--workers", str(workers)) == alone
 
 
 @on_every_cluster
 def test_a_cluster_gives_the_same_root_hash(
     cluster: Cluster,
-    embedded: Any,
+    alone: Any,
     convert: Callable[..., Any],
     note: Callable[[str], None],
     tmp_path: Path,
 ) -> None:
     found = convert(tmp_path / "out", "--runner", cluster.runner, "--", *cluster.options)
-    assert found == embedded
+    assert found == alone
     note(f"{cluster.runner}: root hash {found.root_hash}, {found.records.total()} records")
 
 

@@ -45,7 +45,7 @@ def test_a_kill_costs_no_record(
     cluster: Cluster,
     victim: str,
     trial: int,
-    embedded: Any,
+    alone: Any,
     start: Callable[..., Any],
     convert: Callable[..., Any],
     look_at: Callable[..., Any],
@@ -70,15 +70,15 @@ def test_a_kill_costs_no_record(
         assert err.startswith("kpdata: ")
         assert len(err.splitlines()) == 1
         found = convert(out, *options)
-    wrong = compare(found.records, embedded.records)
+    wrong = compare(found.records, alone.records)
     note(
         f"{cluster.runner}, kill -9 of {killed} when {whole} of {SHARDS} shards were whole "
         f"(trial {trial + 1} of {TRIALS}, seed {SEED}): {outcome}; root hash "
         f"{found.root_hash[:12]}; {wrong.lost} lost, {wrong.duplicated} duplicated, "
-        f"{wrong.foreign} wrong of {embedded.records.total()} records"
+        f"{wrong.foreign} wrong of {alone.records.total()} records"
     )
     assert wrong == Wrong(0, 0, 0)
-    assert found.root_hash == embedded.root_hash
+    assert found.root_hash == alone.root_hash
 
 
 def kill(cluster: Cluster, victim: str, draw: random.Random) -> str:

@@ -433,9 +433,7 @@ def plans() -> tuple[bytes, ...]:
     from kpdata.pipelines.plan.file import PlanHeader
     from kpdata.pipelines.request import Request
 
-    header = msgspec.json.encode(
-        PlanHeader(Request(skeleton=SKELETON), {"kpdata": "0"}), order="sorted"
-    )
+    header = PlanHeader(Request(skeleton=SKELETON), {"kpdata": "0"})
     packed = [pack(sample(n, b"")) for n in (1, 2)]
     return (
         b"".join(

@@ -1309,13 +1309,26 @@ def test_a_note_that_did_not_fit_on_the_disk_still_names_the_cause(tmp_path: Pat
         ("jpeg_quality", 101, "jpeg_quality is 101: expected 1 to 100"),
         ("max_pixels", 0, "max_pixels is 0: expected"),
         ("seed", -1, "seed is -1: expected"),
+        ("shards", 0, "shards is 0: expected 1 to 99999"),
+        ("shard_size", 0, "shard_size is 0: expected 1 or more"),
+        ("max_quarantine", 101, "max_quarantine is 101: expected 0 to 100"),
+        ("group_near_duplicates", 97, "group_near_duplicates is 97: expected 0 to 96"),
+        ("workers", 0, "workers is 0: expected 1 to 1024"),
+        ("crop", "256", "crop is '256': expected 8 to 8192"),
+        ("crop", 64.5, "crop is 64.5: expected 8 to 8192"),
+        ("augment", True, "augment is True: expected 0 to 1000"),
+        ("augment", None, "augment is None: expected 0 to 1000"),
+        ("crop_from", "head", "crop_from is 'head': expected bbox or keypoints or image"),
+        ("exif", "maybe", "exif is 'maybe': expected applied or ignored"),
+        ("validate_images", "pixels", "validate_images is 'pixels': expected header or decode"),
+        ("beam_options", ("--parallelism=2",), "beam_options are given without a runner"),
     ],
 )
 def test_an_option_out_of_range_is_named_with_its_range(
-    option: str, value: float, message: str
+    option: str, value: Any, message: str
 ) -> None:
     with pytest.raises(JobError) as caught:
-        Request(skeleton=COCO17, **{option: value})  # type: ignore[arg-type]
+        Request(skeleton=COCO17, **{option: value})
     assert str(caught.value).startswith(message)
 
 

@@ -189,6 +189,62 @@ def test_an_interrupt_while_workers_write_ends_in_one_message_and_is_made_good(
     assert sum(after[name] == inode for name, inode in kept.items()) >= len(kept) - 2
 
 
+def test_a_second_interrupt_while_the_first_is_obeyed_changes_nothing(
+    start: Callable[..., Running], source: Path, root_hash: str
+) -> None:
+    running = start()
+    running.wait_until_writing()
+    workers = running.workers()
+    running.process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    running.process.send_signal(signal.SIGINT)
+    code, printed = running.end(10)
+    assert code == 130
+    assert "Traceback" not in printed
+    assert_gone(workers, 5)
+    assert finish(source, running.out) == root_hash
+
+
+@pytest.mark.parametrize("which", ["driver", "worker"])
+def test_a_stopped_process_goes_on_where_it_was(
+    start: Callable[..., Running], root_hash: str, which: str
+) -> None:
+    running = start()
+    running.wait_until_writing()
+    stopped = running.workers()[0] if which == "worker" else psutil.Process(running.process.pid)
+    stopped.suspend()
+    time.sleep(1.5)
+    assert running.process.poll() is None
+    stopped.resume()
+    code, printed = running.end(60)
+    assert code == 0
+    assert json.loads(printed)["root_hash"] == root_hash
+
+
+def test_a_script_that_guards_nothing_converts_once_from_a_thread_too(
+    source: Path, root_hash: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, threading\n"
+        "from kpdata import formats\n"
+        "from kpdata.pipelines import Request, convert\n"
+        "def run():\n"
+        f"    source = formats.read('coco', {str(source)!r})\n"
+        "    request = Request.of(\n"
+        f"        source, format='coco', crop=192, augment=12, shards={SHARDS}, workers=2\n"
+        "    )\n"
+        f"    print(convert(source, request, {str(tmp_path / 'out')!r}).manifest.root_hash)\n"
+        "thread = threading.Thread(target=run)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.stdout, done.stderr) == (f"{root_hash}\n", "")
+
+
 def test_an_interrupt_of_a_single_process_is_the_same(
     start: Callable[..., Running], source: Path, root_hash: str
 ) -> None:

@@ -726,18 +726,18 @@ def test_missing_credentials_and_a_missing_extra_are_said_in_one_line(
 def test_a_workers_trouble_with_the_store_reaches_the_user(
     client: Any, bucket: Url, tmp_path: Path
 ) -> None:
-    outbox = RemoteWorkspace(tmp_path, bucket / "out", bucket / "out/.kpdata/claims/a.json")
-    outbox.note_failure("train-00000-of-00001.tfrecord", "permission denied")
-    assert outbox.failures() == ["permission denied"]
+    remote = RemoteWorkspace(tmp_path, bucket / "out", bucket / "out/.kpdata/claims/a.json")
+    remote.note_failure("train-00000-of-00001.tfrecord", "permission denied")
+    assert remote.failures() == ["permission denied"]
 
 
 def test_progress_notes_add_up_across_workers(bucket: Url, tmp_path: Path) -> None:
-    outbox = RemoteWorkspace(tmp_path, bucket / "out", bucket / "claim")
+    remote = RemoteWorkspace(tmp_path, bucket / "out", bucket / "claim")
     for shard, samples, size in (("a", 3, 500), ("b", 4, 100)):
-        url = outbox.work / "progress" / shard
+        url = remote.work / "progress" / shard
         with ProgressNote(lambda note, url=url: store_of(url).put(url, note)) as progress:
             progress.advance(samples, size)
-    assert outbox.progress_so_far() == (7, 600)
+    assert remote.progress_so_far() == (7, 600)
 
 
 # The contract of a store
