@@ -266,7 +266,13 @@ def test_a_bad_annotation_costs_one_sample_or_names_it(
 ) -> None:
     change, reason, detail = BAD_SAMPLES[name]
     edit(coco, change)
-    says = ["1 of 12 samples are bad", f"1 × {reason}", str(coco), detail, "a larger --max-bad"]
+    says = [
+        "1 of 12 samples are bad",
+        f"1 × {reason}",
+        str(coco),
+        detail,
+        "a larger --max-quarantine",
+    ]
     refuses("convert", "coco", coco, says=says)
     _check_quarantine(kpdata, coco, tmp_path / "out", "2", reason, detail)
 
@@ -338,7 +344,13 @@ def test_a_bad_image_costs_one_sample_or_names_it(
     image.unlink()
     if spoiled is not None:
         image.write_bytes(spoiled)
-    says = ["1 of 12 samples are bad", f"1 × {reason}", "000003.jpg", detail, "a larger --max-bad"]
+    says = [
+        "1 of 12 samples are bad",
+        f"1 × {reason}",
+        "000003.jpg",
+        detail,
+        "a larger --max-quarantine",
+    ]
     refuses("convert", "coco", coco, *crop, says=says, begun=True)
     _check_quarantine(kpdata, coco, tmp_path / "out", "3", reason, detail, *crop)
 

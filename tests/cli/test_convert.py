@@ -449,7 +449,7 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--augment-config", "a.toml", "--augment", "0"], "changes nothing without --augment"),
         (["--shards", "0"], "'--shards': 0 is not in the range"),
         (["--workers", "0"], "'--workers': 0 is not in the range"),
-        (["--max-quarantine", "101"], "'--max-bad': 101"),
+        (["--max-quarantine", "101"], "'--max-quarantine': 101"),
         (["--exif", "maybe"], "'--exif': 'maybe' is not one of"),
         (["--to", "json"], "'--to': 'json' is not one of 'coco', 'yolo', 'shards'"),
         (["--style", "list"], "coco takes no --style"),
