@@ -276,7 +276,7 @@ def refused(error: OSError, out: Location) -> JobError:
 def _check_claimable(workspace: Workspace) -> None:
     out = workspace.out
     if out.exists() and not out.is_dir():
-        raise DatasetError(f"out is {out}, a file: name a folder to write shards into")
+        raise DatasetError(f"out is {out}, which is a file: name a folder to write shards into")
     others = sorted(os.listdir(out)) if out.exists() else []
     if others and workspace.folder.name not in others and not workspace.sealed:
         raise DatasetError(

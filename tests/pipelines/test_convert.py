@@ -821,7 +821,7 @@ def test_a_folder_of_something_else_is_refused_and_untouched(
 
 def test_a_file_is_no_folder(coco: Path, convert_to: Convert, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(DatasetError, match=r"^out is .*, a file: name a folder"):
+    with pytest.raises(DatasetError, match=r"^out is .*, which is a file: name a folder"):
         convert_to(tmp_path / "out", coco)
     assert (tmp_path / "out").read_text() == "a file"
 
