@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 PREDICTIONS, TRUTH = "predictions.jsonl", "truth.jsonl"
 
-HEATMAP, COORDINATES = "heatmap", "coordinates"
-"""The heads of a model."""
-
 Key = tuple[str, int]
 """``source_id`` and the instance's position in its source image."""
 
