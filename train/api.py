@@ -452,14 +452,14 @@ class Run:
         Args:
             out: a new folder, which appears whole or not at all.
             to: ``tflite``, ``onnx``, ``saved_model``; one or several.
-            head: which of the model's heads to export; its own answer unless given.
+            head: which of the model's heads to export; the run's primary head unless given.
             flip: put the flip test inside.
             decode: as in :meth:`evaluate`.
             progress: as in :func:`train`.
 
         Raises:
-            KpdataError: ``out`` is in use, a library is missing, or a file answers otherwise than
-                the model.
+            KpdataError: ``out`` is in use, a library is missing, or a file's outputs differ from
+                the model's.
         """
         predictor = self._predictor()
         from kpdata.train.export.export import export

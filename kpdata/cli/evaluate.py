@@ -102,11 +102,11 @@ def show(report: "Report", title: str) -> None:
 
 
 def _conditions(report: "Report", title: str) -> list[str]:
-    from kpdata.train.infer.predictions import HEATMAP
+    from kpdata.train.models.parts import HEATMAP_HEAD
 
     settings = report.settings
     how = [f"{'with' if settings.flip_test else 'without'} flip test"]
-    if HEATMAP in report.heads:
+    if HEATMAP_HEAD.name in report.heads:
         how.append(f"heatmaps decoded by {settings.decode}")
     if len(report.heads) > 1:
         how.append(f"the model's answer is that of its {report.primary} head")

@@ -9,7 +9,7 @@ Everything is in source-image coordinates. A metric is a function of :class:`Pos
 keypoints (v = 0) never count; occluded ones (v = 1) do.
 """
 
-from kpdata.metrics.baseline import mean_pose, place
+from kpdata.metrics.baseline import mean_pose, pose_in_source
 from kpdata.metrics.localisation import auc, epe, nme, pck, pckh, pckh_stretched, pcp
 from kpdata.metrics.measure import Delta, Difference, Measure, Score, compare
 from kpdata.metrics.oks import average_precision, oks
@@ -34,7 +34,7 @@ __all__ = [
     "pckh",
     "pckh_stretched",
     "pcp",
-    "place",
+    "pose_in_source",
     "reference_lengths",
     "visibility_accuracy",
     "visibility_roc_auc",

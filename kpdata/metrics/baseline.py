@@ -21,7 +21,7 @@ def mean_pose(xy_norm: FloatArray, visibility: FloatArray) -> FloatArray:
     return np.divide(total, count, out=np.full_like(total, 0.5), where=count > 0)
 
 
-def place(
+def pose_in_source(
     pose_norm: FloatArray, inverse_affines: FloatArray, crop_size: int | tuple[int, int]
 ) -> FloatArray:
     """(N, K, 2) one crop-normalised pose in the source pixels of N crops.

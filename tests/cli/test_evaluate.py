@@ -188,7 +188,7 @@ def test_the_mirror_image_is_for_those_who_saw_one_unless_asked_for(
     flip = trained_with_flips if option is None else option == "--flip"
     assert model["exact"].asked == [(flip, "dark")]
     assert f"{'with' if flip else 'without'} flip test" in result.out
-    warned = "WARNING: the flip test was asked for, and the run never saw" in result.out
+    warned = "WARNING: the flip test was asked for, and the run was trained on no" in result.out
     assert warned == (flip and not trained_with_flips)
 
 

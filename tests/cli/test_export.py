@@ -66,7 +66,7 @@ def test_a_flip_test_inside_a_model_that_saw_no_mirror_image_is_warned_of(
     kpdata: Kpdata, run, tmp_path
 ):
     result = kpdata("export", run, "--to", "saved_model", "--out", tmp_path / "o", "--flip")
-    assert "never saw a mirror image" in result.err
+    assert "was trained on no mirror image" in result.err
     assert "with flip test" in result.out
 
 

@@ -137,7 +137,7 @@ def test_without_boxes_it_says_once_what_the_model_sees(kpdata, photos, tmp_path
         (True, (), True, "with flip test"),
         (True, ("--no-flip",), False, "without flip test"),
         (False, (), False, "without flip test"),
-        (False, ("--flip",), True, "warning: the flip test was asked for, and the run never saw"),
+        (False, ("--flip",), True, "warning: the flip test was asked for, and the run was "),
     ],
 )
 def test_the_mirror_image_is_for_those_who_saw_one_unless_asked_for(

@@ -13,7 +13,7 @@ from kpdata.core import transform
 from kpdata.core.crop import keypoint_box, square_crop
 from kpdata.core.skeleton import LSP14
 from kpdata.images.headers import probe
-from kpdata.metrics import Poses, mean_pose, pck, pckh, pckh_stretched, place
+from kpdata.metrics import Poses, mean_pose, pck, pckh, pckh_stretched, pose_in_source
 
 SIDE = 256
 
@@ -30,7 +30,7 @@ def test_mean_pose_averages_labelled_keypoints_only():
 def test_place_maps_one_pose_into_each_source_image():
     # (0.5, 0.25) in a 100 × 200 crop is (50, 50); doubled and moved by (3, 4): (103, 104).
     inverse = np.array([[[2, 0, 3], [0, 2, 4]], [[0, -1, 0], [1, 0, 0]]])
-    placed = place(np.array([[0.5, 0.25]]), inverse, (100, 200))
+    placed = pose_in_source(np.array([[0.5, 0.25]]), inverse, (100, 200))
     assert placed.tolist() == [[[103, 104]], [[-50, 50]]]
 
 
@@ -39,7 +39,7 @@ def test_place_undoes_the_crop(degrees, scale, size):
     affine = transform.about((30, 40), scale * transform.rotation(degrees), (5, -7))
     xy = np.array([[1.0, 2.0], [300.0, -20.0]])
     pose = transform.apply_affine(affine, xy) / size
-    placed = place(pose, transform.invert(affine)[None], size)[0]
+    placed = pose_in_source(pose, transform.invert(affine)[None], size)[0]
     np.testing.assert_allclose(placed, xy, atol=1e-6)
 
 
@@ -58,7 +58,7 @@ def baseline_poses(keypoints, sizes, affines):
     seen = mapped(affines, keypoints)
     pose = mean_pose(seen[:1000, :, :2] / SIDE, keypoints[:1000, :, 2])
     inverse = np.array([transform.invert(affine) for affine in affines[1000:]])
-    xy = place(pose, inverse, SIDE)
+    xy = pose_in_source(pose, inverse, SIDE)
     predicted = np.concatenate([xy, np.ones((1000, 14, 1))], axis=2)
     return Poses(LSP14, keypoints[1000:], predicted, image_size=sizes[1000:])
 

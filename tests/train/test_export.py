@@ -184,7 +184,7 @@ def test_a_flip_test_of_a_run_that_saw_no_mirror_image_is_noted(run_of, tmp_path
     run = run_of(tmp_path / "run", config, "coordinates")
     assert export(run, tmp_path / "out", ("saved_model",)).notes == []
     (note,) = export(run, tmp_path / "flip", ("saved_model",), flip=True).notes
-    assert "never saw a mirror image" in note
+    assert "was trained on no mirror image" in note
 
 
 def test_another_backend_is_refused(blazepose, tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ class LabelledCrops(Crops):
         truth: (N, K, 3) the same in source pixels.
         source_size: (N, 2) width and height of the source image.
         area, head_size: (N,), and ``bbox_xyxy`` (N, 4), in source pixels; NaN where there is none.
-        is_copy: (N,) of an augmented copy; in a mirrored one, left and right have changed places.
+        is_copy: (N,) of an augmented copy; in a mirrored one, left and right are exchanged.
         counts: what was left out, by name.
     """
 
@@ -90,12 +90,12 @@ class LabelledCrops(Crops):
         return sum(shown[square] > 1 for square in squares)
 
     def warning(self, split: str) -> str | None:
-        """What to say of crops that stand for several instances; None without any."""
+        """A note on crops that stand for several instances; None without any."""
         if not (count := self.shared_crops):
             return None
         return (
             f"{count:,} of {len(self):,} crops of {split} are the same as another instance's, "
-            "with other keypoints, and a model has one answer to one crop. Cut a square around "
+            "with other keypoints, and a model finds one pose in one crop. Cut a square around "
             "each instance: train with the setting crop_from=bbox, or, where the shards are crops, "
             "convert with crop_from=bbox"
         )

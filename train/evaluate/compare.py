@@ -100,7 +100,7 @@ class Evaluated:
 
     @property
     def summary(self) -> ComparedRun:
-        """What the comparison says of it."""
+        """What the comparison tells of it."""
         report = self.report
         head = self.recorded.predictions.primary
         return ComparedRun(str(self.folder), head, report.crop, report.input_size, report.settings)
@@ -119,9 +119,11 @@ def compare_runs(first: Path, second: Path, split: str, seed: int = 0) -> Compar
     """
     a, b = (Evaluated.read(evaluation_folder(run, split)) for run in (first, second))
     order = matched(a, b)
-    answers = a.recorded.predictions, _taken(b.recorded.predictions, order)
+    predictions = a.recorded.predictions, _taken(b.recorded.predictions, order)
     reference = a.report.settings.reference
-    differences, reasons = compare_answers(a.report.skeleton, a.truth, *answers, reference, seed)
+    differences, reasons = compare_predictions(
+        a.report.skeleton, a.truth, *predictions, reference, seed
+    )
     return Comparison(
         first=a.summary,
         second=b.summary,
@@ -134,7 +136,7 @@ def compare_runs(first: Path, second: Path, split: str, seed: int = 0) -> Compar
     )
 
 
-def compare_answers(
+def compare_predictions(
     skeleton: Skeleton,
     truth: Truth,
     first: Predictions,
@@ -143,7 +145,7 @@ def compare_answers(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[tuple[Difference, ...], Reasons]:
-    """second − first for every metric, by the answers of each one's primary head.
+    """second − first for every metric, by the predictions of each one's primary head.
 
     Args:
         skeleton: names the K keypoints.
@@ -158,10 +160,10 @@ def compare_answers(
     """
     measured: list[Measures] = []
     reasons: Reasons = {}
-    for answer in (first, second):
-        poses = truth.poses(skeleton, answer.keypoints[answer.primary])
+    for prediction in (first, second):
+        poses = truth.poses(skeleton, prediction.keypoints[prediction.primary])
         measures, why = localisation_measures(poses, truth.source_id, reference)
-        visibility, why_not_visible = visibility_measures(poses, answer.visibility)
+        visibility, why_not_visible = visibility_measures(poses, prediction.visibility)
         measured.append(measures | visibility)
         reasons |= why | why_not_visible
     ours, theirs = measured

@@ -14,7 +14,7 @@ from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
-from kpdata.metrics import Score, place, reference_lengths
+from kpdata.metrics import Score, pose_in_source, reference_lengths
 from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import Manifest
 from kpdata.storage.atomic import replaced_files
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class UnknownMetric(KpdataError, KeyError):
-    """A score that an evaluation does not have; the message says why, or what there is."""
+    """A score that an evaluation does not have; the message gives the reason, or what there is."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -60,8 +60,8 @@ class UnknownMetric(KpdataError, KeyError):
 class Evaluation(Mapping[str, Score]):
     """A report, and the instances behind it in the same order throughout.
 
-    It maps the metrics of the model's answer, in lower case and without their reference, to scores;
-    those of the visibility too.
+    It maps the metrics of the model's primary head, and of its visibility, to scores: in lower
+    case and without their reference.
 
     >>> evaluation["pck@0.2"].value, evaluation["pck@0.2"].baseline          # doctest: +SKIP
     (0.727, 0.179)
@@ -190,7 +190,7 @@ def check_skeleton(trained: Skeleton, given: Skeleton) -> None:
 
 def placed_baseline(mean_pose: npt.ArrayLike, crops: LabelledCrops) -> FloatArray:
     """(N, K, 3) the mean pose (K, 2), 0 to 1 in the crop, in each crop's source image; score 1."""
-    xy = place(np.asarray(mean_pose, np.float64), crops.to_source, crops.side)
+    xy = pose_in_source(np.asarray(mean_pose, np.float64), crops.to_source, crops.side)
     return np.concatenate([xy, np.ones((*xy.shape[:2], 1))], axis=2)
 
 
@@ -248,8 +248,8 @@ def _notes(
 
 
 def _plot_curve(evaluation: Evaluation, path: Path) -> None:
-    report, answers = evaluation.report, evaluation.recorded.predictions.keypoints
-    named = {**answers, MEAN_POSE: evaluation.recorded.baseline}
+    report, found = evaluation.report, evaluation.recorded.predictions.keypoints
+    named = {**found, MEAN_POSE: evaluation.recorded.baseline}
     poses = {
         name: evaluation.truth.poses(report.skeleton, keypoints)
         for name, keypoints in named.items()

@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         split: of the dataset; its originals, never augmented copies.
-        flip_test: average the answers for the crop and for its mirror image.
+        flip_test: average what is found in the crop and in its mirror image.
         decode: how a heatmap becomes a coordinate.
         crop_from: what crops are cut around; None does as in training.
         reference: what PCK, AUC and NME divide by; None takes the torso, or the box where less
@@ -66,7 +66,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         skeleton: of the keypoints.
         images, instances: how many were scored; ``left_out`` counts what was not, by reason.
         notes: what a reader of the scores must know.
-        primary: the head whose answer is the model's.
+        primary: the head that counts as the model's.
         heads: head → scores.
         visibility: scores of the visibility, if the model predicts it.
         baseline_definition: what ``baseline`` is the score of.
@@ -147,7 +147,7 @@ def evaluation_folder(run: Path, split: str) -> Path:
 def split_hash(dataset: Dataset, split: str) -> str:
     """sha256 of the BLAKE3 of the split's shards, in order, each with a newline.
 
-    It is what the manifest says; whoever reads the shards finds out whether they are so.
+    It is of the manifest; whoever reads the shards checks them against it.
 
     Raises:
         DatasetError: no such split.
@@ -184,7 +184,7 @@ def notes_on(
         )
     elif split == TRAIN:
         notes.append(
-            "WARNING: the run was trained on these very images: the scores say how well it "
+            "WARNING: the run was trained on these very images: the scores tell how well it "
             "remembers them"
         )
     elif run.crops.get(split):

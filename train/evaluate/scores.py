@@ -158,7 +158,7 @@ def _usual_reference(poses: Poses) -> str:
 
 
 def reference_note(poses: Poses) -> str | None:
-    """What to say of :func:`chosen_reference` where some instances have a torso, but not most."""
+    """A note on :func:`chosen_reference`, where some instances have a torso, but not most."""
     share = _shares(poses)["torso"]
     if not 0 < share < _USUAL:
         return None

@@ -1,4 +1,4 @@
-"""A run → a folder of model files and ``model.json``, which says what goes in and comes out."""
+"""A run → a folder of model files and ``model.json``, which describes inputs and outputs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ class Array(msgspec.Struct, frozen=True):
 
 
 class Agreement(msgspec.Struct, frozen=True):
-    """How far a file's answers are from those of the Keras model, on the same crops.
+    """How far a file's outputs are from those of the Keras model, on the same crops.
 
     Attributes:
         crops: how many were compared.
@@ -93,7 +93,7 @@ class Card(msgspec.Struct, frozen=True):
         flip_test: whether it averages with what it finds in the mirror image.
         inputs, outputs: by name.
         files: by format.
-        notes: what else to know of the answers.
+        notes: what else to know of the outputs.
     """
 
     kpdata: str
@@ -130,15 +130,15 @@ def export(
         predictor: the run.
         out: a new folder, which appears whole or not at all.
         formats: names in FORMATS.
-        head: a name of one of the model's; the run's own answer unless given.
+        head: a name of one of the model's; the run's primary head unless given.
         flip: put the flip test inside.
-        decode: how a heatmap gives a place.
+        decode: how a heatmap is decoded.
         progress: hears of it as one step.
 
     Raises:
         DatasetError: ``out`` is in use, or cannot be written.
         KpdataError: a format's library is missing, the run lacks the head or the decoding, a
-            converter or a runtime refuses the model, or a file answers otherwise than it.
+            converter or a runtime refuses the model, or a file's outputs differ from the model's.
     """
     spec = predictor.config.spec
     formats = tuple(dict.fromkeys(formats))
@@ -157,7 +157,7 @@ def export(
         expected = model.predict_on_batch(crops)
         if not _are_numbers(expected):
             raise TrainingError(
-                f"{predictor.path}: the model's answers are not all numbers: its weights are "
+                f"{predictor.path}: the model's outputs are not all numbers: its weights are "
                 "damaged, or its training diverged"
             )
         for name in formats:
@@ -211,7 +211,7 @@ def agreement(expected: Outputs, found: Outputs) -> Agreement:
     if found.keys() != expected.keys():
         raise TrainingError(f"gives {', '.join(found)}, not {', '.join(expected)}")
     if not _are_numbers(found):
-        raise TrainingError("its answers are not all numbers")
+        raise TrainingError("its outputs are not all numbers")
     keypoints, others = expected[KEYPOINTS], found[KEYPOINTS]
     apart = np.linalg.norm(others[..., :2] - keypoints[..., :2], axis=-1)  # (B, K)
     scores = np.abs(others[..., 2] - keypoints[..., 2])

@@ -93,8 +93,8 @@ def _load_tflite(path: Path) -> Run:
     runner = interpreter.get_signature_runner()
 
     def run(crops: npt.NDArray[np.uint8]) -> Outputs:
-        answers: list[dict[str, Any]] = [runner(**{INPUT: crop[None]}) for crop in crops]
-        return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+        outputs: list[dict[str, Any]] = [runner(**{INPUT: crop[None]}) for crop in crops]
+        return {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}
 
     return run
 

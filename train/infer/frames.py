@@ -69,7 +69,7 @@ class Found:
         frame: where.
         keypoints: (M, K, 3) x, y, score in continuous pixels of the upright image.
         visibility: (M, K) probability of being visible; None where the model does not tell.
-        score_is_visibility: whether the scores are that same probability: a low one then says that
+        score_is_visibility: whether the scores are that same probability: a low one then means that
             a keypoint is hidden, and not that it was not found.
     """
 
@@ -80,7 +80,7 @@ class Found:
 
 
 class Skipped(NamedTuple):
-    """What of a file could not be used: ``reason`` is a short name, ``detail`` says more."""
+    """What could not be used: ``reason`` is a short name, ``detail`` the whole message."""
 
     path: Path
     reason: str
@@ -94,7 +94,7 @@ class Tally:
     Attributes:
         images, videos, frames: used; an image counts as a frame, too.
         instances: crops shown to the model.
-        without_box: files that the boxes' file says nothing of, left out.
+        without_box: files without a box where others have one, left out.
         boxes_left_out: boxes that were not used, by reason.
         skipped: files that could not be used, or not to their end, and boxes.
     """
@@ -146,12 +146,14 @@ def predict_frames(
         flip: average with what the model finds in the mirror image.
     """
     for chunk in _chunks(frames):
-        answers = predictor.predict(crops_of(chunk, predictor.input_size, margin), flip=flip)
-        keypoints, start = answers.keypoints[answers.primary], 0
+        predictions = predictor.predict(crops_of(chunk, predictor.input_size, margin), flip=flip)
+        keypoints, start = predictions.keypoints[predictions.primary], 0
         for frame in chunk:
             end = start + len(frame.bboxes_xyxy)
-            visibility = None if answers.visibility is None else answers.visibility[start:end]
-            yield Found(frame, keypoints[start:end], visibility, answers.score_is_visibility)
+            visibility = (
+                None if predictions.visibility is None else predictions.visibility[start:end]
+            )
+            yield Found(frame, keypoints[start:end], visibility, predictions.score_is_visibility)
             start = end
 
 

@@ -1,6 +1,6 @@
 """Truth and predictions as files that anyone can score again: one JSON line per instance.
 
-``predictions.jsonl`` holds what a model answered, ``truth.jsonl`` what it should have; both in
+``predictions.jsonl`` holds what a model found, ``truth.jsonl`` what is there; both in
 continuous pixels of the source images, both in the same order.
 """
 
@@ -24,20 +24,17 @@ if TYPE_CHECKING:
 
 PREDICTIONS, TRUTH = "predictions.jsonl", "truth.jsonl"
 
-HEATMAP, COORDINATES = "heatmap", "coordinates"
-"""The heads of a model."""
-
 Key = tuple[str, int]
 """``source_id`` and the instance's position in its source image."""
 
 Decode = Literal["dark", "udp", "quadratic", "argmax"]
-"""How a heatmap gives a place."""
+"""How a heatmap is decoded."""
 
 FLIP_NOT_TRAINED = (
-    "the flip test was asked for, and the run never saw a mirror image (augment.flip is 0): what "
-    "it finds in one may be far off"
+    "the flip test was asked for, and the run was trained on no mirror image (augment.flip is 0): "
+    "what it finds in one may be far off"
 )
-"""What to say of a flip test of a run that learnt from no mirror image."""
+"""The note on a flip test of a run that was trained on no mirror image."""
 
 Triple = tuple[float, float, float]
 T = TypeVar("T")
@@ -107,14 +104,14 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of N crops, in source pixels.
+    """What a model finds in N crops, in source pixels.
 
     Attributes:
         keypoints: head → (N, K, 3) x, y, score. A heatmap scores by the peak's height, coordinates
             by the probability that the keypoint is visible; where the model was not trained on
             that, by the heatmap's peak if there is one, else 1.
         visibility: (N, K) that probability; None where the model was not trained on it.
-        primary: the head that counts as the model's answer.
+        primary: the head that counts as the model's.
         score_is_visibility: whether the primary head's scores are that same probability.
     """
 
@@ -168,7 +165,7 @@ class _Truth(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 def write_predictions(path: Path, recorded: Recorded) -> None:
     """Write a line per instance: ``source_id``, ``instance``, ``keypoints`` K × [x, y, score].
 
-    ``keypoints`` is the answer of the primary head, which ``head`` names. Further:
+    ``keypoints`` is of the primary head, which ``head`` names. Further:
     ``baseline``, the mean pose in the same form, ``other_heads`` by name, and ``visibility``, K
     probabilities.
     """

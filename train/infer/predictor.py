@@ -69,7 +69,7 @@ class Predictor:
 
     @property
     def score_note(self) -> str | None:
-        """What to say of scores that are not what they usually are; None where they are."""
+        """A note on scores that are not what they usually are; None where they are."""
         unscored = [head.name for head in self._heads(self.best.heads) if not head.scores]
         if self._with_visibility or not unscored:
             return None
@@ -111,7 +111,7 @@ class Predictor:
         Args:
             crops: whose side is ``input_size``.
             flip: average with what is found in the mirror image.
-            decode: how a heatmap gives a place; ``udp`` needs a model with offsets.
+            decode: how a heatmap is decoded; ``udp`` needs a model with offsets.
             progress: hears how many crops are done.
 
         Raises:

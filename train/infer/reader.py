@@ -28,9 +28,9 @@ class PoseReader(keras.Model):
     Args:
         net: a network whose outputs are named as in :mod:`kpdata.train.models.parts`.
         skeleton: for its mirror image.
-        heads: which of the model's heads to read, its answer first.
+        heads: which of the model's heads to read, the primary one first.
         flip: average with what is found in the mirror image.
-        decode: how a heatmap gives a place.
+        decode: how a heatmap is decoded.
         with_visibility: whether ``net`` was trained to tell it. Heads without scores of their own
             score by it; without it, by the first head that has scores, else 1.
     """

@@ -85,7 +85,7 @@ def epochs_since_best(scores: Sequence[float]) -> int:
 
 @contextlib.contextmanager
 def averaged_weights(learner: keras.Model, optimiser: Any) -> Iterator[None]:
-    """The learning variables' moving average in their place, where the optimiser keeps one."""
+    """The moving average of the trained variables for their values, if the optimiser keeps one."""
     if not optimiser.use_ema:
         yield
         return

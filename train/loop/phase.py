@@ -264,7 +264,7 @@ class PhaseRun(keras.callbacks.Callback):
         return ("in" if self.scans else f"after step {batch + 1} of") + f" epoch {self._epoch + 1}"
 
     def _blown_up(self, what: str, batch: int | None = None) -> TrainingError:
-        """The error that says ``what`` went wrong, and what ``batch`` held if one is known."""
+        """The error that tells ``what`` went wrong, and what ``batch`` held if one is known."""
         if batch is not None and not self.scans:
             what += f". The batch held: {', '.join(self.batches.keys(self._epoch, batch))}"
         return TrainingError(

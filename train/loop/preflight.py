@@ -33,7 +33,7 @@ def check(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdict]:
         config: of the run to come.
         crops: its training split, at the first phase's input size.
     """
-    originals = np.flatnonzero(~crops.is_copy)  # in a mirrored copy, names change places
+    originals = np.flatnonzero(~crops.is_copy)  # in a mirrored copy, names are exchanged
     yield from gates.check_data(
         crops.truth[originals],
         crops.source_size[originals],
@@ -51,7 +51,7 @@ def raise_failed(verdicts: list[Verdict]) -> None:
 
 
 def _check_learning(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdict]:
-    """Train on a handful of crops until they are learnt, or for a bounded number of steps."""
+    """Train on a handful of crops until they are known by heart, or for so many steps."""
     count, size = len(crops), min(crops.side, _LARGEST_INPUT)
     plain = config.with_options(**config.spec.when_overfitting)
     phase = Phase(config.spec.stages[-1].name, 1, size, _RATE)

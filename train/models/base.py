@@ -29,7 +29,7 @@ def check_within(name: str, value: float, low: float, high: float) -> None:
 
 
 def known_names(name: str, known: Iterable[str]) -> str:
-    """What to say after an unknown ``name``: the nearest of those known, and all of them."""
+    """The end of a message on an unknown ``name``: the nearest of those known, and all of them."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 1, cutoff=0.7)
     return (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(known)}"
@@ -186,7 +186,7 @@ class ModelSpec:
             dict of outputs in float32, named as in :mod:`kpdata.train.models.parts`.
         options: its own options, with defaults, limits and help.
         stages: what phases can train; the last one trains everything.
-        heads: what it answers; the first that was trained is the model's answer.
+        heads: how it tells keypoints; the first that was trained is its primary head.
         losses: what it learns from.
         loss_layers: options → layers that only losses use, trained beside the network.
         default_phases: (options, epochs, input size) → phases without a recipe.

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 BATCH_NORM_MEMORY = 0.95
-"""Twenty steps: a short run on few pictures is judged by what it has learnt. Keras's backbones
+"""Twenty steps: the statistics of a short run follow its weights. Keras's backbones
 remember a thousand, so that their statistics would still be those of the first epochs."""
 
 _registered = keras.saving.register_keras_serializable(package="kpdata")

@@ -1,10 +1,10 @@
-"""Augmentation inside the compiled step: drawn on the host, applied on the device.
+"""Augmentation inside the compiled step: sampled on the host, applied on the device.
 
 Parameters are sampled by :func:`kpdata.core.augment.sample_params` in the frame of the input: the
-trainer's changes mean what a copy's do (core/augment.py names them all). A batch's params are a
+trainer's changes mean what a copy's do (core/augment.py names them all). A batch's parameters are a
 dict of small float32 arrays; what it lacks is not done, and costs nothing:
 
-    affine      (B, 2, 3)   picture → input, mirrored where the draw flips
+    affine      (B, 2, 3)   crop → input, mirrored where the crop is flipped
     colour      (B, 3, 4)   affine in RGB 0 … 255
     rectangles  (B, R, 4)   x0, y0, x1, y1 in input pixels, painted in their order; empty ones pad
     rgb         (B, R, 3)   their colours, 0 … 255
@@ -30,11 +30,11 @@ BatchParams = dict[str, npt.NDArray[np.float32]]
 
 
 def only_crops(crops: Sequence[Affine]) -> BatchParams:
-    """The params that change nothing: each picture only goes through its crop.
+    """The parameters that change nothing: each crop only goes through its affine.
 
     Args:
-        crops: B affines (2, 3), picture → input;
-            :func:`kpdata.core.transform.resize_affine` shows the whole picture.
+        crops: B affines (2, 3), crop → input;
+            :func:`kpdata.core.transform.resize_affine` shows the whole crop.
     """
     return {"affine": np.stack(crops).astype(np.float32)}
 
@@ -53,25 +53,25 @@ def sample_batch(
         config: the ranges; ``jpeg_quality`` has no meaning here.
         seed, epoch: not negative.
         indices: B positions in the split, not negative.
-        crops: B affines (2, 3), picture → input, as without augmentation.
+        crops: B affines (2, 3), crop → input, as without augmentation.
         size: of the input, pixels.
     """
-    drawn = [
+    sampled = [
         sample_params(config, np.random.default_rng([seed, epoch, int(index)]), size, size)
         for index in indices
     ]
     affines = [
         transform.compose(params_affine(one, size, size), crop)
-        for one, crop in zip(drawn, crops, strict=True)
+        for one, crop in zip(sampled, crops, strict=True)
     ]
-    colours = [colour_matrix(d.brightness, d.contrast, d.saturation, d.hue) for d in drawn]
+    colours = [colour_matrix(d.brightness, d.contrast, d.saturation, d.hue) for d in sampled]
     arrays = {"affine": np.stack(affines), "colour": np.stack(colours)}
     count = config.rectangles + (config.cutout > 0)
     if count:
-        arrays["rectangles"], arrays["rgb"] = _rectangles(drawn, count)
+        arrays["rectangles"], arrays["rgb"] = _rectangles(sampled, count)
     if config.blur > 0:
         radius = math.ceil(3 * config.blur_sigma[1])
-        arrays["blur"] = np.stack([_kernel(one.blur_sigma, radius) for one in drawn])
+        arrays["blur"] = np.stack([_kernel(one.blur_sigma, radius) for one in sampled])
     return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
@@ -86,7 +86,7 @@ def apply(
 
     Args:
         image: (B, H, W, 3) RGB, uint8.
-        keypoints: (B, K, 3) in the pictures' pixels.
+        keypoints: (B, K, 3) in the crops' pixels.
         params: as :func:`sample_batch` or :func:`only_crops` gives them.
         size: S.
         flip_index: (K,), the skeleton's.
@@ -111,7 +111,7 @@ def apply(
 def warp(image: Tensor, affine: Tensor, size: int) -> Tensor:
     """Resample (B, H, W, 3) bilinearly into (B, S, S, 3) float32, black beyond the edges.
 
-    Gathers, rather than Keras's ``affine_transform``: that one runs at the picture's size only and
+    Gathers, rather than Keras's ``affine_transform``: that one runs at the crop's size only and
     not under XLA, which makes this five times as fast.
     """
     height, width = image.shape[1:3]
@@ -195,27 +195,27 @@ def _sources(affine: Tensor, size: int, width: int, height: int) -> tuple[Tensor
     determinant = a * d - b * c
     centres = np.arange(size, dtype=np.float32) + np.float32(0.5)
     x, y = centres - shift_x, centres[:, None] - shift_y  # (B, 1, S), (B, S, 1)
-    places = (d * x - b * y) / determinant, (a * y - c * x) / determinant
+    positions = (d * x - b * y) / determinant, (a * y - c * x) / determinant
     found: list[Tensor] = []
-    for place, side in zip(places, (width, height), strict=True):
-        index = ops.clip(place - 0.5, -1.0, side)
+    for position, side in zip(positions, (width, height), strict=True):
+        index = ops.clip(position - 0.5, -1.0, side)
         whole = ops.minimum(ops.floor(index), side - 1.0)
         found += [ops.cast(whole, "int32"), (index - whole)[..., None]]
     return tuple(found)
 
 
 def _rectangles(
-    drawn: Sequence[CopyParams], count: int
+    sampled: Sequence[CopyParams], count: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    boxes, rgb = np.zeros((len(drawn), count, 4)), np.zeros((len(drawn), count, 3))
-    for number, one in enumerate(drawn):
-        for place, rectangle in enumerate(one.rectangles):
-            boxes[number, place], rgb[number, place] = rectangle[:4], rectangle.rgb
+    boxes, rgb = np.zeros((len(sampled), count, 4)), np.zeros((len(sampled), count, 3))
+    for number, one in enumerate(sampled):
+        for position, rectangle in enumerate(one.rectangles):
+            boxes[number, position], rgb[number, position] = rectangle[:4], rectangle.rgb
     return boxes, rgb
 
 
 def _kernel(sigma: float, radius: int) -> npt.NDArray[np.float64]:
-    """(2 · radius + 1,) Gaussian weights that sum to 1; sigma 0 leaves a picture as it is."""
+    """(2 · radius + 1,) Gaussian weights that sum to 1; sigma 0 leaves a crop as it is."""
     apart = np.arange(-radius, radius + 1)
     weights = np.exp(apart**2 / (-2 * sigma**2)) if sigma else np.equal(apart, 0).astype(np.float64)
     return weights / weights.sum()

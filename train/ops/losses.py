@@ -2,7 +2,7 @@
 
 Each takes ``weights`` (B, K), made by :func:`labelled` and nowhere else. Where a weight is 0,
 neither the target nor the prediction is read: whatever stands there, the loss is the same and its
-gradient is exactly 0. Coordinates are ``xy_norm``, in units of the picture's side.
+gradient is exactly 0. Coordinates are ``xy_norm``, in units of the input's side.
 """
 
 import math
@@ -31,8 +31,8 @@ def labelled(keypoints: Tensor, importance: Tensor | None = None) -> Tensor:
         keypoints: (B, K, 3).
         importance: (K,) factors, to weight some keypoints more than others; 1 without.
     """
-    seen = ops.cast(keypoints[..., 2] > NOT_LABELLED, "float32")
-    return seen if importance is None else seen * ops.cast(importance, "float32")
+    counted = ops.cast(keypoints[..., 2] > NOT_LABELLED, "float32")
+    return counted if importance is None else counted * ops.cast(importance, "float32")
 
 
 def mse(true: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def heatmap_mse(true: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
 def heatmap_divergence(true: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
     """Jensen–Shannon divergence, in nats, of heatmaps read as probabilities (DSNT, Nibali 2018).
 
-    A keypoint whose target is empty, as it lies outside the picture, says nothing.
+    A keypoint whose target is empty, as it lies outside the input, does not count.
 
     Args:
         true: (B, h, w, K), not negative; each map is scaled to sum to 1.
@@ -206,20 +206,20 @@ class Flow(keras.layers.Layer):
 def rle(true: Tensor, predicted: Tensor, sigma: Tensor, weights: Tensor, flow: Flow) -> Tensor:
     """Residual log-likelihood (Li 2021) of (predicted − true) / sigma, by Laplace and by ``flow``.
 
-    Sigma counts as 0.001 at least, and the flow sees no residual beyond ±10 sigma, where Laplace
-    alone pulls: a wrong label costs no more than with L1 and cannot blow the flow up.
+    Sigma counts as 0.001 at least, and the flow is given no residual beyond ±10 sigma, where
+    Laplace alone pulls: a wrong label costs no more than with L1 and cannot blow the flow up.
 
     Args:
         true, predicted: (B, K, 2).
-        sigma: (B, K, 2) in [0, 1], in units of the picture's side.
+        sigma: (B, K, 2) in [0, 1], in units of the input's side.
         weights: (B, K).
-        flow: learnt beside the model.
+        flow: trained beside the network.
     """
     scale = _LEAST_SIGMA + (1 - _LEAST_SIGMA) * _where(weights[..., None], sigma)
     residuals = _differences(true, predicted, weights[..., None]) / scale  # (B, K, 2)
-    seen = ops.clip(residuals, -_FLOW_REACH, _FLOW_REACH)
-    learnt = ops.reshape(flow(ops.reshape(seen, (-1, 2))), ops.shape(weights))
-    costs = ops.sum(ops.abs(residuals) + math.log(2) + 2 * ops.log(scale), -1) - learnt
+    clipped = ops.clip(residuals, -_FLOW_REACH, _FLOW_REACH)
+    density = ops.reshape(flow(ops.reshape(clipped, (-1, 2))), ops.shape(weights))
+    costs = ops.sum(ops.abs(residuals) + math.log(2) + 2 * ops.log(scale), -1) - density
     return _mean(costs, weights)
 
 

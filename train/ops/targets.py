@@ -1,6 +1,6 @@
 """Keypoints ⇄ what a model puts out: heatmaps, offset maps, normalised coordinates.
 
-Keypoints are (B, K, 3): x, y in continuous pixels of the square picture of side ``size``, and
+Keypoints are (B, K, 3): x, y in continuous pixels of the square input of side ``size``, and
 visibility. Pixel (i, j) of a heatmap (B, h, h, K) has its centre at (j + 0.5, i + 0.5) · size / h,
 so that the mirror image of a heatmap is the heatmap of the mirror image.
 """
@@ -35,13 +35,13 @@ def normalise_xy(keypoints: Tensor, size: int) -> Tensor:
 
 
 def heatmaps(keypoints: Tensor, size: int, heatmap_size: int, sigma: float) -> Tensor:
-    """A Gaussian of height 1 around each keypoint's exact place, (B, h, h, K).
+    """A Gaussian of height 1 around each keypoint's exact position, (B, h, h, K).
 
-    It is empty for a keypoint that is not labelled, or that lies outside the picture.
+    It is empty for a keypoint that is not labelled, or that lies outside the input.
 
     Args:
         keypoints: (B, K, 3).
-        size: the picture's side.
+        size: the input's side.
         heatmap_size: h.
         sigma: of the Gaussian, in heatmap pixels.
     """
@@ -70,7 +70,7 @@ def offsets(keypoints: Tensor, size: int, heatmap_size: int) -> Tensor:
 
 
 def decode_argmax(maps: Tensor, size: int) -> Tensor:
-    """(B, K, 3): the centre of each heatmap's highest pixel in picture pixels, and its height."""
+    """(B, K, 3): the centre of each heatmap's highest pixel in input pixels, and its height."""
     return _decoded(maps, _peaks(_flat(maps), maps.shape[2]), size)
 
 
@@ -82,7 +82,7 @@ def decode_quadratic(maps: Tensor, size: int, blur_sigma: float = _BLUR_SIGMA) -
 
     Args:
         maps: (B, h, w, K).
-        size: the picture's side.
+        size: the input's side.
         blur_sigma: of the blur, in heatmap pixels; 0 for none.
     """
     return _refined(maps, size, blur_sigma, _parabolas)
@@ -98,15 +98,16 @@ def decode_dark(maps: Tensor, size: int, blur_sigma: float = _BLUR_SIGMA) -> Ten
 
 
 def decode_udp(maps: Tensor, offset_maps: Tensor, size: int) -> Tensor:
-    """(B, K, 3): the mean of what the pixels around the peak say, each by its height.
+    """(B, K, 3): the mean of the positions that the pixels around the peak vote for, by height.
 
-    Those below 0.6 of the heatmap's maximum have no say, as no offset was learnt far out. UDP blurs
-    heatmap and offsets and reads one pixel; a mean of places is right up to the disc's edge.
+    Those below 0.6 of the heatmap's maximum do not count, as no offset is trained far out. UDP
+    blurs heatmap and offsets and reads one pixel; a mean of positions is right up to the disc's
+    edge.
 
     Args:
         maps: (B, h, w, K), trained on :func:`discs` or on :func:`heatmaps`.
         offset_maps: (B, h, w, 2K), as :func:`offsets`.
-        size: the picture's side.
+        size: the input's side.
     """
     height, width = maps.shape[1:3]
     heights = ops.maximum(ops.cast(maps, "float32"), _LEAST)
@@ -115,16 +116,16 @@ def decode_udp(maps: Tensor, offset_maps: Tensor, size: int) -> Tensor:
     votes = _blur(weights, _VOTE_SIGMA)
     peaks = _peaks(_flat(votes), width)
     grids = _centres(width)[:, None], _centres(height)[:, None, None]
-    places = []
+    positions = []
     for grid, offset in zip(grids, ops.split(offset_maps, 2, axis=-1), strict=True):
-        said = weights * (grid + RADIUS * height * ops.cast(offset, "float32"))
-        mean = _blur(said, _VOTE_SIGMA) / votes
-        places.append(_at(_flat(mean), _index(peaks, width)))
-    return _decoded(maps, (places[0], places[1]), size)
+        voted = weights * (grid + RADIUS * height * ops.cast(offset, "float32"))
+        mean = _blur(voted, _VOTE_SIGMA) / votes
+        positions.append(_at(_flat(mean), _index(peaks, width)))
+    return _decoded(maps, (positions[0], positions[1]), size)
 
 
 def soft_argmax(logits: Tensor) -> Tensor:
-    """(B, h, w, K) → (B, K, 2) ``xy_norm``: the mean place under a softmax (DSNT, Nibali 2018)."""
+    """(B, h, w, K) → (B, K, 2) ``xy_norm``: the mean under a softmax (DSNT, Nibali 2018)."""
     height, width = logits.shape[1:3]
     flat = ops.softmax(_flat(logits), axis=1)
     maps = ops.reshape(flat, (-1, height, width, logits.shape[3]))
@@ -134,11 +135,11 @@ def soft_argmax(logits: Tensor) -> Tensor:
 
 
 def flip_back(outputs: dict[str, Tensor], flip_index: npt.NDArray[np.intp]) -> dict[str, Tensor]:
-    """What a model said of the mirror image, as of the picture itself: for the flip test.
+    """A network's outputs for the mirror image, as for the image itself: for the flip test.
 
     Args:
         outputs: by name: ``heatmap`` (B, h, w, K), ``offset`` (B, h, w, 2K), ``xy_norm`` (B, K, 2);
-            all others are (B, K, ...) and only change places.
+            all others are (B, K, ...) and only exchange keypoints.
         flip_index: (K,), the skeleton's.
     """
     return {name: _flip_output(name, value, flip_index) for name, value in outputs.items()}
@@ -164,9 +165,9 @@ def _distances(keypoints: Tensor, size: int, heatmap_size: int) -> tuple[Tensor,
     xy = ops.cast(keypoints[..., :2], "float32")
     inside = ops.all((xy >= 0) & (xy < size), axis=-1)
     present = inside & (labelled(keypoints) > 0)  # (B, K)
-    places = ops.where(present[..., None], xy, 0.0) * (heatmap_size / size)
+    positions = ops.where(present[..., None], xy, 0.0) * (heatmap_size / size)
     centres = _centres(heatmap_size)[:, None]
-    along_x, along_y = (places[:, None, :, axis] - centres for axis in (0, 1))
+    along_x, along_y = (positions[:, None, :, axis] - centres for axis in (0, 1))
     return along_x, along_y, ops.cast(present, "float32")[:, None, :]
 
 
@@ -202,8 +203,8 @@ def _at(flat: Tensor, index: Tensor) -> Tensor:
     return ops.take_along_axis(flat, index[:, None, :], axis=1)[:, 0]
 
 
-def _decoded(maps: Tensor, places: tuple[Tensor, Tensor], size: int) -> Tensor:
-    x, y = places
+def _decoded(maps: Tensor, positions: tuple[Tensor, Tensor], size: int) -> Tensor:
+    x, y = positions
     height, width = maps.shape[1:3]
     score = ops.max(_flat(maps), axis=1)
     return ops.stack([x * (size / width), y * (size / height), score], axis=-1)
@@ -220,13 +221,13 @@ def _refined(
     middle = _index((inner_x, inner_y), width)
     around = [[_at(flat, middle + i * width + j) for j in (-1, 0, 1)] for i in (-1, 0, 1)]
     step_x, step_y = step(around)
-    places = _near(x, inner_x + step_x, width), _near(y, inner_y + step_y, height)
-    return _decoded(maps, places, size)
+    positions = _near(x, inner_x + step_x, width), _near(y, inner_y + step_y, height)
+    return _decoded(maps, positions, size)
 
 
-def _near(peak: Tensor, place: Tensor, side: int) -> Tensor:
-    """``place``, but no further from the peak than a pixel, and not beyond the edges."""
-    return ops.clip(place, ops.maximum(peak - 1, 0.0), ops.minimum(peak + 1, float(side)))
+def _near(peak: Tensor, position: Tensor, side: int) -> Tensor:
+    """``position``, but no further from the peak than a pixel, and not beyond the edges."""
+    return ops.clip(position, ops.maximum(peak - 1, 0.0), ops.minimum(peak + 1, float(side)))
 
 
 def _smoothed(maps: Tensor, sigma: float) -> Tensor:

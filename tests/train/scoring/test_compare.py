@@ -6,7 +6,7 @@ import pytest
 
 from kpdata.core.errors import DatasetError
 from kpdata.core.skeleton import Skeleton
-from kpdata.train.evaluate.compare import compare_answers, compare_runs
+from kpdata.train.evaluate.compare import compare_predictions, compare_runs
 from kpdata.train.evaluate.report import METRICS, Report, Settings
 from kpdata.train.evaluate.scores import BASELINE, score_all
 from kpdata.train.infer import predictions as files
@@ -79,7 +79,7 @@ def by_name(differences):
 def test_known_differences():
     # The first misses 3 of 32 keypoints by a quarter of the torso, the second 1 by 0.3.
     truth = sticks()
-    differences, reasons = compare_answers(
+    differences, reasons = compare_predictions(
         STICK, truth, off(truth, 0, 1, 5), off(truth, 1, by=30.0)
     )
     found = by_name(differences)
@@ -99,7 +99,7 @@ def test_known_differences():
 
 def test_a_model_does_not_differ_from_itself():
     truth = sticks()
-    differences, _ = compare_answers(STICK, truth, off(truth, 2, 3), off(truth, 2, 3))
+    differences, _ = compare_predictions(STICK, truth, off(truth, 2, 3), off(truth, 2, 3))
     assert len(differences) == 7
     for difference in differences:
         deltas = [difference.overall, *difference.parts.values(), *difference.averaged.values()]
@@ -110,7 +110,9 @@ def test_a_model_does_not_differ_from_itself():
 def test_what_one_model_does_not_say_is_not_compared():
     truth = sticks()
     for pair in ((True, False), (False, True)):
-        differences, reasons = compare_answers(STICK, truth, *(off(truth, 0, sees=s) for s in pair))
+        differences, reasons = compare_predictions(
+            STICK, truth, *(off(truth, 0, sees=s) for s in pair)
+        )
         assert "visibility accuracy" not in by_name(differences)
         assert reasons["visibility accuracy"] == "the model does not predict visibility"
 
@@ -121,7 +123,9 @@ def test_instances_are_matched_by_name_and_not_by_line(tmp_path):
     order = np.random.default_rng(0).permutation(COUNT)
     write(tmp_path / "b" / "evaluation-val", truth, off(truth, 1, by=30.0), order)
     comparison = compare_runs(tmp_path / "a", tmp_path / "b", "val", seed=7)
-    expected, _ = compare_answers(STICK, truth, off(truth, 0, 1, 5), off(truth, 1, by=30.0), seed=7)
+    expected, _ = compare_predictions(
+        STICK, truth, off(truth, 0, 1, 5), off(truth, 1, by=30.0), seed=7
+    )
     assert comparison.differences == expected
     assert (comparison.images, comparison.instances) == (4, 8)
     assert comparison.first.folder == str(first)
