@@ -693,7 +693,7 @@ def splits_by_group(shards: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for split in dataset.splits:
         for sample in dataset[split]:
-            found.setdefault(sample.split_group, set()).add(split)
+            found.setdefault.sample.split_group, set()).add(split)
     return found
 
 
@@ -742,7 +742,7 @@ def test_another_dataset_in_the_folder_is_refused_and_untouched(
 ) -> None:
     convert_to(tmp_path / "out", coco, **HEAVY)
     before = contents(tmp_path / "out")
-    with pytest.raises(DatasetError, match=r"already holds another dataset.*choose another out"):
+    with pytest.raises(DatasetError, match=r"already holds another dataset.*choose another `out`"):
         convert_to(tmp_path / "out", coco, **HEAVY | change)
     assert contents(tmp_path / "out") == before
 
@@ -995,11 +995,11 @@ def test_too_many_bad_samples_stop_the_job_while_planning(
         convert_to(tmp_path / "out", own_coco, max_quarantine=2.5)
     message = str(caught.value)
     assert (
-        "3 of 100 samples are bad (3 × image missing), more than the 2.5 % that max_quarantine"
+        "3 of 100 samples are bad (3 × image missing), more than the 2.5 % that `max_quarantine`"
         in message
     )
     assert "000001.jpg: No such file" in message
-    assert message.endswith("Mend them, or quarantine them with a larger max_quarantine.")
+    assert message.endswith("Mend them, or quarantine them with a larger `max_quarantine`.")
     assert not (tmp_path / "out").exists()
 
 
@@ -1321,7 +1321,7 @@ def test_a_note_that_did_not_fit_on_the_disk_still_names_the_cause(tmp_path: Pat
         ("crop_from", "head", "crop_from is 'head': expected bbox or keypoints or image"),
         ("exif", "maybe", "exif is 'maybe': expected applied or ignored"),
         ("validate_images", "pixels", "validate_images is 'pixels': expected header or decode"),
-        ("beam_options", ("--parallelism=2",), "beam_options are given without a runner"),
+        ("beam_options", ("--parallelism=2",), "Beam options are given without a `runner`"),
     ],
 )
 def test_an_option_out_of_range_is_named_with_its_range(

@@ -694,7 +694,7 @@ def test_what_a_user_gets_wrong_is_said_in_one_line(
     assert "ftp://a/b: kpdata knows local paths" in said("ftp://a/b", images, out)
     assert "s3://: names no bucket" in said(source, images, "s3://")
     told = error("convert", "coco", source, "--to", "coco", "--out", bucket / "out")
-    assert "--to coco copies images from folder to folder" in told
+    assert "coco is written from folder to folder" in told
     client.put_object(Bucket=bucket.bucket, Key="bad.json", Body=b"{")
     assert f"{bucket}/bad.json: " in said(bucket / "bad.json", images, out)
     assert f"{bucket}/none is not a dataset" in error("verify", bucket / "none")

@@ -524,12 +524,12 @@ def test_two_samples_under_one_key_are_refused(images: Path) -> None:
         (
             "train=98,val=1,test=1",
             "splits val and test are empty: 2 images in 2 groups are too few for 3 splits. "
-            "Give fewer splits, or a finer group.",
+            "Give fewer splits, or a finer `group`.",
         ),
         (
             "train=99,test=1",
             "split test is empty: 2 images in 2 groups are too few for the share. "
-            "Give a larger share, another seed, or a finer group.",
+            "Give a larger share, another `seed`, or a finer `group`.",
         ),
     ],
 )
@@ -550,7 +550,7 @@ def test_an_official_split_of_one_part_is_a_warning(images: Path) -> None:
 def test_an_official_split_that_is_not_kept_is_a_warning(images: Path) -> None:
     plan = plan_of(images, official(images), "90/0/10")
     assert plan.warnings == (
-        "the source has an official split (train, test): split='official' keeps it",
+        "the source has an official split (train, test): `split` official keeps it",
     )
     assert plan_of(images, official(images), "official", folder="kept").warnings == ()
     one = numbered(images, 200, split="train")

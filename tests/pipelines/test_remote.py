@@ -13,7 +13,7 @@ import pytest
 
 from kpdata.core.errors import JobError
 from kpdata.pipelines.run import beam_job
-from kpdata.pipelines.run.clusters import cancel_on_flink, check_reachable, print_usage_error
+from kpdata.pipelines.run.clusters import cancel_on_flink, check_reachable, explain
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ def test_what_is_no_single_address_is_left_to_the_runner(option: str) -> None:
     [
         (ImportError("No module named 'dask.bag'"), "pip install 'apache-beam[dask]'"),
         (FileNotFoundError(2, "No such file or directory", "java"), "install Java 17"),
-        (ValueError("no such option"), "runner DaskRunner: no such option"),
+        (ValueError("no such option"), "runner is DaskRunner: no such option"),
         (JobError("as it is"), "as it is"),
         (TimeoutError("Timed out trying to connect"), "the job failed: Timed out trying to"),
         (RuntimeError(), "the job failed: RuntimeError()"),
     ],
 )
 def test_every_error_becomes_one_line_with_what_to_do(error: Exception, says: str) -> None:
-    line = print_usage_error("DaskRunner", error)
+    line = explain("DaskRunner", error)
     assert says in line
     assert "\n" not in line
 
@@ -107,7 +107,7 @@ def test_of_a_traceback_through_two_languages_the_pythons_last_error_is_told() -
         'last):\n  File "sdk_worker.py", line 1, in f\n    g()\nOSError: [Errno 28] No space left\n'
         "\n\tat org.apache.beam.Some.method(Some.java:1)\n\t... 3 more\n"
     )
-    assert "the job failed: OSError: [Errno 28] No space left (" in print_usage_error(
+    assert "the job failed: OSError: [Errno 28] No space left (" in explain(
         "FlinkRunner", RuntimeError(text)
     )
 
@@ -117,7 +117,7 @@ def test_workers_without_a_pool_are_what_a_refused_connection_means() -> None:
         "Pipeline BeamApp-1_2-3 failed in state FAILED: java.net.ConnectException: finishConnect"
         "(..) failed: Connection refused"
     )
-    line = print_usage_error("FlinkRunner", error)
+    line = explain("FlinkRunner", error)
     assert "the job failed: java.net.ConnectException: finishConnect(..) failed" in line
     assert "does a pool of Beam's workers listen at --environment_config" in line
 

@@ -337,10 +337,10 @@ def test_a_keypoint_outside_a_turned_image_is_counted() -> None:
 @pytest.mark.parametrize(
     ("orientation", "exif", "stated", "advice"),
     [
-        (6, "applied", (64, 48), "its EXIF turns it by 90°: try the other value of --exif"),
-        (8, "ignored", (48, 64), "its EXIF turns it by 90°: try the other value of --exif"),
-        (1, "applied", (640, 480), "was it resized, or does --images name another folder?"),
-        (3, "applied", (48, 64), "was it resized, or does --images name another folder?"),
+        (6, "applied", (64, 48), "its EXIF turns it by 90°: try the other value of `exif`"),
+        (8, "ignored", (48, 64), "its EXIF turns it by 90°: try the other value of `exif`"),
+        (1, "applied", (640, 480), "was it resized, or does `images` name another folder?"),
+        (3, "applied", (48, 64), "was it resized, or does `images` name another folder?"),
     ],
 )
 def test_a_size_that_differs_from_the_annotations_is_refused_with_advice(
