@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from kpdata.core.progress import SILENT
 from kpdata.train.run.config import TrainConfig, override, recipe_names
 from kpdata.train.run.folder import RunFolder, State
 
