@@ -78,4 +78,3 @@ def head_option() -> list[click.Option]:
             "time.",
         )
     ]
-
