@@ -44,6 +44,7 @@ from kpdata.train.loop.train import load_crops, train
 from kpdata.train.models.base import Phase
 from kpdata.train.models.blazepose.network import shared_layers
 from kpdata.train.models.parts import COORDINATES_HEAD, Loss
+from kpdata.train.models.registry import models
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.folder import Best, RunFolder, State
 from kpdata.train.run.overrides import override
@@ -602,6 +603,14 @@ def test_a_loss_on_limbs_needs_a_skeleton_that_has_some():
     check_config(config, COCO17)
     with pytest.raises(TrainingError, match=r"losses.limbs is 0.1, and skeleton dots has no edges"):
         check_config(config, Skeleton("dots", ("a", "b")))
+
+
+def test_a_model_of_whole_images_is_refused(monkeypatch):
+    spec = replace(PLAIN.spec, name="bottom-up", view="image")
+    monkeypatch.setitem(models(), "bottom-up", spec)
+    config = msgspec.structs.replace(PLAIN, model="bottom-up")
+    with pytest.raises(TrainingError, match="model is bottom-up: it takes whole images"):
+        check_config(config, COCO17)
 
 
 def test_squares_that_the_shards_crops_do_not_have_are_warned_of(tiny_shards):

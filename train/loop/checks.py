@@ -39,6 +39,11 @@ def check_config(config: TrainConfig, skeleton: Skeleton) -> None:
 
     All of it is found without an image or a network.
     """
+    if config.spec.view != "instance":
+        raise TrainingError(
+            f"model is {config.model}: it takes whole images, and crops of one instance are all "
+            "that can be trained on"
+        )
     config.spec.check(config.spec.parse(config.options))
     pair = config.reference if isinstance(config.reference, tuple) else ()
     for name in (*config.keypoint_weights, *pair):

@@ -1,5 +1,6 @@
 """A sensible configuration for a dataset and this machine, where the user names no recipe."""
 
+import math
 from collections.abc import Mapping
 from itertools import islice
 from types import MappingProxyType
@@ -45,7 +46,8 @@ def default_config(
     parsed = spec.parse(options)
     crop_side, crop_rule = _look_at(dataset)
     size = crop_side or (256 if on_gpu() else 192)
-    size = min(max(_STEP * round(size / _STEP), _INPUT_SIZES[0]), _INPUT_SIZES[1])
+    step = math.lcm(_STEP, spec.input_multiple)
+    size = min(max(step * round(size / step), _INPUT_SIZES[0]), _INPUT_SIZES[1])
     split = dataset.manifest.splits[TRAIN]
     crops = max(split.records, split.instances, 1)  # a whole image shows each of its instances
     epochs = min(max(_CROPS_IN_ALL // crops, _EPOCHS[0]), _EPOCHS[1])
