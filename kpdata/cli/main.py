@@ -99,6 +99,7 @@ def main() -> None:
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C comes too late to matter
         _end(f"interrupted. {error}".removesuffix(". "), 130)
     except click.ClickException as error:
         print_usage_error(error)

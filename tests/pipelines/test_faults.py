@@ -175,7 +175,7 @@ def test_an_interrupt_while_workers_write_ends_in_one_message_and_is_made_good(
     else:
         running.process.send_signal(signal.SIGINT)
     code, printed = running.end()
-    assert code == 130
+    assert code == 130, printed
     assert printed.strip() == (
         "kpdata: interrupted. Run the same command again to go on where it stopped."
     )
@@ -199,7 +199,7 @@ def test_a_second_interrupt_while_the_first_is_obeyed_changes_nothing(
     time.sleep(0.02)
     running.process.send_signal(signal.SIGINT)
     code, printed = running.end(10)
-    assert code == 130
+    assert code == 130, printed
     assert "Traceback" not in printed
     assert_gone(workers, 5)
     assert finish(source, running.out) == root_hash
@@ -252,7 +252,7 @@ def test_an_interrupt_of_a_single_process_is_the_same(
     running.wait_until_writing()
     running.process.send_signal(signal.SIGINT)
     code, printed = running.end(5)
-    assert code == 130
+    assert code == 130, printed
     assert "kpdata: interrupted" in printed
     assert "Traceback" not in printed
     assert not list(running.out.glob(".*.tmp"))
@@ -272,7 +272,7 @@ def test_a_polite_kill_ends_as_an_interrupt_does(
     else:
         running.process.send_signal(signal.SIGTERM)
     code, printed = running.end(15)
-    assert code == 130
+    assert code == 130, printed
     assert printed.strip() == (
         "kpdata: interrupted. Run the same command again to go on where it stopped."
     )
@@ -293,7 +293,7 @@ def test_an_interrupt_while_planning_leaves_no_folder_and_no_process(
     assert len(starting) == expected
     os.killpg(running.process.pid, signal.SIGINT)
     code, printed = running.end(10)
-    assert code == 130
+    assert code == 130, printed
     assert printed.strip() == (
         "kpdata: interrupted. Run the same command again to go on where it stopped."
     )
