@@ -693,7 +693,7 @@ def splits_by_group(shards: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for split in dataset.splits:
         for sample in dataset[split]:
-            found.setdefault.sample.split_group, set()).add(split)
+            found.setdefault(sample.sample.split_group, set()).add(split)
     return found
 
 
