@@ -17,7 +17,6 @@ from kpdata.formats import FORMATS
 ROOT = Path(__file__).parents[1]
 ABOVE = {"pipelines", "train"}
 HEAVY = ("apache_beam", "tensorflow", "tensorflow_datasets", "keras", "jax", "torch")
-WATCHERS = ("training_watcher",)
 
 
 def files(folder: str) -> list[Path]:
@@ -242,15 +241,11 @@ def test_pipelines_and_train_never_meet():
 
 
 def test_commands_import_the_heavy_parts_only_inside_a_function():
-    light = [path for path in files("kpdata/cli") if path.stem not in WATCHERS]
-    watchers = (f"kpdata.cli.{name}" for name in WATCHERS)
-    banned = (*HEAVY, "kpdata.pipelines", "kpdata.train", *watchers)
-    assert offences(light, banned, top_level=True) == []
+    banned = (*HEAVY, "kpdata.pipelines")
+    assert offences(files("kpdata/cli"), banned, top_level=True) == []
 
 
-@pytest.mark.parametrize(
-    "module", sorted(path.stem for path in files("kpdata/cli") if path.stem not in WATCHERS)
-)
+@pytest.mark.parametrize("module", sorted(path.stem for path in files("kpdata/cli")))
 def test_importing_a_command_leaves_beam_and_tensorflow_out(module):
     name = "kpdata.cli" if module == "__init__" else f"kpdata.cli.{module}"
     assert loaded_by(f"import {name}", HEAVY) == set()

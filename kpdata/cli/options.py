@@ -1,7 +1,7 @@
 """Options that several commands share, and what they amount to."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -133,9 +133,3 @@ def refuse_idle_options(given: set[str], options: dict[str, Any]) -> None:
     ):
         if name in given and not options[partner]:
             raise FormatError(f"`{name}` changes nothing without `{partner}`")
-
-
-def refuse_idle_decode(ctx: click.Context, heads: Collection[str]) -> None:
-    """Refuse --decode where no heatmap is read."""
-    if "decode" in given_options(ctx) and "heatmap" not in heads:
-        raise click.UsageError(f"--decode changes nothing: {', '.join(heads)} need no decoding")
