@@ -103,10 +103,12 @@ class Dataset(Mapping[str, "Split"]):
         return f"{self.skeleton.name}, {len(self.skeleton)} keypoints: {sizes} records"
 
     def _repr_html_(self) -> str:
-        columns = ("split", "images", "records", "copies", "instances", *VISIBILITY_SHARES)
+        columns = (*SPLIT_COLUMNS, *VISIBILITY_SHARES)
         rows = [
-            (name, s.samples, s.records, s.copies, s.instances, *visibility_shares(s))
-            for name, s in self.manifest.splits.items()
+            (*row, *visibility_shares(info))
+            for row, info in zip(
+                split_rows(self.manifest), self.manifest.splits.values(), strict=True
+            )
         ]
         first = next(iter(self.values()), None)
         some = [picture for picture in first[: 5 * _SHOWN] if picture.instances] if first else []
@@ -306,6 +308,18 @@ class TorchSplit:
 _COLUMNS = (
     "split", "key", "image", "copy", "instance", "category", "keypoint", "x", "y", "visibility",
 )  # fmt: skip
+
+SPLIT_COLUMNS = ("split", "images", "originals", "copies", "instances", "shards", "MB")
+
+
+def split_rows(manifest: Manifest) -> list[tuple[str | int, ...]]:
+    """What each split holds, by SPLIT_COLUMNS."""
+    return [
+        (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards),
+         f"{sum(shard.bytes for shard in s.shards) / 1e6:.1f}")
+        for name, s in manifest.splits.items()
+    ]  # fmt: skip
+
 
 VISIBILITY_SHARES = ("visible %", "occluded %", "not labelled %")
 

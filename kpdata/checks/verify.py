@@ -2,7 +2,6 @@
 
 import hashlib
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from kpdata.shards.manifest import (
 )
 from kpdata.shards.quarantine import digest
 from kpdata.shards.remote import RemoteDataset
+from kpdata.shards.tally import Tally
 from kpdata.storage.scratch import scratch_database
 from kpdata.storage.stores import Location, as_location, errors_naming
 
@@ -71,7 +71,7 @@ def _faults(dataset: Dataset, progress: Progress) -> list[str]:
 def _record_faults(dataset: Dataset, progress: Progress, leaks: "_Leaks") -> list[str]:
     faults: list[str] = []
     for split, info in dataset.manifest.splits.items():
-        tally = _Tally(len(dataset.skeleton))
+        tally = Tally(len(dataset.skeleton))
         for shard in info.shards:
             try:
                 _check_shard(dataset, split, shard, leaks, tally)
@@ -80,7 +80,7 @@ def _record_faults(dataset: Dataset, progress: Progress, leaks: "_Leaks") -> lis
             if isinstance(dataset, RemoteDataset):
                 dataset.release(shard)
             progress.advance()
-        faults += tally.faults(split, info)
+        faults += _count_faults(split, tally, info)
     return faults + leaks.faults
 
 
@@ -115,7 +115,7 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 def _check_shard(
-    dataset: Dataset, split: str, shard: ShardInfo, leaks: "_Leaks", tally: "_Tally"
+    dataset: Dataset, split: str, shard: ShardInfo, leaks: "_Leaks", tally: Tally
 ) -> None:
     path = dataset.shard_path(shard)
     size = path.stat().st_size
@@ -126,7 +126,8 @@ def _check_shard(
             _check_image(sample)
             if sample.view and sample.view.copy and split != TRAIN:
                 raise DatasetError(f"{sample.key} is an augmented copy in split {split}")
-        tally.add(sample, is_new=leaks.see(sample, split))
+        tally.add(sample)
+        tally.samples += leaks.see(sample, split)
 
 
 def _check_image(sample: Sample) -> None:
@@ -146,33 +147,14 @@ def _check_image(sample: Sample) -> None:
         )
 
 
-class _Tally:
-    """Counts what one split really holds."""
-
-    def __init__(self, num_keypoints: int) -> None:
-        self.counts = Counter(samples=0, records=0, copies=0, instances=0)
-        self.visibility = np.zeros((num_keypoints, 3), np.int64)
-
-    def add(self, sample: Sample, is_new: bool) -> None:
-        """Count one record; ``is_new`` says that it is the first of its source image."""
-        self.counts["samples"] += is_new
-        self.counts["records"] += 1
-        if sample.view and sample.view.copy:
-            self.counts["copies"] += 1
-            return
-        self.counts["instances"] += len(sample.instances)
-        for instance in sample.instances:
-            v = instance.visibility.astype(np.intp)
-            self.visibility[np.arange(len(v)), v] += 1
-
-    def faults(self, split: str, stated: SplitInfo) -> Iterator[str]:
-        """What the manifest states otherwise."""
-        for what, found in self.counts.items():
-            number = getattr(stated, what)
-            if found != number:
-                yield f"split {split} holds {found} {what}, the manifest says {number}"
-        if not np.array_equal(self.visibility, stated.visibility):
-            yield f"split {split}: the manifest counts its keypoints' visibility otherwise"
+def _count_faults(split: str, found: Tally, stated: SplitInfo) -> Iterator[str]:
+    """What the manifest states otherwise."""
+    for what in ("samples", "records", "copies", "instances"):
+        here, there = getattr(found, what), getattr(stated, what)
+        if here != there:
+            yield f"split {split} holds {here} {what}, the manifest says {there}"
+    if not np.array_equal(found.visibility, stated.visibility):
+        yield f"split {split}: the manifest counts its keypoints' visibility otherwise"
 
 
 class _Leaks:

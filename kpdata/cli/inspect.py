@@ -7,6 +7,7 @@ import kpdata
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import LOCATION, as_json
 from kpdata.core.mapping import MappedKeypoint
+from kpdata.dataset import SPLIT_COLUMNS, split_rows
 from kpdata.shards.manifest import Manifest
 from kpdata.storage.stores import Location
 from kpdata.view.console import screen, table
@@ -38,13 +39,7 @@ def command(shards: Location, as_json: bool) -> None:
 def show(manifest: Manifest, shards: Location) -> None:
     """Print the manifest for a person."""
     console = screen()
-    splits = [
-        (name, s.samples, s.records, s.copies, s.instances, len(s.shards),
-         f"{sum(shard.bytes for shard in s.shards) / 1e6:.1f}")
-        for name, s in manifest.splits.items()
-    ]  # fmt: skip
-    holds = ("split", "images", "records", "copies", "instances", "shards", "MB")
-    console.print(table(f"{shards}", holds, splits))
+    console.print(table(f"{shards}", SPLIT_COLUMNS, split_rows(manifest)))
     columns, rows = _keypoints(manifest)
     console.print(table(_skeleton_title(manifest), columns, rows, left=len(columns) - 4))
     for reason, names in _reasons(manifest).items():

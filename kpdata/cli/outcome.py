@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kpdata.dataset import VISIBILITY_SHARES, visibility_shares
-from kpdata.shards.manifest import QUARANTINE, ShardInfo
+from kpdata.dataset import SPLIT_COLUMNS, VISIBILITY_SHARES, split_rows, visibility_shares
+from kpdata.shards.manifest import QUARANTINE
 from kpdata.storage.stores import Location
 from kpdata.view.console import screen, table
 
@@ -23,12 +23,7 @@ def show_outcome(outcome: "Outcome", out: Location) -> None:
             f"{out} holds a dataset made of the same annotations, options and image sizes "
             "already: nothing to do."
         )
-    rows = [
-        (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards), _mb(s.shards))
-        for name, s in manifest.splits.items()
-    ]
-    columns = ("split", "images", "originals", "copies", "instances", "shards", "MB")
-    console.print(table(f"{out}", columns, rows))
+    console.print(table(f"{out}", SPLIT_COLUMNS, split_rows(manifest)))
     skeleton = manifest.skeleton
     title = f"\nskeleton {skeleton.name}: {len(skeleton)} keypoints; of the originals' are"
     shares = [(name, *visibility_shares(split)) for name, split in manifest.splits.items()]
@@ -43,10 +38,6 @@ def show_outcome(outcome: "Outcome", out: Location) -> None:
     console.print(f"\nroot hash {manifest.root_hash}")
     if not outcome.unchanged:
         console.print(_speed(outcome))
-
-
-def _mb(shards: tuple[ShardInfo, ...]) -> str:
-    return f"{sum(shard.bytes for shard in shards) / 1e6:.1f}"
 
 
 def _speed(outcome: "Outcome") -> str:

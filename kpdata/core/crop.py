@@ -27,7 +27,7 @@ class CropRule:
 
     @property
     def words(self) -> str:
-        """The crop_rule for a person to read."""
+        """The rule for a person to read."""
         what = f"a square around the {self.crop_from}"
         if self.crop_from == "image":
             what = "the whole image, squared around its centre"

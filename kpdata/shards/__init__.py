@@ -1,1 +1,1 @@
-"""The shard folder: records, TFRecord crop_rule, manifest, quarantine, and reading it all back."""
+"""The shard folder: records, TFRecord framing, manifest, quarantine, and reading it all back."""

@@ -1,4 +1,4 @@
-"""TFRecord crop_rule: length, CRC of the length, payload, CRC of the payload.
+"""TFRecord framing: length, CRC of the length, payload, CRC of the payload.
 
 The format and the CRC's mask are those of TensorFlow's ``core/lib/io/record_writer``.
 """

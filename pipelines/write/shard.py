@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import cv2
 import msgspec
-import numpy as np
 
 from kpdata.core.errors import (
     DatasetError,
@@ -19,7 +18,7 @@ from kpdata.core.errors import (
     SchemaError,
     StoreError,
 )
-from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, Rejected, Sample
+from kpdata.core.sample import Rejected, Sample
 from kpdata.pipelines.output.local import Workspace
 from kpdata.pipelines.plan.file import Reference, read_plan
 from kpdata.pipelines.request import Request
@@ -27,6 +26,7 @@ from kpdata.pipelines.write.render import render
 from kpdata.shards import records, tfrecord
 from kpdata.shards.fetch import Fetcher
 from kpdata.shards.manifest import Count, ShardInfo, software
+from kpdata.shards.tally import Tally
 from kpdata.storage.atomic import write_atomically
 from kpdata.storage.files import file_blake3
 from kpdata.storage.parallel import ahead, announced
@@ -34,8 +34,6 @@ from kpdata.storage.parallel import ahead, announced
 _IMAGES_AHEAD = 2
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """What glibc's ``mallopt`` calls them in malloc.h."""
-
-_VISIBILITIES = np.array([NOT_LABELLED, OCCLUDED, VISIBLE], np.float32)
 
 
 class ShardReport(msgspec.Struct, frozen=True):
@@ -63,27 +61,21 @@ class ShardReport(msgspec.Struct, frozen=True):
     rejected: list[Rejected]
 
 
-class _Tally:
+class _ShardTally(Tally):
     """Adds records up into a report."""
 
     def __init__(self, num_keypoints: int):
-        self.samples = self.copies = self.instances = 0
-        self.visibility = np.zeros((num_keypoints, 3), np.int64)
+        super().__init__(num_keypoints)
         self.counts: Counter[str] = Counter()
         self.rejected: list[Rejected] = []
         self._widths: list[int] = []
         self._heights: list[int] = []
 
     def add(self, sample: Sample) -> None:
-        image, view = sample.image, sample.view
-        self._widths = _extremes(self._widths, image.width or 0)
-        self._heights = _extremes(self._heights, image.height or 0)
-        if view and view.copy:
-            self.copies += 1
-            return
-        self.instances += len(sample.instances)
-        for instance in sample.instances:
-            self.visibility += instance.visibility[:, None] == _VISIBILITIES
+        """Count a record, and the size of its picture."""
+        super().add(sample)
+        self._widths = _extremes(self._widths, sample.image.width or 0)
+        self._heights = _extremes(self._heights, sample.image.height or 0)
 
     def report(self, plan_blake3: str, shard: ShardInfo) -> ShardReport:
         sizes = {}
@@ -141,7 +133,7 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
     _refuse_other_software(header.software)
     request = header.request
     split = name.split("-", 1)[0]
-    tally = _Tally(len(request.skeleton))
+    tally = _ShardTally(len(request.skeleton))
     decodes = request.renders or request.validate_images == "decode"
     depth = _IMAGES_AHEAD if spare_cores and decodes else 0
     with (
@@ -216,7 +208,7 @@ def _open_ahead(
 
 
 def _write_sample(
-    sample: Sample, wait: Callable[[], _Opened], writer: tfrecord.Writer, tally: _Tally
+    sample: Sample, wait: Callable[[], _Opened], writer: tfrecord.Writer, tally: _ShardTally
 ) -> None:
     try:
         opened = wait()

@@ -149,7 +149,7 @@ def test_quiet_prints_nothing(coco: Path, kpdata: Kpdata, tmp_path: Path) -> Non
 def test_quiet_still_prints_errors(coco: Path, kpdata: Kpdata, tmp_path: Path) -> None:
     result = kpdata("convert", "coco", coco, "--out", coco, "--quiet")
     assert result.code == 1
-    assert ", a file: name a folder" in result.err
+    assert ", which is a file: name a folder" in result.err
 
 
 def test_warnings_are_printed_and_stand_in_the_json(
