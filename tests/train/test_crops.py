@@ -84,10 +84,10 @@ def by_name(crops: LabelledCrops) -> dict[tuple[str, int], int]:
     return {key: n for n, key in enumerate(zip(crops.keys, crops.instance, strict=True))}
 
 
-FRAMINGS = [CropRule("bbox", 1.25), CropRule("keypoints", 1.5), CropRule("image", 1.0)]
+CROP_RULES = [CropRule("bbox", 1.25), CropRule("keypoints", 1.5), CropRule("image", 1.0)]
 
 
-@pytest.mark.parametrize("crop_rule", FRAMINGS, ids=lambda crop_rule: crop_rule.crop_from)
+@pytest.mark.parametrize("crop_rule", CROP_RULES, ids=lambda crop_rule: crop_rule.crop_from)
 def test_the_truth_is_the_annotations_own(shards, people, crop_rule):
     crops = load(shards(), "train", crop_rule, SIDE)
     places = by_name(crops)
@@ -102,7 +102,7 @@ def test_the_truth_is_the_annotations_own(shards, people, crop_rule):
     assert not crops.is_copy.any()
 
 
-@pytest.mark.parametrize("crop_rule", FRAMINGS, ids=lambda crop_rule: crop_rule.crop_from)
+@pytest.mark.parametrize("crop_rule", CROP_RULES, ids=lambda crop_rule: crop_rule.crop_from)
 def test_pictures_keypoints_and_truth_are_one_affine_apart(shards, crop_rule):
     crops = load(shards(), "train", crop_rule, SIDE)
     labelled = crops.keypoints[..., 2] > 0
@@ -115,7 +115,7 @@ def test_pictures_keypoints_and_truth_are_one_affine_apart(shards, crop_rule):
     assert not crops.truth[~labelled].any()
 
 
-@pytest.mark.parametrize("crop_rule", FRAMINGS, ids=lambda crop_rule: crop_rule.crop_from)
+@pytest.mark.parametrize("crop_rule", CROP_RULES, ids=lambda crop_rule: crop_rule.crop_from)
 def test_crops_on_the_fly_and_shards_of_crops_agree(shards, crop_rule):
     crop = {"crop": SIDE, "crop_from": crop_rule.crop_from, "margin": crop_rule.margin}
     whole = load(shards(), "train", crop_rule, SIDE)

@@ -395,9 +395,9 @@ def test_what_follows_the_validation_score_is_refused_without_one(
 
 
 def test_without_a_validation_the_last_epoch_is_kept_and_that_is_said(without_val, tmp_path):
-    watcher = Interrupts()
-    state = run(tmp_path / "run", without_val, with_epochs(PLAIN, 2), watcher)
-    assert watcher.warnings == [
+    progress = Interrupts()
+    state = run(tmp_path / "run", without_val, with_epochs(PLAIN, 2), progress)
+    assert progress.warnings == [
         "the shards have no split 'val' with labels: the last epoch is kept, not the best"
     ]
     assert (state.best.epoch, state.best.scores) == (2, {})
@@ -420,11 +420,11 @@ def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
     job = Job(source.skeleton, images_root=str(source.images_root))
     request = Request("coco", job, parse_splits("60/0/40"), Sharding(count=2))
     convert(source, request, tmp_path / "shards", SILENT)
-    watcher = Interrupts()
-    state = run(tmp_path / "run", tmp_path / "shards", PLAIN, watcher)
+    progress = Interrupts()
+    state = run(tmp_path / "run", tmp_path / "shards", PLAIN, progress)
     assert state.best.epoch == 2
     assert [row.score for row in state.epochs] == [None, None]
-    assert "no split 'val' with labels: the last epoch is kept" in watcher.warnings[0]
+    assert "no split 'val' with labels: the last epoch is kept" in progress.warnings[0]
 
 
 # --- numbers that are none
@@ -510,24 +510,24 @@ def test_predictions_that_are_no_numbers_stop_the_run_before_anything_is_kept(
 
 def test_what_validation_measures_by_is_said_where_most_have_no_torso(tiny_shards, monkeypatch):
     val = load_crops(Dataset.open(tiny_shards), PLAIN, "train", 32)
-    watcher = Interrupts()
-    check_reference(PLAIN, val, watcher)
-    assert not watcher.warnings
+    progress = Interrupts()
+    check_reference(PLAIN, val, progress)
+    assert not progress.warnings
     monkeypatch.setattr("kpdata.train.evaluate.scores._USUAL", 1.0)
-    check_reference(msgspec.structs.replace(PLAIN, reference="torso"), val, watcher)
-    assert not watcher.warnings
-    check_reference(PLAIN, val, watcher)
-    assert watcher.warnings[0].startswith("validation: the reference length is bbox: ")
+    check_reference(msgspec.structs.replace(PLAIN, reference="torso"), val, progress)
+    assert not progress.warnings
+    check_reference(PLAIN, val, progress)
+    assert progress.warnings[0].startswith("validation: the reference length is bbox: ")
 
 
 def test_one_picture_for_several_people_is_warned_of_once(tiny_shards, tmp_path):
-    watcher = Interrupts(epoch=2)
+    progress = Interrupts(epoch=2)
     config = msgspec.structs.replace(PLAIN, crop_from="image")
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", tiny_shards, config, watcher)
-    watcher.epoch = 0
-    run(tmp_path / "run", tiny_shards, config, watcher)
-    warned = [text for text in watcher.warnings if "crop_from=bbox" in text]
+        run(tmp_path / "run", tiny_shards, config, progress)
+    progress.epoch = 0
+    run(tmp_path / "run", tiny_shards, config, progress)
+    warned = [text for text in progress.warnings if "crop_from=bbox" in text]
     assert [text.split(" are ")[0].split(" of ")[-1] for text in warned] == ["train", "val"]
 
 
