@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,15 +199,37 @@ def test_tensorflow_gets_the_same(forty):
             assert np.abs(one["image"].astype(int) - picture.pixels()).max() <= 16
 
 
-def test_pytorch_gets_torchvisions_targets_also_in_other_processes(forty, monkeypatch):
+def test_pytorch_gets_torchvisions_targets_also_in_other_processes(forty):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    train = pickle.loads(pickle.dumps(kp.open(forty[1])["train"].to_torch()))
-    image, target = train[3]
-    picture = kp.open(forty[1])["train"][3]
-    assert torch.equal(image, torch.from_numpy(picture.pixels().transpose(2, 0, 1).copy()))
-    assert target["keypoints"].shape == (1, 17, 3)
-    assert target["boxes"].shape == (1, 4)
-    assert target["labels"].dtype == torch.int64
+    train = kp.open(forty[1])["train"].to_torch()
+    loader = torch.utils.data.DataLoader(train, num_workers=2, collate_fn=list)
+    for (image, target), picture in zip((one for (one,) in loader), train._split, strict=True):
+        assert torch.equal(image, torch.from_numpy(picture.pixels().transpose(2, 0, 1).copy()))
+        assert torch.equal(target["keypoints"], torch.from_numpy(picture.keypoints))
+        assert target["boxes"].dtype == torch.float32
+        assert target["labels"].dtype == torch.int64
+
+
+def test_torchvisions_targets_hold_every_instance(forty, monkeypatch):
+    """With NumPy in the place of PyTorch, which need not be installed for it."""
+    stand_in = SimpleNamespace(
+        from_numpy=lambda array: array,
+        tensor=lambda values, dtype: np.array(values, dtype),
+        int64=np.int64,
+        float32=np.float32,
+    )
+    monkeypatch.setitem(sys.modules, "torch", stand_in)
+    whole = kp.convert(forty[0], forty[1].parent / "whole", progress=False)["train"]
+    train = pickle.loads(pickle.dumps(whole[2:9].to_torch()))
+    assert len(train) == 7
+    for index, picture in enumerate(whole[2:9]):
+        image, target = train[index]
+        assert np.array_equal(image, picture.pixels().transpose(2, 0, 1))
+        assert np.array_equal(target["keypoints"], picture.keypoints)
+        assert np.array_equal(target["boxes"], [i.bbox_xyxy for i in picture.instances])
+        assert target["labels"].tolist() == [i.category_id for i in picture.instances]
+        assert target["area"] == pytest.approx([i.area for i in picture.instances])
+        assert target["image_id"] == 2 + index
 
 
 def test_a_missing_library_is_named(forty, monkeypatch):
