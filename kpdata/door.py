@@ -207,9 +207,9 @@ def run_writing(
     if target.write is None:
         able = ", ".join(entry.name for entry in FORMATS.values() if entry.write)
         raise FormatError(f"format is {format!r}, which is not written as annotations: {able} are")
-    for place in (out, *labels.image_locations):
-        if isinstance(place, Url):
-            raise FormatError(f"{place}: {format} is written from folder to folder, on disks")
+    for location in (out, *labels.image_locations):
+        if isinstance(location, Url):
+            raise FormatError(f"{location}: {format} is written from folder to folder, on disks")
     with labels.source() as source:
         _refuse_inside(source, out)
         skeleton, mapping = _target_skeleton(source.skeleton, to_skeleton)
@@ -359,10 +359,10 @@ def _refuse_far_shards(labels: Labels, request: "Request") -> None:
     """Refuse shards on a store for workers elsewhere: they are copied to this machine."""
     if not request.runner or IMAGES in labels.format.options:
         return
-    for place in labels.locations:
-        if isinstance(place, Url):
+    for location in labels.locations:
+        if isinstance(location, Url):
             raise FormatError(
-                f"{place}: shards on a store are copied to this machine, where the workers of "
+                f"{location}: shards on a store are copied to this machine, where the workers of "
                 "another runner cannot read them: copy them to a folder that all workers share"
             )
 

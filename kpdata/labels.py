@@ -54,13 +54,13 @@ def read(
         FormatError: nothing is there, it is of no known format or of several, or not what its
             format says; an option that the format does not take.
     """
-    places = annotations if isinstance(annotations, Mapping) else {"": annotations}
+    locations = annotations if isinstance(annotations, Mapping) else {"": annotations}
     folders = images if isinstance(images, Mapping) else {"": images} if images is not None else {}
     for split in folders:
-        if split and split not in places:
+        if split and split not in locations:
             raise FormatError(f"`images` {split}=…: no annotations are called {split}=…")
     labels = Labels(
-        {split: as_location(path) for split, path in places.items()},
+        {split: as_location(path) for split, path in locations.items()},
         {split: as_location(path) for split, path in folders.items()},
         find(format) if format else None,
         {name: value for name, value in options.items() if value is not None},
@@ -94,7 +94,7 @@ class Labels(Sequence[Picture]):
 
     def __init__(
         self,
-        places: Mapping[str, Location],
+        locations: Mapping[str, Location],
         images: Mapping[str, Location],
         format: Format | None,  # noqa: A002 - the term
         options: Mapping[str, Any],
@@ -102,12 +102,12 @@ class Labels(Sequence[Picture]):
         self._images, self.options = images, dict(options)
         self.recognised = ""
         self.recognitions: list[str] = []
-        self._places = dict(places)
+        self._locations = dict(locations)
         self._stack = ExitStack()
         if isinstance(self.options.get("skeleton"), (str, Path)):
             self.options["skeleton"] = get_skeleton(str(self.options["skeleton"]))
         self.format = format or self._recognise()
-        self.split_names = tuple(split for split in places if split)
+        self.split_names = tuple(split for split in locations if split)
         self._opened: Source | None = self._open()
         self.skeleton: Skeleton = self._opened.skeleton
         self.has_boxes = self._opened.has_boxes
@@ -115,11 +115,11 @@ class Labels(Sequence[Picture]):
 
     def _recognise(self) -> Format:
         found = {}
-        for split, place in self._places.items():
-            if isinstance(place, Url):
-                raise FormatError(f"{place}: name its `format`, as in format='coco'")
-            one = found[split] = recognise(place)
-            self._places[split] = one.path
+        for split, location in self._locations.items():
+            if isinstance(location, Url):
+                raise FormatError(f"{location}: name its `format`, as in format='coco'")
+            one = found[split] = recognise(location)
+            self._locations[split] = one.path
             self.recognitions.append(str(one))
         self.recognised = "; ".join(dict.fromkeys(one.evidence for one in found.values()))
         names = {one.format.name: one.format for one in found.values()}
@@ -132,11 +132,11 @@ class Labels(Sequence[Picture]):
         self._stack.close()
         takes_images = IMAGES in self.format.options
         sources = {}
-        for split, place in self._places.items():
+        for split, location in self._locations.items():
             images = self._images.get(split, self._images.get(""))
-            if isinstance(place, Url) and images is None and takes_images:
-                raise FormatError(f"{place}: give `images` too, the folder or URL of the images")
-            path = self._stack.enter_context(local_copy(place, self.format.copied))
+            if isinstance(location, Url) and images is None and takes_images:
+                raise FormatError(f"{location}: give `images` too, the folder or URL of the images")
+            path = self._stack.enter_context(local_copy(location, self.format.copied))
             sources[split] = read_source(self.format.name, path, images=images, **self.options)
         return sources[""] if list(sources) == [""] else merge(sources)
 
@@ -150,7 +150,7 @@ class Labels(Sequence[Picture]):
     @property
     def locations(self) -> tuple[Location, ...]:
         """Where the annotations and their images lie, as far as they were named."""
-        return (*self._places.values(), *self._images.values())
+        return (*self._locations.values(), *self._images.values())
 
     @property
     def image_locations(self) -> tuple[Location, ...]:

@@ -41,12 +41,12 @@ class TrainingError(KpdataError):
 
 
 @contextmanager
-def located(place: str) -> Iterator[None]:
+def located(where: str) -> Iterator[None]:
     """Prefix the message of any KpdataError raised inside with ``place``."""
     try:
         yield
     except KpdataError as error:
-        error.args = (f"{place}: {error}", *error.args[1:])
+        error.args = (f"{where}: {error}", *error.args[1:])
         raise
 
 

@@ -1,4 +1,4 @@
-"""Which keypoints change places in a mirror image, read off their names."""
+"""Which keypoints change indices in a mirror image, read off their names."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -26,8 +26,8 @@ def flip_pairs_by_name(names: Sequence[str]) -> tuple[Pair, ...]:
             if found and paired.isdisjoint((name, found)):
                 pairs.append((name, found))
                 paired |= {name, found}
-    places = {name: place for place, name in enumerate(names)}
-    return tuple(sorted(pairs, key=lambda pair: min(places[name] for name in pair)))
+    indices = {name: index for index, name in enumerate(names)}
+    return tuple(sorted(pairs, key=lambda pair: min(indices[name] for name in pair)))
 
 
 _SIDE = re.compile("left|right")
@@ -49,10 +49,10 @@ def _mirror_l(name: str) -> Iterator[str]:
 
 def _mirror_edge(name: str) -> Iterator[str]:
     for word in _WORD.finditer(name):
-        for place in (word.start(), word.end() - 1):
-            if name[place] in ("l", "L"):
-                yield _with_r(name, place)
+        for index in (word.start(), word.end() - 1):
+            if name[index] in ("l", "L"):
+                yield _with_r(name, index)
 
 
-def _with_r(name: str, place: int) -> str:
-    return f"{name[:place]}r{name[place + 1 :]}".lower()
+def _with_r(name: str, index: int) -> str:
+    return f"{name[:index]}r{name[index + 1 :]}".lower()

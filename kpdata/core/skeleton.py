@@ -80,15 +80,15 @@ class Skeleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     def index(self, name: str) -> int:
         """Position of ``name`` in every (K, …) array."""
         try:
-            return self._places[name]
+            return self._indices[name]
         except KeyError:
             raise SchemaError(
                 f"skeleton {self.name} has no keypoint {name!r}; it has {', '.join(self.keypoints)}"
             ) from None
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {name: place for place, name in enumerate(self.keypoints)}
+    def _indices(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.keypoints)}
 
     @cached_property
     def flip_index(self) -> npt.NDArray[np.intp]:
@@ -117,7 +117,7 @@ class Skeleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
             raise SchemaError(f"{key}: {pair[0]!r} is paired with itself")
 
     def _check_name(self, key: str, name: str) -> None:
-        if name not in self._places:
+        if name not in self._indices:
             raise SchemaError(f"{key}: {name!r} is not among the keypoints")
 
 

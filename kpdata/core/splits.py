@@ -47,13 +47,13 @@ class Splits(msgspec.Struct, frozen=True):
             group: the name that decides.
             official: the source's own split.
         """
-        place = position(group, self.seed)
+        point = position(group, self.seed)
         if self.official:
-            return "val" if official == TRAIN and place < self.val_share else official
+            return "val" if official == TRAIN and point < self.val_share else official
         reached = 0.0
         for name, share in self.shares.items():
             reached += share
-            if place < reached:
+            if point < reached:
                 return name
         return list(self.shares)[-1]
 

@@ -46,10 +46,10 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _read_varint(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """The inverse of :func:`varint`: the value, and where it ends."""
+    """The inverse of :func:`varint`: the value, and offset it ends."""
     value = 0
-    for place in range(start, min(start + 10, end)):
-        value |= (data[place] & 0x7F) << 7 * (place - start)
-        if data[place] < 0x80:
-            return value, place + 1
+    for offset in range(start, min(start + 10, end)):
+        value |= (data[offset] & 0x7F) << 7 * (offset - start)
+        if data[offset] < 0x80:
+            return value, offset + 1
     raise DatasetError("not a tf.train.Example: a number without an end")

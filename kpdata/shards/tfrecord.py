@@ -171,8 +171,8 @@ def read(
         offset, number = start, 0
         file.seek(start)
         while offset < size:
-            place = f"{path}: record {number} at byte {offset}"
-            header, payload, footer = _read_one(file, size - offset, place)
+            where = f"{path}: record {number} at byte {offset}"
+            header, payload, footer = _read_one(file, size - offset, where)
             if digest:
                 for part in (header, payload, footer):
                     digest.update(part)
@@ -181,23 +181,23 @@ def read(
             number += 1
 
 
-def _read_one(file: BinaryIO, available: int, place: str) -> tuple[bytes, bytes, bytes]:
+def _read_one(file: BinaryIO, available: int, where: str) -> tuple[bytes, bytes, bytes]:
     header = file.read(12)
     if len(header) < 12:
-        raise DatasetError(f"{place}: the file is cut short")
+        raise DatasetError(f"{where}: the file is cut short")
     length, length_crc = struct.unpack("<QI", header)
     if _masked_crc(header[:8]) != length_crc:
-        raise DatasetError(f"{place}: the length's CRC does not match: the file is damaged")
+        raise DatasetError(f"{where}: the length's CRC does not match: the file is damaged")
     if length > available - _FRAME_BYTES:
-        raise DatasetError(f"{place}: claims {length:,} bytes, more than the file holds")
+        raise DatasetError(f"{where}: claims {length:,} bytes, more than the file holds")
     if length > MAX_RECORD_BYTES:
-        raise DatasetError(f"{place}: claims {length:,} bytes: at most {MAX_RECORD_BYTES:,}")
+        raise DatasetError(f"{where}: claims {length:,} bytes: at most {MAX_RECORD_BYTES:,}")
     payload = file.read(length)
     footer = file.read(4)
     if len(payload) < length or len(footer) < 4:
-        raise DatasetError(f"{place}: the file is cut short")
+        raise DatasetError(f"{where}: the file is cut short")
     if struct.unpack("<I", footer)[0] != _masked_crc(payload):
-        raise DatasetError(f"{place}: the payload's CRC does not match: the file is damaged")
+        raise DatasetError(f"{where}: the payload's CRC does not match: the file is damaged")
     return header, payload, footer
 
 

@@ -119,7 +119,7 @@ class _Scanner:
         """
         while (found := pattern.match(self._data, self._at)) is None:
             if not self._more():
-                raise self._fault(where if isinstance(where, str) else _place(*where), expected)
+                raise self._fault(where if isinstance(where, str) else _json_path(*where), expected)
         self._at = found.end()
         return found
 
@@ -184,9 +184,9 @@ class _Scanner:
         after = rest[value.end() :].lstrip() if value else rest
         unfinished = not after or (value is None and rest[:1] in b'{["')
         if not unfinished:
-            place = self._passed + len(self._data) - len(after)
+            offset = self._passed + len(self._data) - len(after)
             return self.error(
-                f"{where}: expected {expected}, found {after[:20]!r} at byte {place}: "
+                f"{where}: expected {expected}, found {after[:20]!r} at byte {offset}: "
                 "not valid JSON"
             )
         if _nests_too_deep(rest):
@@ -197,7 +197,7 @@ class _Scanner:
         return self.error(f"ends inside {where}, after {size} bytes: cut short? Download it again")
 
 
-def _place(array: str, index: int) -> str:
+def _json_path(array: str, index: int) -> str:
     return f"$.{array}[{index}]"
 
 
@@ -227,14 +227,14 @@ def decode_batch(
         return msgspec.json.decode(joined, type=list[kind])  # type: ignore[valid-type]
     except (msgspec.DecodeError, UnicodeError):
         return [
-            decode(path, _place(array, index), one, kind, mend and partial(mend, index))
+            decode(path, _json_path(array, index), one, kind, mend and partial(mend, index))
             for index, one in enumerate(raw, first)
         ]
 
 
 def decode(
     path: Path,
-    place: str,
+    where: str,
     raw: bytes,
     kind: Any,
     mend: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
@@ -264,9 +264,9 @@ def decode(
             pass
         return _convert(_parse(raw), kind, mend)
     except msgspec.ValidationError as error:
-        raise _misfit(path, place, error) from error
+        raise _misfit(path, where, error) from error
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: {place}: not valid JSON: {error}") from error
+        raise FormatError(f"{path}: {where}: not valid JSON: {error}") from error
 
 
 def decode_tidied(path: Path, raw: bytes, kind: Any, tidy: Callable[[Any], Any]) -> Any:
@@ -278,9 +278,9 @@ def decode_tidied(path: Path, raw: bytes, kind: Any, tidy: Callable[[Any], Any])
         raise _misfit(path, "$", error) from error
 
 
-def _misfit(path: Path, place: str, error: msgspec.ValidationError) -> FormatError:
+def _misfit(path: Path, where: str, error: msgspec.ValidationError) -> FormatError:
     problem, _, inner = str(error).partition(" - at `$")
-    return FormatError(f"{path}: {place}{inner.rstrip('`')}: {problem}")
+    return FormatError(f"{path}: {where}{inner.rstrip('`')}: {problem}")
 
 
 def _parse(raw: bytes) -> Any:

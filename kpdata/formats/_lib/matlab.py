@@ -198,15 +198,15 @@ def records(variable: Variable) -> Iterator[dict[str, Variable]]:
     if variable.kind != _STRUCT:
         raise variable.must_be("a struct")
     data, order = variable.rest, variable.order
-    fields, place = _field_names(variable)
+    fields, offset = _field_names(variable)
     count = math.prod(variable.shape)
-    most = (len(data) - place) // (len(fields) * _TAG_BYTES) if fields else _MOST_EMPTY
+    most = (len(data) - offset) // (len(fields) * _TAG_BYTES) if fields else _MOST_EMPTY
     if min(variable.shape, default=-1) < 0 or count > most:
         raise _damaged(f"{variable.name} claims {count:,} structs, more than there are")
     for _ in range(count):
         record = {}
         for field in fields:
-            kind, body, place = _element(data, place, order)
+            kind, body, offset = _element(data, offset, order)
             if kind != _MATRIX:
                 raise _damaged(f"an element of type {kind} in place of the field {field}")
             record[field] = _variable(body, order, field)
@@ -215,10 +215,10 @@ def records(variable: Variable) -> Iterator[dict[str, Variable]]:
 
 def _field_names(variable: Variable) -> tuple[list[str], int]:
     """The names of a struct's fields, and where their values begin."""
-    _, width, place = _element(variable.rest, 0, variable.order)
-    _, names, place = _element(variable.rest, place, variable.order)
+    _, width, offset = _element(variable.rest, 0, variable.order)
+    _, names, offset = _element(variable.rest, offset, variable.order)
     if not names:
-        return [], place
+        return [], offset
     (size,) = struct.unpack(f"{variable.order}i", width) if len(width) == 4 else (0,)
     if not 1 <= size <= _NAME_BYTES or len(names) % size or len(names) // size > _MOST_FIELDS:
         raise _damaged(f"{variable.name} has {len(names):,} bytes of names of {size} each")
@@ -226,7 +226,7 @@ def _field_names(variable: Variable) -> tuple[list[str], int]:
     found = [name.split(b"\0")[0].decode("latin1") for name in cut]
     if len(set(found)) < len(found):
         raise _damaged(f"{variable.name} has two fields of one name")
-    return found, place
+    return found, offset
 
 
 def _byte_order(data: bytes) -> str:
@@ -242,9 +242,9 @@ def _byte_order(data: bytes) -> str:
 
 
 def _variables(data: memoryview, order: str, budget: int) -> Iterator[Variable]:
-    place = _HEADER_BYTES
-    while place < len(data):
-        kind, body, place = _element(data, place, order, padded=False)
+    offset = _HEADER_BYTES
+    while offset < len(data):
+        kind, body, offset = _element(data, offset, order, padded=False)
         if kind == _COMPRESSED:
             inflated = _inflate(body, budget)
             budget -= len(inflated)
@@ -270,7 +270,7 @@ def _inflate(data: memoryview, budget: int) -> bytes:
 def _variable(data: memoryview, order: str, field: str = "") -> Variable:
     if not data:
         return Variable(field, _DOUBLE, (0, 0), False, order, data)
-    _, flags, place = _element(data, 0, order)
+    _, flags, offset = _element(data, 0, order)
     if len(flags) != 8:
         raise _damaged("a variable without flags")
     (flag,) = struct.unpack_from(f"{order}I", flags)
@@ -278,18 +278,18 @@ def _variable(data: memoryview, order: str, field: str = "") -> Variable:
     if kind >= len(_CLASSES):
         raise _damaged(f"a variable of class {kind}")
     if kind != _OPAQUE:
-        _, axes, place = _element(data, place, order)
+        _, axes, offset = _element(data, offset, order)
         shape = bytes(axes)
     if len(shape) % 4 or len(shape) > 4 * _MOST_AXES:
         raise _damaged("a variable without a shape")
-    _, name, place = _element(data, place, order)
+    _, name, offset = _element(data, offset, order)
     return Variable(
         field or bytes(name).decode("latin1"),
         kind,
         struct.unpack(f"{order}{len(shape) // 4}i", shape),
         bool(flag & _COMPLEX),
         order,
-        data[place:],
+        data[offset:],
     )
 
 
@@ -304,18 +304,18 @@ def _stored_numbers(variable: Variable) -> tuple[int, memoryview]:
 
 
 def _element(
-    data: memoryview, place: int, order: str, padded: bool = True
+    data: memoryview, offset: int, order: str, padded: bool = True
 ) -> tuple[int, memoryview, int]:
     """Type and bytes of the element at ``place``, and where the next one begins."""
-    if len(data) - place < _TAG_BYTES:
+    if len(data) - offset < _TAG_BYTES:
         raise _damaged("it ends inside a tag")
-    kind, size = struct.unpack_from(f"{order}II", data, place)
+    kind, size = struct.unpack_from(f"{order}II", data, offset)
     if kind >> 16:  # up to four bytes in the tag itself
         kind, size = kind & 0xFFFF, kind >> 16
         if size > 4:
             raise _damaged(f"a small element of {size} bytes")
-        return kind, data[place + 4 : place + 4 + size], place + _TAG_BYTES
-    begin = place + _TAG_BYTES
+        return kind, data[offset + 4 : offset + 4 + size], offset + _TAG_BYTES
+    begin = offset + _TAG_BYTES
     if size > len(data) - begin:
         raise _damaged(f"an element claims {size:,} bytes, more than there are")
     return kind, data[begin : begin + size], begin + size + (-size % 8 if padded else 0)

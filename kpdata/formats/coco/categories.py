@@ -24,14 +24,14 @@ def choose(path: Path, categories: list[Category], wanted: str | None) -> dict[i
     Raises:
         FormatError: none has keypoints, or those of several differ.
     """
-    able = {place: entry for place, entry in enumerate(categories) if entry.keypoints}
+    able = {index: entry for index, entry in enumerate(categories) if entry.keypoints}
     names = ", ".join(repr(entry.name) for entry in able.values())
     if not able:
         raise FormatError(
             f"{path}: no category has keypoints: give the person_keypoints file rather than the "
             'instances one, or add "keypoints": ["nose", ...] to the category'
         )
-    chosen = {place: entry for place, entry in able.items() if wanted in (None, entry.name)}
+    chosen = {index: entry for index, entry in able.items() if wanted in (None, entry.name)}
     if not chosen:
         raise FormatError(f"{path}: no category {wanted!r} with keypoints; there is {names}")
     if len({entry.keypoints for entry in chosen.values()}) > 1:
@@ -49,13 +49,13 @@ def skeleton_of(path: Path, chosen: dict[int, Category], counts: Counter[str]) -
     Raises:
         SchemaError: a keypoint's name stands twice.
     """
-    place, first = next(iter(chosen.items()))
+    index, first = next(iter(chosen.items()))
     names = first.keypoints or ()
     if known := built_in_with(names):
         return known
     drawn = next((entry.skeleton for entry in chosen.values() if entry.skeleton), None)
     name = first.name if len(chosen) == 1 else "custom"
-    with located(f"{path}: $.categories[{place}]"):
+    with located(f"{path}: $.categories[{index}]"):
         return Skeleton(name=name, keypoints=names, edges=_edges(names, drawn, counts))
 
 

@@ -32,26 +32,26 @@ TABLES = """
     CREATE TABLE images (image INTEGER PRIMARY KEY, id, file_name, width, height, grp);
     CREATE TABLE chosen (category INTEGER PRIMARY KEY);
     CREATE TABLE annotations (
-        place INTEGER PRIMARY KEY, id, image_id, category_id, is_crowd, area, box,
+        position INTEGER PRIMARY KEY, id, image_id, category_id, is_crowd, area, box,
         keypoints, fault
     );
 """
 _ROWS = """
     SELECT image, images.id, file_name, width, height, grp,
-        place, annotations.id, category_id, is_crowd, area, box, keypoints, fault
+        position, annotations.id, category_id, is_crowd, area, box, keypoints, fault
     FROM images LEFT JOIN annotations
         ON image_id = images.id AND category_id IN (SELECT category FROM chosen)
-    ORDER BY image, place
+    ORDER BY image, position
 """
 _ORPHANS = """
-    SELECT place, image_id FROM annotations
+    SELECT position, image_id FROM annotations
     WHERE category_id IN (SELECT category FROM chosen) AND image_id NOT IN (SELECT id FROM images)
-    ORDER BY place
+    ORDER BY position
 """
 _TO_NUMBER = """
-    SELECT place FROM annotations
-    WHERE id IS NULL OR place NOT IN (SELECT min(place) FROM annotations GROUP BY id)
-    ORDER BY place
+    SELECT position FROM annotations
+    WHERE id IS NULL OR position NOT IN (SELECT min(position) FROM annotations GROUP BY id)
+    ORDER BY position
 """
 _HIGHEST = "SELECT coalesce(max(id), 0) FROM annotations WHERE id BETWEEN 0 AND 1 << 62"
 
@@ -84,9 +84,9 @@ class _Annotation(msgspec.Struct):
 
 
 class Row(NamedTuple):
-    """One annotation with its image, or an image without any (``place`` is None).
+    """One annotation with its image, or an image without any (``position`` is None).
 
-    ``image`` and ``place`` are the positions in the file's arrays; ``box`` (xywh) and
+    ``image`` and ``position`` are the positions in the file's arrays; ``box`` (xywh) and
     ``keypoints`` are float64 as the file has them; ``fault`` says what is wrong with box or area,
     as "reason: detail".
     """
@@ -97,7 +97,7 @@ class Row(NamedTuple):
     width: int | None
     height: int | None
     group: str | None
-    place: int | None
+    position: int | None
     id: int
     category_id: int
     is_crowd: int
@@ -177,10 +177,10 @@ class Index:
     def _add_annotations(self, first: int, raw: list[bytes]) -> None:
         faults: dict[int, str] = {}
 
-        def mend(place: int, entry: Entry) -> Entry:
+        def mend(position: int, entry: Entry) -> Entry:
             mended, fault = mend_annotation(entry, self.counts)
             if fault:
-                faults[place] = fault
+                faults[position] = fault
             return mended
 
         found = json_stream.decode_batch(self._path, "annotations", first, raw, _Annotation, mend)
@@ -190,8 +190,8 @@ class Index:
             (entry.keypoints == [] and not entry.iscrowd) + (entry.bbox == []) for entry in found
         )
         rows = (
-            _annotation_row(self._path, place, entry, faults.get(place))
-            for place, entry in enumerate(found, first)
+            _annotation_row(self._path, position, entry, faults.get(position))
+            for position, entry in enumerate(found, first)
         )
         self._insert("annotations", rows)
 
@@ -222,11 +222,11 @@ class Index:
 
     def _number_annotations(self) -> None:
         """Give an id of its own to each annotation that has none, or that of an earlier one."""
-        places = self._db.execute(_TO_NUMBER).fetchall()
+        positions = self._db.execute(_TO_NUMBER).fetchall()
         (highest,) = self._db.execute(_HIGHEST).fetchone()
-        numbered = ((number, place) for number, (place,) in enumerate(places, highest + 1))
-        self._db.executemany("UPDATE annotations SET id = ? WHERE place = ?", numbered)
-        self.counts[NUMBERS] += len(places)
+        numbered = ((number, position) for number, (position,) in enumerate(positions, highest + 1))
+        self._db.executemany("UPDATE annotations SET id = ? WHERE position = ?", numbered)
+        self.counts[NUMBERS] += len(positions)
 
 
 def _join_id(id_: int | str) -> int | str:
@@ -236,18 +236,18 @@ def _join_id(id_: int | str) -> int | str:
     return id_
 
 
-def _image_row(place: int, image: _Image) -> tuple[Any, ...]:
+def _image_row(position: int, image: _Image) -> tuple[Any, ...]:
     group = None if image.group is None else str(image.group)
-    return place, _join_id(image.id), image.file_name, image.width, image.height, group
+    return position, _join_id(image.id), image.file_name, image.width, image.height, group
 
 
 def _annotation_row(
-    path: Path, place: int, entry: _Annotation, fault: str | None
+    path: Path, position: int, entry: _Annotation, fault: str | None
 ) -> tuple[Any, ...]:
     keypoints, box = entry.keypoints or None, entry.bbox or None
     fault = fault or _fault(entry)
     return (
-        place,
+        position,
         entry.id,
         _join_id(entry.image_id),
         entry.category_id,
@@ -255,12 +255,12 @@ def _annotation_row(
         None if fault else entry.area,
         None if fault or box is None else array("d", box).tobytes(),
         None if keypoints is None else array("d", keypoints).tobytes(),
-        fault and fault.format(f"{path}: $.annotations[{place}]"),
+        fault and fault.format(f"{path}: $.annotations[{position}]"),
     )
 
 
 def _fault(entry: _Annotation) -> str | None:
-    """What is wrong with box or area, with {} in place of where."""
+    """What is wrong with box or area, with {} in position of where."""
     box, area = entry.bbox, entry.area
     if area is not None and not 0 <= area <= LARGEST_AREA:
         return f"bad area: {{}}.area is {area}: expected 0 to {LARGEST_AREA:g} square pixels"

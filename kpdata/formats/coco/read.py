@@ -113,11 +113,11 @@ class _Reader:
                     yield Rejected(str(rows[0].image_id), reason, detail)
                 else:
                     yield self._sample(rows[0], tuple(one for one in found if one is not None))
-            for place, image_id in self.index.orphans():
+            for position, image_id in self.index.orphans():
                 yield Rejected(
                     str(image_id),
                     "annotation of an unknown image",
-                    f"{self.path}: $.annotations[{place}].image_id: no image has the id "
+                    f"{self.path}: $.annotations[{position}].image_id: no image has the id "
                     f"{image_id!r}: add the image or remove the annotation",
                 )
 
@@ -136,13 +136,13 @@ class _Reader:
                 self.counts[ZEROED] += zeroed
             boxes = _boxes(rows)
             for number, row in enumerate(rows):
-                if row.place is None:
+                if row.position is None:
                     yield row, None
                 elif row.fault:
                     yield row, row.fault
                 elif number in faults:
-                    place = f"{self.path}: $.annotations[{row.place}].keypoints"
-                    yield row, faults[number].format(place)
+                    position = f"{self.path}: $.annotations[{row.position}].keypoints"
+                    yield row, faults[number].format(position)
                 else:
                     yield row, self._instance(row, keypoints[number], boxes[number])
 
@@ -211,9 +211,9 @@ def _stack(rows: list[Row], count: int) -> tuple[npt.NDArray[np.float64], dict[i
 
 def _bad_keypoint(values: FloatArray, usable: npt.NDArray[np.bool_]) -> str:
     keypoint = int(np.argmin(usable))
-    for place, value in enumerate(values[keypoint, :2].tolist(), start=keypoint * 3):
+    for position, value in enumerate(values[keypoint, :2].tolist(), start=keypoint * 3):
         if not abs(value) <= LARGEST:
             expected = f"a finite number within {LARGEST:g} pixels"
-            return f"bad keypoints: {{}}[{place}] is {value}: expected {expected}"
-    place, visibility = keypoint * 3 + 2, values[keypoint, 2]
-    return f"bad keypoints: {{}}[{place}] is {visibility:g}: expected v of 0, 1 or 2"
+            return f"bad keypoints: {{}}[{position}] is {value}: expected {expected}"
+    position, visibility = keypoint * 3 + 2, values[keypoint, 2]
+    return f"bad keypoints: {{}}[{position}] is {visibility:g}: expected v of 0, 1 or 2"

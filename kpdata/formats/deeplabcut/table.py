@@ -159,7 +159,7 @@ def _kinds(head: list[tuple[int, list[str]]]) -> tuple[str, ...]:
 
 
 def _index(coords: list[str], line: int) -> int:
-    index = next((place for place, cell in enumerate(coords) if place and cell), 0)
+    index = next((column for column, cell in enumerate(coords) if column and cell), 0)
     if index not in _INDEX_WIDTHS:
         raise FormatError(
             f"line {line}: the first coordinate stands in column {index + 1}: expected column 2, "

@@ -182,11 +182,11 @@ def _head_size(person: Record) -> float | None:
 
 def _place(record: Record, x: str, y: str) -> _Point:
     """Continuous pixels: the first pixel's centre is (1, 1) in the file, and (0.5, 0.5) here."""
-    place = _number(record, x) - 0.5, _number(record, y) - 0.5
-    if not all(abs(value) <= LARGEST for value in place):
-        found = [value + 0.5 for value in place]
+    xy = _number(record, x) - 0.5, _number(record, y) - 0.5
+    if not all(abs(value) <= LARGEST for value in xy):
+        found = [value + 0.5 for value in xy]
         raise Unusable("bad keypoints", f"{x} and {y} are {found}: expected pixels")
-    return place
+    return xy
 
 
 def _number(record: Record, name: str) -> float:

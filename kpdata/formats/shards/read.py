@@ -44,8 +44,8 @@ def _samples(dataset: Dataset, counts: Counter[str]) -> Iterator[Sample | Reject
                     counts["augmented copies left behind"] += 1
                     continue
                 if faults := list(filter(None, map(_fault, sample.instances))):
-                    place = f"{dataset.shard_path(shard)}: record at byte {offset}"
-                    yield Rejected(_key(sample), faults[0][0], f"{place}: {faults[0][1]}")
+                    where = f"{dataset.shard_path(shard)}: record at byte {offset}"
+                    yield Rejected(_key(sample), faults[0][0], f"{where}: {faults[0][1]}")
                     continue
                 image = replace(sample.image, uri=dataset.record_uri(shard, offset))
                 yield replace(sample, key=_key(sample), image=image, split=split)

@@ -123,30 +123,30 @@ class _Reader:
         rows = enumerate(text.splitlines(), start=1)
         return [self._line(f"{path}: line {n}", n, row.split()) for n, row in rows if row.strip()]
 
-    def _line(self, place: str, number: int, words: Sequence[str]) -> _Line:
+    def _line(self, where: str, number: int, words: Sequence[str]) -> _Line:
         count, dimensions = self.data.kpt_shape
         expected = _BOX + count * dimensions
         if len(words) != expected:
             raise Unusable(
                 "bad keypoints",
-                f"{place}: {len(words)} numbers: expected {expected}: the class, the box's 4, and "
+                f"{where}: {len(words)} numbers: expected {expected}: the class, the box's 4, and "
                 f"{count} keypoints of {dimensions}",
             )
         try:
             values = np.array(words, np.float64)
         except ValueError as error:
-            raise Unusable("bad annotation", f"{place}: {error}") from error
+            raise Unusable("bad annotation", f"{where}: {error}") from error
         if not (np.abs(values) <= LARGEST).all():
-            raise Unusable("bad annotation", f"{place}: a number beyond {LARGEST:g}")
+            raise Unusable("bad annotation", f"{where}: a number beyond {LARGEST:g}")
         category, box = values[0], values[1:_BOX]
         if category not in self.data.classes:
             known = ", ".join(map(str, self.data.classes))
-            raise Unusable("bad annotation", f"{place}: class {category:g}: names has {known}")
+            raise Unusable("bad annotation", f"{where}: class {category:g}: names has {known}")
         if (box[2:] < 0).any():
-            raise Unusable("bad annotation", f"{place}: a box of {box[2]:g} × {box[3]:g}")
+            raise Unusable("bad annotation", f"{where}: a box of {box[2]:g} × {box[3]:g}")
         keypoints = values[_BOX:].reshape(count, dimensions)
         if dimensions == 3 and not np.isin(keypoints[:, 2], (0, 1, 2)).all():
-            raise Unusable("bad keypoints", f"{place}: v must be 0, 1 or 2")
+            raise Unusable("bad keypoints", f"{where}: v must be 0, 1 or 2")
         return _Line(number, int(category), box, keypoints)
 
     def _instance(self, line: _Line, size: FloatArray) -> Instance:
