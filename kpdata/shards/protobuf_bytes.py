@@ -46,7 +46,7 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _read_varint(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """The inverse of :func:`varint`: the value, and offset it ends."""
+    """The inverse of :func:`varint`: the value, and where it ends."""
     value = 0
     for offset in range(start, min(start + 10, end)):
         value |= (data[offset] & 0x7F) << 7 * (offset - start)
