@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         write,
     )
     from kpdata.labels import Labels
+    from kpdata.train.api import Run
     from kpdata.view.picture import Picture
 
 __version__ = "0.1.0"
@@ -38,11 +39,12 @@ _DOORS = {
     ),
     "kpdata.labels": ("Labels",),
     "kpdata.dataset": ("Dataset", "Split"),
+    "kpdata.train.api": ("Run",),
     "kpdata.view.picture": ("Picture",),
 }  # fmt: skip
 
 __all__ = [
-    "Dataset", "Labels", "Picture", "Split", "check", "compare", "convert", "evaluate", "export",
+    "Dataset", "Labels", "Picture", "Run", "Split", "check", "compare", "convert", "evaluate", "export",
     "open", "predict", "read", "train", "write",
 ]  # fmt: skip
 

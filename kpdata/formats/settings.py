@@ -13,7 +13,7 @@ from kpdata.storage.bounded import read_bounded
 
 
 def load_skeleton(path: str | Path) -> Skeleton:
-    """Read a skeleton's JSON file (see the module's docstring).
+    """Read a skeleton's JSON file, whose keys are those of :class:`Skeleton`.
 
     Raises:
         FormatError: the file cannot be read or is not JSON.
@@ -46,7 +46,7 @@ def get_skeleton(name_or_path: str) -> Skeleton:
 
 
 def load_config(path: str | Path) -> AugmentConfig:
-    """Read an augmentation's TOML file (see the module's docstring).
+    """Read an augmentation's TOML file: :mod:`kpdata.core.augment` shows all its keys.
 
     Raises:
         FormatError: the file cannot be read or is not TOML.
