@@ -44,8 +44,8 @@ _DOORS = {
 }  # fmt: skip
 
 __all__ = [
-    "Dataset", "Labels", "Picture", "Run", "Split", "check", "compare", "convert", "evaluate", "export",
-    "open", "predict", "read", "train", "write",
+    "Dataset", "Labels", "Picture", "Run", "Split", "check", "compare", "convert", "evaluate",
+    "export", "open", "predict", "read", "train", "write",
 ]  # fmt: skip
 
 
