@@ -110,7 +110,7 @@ def convert(
         group_near_duplicates: keep images together whose perceptual hashes differ in so few bits.
         seed: of the split and of every copy.
         crop: pixels of one square record per instance; None keeps whole images.
-        crop_from: what the square is drawn around; None is ``bbox``.
+        crop_from: what the square is around; None is ``bbox``.
         margin: the square's side over the box's.
         augment: copies of each train sample.
         augment_config: their ranges, or the TOML file that has them.

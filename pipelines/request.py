@@ -62,8 +62,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         format: the source's, a key of FORMATS; ``reader_options`` are its reader's, such as
             a category.
         crop: side in pixels of a square record per instance; None keeps whole images.
-        crop_from, margin: what the square is drawn around, and its side in units of that.
-        augment: augmented copies of each train sample, drawn from ``augment_config``.
+        crop_from, margin: what the square is around, and its side in units of that.
+        augment: augmented copies of each train sample, sampled from ``augment_config``.
         seed: of the split and of every random number.
         exif: whether the annotator saw images with their EXIF orientation applied.
         validate_images: of an untouched image, check its ``header`` and end marker, or ``decode``

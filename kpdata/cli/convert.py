@@ -81,7 +81,7 @@ class _WithBeamOptions(ReadsAnnotations):
     help="Keep images together whose perceptual hashes differ in so few of 256 bits "
     f"({DEFAULT_DISTANCE} unless given). Decodes every image once more, before the split.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Of the split and of every draw.")
+@click.option("--seed", default=0, show_default=True, help="Of the split and of copies.")
 @crop_options
 @click.option(
     "--augment", default=0, show_default=True, metavar="N", help="Copies of each train sample."

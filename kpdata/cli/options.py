@@ -95,7 +95,7 @@ def crop_options(function: F) -> F:
             click.option("--crop", type=int, metavar="PX", help="One square record per instance."),
             click.option(
                 "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]),
-                help="What the square is drawn around; bbox unless given.",
+                help="What the square is around; bbox unless given.",
             ),
             click.option(
                 "--margin", default=1.25, show_default=True, help="Square's side over the box's."

@@ -15,7 +15,13 @@ from kpdata.view.printing import print_line
 @click.command("synth", short_help=COMMANDS["synth"])
 @click.option("--count", default=500, show_default=True, type=click.IntRange(1), help="Images.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of every draw.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Another seed gives other pictures.",
+)
 @click.option(
     "--size", default=(320, 240), show_default=True, nargs=2, type=click.IntRange(64, 2048),
     metavar="W H", help="Pixels.",

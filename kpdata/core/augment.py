@@ -1,4 +1,4 @@
-"""Augmented copies: every random number of a copy is drawn at once, then applied.
+"""Augmented copies: every random number of a copy is sampled at once, then applied.
 
 The ranges come from a TOML file, in which every key is optional:
 
@@ -15,7 +15,7 @@ The ranges come from a TOML file, in which every key is optional:
     blur_sigma = [0.3, 1.5]         # its sigma, in pixels of the copy
     jpeg_quality = [60, 95]         # of the stored copy, both ends included
     rectangles = 2                  # occluders in one colour each: none to this many
-    rectangle_size = [0.05, 0.25]   # fraction of the width and, drawn apart, of the height
+    rectangle_size = [0.05, 0.25]   # fraction of the width and, sampled apart, of the height
     cutout = 0.2                    # probability of a black square
     cutout_size = [0.1, 0.3]        # its side, as a fraction of the picture's shorter side
 

@@ -48,7 +48,7 @@ class CropRule:
             side: of the picture.
 
         Raises:
-            SchemaError: there is nothing to draw the square around.
+            SchemaError: there is nothing to put the square around.
         """
         return square_crop(self._box(instance, width, height), self.margin, side)
 
@@ -59,7 +59,7 @@ class CropRule:
         box = keypoint_box(instance) if keypoints else instance.bbox_xyxy
         if box is None:
             what = "labelled keypoint" if keypoints else "box"
-            raise SchemaError(f"an instance has no {what} to draw a square around")
+            raise SchemaError(f"an instance has no {what} to put a square around")
         return box
 
 

@@ -115,7 +115,7 @@ class View:
         transform: (2, 3) float32 affine from source pixels to this picture's pixels.
         source_width, source_height: the source image's size in pixels.
         copy: 0 for the original, 1 … N for an augmented copy.
-        seed: the seed behind the copy's random draw.
+        seed: the seed behind the copy's random parameters.
         instance: index of the instance that a crop shows; WHOLE_IMAGE (−1) otherwise.
     """
 

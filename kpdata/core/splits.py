@@ -28,7 +28,7 @@ class Splits(msgspec.Struct, frozen=True):
     Attributes:
         shares: split name → share of the groups, adding up to 1; empty for the official split.
         val_share: share of the official train set that becomes val.
-        seed: a different seed is a different draw.
+        seed: a different seed splits differently.
     """
 
     shares: dict[str, float] = {}

@@ -66,7 +66,7 @@ class _Frame:
 
 
 class _Picture(NamedTuple):
-    """A picture before it is drawn: all of its record but the pixels.
+    """A picture before it is rendered: all of its record but the pixels.
 
     Attributes:
         frame: what it shows.
@@ -87,7 +87,7 @@ def render(
 ) -> Iterator[Sample]:
     """The samples of every record that an image gives: originals, crops, copies.
 
-    The image is checked and decoded at once, and each picture drawn when its turn comes.
+    The image is checked and decoded at once, and each picture rendered when its turn comes.
 
     Args:
         sample: the reference.

@@ -212,16 +212,16 @@ def _write_sample(
 ) -> None:
     try:
         opened = wait()
-        drawn = list(opened.records)
-        encoded = [records.encode_parts(record) for record in drawn]
+        made = list(opened.records)
+        encoded = [records.encode_parts(record) for record in made]
     except (ImageError, SchemaError, DatasetError) as error:
         reason = error.reason if isinstance(error, ImageError) else "bad values"
         tally.rejected.append(Rejected(sample.key, reason, _at(sample.image.uri, error)))
         return
-    for record, parts in zip(drawn, encoded, strict=True):
+    for record, parts in zip(made, encoded, strict=True):
         writer.write(*parts)
         tally.add(record)
-    tally.samples += bool(drawn)
+    tally.samples += bool(made)
     tally.counts += opened.counts
 
 

@@ -46,7 +46,7 @@ def test_what_has_no_square_is_named_by_its_reason():
         assert crop_rule.why_not(nobody) == why_not_shown(nobody) == "no labelled keypoint"
         assert crop_rule.why_not(replace(nobody, is_crowd=True)) == "crowd"
     assert why_not_shown(boxless) is None
-    with pytest.raises(SchemaError, match="no box to draw a square around"):
+    with pytest.raises(SchemaError, match="no box to put a square around"):
         CropRule("bbox").square(boxless, 200, 150, 64)
     with pytest.raises(SchemaError, match="no labelled keypoint to draw"):
         CropRule("keypoints").square(nobody, 200, 150, 64)

@@ -157,7 +157,7 @@ def split_hash(dataset: Dataset, split: str) -> str:
 
 
 def crop_source(crop: str, manifest: Manifest) -> str:
-    """``crop``, with what the conversion's crops were drawn around if it is about those."""
+    """``crop``, with what the conversion's crops were around if it is about those."""
     options = manifest.options
     if not crop.startswith(_CROPPED) or not options.get("crop"):
         return crop
@@ -195,11 +195,9 @@ def notes_on(
         notes.append(f"the run was trained on other crops: {trained.words}")
     source = crop_source(crop, manifest)
     if "around the keypoints" in source:
-        notes.append(
-            "oracle crop: the squares were drawn around the true keypoints, which leaks them"
-        )
+        notes.append("oracle crop: the crops are around the true keypoints, which leaks them")
     elif "around the bbox" in source:
-        notes.append("the squares were drawn around the annotated boxes, not a detector's")
+        notes.append("the crops are around the annotated boxes, not a detector's")
     if crop.startswith(_CROPPED):
         notes.append("keypoints outside of the shards' crops are not in them, and do not count")
     return tuple(notes)
