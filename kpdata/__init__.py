@@ -23,19 +23,17 @@ if TYPE_CHECKING:
         open,
         predict,
         read,
-        train,
         write,
     )
     from kpdata.labels import Labels
-    from kpdata.train.api import Run
+    from kpdata.train.api import Run, train
     from kpdata.view.picture import Picture
 
 __version__ = "0.1.0"
 
 _DOORS = {
     "kpdata.door": (
-        "read", "open", "convert", "write", "check", "train", "evaluate", "predict", "export",
-        "compare",
+        "read", "open", "convert", "write", "check", "evaluate", "predict", "export", "compare",
     ),
     "kpdata.labels": ("Labels",),
     "kpdata.dataset": ("Dataset", "Split"),
@@ -50,6 +48,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":  # a package that can be called
+        return importlib.import_module("kpdata.train")
     for module, names in _DOORS.items():
         if name in names:
             return getattr(importlib.import_module(module), name)

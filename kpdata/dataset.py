@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from kpdata.core.crop import keypoint_box
-from kpdata.core.errors import KpdataError
+from kpdata.core.errors import DatasetError, KpdataError
 from kpdata.core.sample import FloatArray, Instance, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.shards import dataset as shards
@@ -48,6 +48,8 @@ class Dataset(Mapping[str, "Split"]):
     (['train', 'val', 'test'], 5)
     >>> for picture in ds["val"]:
     ...     keypoints = picture.instances[0].keypoints       # (17, 3): x, y in pixels, visibility
+
+    Two are equal where their root hashes are: then so are their bytes.
 
     Attributes:
         stored: the same folder as the rest of kpdata reads it.
@@ -95,8 +97,11 @@ class Dataset(Mapping[str, "Split"]):
     def __len__(self) -> int:
         return len(self.splits)
 
-    def __contains__(self, split: object) -> bool:
-        return split in self.splits
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dataset) and self.root_hash == other.root_hash
+
+    def __hash__(self) -> int:
+        return hash(self.root_hash)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {s.records:,}" for name, s in self.manifest.splits.items())
@@ -247,13 +252,16 @@ class Split(Sequence[Picture]):
         """The shard that holds a record, and the byte at which it begins."""
         if self._offsets is None:
             self._offsets = [array("Q") for _ in self._info.shards]
-        for shard, offsets in zip(self._info.shards, self._offsets, strict=True):
+        for number, (shard, offsets) in enumerate(
+            zip(self._info.shards, self._offsets, strict=True)
+        ):
             if row < shard.records:
-                if not offsets:
-                    offsets.extend(tfrecord.offsets(self.stored.shard_path(shard)))
-                if row >= len(offsets):
-                    raise KpdataError(f"{shard.name} holds fewer records than the manifest says")
-                return shard, offsets[row]
+                path = self.stored.shard_path(shard)
+                found = offsets or array("Q", tfrecord.offsets(path))
+                self._offsets[number] = found  # whole at once: threads may ask together
+                if row >= len(found):
+                    raise DatasetError(f"{path} holds fewer records than the manifest says")
+                return shard, found[row]
             row -= shard.records
         raise IndexError(row)
 
@@ -269,9 +277,10 @@ class TorchSplit:
     """A split for PyTorch, with the targets of torchvision's detection models.
 
     ``dataset[i]`` is an image, (3, H, W) uint8, and a dict of tensors: ``boxes`` (N, 4) float32
-    xyxy in pixels (around its keypoints, where an instance has none), ``labels`` (N) int64,
-    ``keypoints`` (N, K, 3) float32 with visibility 0, 1 or 2, ``area`` (N) float32, ``iscrowd``
-    and ``image_id``. It can be pickled, so that a DataLoader's worker processes read for
+    xyxy in pixels, of at least a pixel (around its keypoints, where an instance has none),
+    ``labels`` (N) int64, ``keypoints`` (N, K, 3) float32 with visibility 0, 1 or 2, ``area`` (N)
+    float32, ``iscrowd`` and ``image_id``. Instances without box and keypoints are left out. It can
+    be pickled, so that a DataLoader's worker processes read for
     themselves.
     """
 
@@ -287,14 +296,17 @@ class TorchSplit:
         except ImportError:
             raise KpdataError("to_torch needs PyTorch: pip install torch") from None
         picture = self._split[index]
-        instances = picture.instances
-        boxes = np.array([_box_of(i) for i in instances], np.float32).reshape(-1, 4)
-        sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+        boxed = [(i, box) for i in picture.instances if (box := _box_of(i)) is not None]
+        instances = [instance for instance, _ in boxed]
+        boxes = np.array([box for _, box in boxed], np.float32).reshape(-1, 4)
+        sides = boxes[:, 2:] - boxes[:, :2]
         areas = [i.area or float(w * h) for i, (w, h) in zip(instances, sides, strict=True)]
+        keypoints = np.array([i.keypoints for i in instances], np.float32)
+        keypoints = keypoints.reshape(-1, len(self._split.skeleton), 3)
         target = {
             "boxes": torch.from_numpy(boxes),
             "labels": torch.tensor([i.category_id for i in instances], dtype=torch.int64),
-            "keypoints": torch.from_numpy(picture.keypoints),
+            "keypoints": torch.from_numpy(keypoints),
             "area": torch.tensor(areas, dtype=torch.float32),
             "iscrowd": torch.tensor([int(i.is_crowd) for i in instances], dtype=torch.int64),
             "image_id": torch.tensor(self._split.rows[index], dtype=torch.int64),
@@ -332,10 +344,13 @@ def visibility_shares(info: SplitInfo) -> tuple[str, str, str]:
     return visible_, occluded_, absent_
 
 
-def _box_of(instance: Instance) -> FloatArray:
-    """(4,) xyxy: its box, else the tight one of its keypoints, else zeros."""
+def _box_of(instance: Instance) -> FloatArray | None:
+    """(4,) xyxy of at least a pixel, which torchvision asks for; None where nothing is labelled."""
     box = instance.bbox_xyxy if instance.bbox_xyxy is not None else keypoint_box(instance)
-    return np.zeros(4, np.float32) if box is None else box
+    if box is None:
+        return None
+    center, half = (box[:2] + box[2:]) / 2, np.maximum(box[2:] - box[:2], 1) / 2
+    return np.concatenate([center - half, center + half])
 
 
 def _parse_with(tf: Any, num_keypoints: int) -> Any:

@@ -13,7 +13,7 @@ from kpdata.core.progress import Progress
 from kpdata.core.sample import Rejected, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL
-from kpdata.dataset import Dataset, open_dataset
+from kpdata.dataset import Dataset, Split, open_dataset
 from kpdata.formats import FORMATS, Source, find
 from kpdata.formats.base import IMAGES
 from kpdata.formats.settings import get_skeleton, load_config
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kpdata.train.export.export import Card
 
 AnyPath = str | Path
-Annotations = Labels | AnyPath | AnyMapping[str, AnyPath]
+Annotations = Labels | Dataset | AnyPath | AnyMapping[str, AnyPath]
 
 
 def read(
@@ -49,8 +49,8 @@ def read(
     >>> kp.read(annotations)
     coco: coco17, 17 keypoints, 40 images
     """
-    with shown(progress) as listener:
-        return read_labels(annotations, images, format=format, progress=listener, **options)
+    with shown(progress) as meter:
+        return read_labels(annotations, images, format=format, progress=meter, **options)
 
 
 def open(path: AnyPath) -> Dataset:  # noqa: A001 - reads as kp.open("shards/")
@@ -100,7 +100,7 @@ def convert(
     Stopped anywhere, the same call goes on; the bytes are the same for any number of workers.
 
     Args:
-        annotations: what :func:`read` gave, or what it takes.
+        annotations: what :func:`read` or :func:`open` gave, or what the former takes.
         out: the folder to write, here or on a store.
         to_skeleton: map the keypoints to another skeleton, by name.
         split: ``80/10/10``, ``train=90,test=10`` or ``official``; None keeps the splits of what is
@@ -130,9 +130,9 @@ def convert(
         KpdataError: annotations, options or a folder that cannot be used; a job that stopped.
     """
     options = {name: value for name, value in locals().items() if name in CONVERSION_OPTIONS}
-    with shown(progress) as listener:
-        labels = _labels(annotations, listener)
-        run_conversion(labels, as_location(out), options, listener)
+    with shown(progress) as meter:
+        labels = _labels(annotations, meter)
+        run_conversion(labels, as_location(out), options, meter)
     return open_dataset(out)
 
 
@@ -158,7 +158,7 @@ def run_conversion(
 
 
 def write(
-    data: Annotations | Dataset,
+    data: Annotations,
     out: AnyPath,
     *,
     format: str,  # noqa: A002 - the term
@@ -173,9 +173,9 @@ def write(
     60
 
     Args:
-        data: a dataset, what :func:`read` gave, or what it takes.
+        data: what :func:`read` or :func:`open` gave, or what the former takes.
         out: a new or empty folder, which appears whole or not at all.
-        format: a format that can be written: coco, yolo.
+        format: one that can be written: see ``kpdata formats``.
         to_skeleton: map the keypoints to another skeleton, by name.
         max_quarantine: percentage of samples that may be refused.
         progress: True or False; None shows it on a terminal and in notebooks.
@@ -186,11 +186,9 @@ def write(
     Raises:
         KpdataError: a format without a writer, or data or a folder that cannot be used.
     """
-    with shown(progress) as listener:
-        if isinstance(data, Dataset):
-            data = read_labels(data.path, format="shards")
+    with shown(progress) as meter:
         return run_writing(
-            _labels(data, listener), as_location(out), format, to_skeleton, max_quarantine, listener
+            _labels(data, meter), as_location(out), format, to_skeleton, max_quarantine, meter
         )
 
 
@@ -244,21 +242,9 @@ def check(data: Dataset | AnyPath, *, progress: Shown = None) -> list[str]:
     from kpdata.checks.verify import verify
 
     where = data.location if isinstance(data, Dataset) else as_location(data)
-    with shown(progress) as listener:
-        listener.begin("verifying", unit="shards")
-        return verify(where, listener)[1]
-
-
-def train(
-    dataset: Dataset | AnyPath, out: AnyPath, *, progress: Shown = None, **options: Any
-) -> "Run":
-    """Train a model on shards; takes the options of ``kpdata train``.
-
-    See :func:`kpdata.train.api.train`, which says what each means.
-    """
-    from kpdata.train import api
-
-    return api.train(_stored(dataset), Path(out), progress=progress, **options)
+    with shown(progress) as meter:
+        meter.begin("verifying", unit="shards")
+        return verify(where, meter)[1]
 
 
 def evaluate(
@@ -270,7 +256,7 @@ def evaluate(
     """
     from kpdata.train import api
 
-    return api.Run.open(run).evaluate(_stored(dataset), progress=progress, **options)
+    return api.Run.open(run).evaluate(dataset, progress=progress, **options)
 
 
 def predict(
@@ -300,10 +286,6 @@ def compare(run_a: "Run | AnyPath", run_b: "Run | AnyPath", **options: Any) -> "
     from kpdata.train import api
 
     return api.compare(run_a, run_b, **options)
-
-
-def _stored(dataset: Dataset | AnyPath) -> Any:
-    return dataset.stored if isinstance(dataset, Dataset) else open_dataset(dataset).stored
 
 
 def request_for(labels: Labels, source: Source, options: AnyMapping[str, Any]) -> "Request":
@@ -348,11 +330,13 @@ def _target_skeleton(
 
 
 def _labels(annotations: Annotations, progress: Progress) -> Labels:
-    return (
-        annotations
-        if isinstance(annotations, Labels)
-        else read_labels(annotations, progress=progress)
-    )
+    if isinstance(annotations, Split):
+        raise FormatError("annotations are one split: give the dataset, as kpdata.open returns it")
+    if isinstance(annotations, Dataset):
+        return read_labels(annotations.location, format="shards")
+    if isinstance(annotations, Labels):
+        return annotations
+    return read_labels(annotations, progress=progress)
 
 
 def _refuse_far_shards(labels: Labels, request: "Request") -> None:

@@ -1,18 +1,22 @@
 """Annotations as a Python object: ``kpdata.read``."""
 
+import os
 import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
 
 from kpdata.core.errors import FormatError
 from kpdata.core.progress import SILENT, Progress
-from kpdata.core.sample import Rejected, Sample, pack, unpack_sample
+from kpdata.core.sample import ImageRef, Pixels, Rejected, Sample, pack, unpack_sample
 from kpdata.core.skeleton import Skeleton
+from kpdata.core.splits import SPLIT_NAME
 from kpdata.formats import Format, Source, find, recognise
 from kpdata.formats import read as read_source
 from kpdata.formats.base import IMAGES
@@ -55,6 +59,15 @@ def read(
             format says; an option that the format does not take.
     """
     locations = annotations if isinstance(annotations, Mapping) else {"": annotations}
+    if not locations:
+        raise FormatError("annotations is empty: give a file or folder")
+    if isinstance(annotations, Mapping):
+        for split in annotations:
+            if not (isinstance(split, str) and SPLIT_NAME.fullmatch(split)):
+                raise FormatError(
+                    f"annotations has {split!r} for a split's name: expected lower-case letters, "
+                    "digits and _, as in {'train': …, 'val': …}"
+                )
     folders = images if isinstance(images, Mapping) else {"": images} if images is not None else {}
     for split in folders:
         if split and split not in locations:
@@ -103,14 +116,16 @@ class Labels(Sequence[Picture]):
         self.recognised = ""
         self.recognitions: list[str] = []
         self._locations = dict(locations)
-        self._stack = ExitStack()
         if isinstance(self.options.get("skeleton"), (str, Path)):
             self.options["skeleton"] = get_skeleton(str(self.options["skeleton"]))
         self.format = format or self._recognise()
         self.split_names = tuple(split for split in locations if split)
-        self._opened: Source | None = self._open()
-        self.skeleton: Skeleton = self._opened.skeleton
-        self.has_boxes = self._opened.has_boxes
+        with ExitStack() as stack:
+            first = self._open(stack)
+            self._first: tuple[Source, ExitStack] | None = (first, stack.pop_all())
+        self.skeleton: Skeleton = first.skeleton
+        self.has_boxes = first.has_boxes
+        self._images_root = first.images_root
         self._rows: _Rows | None = None
 
     def _recognise(self) -> Format:
@@ -127,25 +142,28 @@ class Labels(Sequence[Picture]):
             raise FormatError(f"annotations of several formats: {'; '.join(self.recognitions)}")
         return next(iter(names.values()))
 
-    def _open(self) -> Source:
-        """A source to stream once; it stays open until this object closes, or opens another."""
-        self._stack.close()
+    def _open(self, stack: ExitStack) -> Source:
+        """A source to stream once; ``stack`` holds what it needs meanwhile."""
         takes_images = IMAGES in self.format.options
         sources = {}
         for split, location in self._locations.items():
             images = self._images.get(split, self._images.get(""))
             if isinstance(location, Url) and images is None and takes_images:
                 raise FormatError(f"{location}: give `images` too, the folder or URL of the images")
-            path = self._stack.enter_context(local_copy(location, self.format.copied))
+            path = stack.enter_context(local_copy(location, self.format.copied))
             sources[split] = read_source(self.format.name, path, images=images, **self.options)
         return sources[""] if list(sources) == [""] else merge(sources)
 
     @contextmanager
     def source(self) -> Iterator[Source]:
-        """The annotations as a stream of samples, from the beginning; images are not opened."""
-        source = self._opened or self._open()
-        self._opened = None
-        yield source
+        """The annotations as a stream of samples, from the beginning; images are not opened.
+
+        Annotations on a store are copied here for as long as the block lasts.
+        """
+        source, stack = self._first or (None, ExitStack())
+        self._first = None
+        with stack:
+            yield source or self._open(stack)
 
     @property
     def locations(self) -> tuple[Location, ...]:
@@ -191,7 +209,9 @@ class Labels(Sequence[Picture]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         rows = self._read()
-        return Picture(rows.sample(range(len(rows))[index]), self.skeleton)
+        sample = rows.sample(range(len(rows))[index])
+        root = None if self._images_root is None else str(self._images_root)
+        return Picture(sample, self.skeleton, partial(_pixels_of, sample.image, root))
 
     def __repr__(self) -> str:
         return (
@@ -205,6 +225,15 @@ class Labels(Sequence[Picture]):
         return f"<p>{self!r}</p>{thumbnails(some)}{html_table(('what', 'count'), counted)}"
 
 
+def _pixels_of(image: ImageRef, images_root: str | None) -> Pixels:
+    """(H, W, 3) upright RGB of an annotated image, which may not lie outside its folder."""
+    from kpdata.images import codec, headers
+    from kpdata.shards.fetch import fetch, locate
+
+    data = fetch(locate(image, images_root))
+    return codec.decode_upright(data, headers.probe(data))
+
+
 class _Rows:
     """All samples of a source in a temporary file, each found by its index."""
 
@@ -216,7 +245,8 @@ class _Rows:
             if isinstance(sample, Rejected):
                 self.rejected.append(sample)
                 continue
-            self._ends.append(self._ends[-1] + self._file.write(pack(sample)))
+            image = replace(sample.image, data=None)  # those of shards are read again from there
+            self._ends.append(self._ends[-1] + self._file.write(pack(replace(sample, image=image))))
         self._file.flush()
         self.counts = +source.counts
 
@@ -225,5 +255,4 @@ class _Rows:
 
     def sample(self, index: int) -> Sample:
         start, end = self._ends[index], self._ends[index + 1]
-        self._file.seek(start)
-        return unpack_sample(self._file.read(end - start))
+        return unpack_sample(os.pread(self._file.fileno(), end - start, start))

@@ -11,7 +11,7 @@ import msgspec
 
 from kpdata.core.mapping import MappedKeypoint
 from kpdata.core.skeleton import Skeleton
-from kpdata.formats import FORMATS
+from kpdata.formats import find
 from kpdata.formats._lib.listing import annotation_files
 from kpdata.formats.base import Source
 from kpdata.pipelines.request import Request
@@ -67,8 +67,9 @@ def _source_info(source: Source, request: Request) -> SourceInfo:
     paths = source.annotation_files
     hashes = map(_hash_of, paths)
     files = dict(zip(_numbered([path.name for path in paths]), hashes, strict=True))
-    convention = source.convention or FORMATS[request.format].convention
-    return SourceInfo(request.format, convention, files, request.reader_options)
+    declared = find(request.format)
+    convention = source.convention or declared.convention
+    return SourceInfo(declared.name, convention, files, request.reader_options)
 
 
 def _numbered(names: Sequence[str]) -> Iterator[str]:

@@ -111,8 +111,8 @@ class _WithBeamOptions(ReadsAnnotations):
 @workers_option
 @click.option(
     "--runner", metavar="NAME",
-    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …; an embedded one "
-    "unless given.",
+    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …; processes "
+    "of this machine unless given.",
 )  # fmt: skip
 @quiet
 @as_json

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -11,9 +11,6 @@ from click.core import ParameterSource
 from kpdata.core.errors import FormatError
 from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.stores import Location, as_location
-
-if TYPE_CHECKING:
-    pass
 
 F = TypeVar("F", bound=Callable[..., Any])
 

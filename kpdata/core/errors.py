@@ -40,9 +40,20 @@ class TrainingError(KpdataError):
     """A training run that cannot start, or had to stop."""
 
 
+class UnknownSplit(DatasetError, KeyError):
+    """A split that a dataset does not have; the message lists those that it has."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class KpdataWarning(UserWarning):
+    """Something that the user should know, though the work goes on."""
+
+
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Prefix the message of any KpdataError raised inside with ``place``."""
+    """Prefix the message of any KpdataError raised inside with ``where``."""
     try:
         yield
     except KpdataError as error:

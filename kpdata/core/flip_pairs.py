@@ -1,4 +1,4 @@
-"""Which keypoints change indices in a mirror image, read off their names."""
+"""Which keypoints change places in a mirror image, read off their names."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -22,7 +22,9 @@ _VALUE_SHOWN = 2000
 _FILES_TRIED = 100
 _NAMED = 8
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:,]', re.DOTALL)
-_XML_ROOT = re.compile(rb"^\s*(?:<\?.*?\?>|<!.*?>|\s)*<([A-Za-z_][\w.:-]*)", re.DOTALL)
+_XML_NAME = re.compile(rb"<([A-Za-z_][\w.:-]{0,99})")
+_XML_BEFORE = ((b"<!--", b"-->"), (b"<?", b"?>"), (b"<!", b">"))
+"""How what may stand before an XML file's root element begins and ends."""
 
 
 class Seen:
@@ -96,13 +98,21 @@ class Seen:
         if self.path.suffix.lower() != ".csv":
             return []
         lines = self.head.decode("utf-8", "replace").splitlines()[:4]
-        return list(csv.reader(lines))
+        try:
+            return list(csv.reader(lines))
+        except csv.Error:  # a cell of more than 131,072 characters
+            return []
 
     @cached_property
     def xml_root(self) -> str:
         """The name of an XML file's root element; empty where there is none."""
-        found = _XML_ROOT.match(self.head)
-        return found[1].decode() if found and self.path.suffix.lower() == ".xml" else ""
+        if self.path.suffix.lower() != ".xml":
+            return ""
+        rest = self.head.lstrip()
+        while before := next((pair for pair in _XML_BEFORE if rest.startswith(pair[0])), None):
+            rest = rest.partition(before[1])[2].lstrip()
+        found = _XML_NAME.match(rest)
+        return found[1].decode() if found else ""
 
     @cached_property
     def names(self) -> frozenset[str]:

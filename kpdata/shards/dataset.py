@@ -7,7 +7,7 @@ from typing import Self
 
 from blake3 import blake3
 
-from kpdata.core.errors import DatasetError, located
+from kpdata.core.errors import DatasetError, UnknownSplit, located
 from kpdata.core.sample import Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.shards import records, tfrecord
@@ -74,7 +74,7 @@ class Dataset:
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.manifest.splits:
-            raise DatasetError(
+            raise UnknownSplit(
                 f"{self.folder} has no split {split!r}; it has {', '.join(self.splits)}"
             )
         return Split(self, split)

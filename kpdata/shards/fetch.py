@@ -1,6 +1,7 @@
 """The encoded bytes of a reference's image: from a file, an object, or from inside a shard."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from threading import Lock
 from types import TracebackType
 from typing import Self
@@ -9,6 +10,7 @@ from kpdata.core.errors import DatasetError, ImageError, SchemaError
 from kpdata.core.sample import ImageRef
 from kpdata.images import codec
 from kpdata.shards import dataset
+from kpdata.storage import image_files, image_objects
 from kpdata.storage.image_files import MAX_BYTES, Stamp, prefetch, read_file, read_tail
 from kpdata.storage.image_objects import read_object, read_object_tail
 from kpdata.storage.parallel import THREADS
@@ -17,6 +19,26 @@ from kpdata.storage.stores import is_url
 _TAIL_BYTES = 4096
 _FILES_AHEAD = 8
 _BYTES_AHEAD = 64 << 20
+
+
+def locate(image: ImageRef, images_root: str | None) -> ImageRef:
+    """The image with its real path or URL.
+
+    Args:
+        image: what a reader gave.
+        images_root: the folder or URL that its name may not leave; None for images in records.
+
+    Raises:
+        ImageError: its name leads out of ``images_root``, or there is none.
+    """
+    if image.data is not None:  # it is read anew from its record
+        return replace(image, data=None)
+    if image.uri.startswith(dataset.RECORD_SCHEME):
+        return image
+    if images_root is None:
+        raise ImageError("image missing", f"{image.name}: the source names no images folder")
+    safe = image_objects.safe_url if is_url(images_root) else image_files.safe_path
+    return replace(image, uri=safe(images_root, image.name))
 
 
 def fetch(image: ImageRef, max_bytes: int = MAX_BYTES, expected: Stamp | None = None) -> bytes:

@@ -6,6 +6,7 @@ for markup, nor passes their control characters on.
 
 import contextlib
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
@@ -25,8 +26,9 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from kpdata.core.progress import SILENT, Progress
-from kpdata.view.printing import printable
+from kpdata.core.errors import KpdataWarning
+from kpdata.core.progress import Progress
+from kpdata.view.printing import as_text, printable
 
 _SECONDS_BETWEEN_LINES = 5.0
 _LONGEST_WORD = 16
@@ -136,7 +138,7 @@ def table(
 
     On a narrow terminal only text behind the first column wraps: names and numbers stay whole.
     """
-    cells = [[_as_text(cell) for cell in row] for row in rows]
+    cells = [[as_text(cell) for cell in row] for row in rows]
     made = Table(
         title=Text(printable(title), style="bold") if title else None,
         title_justify="left", box=None, pad_edge=False,
@@ -156,10 +158,6 @@ def table(
     return made
 
 
-def _as_text(cell: object) -> str:
-    return f"{cell:,}" if isinstance(cell, int) else printable(str(cell)).replace("\n", r"\n")
-
-
 Shown = bool | Progress | None
 """Whether to show progress: None on a terminal and in notebooks; or who is told instead."""
 
@@ -170,10 +168,15 @@ def shown(progress: Shown) -> Iterator[Progress]:
 
     Args:
         progress: True shows it and False does not; None shows it on a terminal and in notebooks. A
-            Progress is told instead.
+            Progress is told instead. What is not shown still warns, by Python's own warnings.
     """
     if isinstance(progress, Progress):
         yield progress
         return
     with Meter(quiet=progress is False) as meter:
-        yield meter if progress or meter.is_live else SILENT
+        yield meter if progress or meter.is_live else _WarningsOnly()
+
+
+class _WarningsOnly(Progress):
+    def warn(self, text: str) -> None:
+        warnings.warn(text, KpdataWarning, stacklevel=2)

@@ -4,6 +4,7 @@ The left side is orange, the right side blue, the middle green. A dot is visible
 occluded; what is not labelled is not drawn.
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,13 +65,17 @@ def draw_sample(sample: Sample, skeleton: Skeleton, size: int | None = None) -> 
     Raises:
         ImageError: the sample carries no picture, or one that does not decode.
     """
-    canvas = codec.decode_stored(sample.image)
-    height, width = canvas.shape[:2]
-    scale = np.ones(2)
-    if size is not None:
-        canvas = resized(canvas, size)
-        scale = np.array([canvas.shape[1] / width, canvas.shape[0] / height])
-    for instance in sample.instances:
+    return draw_instances(codec.decode_stored(sample.image), sample.instances, skeleton, size)
+
+
+def draw_instances(
+    rgb: Pixels, instances: Iterable[Instance], skeleton: Skeleton, size: int | None = None
+) -> Pixels:
+    """A copy of a picture (H, W, 3) with all instances drawn; see :func:`draw_sample`."""
+    height, width = rgb.shape[:2]
+    canvas = rgb if size is None else resized(rgb, size)
+    scale = np.array([canvas.shape[1] / width, canvas.shape[0] / height])
+    for instance in instances:
         canvas = draw_instance(canvas, _scaled(instance, scale), skeleton)
     return canvas
 

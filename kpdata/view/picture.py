@@ -5,14 +5,16 @@ What decodes and draws is imported when it is used: opening a dataset does not w
 
 import base64
 import html
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
+from kpdata.core.errors import DatasetError, KpdataError
 from kpdata.core.sample import FloatArray, ImageRef, Instance, Pixels, Sample, View
 from kpdata.core.skeleton import Skeleton
+from kpdata.storage.atomic import as_write_error
+from kpdata.view.printing import as_text
 
 SHOWN = 512
 """Pixels of the longer side of a picture on the screen."""
@@ -37,7 +39,7 @@ class Picture:
         skeleton: what the K keypoints of every instance are.
 
     Args:
-        read: gives the pixels, where the sample's image does not: a frame of a video, say.
+        read: gives the pixels, where the sample does not hold its encoded image.
     """
 
     def __init__(
@@ -85,14 +87,9 @@ class Picture:
         """
         if self._read:
             return self._read()
-        from kpdata.images import codec, headers
-        from kpdata.shards.fetch import fetch
+        from kpdata.images import codec
 
-        image = self.sample.image
-        if image.data is not None:
-            return codec.decode_stored(image)
-        data = fetch(image)
-        return codec.decode_upright(data, headers.probe(data))
+        return codec.decode_stored(self.sample.image)
 
     def draw(self, size: int | None = None) -> Pixels:
         """(H, W, 3) with its keypoints drawn; left is orange, right blue, a ring is occluded.
@@ -100,22 +97,9 @@ class Picture:
         Args:
             size: the longer side in pixels; None keeps the picture's own.
         """
-        from kpdata.view.draw import draw_instance, resized
+        from kpdata.view.draw import draw_instances
 
-        canvas = self.pixels()
-        height, width = canvas.shape[:2]
-        if size is not None:
-            canvas = resized(canvas, size)
-        scale = np.array([canvas.shape[1] / width, canvas.shape[0] / height])
-        for instance in self.instances:
-            box = instance.bbox_xyxy
-            scaled = Instance(
-                instance.keypoints * np.array([*scale, 1.0]),
-                bbox_xyxy=None if box is None else box * np.tile(scale, 2),
-                is_crowd=instance.is_crowd,
-            )
-            canvas = draw_instance(canvas, scaled, self.skeleton)
-        return canvas
+        return draw_instances(self.pixels(), self.instances, self.skeleton, size)
 
     def show(self, path: str | Path | None = None, size: int | None = SHOWN) -> Path | None:
         """Show the picture with its keypoints: in a notebook in place, else in a viewer.
@@ -130,17 +114,22 @@ class Picture:
         if path is not None:
             from kpdata.view.draw import write_png
 
-            write_png(Path(path), self.draw(size))
+            if Path(path).suffix.lower() != ".png":
+                raise DatasetError(f"path is {path}: expected a name that ends in .png")
+            drawn = self.draw(size)
+            with as_write_error(Path(path)):
+                write_png(Path(path), drawn)
             return Path(path)
         from PIL import Image
+        from rich.console import Console
 
-        drawn = Image.fromarray(self.draw(size))
-        if _in_notebook():
+        shown = Image.fromarray(self.draw(size))
+        if Console().is_jupyter:
             from IPython.display import display
 
-            display(drawn)  # type: ignore[no-untyped-call]
+            display(shown)  # type: ignore[no-untyped-call]
         else:
-            drawn.show(self.name)
+            shown.show(self.name)
         return None
 
     @property
@@ -169,9 +158,14 @@ def thumbnails(pictures: Iterable[Picture]) -> str:
 
     tags = []
     for picture in pictures:
-        data = base64.b64encode(codec.encode(picture.draw(THUMBNAIL), "jpeg", 85)).decode()
+        title = html.escape(repr(picture))
+        try:
+            data = base64.b64encode(codec.encode(picture.draw(THUMBNAIL), "jpeg", 85)).decode()
+        except KpdataError as error:
+            tags.append(f"<p>{title}: {html.escape(str(error))}</p>")
+            continue
         tags.append(
-            f'<img src="data:image/jpeg;base64,{data}" title="{escaped(repr(picture))}" '
+            f'<img src="data:image/jpeg;base64,{data}" title="{title}" '
             'style="display:inline-block;margin:2px">'
         )
     return "".join(tags)
@@ -179,27 +173,6 @@ def thumbnails(pictures: Iterable[Picture]) -> str:
 
 def html_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """HTML of a small table."""
-    head = "".join(f"<th>{escaped(column)}</th>" for column in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escaped(_shown(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def escaped(text: str) -> str:
-    """Text as HTML shows it: a name out of a file is never markup."""
-    return html.escape(text)
-
-
-def _shown(cell: object) -> str:
-    return f"{cell:,}" if isinstance(cell, int) else str(cell)
-
-
-def _in_notebook() -> bool:
-    """Whether this process is a notebook's kernel."""
-    if "IPython" not in sys.modules:
-        return False
-    from IPython import get_ipython
-
-    return type(get_ipython()).__name__ == "ZMQInteractiveShell"
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = ["".join(f"<td>{html.escape(as_text(cell))}</td>" for cell in row) for row in rows]
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"

@@ -39,3 +39,8 @@ def print_usage_error(error: click.ClickException) -> None:
     shown = io.StringIO()
     error.show(shown)
     click.echo(printable(shown.getvalue()), err=True, nl=False)
+
+
+def as_text(cell: object) -> str:
+    """A table's cell as one line of printable text."""
+    return f"{cell:,}" if isinstance(cell, int) else printable(str(cell)).replace("\n", r"\n")

@@ -24,6 +24,7 @@ from kpdata.pipelines.plan.references import References, SplitTotals
 from kpdata.pipelines.plan.sharding import SplitSize, shards_per_split
 from kpdata.pipelines.request import Request
 from kpdata.shards import tfrecord
+from kpdata.shards.fetch import locate as locate_image
 from kpdata.shards.manifest import shard_name, software
 from kpdata.shards.quarantine import as_line
 from kpdata.storage import image_files, image_objects
@@ -210,19 +211,13 @@ def locate(
     Raises:
         ImageError: there is no such image, or its name leads out of the images folder.
     """
-    image, root = sample.image, request.images_root
-    if image.data is not None:
-        return replace(sample, image=replace(image, data=None)), Stamp(len(image.data), 0)
-    if root is None:
-        raise ImageError("image missing", f"{image.name}: the source names no images folder")
-    if request.on_store:
-        uri = image_objects.safe_url(root, image.name)
-        stamp_of = stamp_of or image_objects.stamp
+    located = locate_image(sample.image, request.images_root)
+    if sample.image.data is not None:
+        stamp = Stamp(len(sample.image.data), 0)
     else:
-        uri = image_files.safe_path(root, image.name)
-        stamp_of = stamp_of or image_files.stamp
-    located = replace(sample, image=replace(image, uri=uri))
-    return located, stamp_of(uri, request.max_bytes)
+        ask = image_objects.stamp if request.on_store else image_files.stamp
+        stamp = (stamp_of or ask)(located.uri, request.max_bytes)
+    return replace(sample, image=located), stamp
 
 
 def _write_plans(

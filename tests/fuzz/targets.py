@@ -362,6 +362,9 @@ TARGETS: dict[str, Target] = {
     "recognise-json": Target(
         seeds.coco, mutate.json_text, partial(_file, "a", formats.recognise), 2
     ),
+    "recognise-csv": Target(
+        seeds.deeplabcut_labels, mutate.csv_text, partial(_file, "a.csv", formats.recognise), 2
+    ),
     "recognise-mat": Target(
         partial(seeds.matlab, "lsp"), mutate.matlab, partial(_file, "a", formats.recognise), 2
     ),

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,14 +17,21 @@ from PIL import Image
 
 import kpdata as kp
 from kpdata.cli.convert import command as convert_command
-from kpdata.core.errors import DatasetError, FormatError, KpdataError
+from kpdata.core.errors import (
+    DatasetError,
+    FormatError,
+    ImageError,
+    KpdataError,
+    KpdataWarning,
+)
 from kpdata.core.progress import Progress
 from kpdata.core.skeleton import COCO17
 from kpdata.door import CONVERSION_OPTIONS
 from kpdata.view.picture import Picture, thumbnails
 
 WITH_EXAMPLES = (
-    "kpdata", "kpdata.door", "kpdata.labels", "kpdata.dataset", "kpdata.view.picture",
+    "kpdata", "kpdata.door", "kpdata.pipelines.request", "kpdata.core.flip_pairs",
+    "kpdata.formats.yolo.read", "kpdata.labels", "kpdata.dataset", "kpdata.view.picture",
     "kpdata.core.progress", "kpdata.formats.base", "kpdata.formats._lib.writing",
     "kpdata.cli.flags",
 )  # fmt: skip
@@ -63,6 +71,15 @@ def test_importing_the_door_costs_nothing_and_lists_what_it_has():
     assert found.stdout.strip() == f"[] {sorted(kp.__all__)}"
 
 
+def test_train_stays_callable_whatever_was_imported_before():
+    code = (
+        "import kpdata as kp; first = callable(kp.train); kp.Run; import kpdata.train.api; "
+        "print(first, callable(kp.train), callable(kp.evaluate))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True", "True", "True"]
+
+
 def test_what_is_not_there_is_no_attribute():
     with pytest.raises(AttributeError, match="module 'kpdata' has no attribute 'walk'"):
         kp.walk  # noqa: B018
@@ -88,6 +105,21 @@ def test_progress_is_told_what_was_recognised(forty):
     assert (
         line == f"{forty[0]}: format coco, recognised by its keys images, annotations, categories"
     )
+
+
+def test_warnings_reach_those_who_see_no_progress(forty, tmp_path):
+    for progress in (False, None):
+        out = tmp_path / f"{progress}"
+        with pytest.warns(KpdataWarning, match=r"split val is empty"):
+            kp.convert(forty[0], out, split="98/1/1", seed=5, progress=progress)
+
+
+@pytest.mark.parametrize("split", ["../oops", "val-x", "a b", "", 3])
+def test_a_split_of_another_name_is_refused(forty, split):
+    with pytest.raises(FormatError, match="for a split's name: expected lower-case letters"):
+        kp.read({"train": forty[0], split: forty[0]})
+    with pytest.raises(FormatError, match="annotations is empty"):
+        kp.read({})
 
 
 # --- labels ---------------------------------------------------------------------------------------
@@ -134,6 +166,35 @@ def test_files_for_splits_are_one_sequence(forty, tmp_path):
         kp.read({"train": forty[0]}, {"test": tmp_path})
 
 
+@pytest.mark.parametrize("name", ["../secret.png", "{folder}/secret.png"])
+def test_pictures_outside_the_images_folder_are_not_opened(forty, tmp_path, name):
+    images = shutil.copytree(forty[0].parent / "images", tmp_path / "images")
+    Image.new("RGB", (64, 48)).save(tmp_path / "secret.png")
+    outside = name.format(folder=tmp_path)
+    (tmp_path / "a.json").write_text(forty[0].read_text().replace("000001.jpg", outside))
+    labels = kp.read(tmp_path / "a.json", images)
+    assert labels[0].name == outside
+    with pytest.raises(ImageError, match=r"leads out of|is absolute|outside"):
+        labels[0].pixels()
+    assert "<img" in labels._repr_html_()  # the others are shown all the same
+
+
+def test_labels_of_shards_are_read_again_from_their_records(forty):
+    labels = kp.read(forty[1])
+    assert labels[0].pixels().shape == (64, 64, 3)
+    assert labels[0].image.data is None
+
+
+def test_threads_may_share_labels_and_splits(forty):
+    labels, train = kp.read(forty[0]), kp.open(forty[1])["train"]
+    names = [picture.name for picture in labels]
+    samples = [picture.sample for picture in train]
+    fresh = kp.open(forty[1])["train"]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda i: labels[i].name, list(range(40)) * 20)) == names * 20
+        assert list(pool.map(fresh.sample, list(range(50)) * 4)) == samples * 4
+
+
 def test_a_notebook_shows_pictures_and_counts(forty):
     shown = kp.read(forty[0])._repr_html_()
     assert shown.count("<img") == 4
@@ -151,6 +212,14 @@ def test_names_out_of_files_are_no_markup(forty, tmp_path):
     shown = kp.read(tmp_path / "a.json", tmp_path)[:1]
     assert "<b>" not in thumbnails(shown)
     assert "&lt;b&gt;.jpg" in thumbnails(shown)
+
+
+def test_a_picture_cannot_be_shown_into_any_file(forty, tmp_path):
+    picture = kp.read(forty[0])[0]
+    with pytest.raises(DatasetError, match=r"path is .*a\.jpg: expected a name that ends in \.png"):
+        picture.show(tmp_path / "a.jpg")
+    with pytest.raises(DatasetError, match=r"nodir/a\.png: cannot be written"):
+        picture.show(tmp_path / "nodir" / "a.png")
 
 
 def test_a_picture_is_shown_into_a_file(forty, tmp_path):
@@ -226,7 +295,7 @@ def test_torchvisions_targets_hold_every_instance(forty, monkeypatch):
         image, target = train[index]
         assert np.array_equal(image, picture.pixels().transpose(2, 0, 1))
         assert np.array_equal(target["keypoints"], picture.keypoints)
-        assert np.array_equal(target["boxes"], [i.bbox_xyxy for i in picture.instances])
+        assert np.allclose(target["boxes"], [i.bbox_xyxy for i in picture.instances], atol=1e-4)
         assert target["labels"].tolist() == [i.category_id for i in picture.instances]
         assert target["area"] == pytest.approx([i.area for i in picture.instances])
         assert target["image_id"] == 2 + index
@@ -258,6 +327,23 @@ def test_a_damaged_dataset_is_named_by_check_and_by_a_look(forty, tmp_path):
 def test_a_split_that_is_not_there_is_named_with_those_that_are(forty):
     with pytest.raises(DatasetError, match=r"has no split 'tset'; it has train, val, test"):
         kp.open(forty[1])["tset"]
+
+
+def test_a_dataset_is_a_mapping_and_equal_to_itself(forty):
+    ds = kp.open(forty[1])
+    assert ds.get("tset") is None
+    assert "tset" not in ds
+    assert ds == kp.open(forty[1])
+    assert ds != {}
+    assert len({ds, kp.open(forty[1])}) == 1
+
+
+def test_a_dataset_is_converted_and_written_as_annotations_are(forty, tmp_path):
+    ds = kp.open(forty[1])
+    again = kp.convert(ds, tmp_path / "again", progress=False)
+    assert {name: len(again[name]) for name in again} == {name: len(ds[name]) for name in ds}
+    with pytest.raises(FormatError, match="annotations are one split: give the dataset"):
+        kp.convert(ds["train"], tmp_path / "x")
 
 
 def test_annotations_go_to_another_format_and_back(forty, tmp_path):

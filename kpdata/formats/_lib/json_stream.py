@@ -91,7 +91,7 @@ def _members(
 
 
 class _Scanner:
-    """A place in a file, with as much of what follows as the pattern at hand needs."""
+    """A position in a file, with as much of what follows as the pattern at hand needs."""
 
     def __init__(self, path: Path, file: BinaryIO):
         self._path, self._file = path, file
@@ -246,7 +246,7 @@ def decode(
 
     Args:
         path: the file, for messages.
-        place: the value's JSON path in the file, for messages.
+        where: the value's JSON path in the file, for messages.
         raw: the value.
         kind: the type to decode as.
         mend: makes what it can of an object that does not fit ``kind``.

@@ -306,7 +306,7 @@ def _stored_numbers(variable: Variable) -> tuple[int, memoryview]:
 def _element(
     data: memoryview, offset: int, order: str, padded: bool = True
 ) -> tuple[int, memoryview, int]:
-    """Type and bytes of the element at ``place``, and where the next one begins."""
+    """Type and bytes of the element at ``offset``, and where the next one begins."""
     if len(data) - offset < _TAG_BYTES:
         raise _damaged("it ends inside a tag")
     kind, size = struct.unpack_from(f"{order}II", data, offset)

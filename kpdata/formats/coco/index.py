@@ -260,7 +260,7 @@ def _annotation_row(
 
 
 def _fault(entry: _Annotation) -> str | None:
-    """What is wrong with box or area, with {} in position of where."""
+    """What is wrong with box or area, with {} in place of where."""
     box, area = entry.bbox, entry.area
     if area is not None and not 0 <= area <= LARGEST_AREA:
         return f"bad area: {{}}.area is {area}: expected 0 to {LARGEST_AREA:g} square pixels"

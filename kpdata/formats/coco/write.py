@@ -89,7 +89,7 @@ def _abandon(file: BinaryIO) -> None:
 
 
 class _Numbers:
-    """_Numbers given out once each, remembered on disk."""
+    """Numbers given out once each, remembered on disk."""
 
     def __init__(self, stack: ExitStack):
         table = "CREATE TABLE taken (number INTEGER PRIMARY KEY)"

@@ -1,6 +1,7 @@
 """A format is recognised by what annotations hold, and what is not recognised is described."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,25 @@ def test_what_is_not_recognised_is_described_with_what_could_be(tmp_path, name, 
         recognise(write(tmp_path / name, content))
     assert said in str(caught.value)
     assert "lsp, lspet, mpii, coco, yolo" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.xml", "<!>" * 200_000 + "#"), ("a.xml", " " * 900_000), ("a.xml", "<!--" * 100_000),
+     ("a.csv", "x" * 900_000 + "\n"), ("a.json", "[" * 900_000), ("a.json", '{"a":' * 200_000)],
+)  # fmt: skip
+def test_nothing_in_a_file_takes_long(tmp_path, name, content):
+    path = write(tmp_path / name, content)
+    started = time.process_time()
+    with pytest.raises(FormatError, match="of no format"):
+        recognise(path)
+    assert time.process_time() - started < 5
+
+
+def test_an_xml_file_may_begin_with_comments_and_a_doctype(tmp_path):
+    text = "<?xml version='1.0'?>\n<!DOCTYPE a>\n<!-- <b> -->\n<annotation x='1'>"
+    with pytest.raises(FormatError, match="with the root element annotation"):
+        recognise(write(tmp_path / "a.xml", text))
 
 
 def test_nothing_and_empty_folders_say_so(tmp_path):
