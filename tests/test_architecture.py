@@ -105,11 +105,12 @@ def graph_of_rooms() -> dict[str, set[str]]:
     """Room → the other rooms that its files import, wherever in a file they do."""
     paths = [path for floor in ("kpdata", *ABOVE) for path in files(floor)]
     modules = {module_of(path) for path in paths}
+    doors = {"kpdata", *(f"kpdata.{floor}" for floor in ABOVE)}
     graph: dict[str, set[str]] = {room_of(module): set() for module in modules}
     for path in paths:
         here = room_of(module_of(path))
         for _, name in imports(path, package_of(path)):
-            if name in modules and name != "kpdata" and room_of(name) != here:
+            if name in modules and name not in doors and room_of(name) != here:
                 graph[here].add(room_of(name))
     return graph
 

@@ -27,7 +27,7 @@ def test_lsp_is_read_by_its_content_and_looked_at(real_data: Path, tmp_path: Pat
     ds = kp.convert(
         labels, tmp_path / "shards", split="official", val_from_train=10, progress=False
     )
-    assert {name: len(ds[name]) for name in ds} == {"train": 897, "val": 103, "test": 1000}
+    assert {name: len(ds[name]) for name in ds} == {"train": 902, "val": 98, "test": 1000}
     assert ds["test"].keypoints().shape == (1000, 14, 3)
     assert ds["train"].to_dataframe()["keypoint"].nunique() == 14
 

@@ -69,8 +69,9 @@ def labels_from(options: dict[str, Any], progress: Progress = SILENT) -> Labels:
     images = _images_by_split(options["images"], annotations)
     given = {option.name: options[option.name] for option in reader_options() if option != IMAGES}
     _check_splits(annotations)
+    (split, location), *others = annotations
     return read(
-        dict(annotations),
+        dict(annotations) if split or others else location,
         images or None,
         format=declared.name if declared else None,
         progress=progress,
