@@ -1,6 +1,7 @@
 """The front door's functions: what ``import kpdata as kp`` offers, and the command line calls."""
 
 from collections import Counter
+from collections.abc import Collection as AnyCollection
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as AnyMapping
 from pathlib import Path
@@ -130,10 +131,33 @@ def convert(
         KpdataError: annotations, options or a folder that cannot be used; a job that stopped.
     """
     options = {name: value for name, value in locals().items() if name in CONVERSION_OPTIONS}
+    changed = {name for name, value in options.items() if value != CONVERSION_DEFAULTS[name]}
+    refuse_idle(changed, options)
     with shown(progress) as meter:
         labels = _labels(annotations, meter)
         run_conversion(labels, as_location(out), options, meter)
     return open_dataset(out)
+
+
+def refuse_idle(given: AnyCollection[str], options: AnyMapping[str, Any]) -> None:
+    """Refuse options that would change nothing, for want of the one they go with.
+
+    Args:
+        given: the names of those that were given.
+        options: all, by name.
+
+    Raises:
+        FormatError: naming both.
+    """
+    for name, partner in (
+        ("crop_from", "crop"),
+        ("margin", "crop"),
+        ("augment_config", "augment"),
+    ):
+        if name in given and not options[partner]:
+            raise FormatError(f"`{name}` changes nothing without `{partner}`")
+    if {"shards", "shard_size"} <= set(given):
+        raise FormatError("`shards` and `shard_size` exclude each other: give one of them")
 
 
 CONVERSION_DEFAULTS = {

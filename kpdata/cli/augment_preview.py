@@ -13,12 +13,11 @@ from kpdata.cli.options import (
     augment_config_option,
     crop_options,
     given_options,
-    refuse_idle_options,
 )
 from kpdata.cli.sources import ReadsAnnotations, labels_from
 from kpdata.core.errors import DatasetError, FormatError
 from kpdata.core.sample import Sample
-from kpdata.door import CONVERSION_DEFAULTS, request_for
+from kpdata.door import CONVERSION_DEFAULTS, refuse_idle, request_for
 from kpdata.formats import Source
 from kpdata.storage.atomic import as_write_error
 from kpdata.view.printing import print_error, print_line
@@ -65,7 +64,7 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
         raise FormatError(
             f"out is {out}: the contact sheet is a PNG: give a name that ends in .png"
         )
-    refuse_idle_options(given_options(ctx), options)
+    refuse_idle(given_options(ctx), options)
     labels = labels_from(options)
     with labels.source() as source:
         request = request_for(labels, source, _conversion(options))

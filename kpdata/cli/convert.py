@@ -17,14 +17,13 @@ from kpdata.cli.options import (
     crop_options,
     given_options,
     quiet,
-    refuse_idle_options,
     workers_option,
 )
 from kpdata.cli.outcome import as_dict, show_outcome
 from kpdata.cli.sources import ReadsAnnotations, labels_from
 from kpdata.core.errors import FormatError
 from kpdata.core.splits import DEFAULT_SPLIT
-from kpdata.door import CONVERSION_OPTIONS, run_conversion, run_writing
+from kpdata.door import CONVERSION_OPTIONS, refuse_idle, run_conversion, run_writing
 from kpdata.formats import FORMATS
 from kpdata.images.perceptual import DEFAULT_DISTANCE
 from kpdata.storage.stores import Location
@@ -152,9 +151,7 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
     given |= {"beam_options"} if options["beam_options"] else set()
     silent = options["quiet"] or options["as_json"]
     if to == "shards":
-        refuse_idle_options(given, options)
-        if {"shards", "shard_size"} <= given:
-            raise FormatError("`shards` and `shard_size` exclude each other: give one of them")
+        refuse_idle(given, options)
         with resumable(), CommandMeter(silent) as meter:
             chosen = {name: options[name] for name in CONVERSION_OPTIONS}
             outcome = run_conversion(labels_from(options, meter), out, chosen, meter)

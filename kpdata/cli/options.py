@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kpdata.core.errors import FormatError
 from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.stores import Location, as_location
 
@@ -119,14 +118,3 @@ def crop_options(function: F) -> F:
 def given_options(ctx: click.Context) -> set[str]:
     """The parameters that were typed, whatever their value."""
     return {n for n in ctx.params if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE}
-
-
-def refuse_idle_options(given: set[str], options: dict[str, Any]) -> None:
-    """Refuse ``given`` options that would change nothing, for want of the one they go with."""
-    for name, partner in (
-        ("crop_from", "crop"),
-        ("margin", "crop"),
-        ("augment_config", "augment"),
-    ):
-        if name in given and not options[partner]:
-            raise FormatError(f"`{name}` changes nothing without `{partner}`")

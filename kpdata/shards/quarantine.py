@@ -49,6 +49,8 @@ def check_quarantine(
     Raises:
         JobError: more were refused; the message says why, and what to do.
     """
+    if not 0 <= max_quarantine <= 100:
+        raise JobError(f"max_quarantine is {max_quarantine:g}: expected 0 to 100 percent")
     bad = reasons.total()
     if bad * 100 <= max_quarantine * total:
         return

@@ -82,7 +82,7 @@ def stamp(path: str, max_bytes: int = MAX_BYTES) -> Stamp:
         ImageError: there is no regular file, it is empty, or it exceeds ``max_bytes``.
         OSError: the disk or the network failed, which is not the image's fault.
     """
-    with _blaming(path):
+    with _read_errors_explained(path):
         return _checked(path, os.stat(path), max_bytes)
 
 
@@ -121,7 +121,7 @@ def _read(
     span: Callable[[int], tuple[int, int]],
     expected: Stamp | None = None,
 ) -> bytes:
-    with _blaming(path):
+    with _read_errors_explained(path):
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold the job up
         try:
             start, count = span(_checked(path, os.fstat(file), max_bytes).size)
@@ -140,7 +140,7 @@ def _read(
 
 
 @contextlib.contextmanager
-def _blaming(path: str) -> Iterator[None]:
+def _read_errors_explained(path: str) -> Iterator[None]:
     """Turn an OSError that is the file's own fault into an ImageError."""
     try:
         yield
@@ -156,11 +156,11 @@ def _checked(path: str, status: os.stat_result, max_bytes: int) -> Stamp:
     size = status.st_size
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("image missing", f"{path} is not a file")
-    check_size(path, size, max_bytes)
+    check_bytes(path, size, max_bytes)
     return Stamp(size, status.st_mtime_ns)
 
 
-def check_size(path: str, size: int, max_bytes: int) -> None:
+def check_bytes(path: str, size: int, max_bytes: int) -> None:
     """Raise ImageError unless an image may have so many bytes."""
     if size == 0:
         raise ImageError("image empty", f"{path} has no bytes")

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from kpdata.core.errors import ImageError
-from kpdata.storage.image_files import MAX_BYTES, Stamp, check_size, refuse_unsafe
+from kpdata.storage.image_files import MAX_BYTES, Stamp, check_bytes, refuse_unsafe
 from kpdata.storage.scratch import scratch_database
 from kpdata.storage.stores import MissingObject, Object, ObjectTooLarge, Url, store_of
 
@@ -26,7 +26,7 @@ def safe_url(root: str, name: str) -> str:
 
 
 def stamp(url: str, max_bytes: int = MAX_BYTES) -> Stamp:
-    """Ask the store for an image's stamp; a whole folder's are had cheaper of a :class:`Listing`.
+    """Ask the store for an image's stamp; those of a whole folder are cheaper of a StampListing.
 
     Raises:
         ImageError: there is no such object, it is empty, or it exceeds ``max_bytes``.
@@ -67,7 +67,7 @@ def read_object_tail(url: str, count: int) -> bytes:
 
 
 def _checked(url: str, found: Object, max_bytes: int) -> Stamp:
-    check_size(url, found.size, max_bytes)
+    check_bytes(url, found.size, max_bytes)
     return Stamp(found.size, found.version)
 
 
@@ -75,7 +75,7 @@ def _missing(url: str) -> ImageError:
     return ImageError("image missing", f"{url}: there is no such object")
 
 
-class Listing:
+class StampListing:
     """The stamps of all images below a folder, by one listing, in a temporary database.
 
     Its memory does not grow with them, and a thousand images cost one request.
@@ -110,7 +110,7 @@ class Listing:
         ).fetchone()
         if row is None:
             raise _missing(url)
-        check_size(url, row[0], max_bytes)
+        check_bytes(url, row[0], max_bytes)
         return Stamp(*row)
 
 

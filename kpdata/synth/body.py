@@ -22,10 +22,10 @@ from kpdata.synth.looks import (
     TROUSERS,
     Build,
     Clothes,
-    draw_build,
-    draw_clothes,
+    sample_build,
+    sample_clothes,
 )
-from kpdata.synth.poses import Limb, Pose, draw_pose
+from kpdata.synth.poses import Limb, Pose, sample_pose
 
 Array = npt.NDArray[np.float64]
 
@@ -143,14 +143,14 @@ def rotation(axis: int, degrees: float) -> Array:
     return matrix
 
 
-def draw_body(rng: np.random.Generator, facing: float) -> Body:
+def sample_body(rng: np.random.Generator, facing: float) -> Body:
     """A random figure that stands on the ground (y = 0) over the origin.
 
     Args:
         rng: where every choice comes from.
         facing: degrees about y; 0 looks along +z, 90 along +x.
     """
-    return pose_body(draw_build(rng), draw_clothes(rng), draw_pose(rng), facing)
+    return pose_body(sample_build(rng), sample_clothes(rng), sample_pose(rng), facing)
 
 
 def pose_body(build: Build, clothes: Clothes, pose: Pose, facing: float) -> Body:

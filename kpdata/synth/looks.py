@@ -44,7 +44,7 @@ class Clothes:
     stripe_axis: int
 
 
-def draw_build(rng: np.random.Generator) -> Build:
+def sample_build(rng: np.random.Generator) -> Build:
     """Random proportions, from child to tall adult, slight to stout."""
     stature = float(rng.choice([rng.uniform(1.55, 1.95), rng.uniform(1.15, 1.55)], p=[0.85, 0.15]))
     factor = rng.normal(1, [0.12, 0.07, 0.08, 0.03, 0.03, 0.04]).clip(0.8, 1.3)
@@ -62,7 +62,7 @@ def draw_build(rng: np.random.Generator) -> Build:
     )
 
 
-def draw_clothes(rng: np.random.Generator) -> Clothes:
+def sample_clothes(rng: np.random.Generator) -> Clothes:
     """Random skin, hair and clothes; the two sides of a body always look alike."""
     skins = np.array(
         [[244, 208, 182], [226, 178, 145], [190, 136, 100], [140, 92, 62], [88, 58, 42]]

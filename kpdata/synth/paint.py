@@ -41,7 +41,7 @@ class Sun(NamedTuple):
         return Light((x, y, -z), self.ambient, self.diffuse)
 
 
-def draw_sun(rng: np.random.Generator) -> Sun:
+def sample_sun(rng: np.random.Generator) -> Sun:
     """A random light from above, soft or hard."""
     azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.4)
     direction = np.array(

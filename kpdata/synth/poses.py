@@ -36,7 +36,7 @@ class LimbRange(NamedTuple):
     twist: Range
     bend: Range
 
-    def draw(self, rng: np.random.Generator) -> Limb:
+    def sample(self, rng: np.random.Generator) -> Limb:
         """One limb from these ranges."""
         return Limb(*(float(rng.uniform(*bounds)) for bounds in self))
 
@@ -143,7 +143,7 @@ _ODDS /= _ODDS.sum()
 _ARMS = (HANGING, RAISED, SIDEWAYS, ON_HIP, FOLDED, POINTING, TO_FACE, FORWARD)
 
 
-def draw_pose(rng: np.random.Generator) -> Pose:
+def sample_pose(rng: np.random.Generator) -> Pose:
     """A random kind of pose, a random lead side, and angles from its ranges.
 
     One arm in five does something else than the pose says.
@@ -153,8 +153,8 @@ def draw_pose(rng: np.random.Generator) -> Pose:
         _ARMS[rng.integers(len(_ARMS))] if rng.random() < 0.2 else arm
         for arm in (ranges.lead_arm, ranges.trail_arm)
     )
-    arms = lead_arm.draw(rng), trail_arm.draw(rng)
-    legs = ranges.lead_leg.draw(rng), ranges.trail_leg.draw(rng)
+    arms = lead_arm.sample(rng), trail_arm.sample(rng)
+    legs = ranges.lead_leg.sample(rng), ranges.trail_leg.sample(rng)
     if rng.random() < 0.5:
         arms, legs = arms[::-1], legs[::-1]
     stoop = float(rng.uniform(*ranges.stoop))

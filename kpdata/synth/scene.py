@@ -12,7 +12,7 @@ from kpdata.core.sample import VISIBLE, ImageRef, Instance, Sample
 from kpdata.images import codec
 from kpdata.synth import paint
 from kpdata.synth.backgrounds import Image, draw_background
-from kpdata.synth.body import Body, draw_body
+from kpdata.synth.body import Body, sample_body
 from kpdata.synth.camera import Camera, turned
 from kpdata.synth.labels import label_figure, mask_box
 from kpdata.synth.occluders import add_occluder
@@ -64,7 +64,7 @@ def samples(count: int, seed: int = 0, size: tuple[int, int] = (320, 240)) -> It
 def _sample(index: int, rng: np.random.Generator, width: int, height: int) -> Sample:
     instances: list[Instance] = []
     while not instances or min(_num_visible(instance) for instance in instances) < _MIN_SHOWN:
-        picture, instances = draw_picture(rng, draw_scene(rng, width, height), width, height)
+        picture, instances = draw_picture(rng, sample_scene(rng, width, height), width, height)
     data = codec.encode(picture, "jpeg", _JPEG_QUALITY)
     name = f"{index + 1:06d}.jpg"
     image = ImageRef(name, width=width, height=height, data=data, format="jpeg")
@@ -77,11 +77,11 @@ def _num_visible(instance: Instance) -> int:
     return int(np.count_nonzero(instance.visibility == VISIBLE))
 
 
-def draw_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
+def sample_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
     """One to three random figures on level ground, and a camera that looks at the first."""
     number = 1 + int(rng.choice(MAX_FIGURES, p=_FIGURES_ODDS))
     while True:
-        bodies = [draw_body(rng, float(rng.uniform(0, 360))) for _ in range(number)]
+        bodies = [sample_body(rng, float(rng.uniform(0, 360))) for _ in range(number)]
         camera, depth = _aim(rng, bodies[0], width, height)
         _place_others(rng, bodies, camera, depth, width)
         nearest = min(camera.project(body.keypoint_array())[1].min() for body in bodies)
@@ -129,7 +129,7 @@ def draw_picture(
         The picture (H, W, 3) and an instance per figure that lies at least partly within it.
     """
     camera, bodies = scene
-    sun = paint.draw_sun(rng)
+    sun = paint.sample_sun(rng)
     picture = draw_background(rng, width, height, camera.horizon)
     paint.cast_shadows(picture, bodies, camera, sun)
     enlarged = cv2.resize(picture, None, fx=SUPERSAMPLE, fy=SUPERSAMPLE)

@@ -194,7 +194,7 @@ def _stamps(request: Request) -> Iterator[StampOf]:
         yield image_files.stamp
         return
     assert request.images_root is not None
-    with image_objects.Listing(request.images_root) as listing:
+    with image_objects.StampListing(request.images_root) as listing:
         yield listing.stamp
 
 

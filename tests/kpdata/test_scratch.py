@@ -42,5 +42,5 @@ def test_a_listing_of_a_store_says_that_there_is_no_room(monkeypatch):
     monkeypatch.setattr(
         image_objects, "_TABLES", TINY + image_objects._TABLES + "CREATE TABLE b (n);"
     )
-    with pytest.raises(JobError, match=FULL), image_objects.Listing("s3://bucket/images"):
+    with pytest.raises(JobError, match=FULL), image_objects.StampListing("s3://bucket/images"):
         pass

@@ -11,7 +11,7 @@ from kpdata.images import codec
 from kpdata.synth import labels, paint, samples, scene
 from kpdata.synth.body import PARTS, Body, pose_body
 from kpdata.synth.camera import Camera, turned
-from kpdata.synth.looks import Build, draw_clothes
+from kpdata.synth.looks import Build, sample_clothes
 from kpdata.synth.occluders import add_occluder
 from kpdata.synth.poses import Limb, Pose
 from kpdata.synth.raster import BACKDROP, Labels, Light, Mask, Raster
@@ -33,7 +33,7 @@ def everyone() -> list[tuple[Sample, Instance]]:
 
 
 def standing(facing: float, **pose) -> Body:
-    clothes = draw_clothes(np.random.default_rng(1))
+    clothes = sample_clothes(np.random.default_rng(1))
     return pose_body(MIDDLING, clothes, replace(STANDING, **pose), facing)
 
 
@@ -247,7 +247,7 @@ def test_what_leaves_the_picture_is_not_labelled():
 def test_the_lowest_part_of_a_body_stands_on_the_ground():
     rng = np.random.default_rng(5)
     for _ in range(30):
-        body = scene.draw_body(rng, float(rng.uniform(0, 360)))
+        body = scene.sample_body(rng, float(rng.uniform(0, 360)))
         bottoms = [(cone.ends[:, 1] - cone.radii).min() for cone in body.cones if not cone.is_prop]
         bottoms += [blob.centre[1] - np.linalg.norm(blob.axes[1]) for blob in body.ellipsoids]
         assert -1e-9 < min(bottoms) <= 0.13 * body.build.stature

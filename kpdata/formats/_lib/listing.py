@@ -28,7 +28,7 @@ _PAIRS = """
 """
 
 
-class Pair(NamedTuple):
+class FilePair(NamedTuple):
     """An annotation file and its image, as relative POSIX paths.
 
     ``candidates`` counts the images of its stem; ``image`` and ``last_image`` are the first and
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
     last_image: str
 
 
-class Listing:
+class FilePairs:
     """All pairs of two folders; its memory does not grow with them.
 
     Attributes:
@@ -60,10 +60,10 @@ class Listing:
         self.hidden = _list(db, "annotations", annotations, ANNOTATION_SUFFIXES)
         self.hidden += _list(db, "images", images, IMAGE_SUFFIXES)
 
-    def pairs(self) -> Iterator[Pair]:
+    def pairs(self) -> Iterator[FilePair]:
         """Every annotation file, in the order of names."""
         for name, candidates, first, last in self._db.execute(_PAIRS):
-            yield Pair(
+            yield FilePair(
                 os.fsdecode(name), candidates, os.fsdecode(first or b""), os.fsdecode(last or b"")
             )
 

@@ -19,7 +19,7 @@ import numpy as np
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import NOT_LABELLED, VISIBLE, Instance, Rejected, Sample
 from kpdata.core.skeleton import BUILT_IN, Skeleton
-from kpdata.formats._lib.listing import IMAGE_SUFFIXES, TABLES, Listing, Pair, holds_images
+from kpdata.formats._lib.listing import IMAGE_SUFFIXES, TABLES, FilePair, FilePairs, holds_images
 from kpdata.formats._lib.style import AnnotatedObject, Label, Point, StatedImage, Style
 from kpdata.formats._lib.survey import (
     classes_of,
@@ -75,14 +75,14 @@ def read_folder(
     candidates = [annotations, beside] if holds_images(annotations) else [beside]
     root = find_images(annotations, images, candidates)
     with ExitStack() as stack:
-        listing = Listing(stack.enter_context(scratch_database(TABLES)), annotations, root)
+        listing = FilePairs(stack.enter_context(scratch_database(TABLES)), annotations, root)
         return _source(annotations, root, listing, skeleton, recognise, stack)
 
 
 def _source(
     annotations: Path,
     root: Location,
-    listing: Listing,
+    listing: FilePairs,
     skeleton: Skeleton | str | None,
     recognise: Callable[[object], Style],
     stack: ExitStack,
@@ -129,7 +129,7 @@ class _Reader:
     counts: Counter[str]
     classes: dict[Label | None, tuple[str, int]]
 
-    def samples(self, listing: Listing, stack: ExitStack) -> Iterator[Sample | Rejected]:
+    def samples(self, listing: FilePairs, stack: ExitStack) -> Iterator[Sample | Rejected]:
         """All samples; ``stack`` holds the listing's database."""
         read = self._with_its_stem
         if self.style.image:
@@ -145,13 +145,13 @@ class _Reader:
             if self.style.image:
                 self.counts.update(+Counter({UNANNOTATED: listing.count_unannotated()}))
 
-    def _with_its_stem(self, path: Path, pair: Pair) -> Sample:
+    def _with_its_stem(self, path: Path, pair: FilePair) -> Sample:
         """The sample of a file whose image bears its stem."""
         image = self._image(pair)
         found, _ = contents_of(path, self.annotations, self.style, self.counts)
         return Sample(image, image_ref(self.root, image), tuple(map(self._instance, found)))
 
-    def _with_its_name(self, listing: Listing, path: Path, pair: Pair) -> Sample:
+    def _with_its_name(self, listing: FilePairs, path: Path, pair: FilePair) -> Sample:
         """The sample of a file that may name its image."""
         found, stated = contents_of(path, self.annotations, self.style, self.counts)
         assert stated is not None
@@ -163,7 +163,7 @@ class _Reader:
         ref = image_ref(self.root, image, stated.width, stated.height)
         return Sample(image, ref, instances)
 
-    def _named_image(self, listing: Listing, pair: Pair, stated: StatedImage) -> str:
+    def _named_image(self, listing: FilePairs, pair: FilePair, stated: StatedImage) -> str:
         """The image of the name that ends a path, at the annotation's place."""
         folder = pair.annotation.rpartition("/")[0]
         name = posixpath.join(folder, stated.path.rpartition("/")[2])
@@ -180,7 +180,7 @@ class _Reader:
             f"{self.root}; pictures embedded as imageData are not read",
         )
 
-    def _image(self, pair: Pair) -> str:
+    def _image(self, pair: FilePair) -> str:
         if pair.candidates == 1:
             return pair.image
         if pair.candidates:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from kpdata.core.errors import FormatError, located
 from kpdata.core.skeleton import BUILT_IN, MAX_KEYPOINTS, Skeleton
 from kpdata.formats._lib import json_stream
-from kpdata.formats._lib.listing import Listing, check_file
+from kpdata.formats._lib.listing import FilePairs, check_file
 from kpdata.formats._lib.style import AnnotatedObject, Label, StatedImage, Style
 from kpdata.formats.base import Unusable
 
 
 def first_sound(
-    annotations: Path, listing: Listing, recognise: Callable[[object], Style]
+    annotations: Path, listing: FilePairs, recognise: Callable[[object], Style]
 ) -> tuple[Style, list[AnnotatedObject]]:
     """The style and the objects of the first file that has any, else of the first sound one."""
     empty, problem = None, ""
@@ -93,7 +93,7 @@ class Survey(NamedTuple):
     names: set[str]
 
 
-def survey(annotations: Path, listing: Listing, style: Style) -> Survey:
+def survey(annotations: Path, listing: FilePairs, style: Style) -> Survey:
     """Look at all files, or at one where the style has neither boxes nor labels.
 
     No more names are kept than show that there are too many.
@@ -119,7 +119,7 @@ def survey(annotations: Path, listing: Listing, style: Style) -> Survey:
 
 
 def _all_objects(
-    annotations: Path, listing: Listing, style: Style
+    annotations: Path, listing: FilePairs, style: Style
 ) -> Iterator[tuple[Path, AnnotatedObject]]:
     for pair in listing.pairs():
         path = annotations / pair.annotation

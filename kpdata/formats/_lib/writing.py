@@ -22,7 +22,7 @@ RENAMED = "image names given the suffix of their format"
 _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
 
 
-class Writer(Protocol):
+class FolderWriter(Protocol):
     """One folder in the making; its memory does not grow with the samples."""
 
     def add(self, sample: Sample, data: bytes, header: Header) -> None:
@@ -41,7 +41,7 @@ def write_folder(
     out: Path,
     images_root: Path | None,
     max_quarantine: float,
-    begin: Callable[[Path, ExitStack, Counter[str]], Writer],
+    begin: Callable[[Path, ExitStack, Counter[str]], FolderWriter],
 ) -> Counter[str]:
     """Fill ``out`` with what a writer makes of ``samples``.
 
