@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kpdata.core.errors import KpdataError, KpdataWarning
     from kpdata.dataset import Dataset, Split
     from kpdata.door import (
         check,
@@ -35,6 +36,7 @@ _DOORS = {
     "kpdata.door": (
         "read", "open", "convert", "write", "check", "evaluate", "predict", "export", "compare",
     ),
+    "kpdata.core.errors": ("KpdataError", "KpdataWarning"),
     "kpdata.labels": ("Labels",),
     "kpdata.dataset": ("Dataset", "Split"),
     "kpdata.train.api": ("Run",),
@@ -42,8 +44,8 @@ _DOORS = {
 }  # fmt: skip
 
 __all__ = [
-    "Dataset", "Labels", "Picture", "Run", "Split", "check", "compare", "convert", "evaluate",
-    "export", "open", "predict", "read", "train", "write",
+    "Dataset", "KpdataError", "KpdataWarning", "Labels", "Picture", "Run", "Split", "check",
+    "compare", "convert", "evaluate", "export", "open", "predict", "read", "train", "write",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -117,7 +118,7 @@ class Dataset(Mapping[str, "Split"]):
         ]
         first = next(iter(self.values()), None)
         some = [picture for picture in first[: 5 * _SHOWN] if picture.instances] if first else []
-        return f"<p>{self!r}</p>{html_table(columns, rows)}{thumbnails(some[:_SHOWN])}"
+        return f"<p>{escape(repr(self))}</p>{html_table(columns, rows)}{thumbnails(some[:_SHOWN])}"
 
 
 class Split(Sequence[Picture]):
@@ -270,7 +271,7 @@ class Split(Sequence[Picture]):
 
     def _repr_html_(self) -> str:
         some = [picture for picture in self[: 5 * _SHOWN] if picture.instances][:_SHOWN]
-        return f"<p>{self!r}</p>{thumbnails(some)}"
+        return f"<p>{escape(repr(self))}</p>{thumbnails(some)}"
 
 
 class TorchSplit:

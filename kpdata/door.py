@@ -12,6 +12,7 @@ from kpdata.core.errors import FormatError
 from kpdata.core.mapping import Mapping, map_by_name, map_sample
 from kpdata.core.progress import Progress
 from kpdata.core.sample import Rejected, Sample
+from kpdata.core.sizes import parse_size
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import DEFAULT_SPLIT, OFFICIAL
 from kpdata.dataset import Dataset, Split, open_dataset
@@ -69,7 +70,7 @@ def convert(
     out: AnyPath,
     *,
     to_skeleton: str | Skeleton | None = None,
-    split: str | None = None,
+    split: str | AnyMapping[str, float] | None = None,
     val_from_train: float = 0.0,
     group: str | None = None,
     group_near_duplicates: int | None = None,
@@ -85,7 +86,7 @@ def convert(
     jpeg_quality: int = 95,
     max_quarantine: float = 1.0,
     shards: int | None = None,
-    shard_size: int = 128_000_000,
+    shard_size: int | str = 128_000_000,
     workers: int | None = None,
     runner: str | None = None,
     beam_options: Sequence[str] = (),
@@ -104,8 +105,8 @@ def convert(
         annotations: what :func:`read` or :func:`open` gave, or what the former takes.
         out: the folder to write, here or on a store.
         to_skeleton: map the keypoints to another skeleton, by name.
-        split: ``80/10/10``, ``train=90,test=10`` or ``official``; None keeps the splits of what is
-            split already, and else is ``80/10/10``.
+        split: ``80/10/10``, ``train=90,test=10``, the same as a mapping, or ``official``; None
+            keeps the splits of what is split already, and else is ``80/10/10``.
         val_from_train: with ``official``, the percentage of train to use as val.
         group: a regular expression; images whose names match with the same first (…) stay together.
         group_near_duplicates: keep images together whose perceptual hashes differ in so few bits.
@@ -121,7 +122,7 @@ def convert(
         jpeg_quality: of crops and of forced re-encodes.
         max_quarantine: percentage of samples that may be refused before the job fails.
         shards: how many, at least one a split; None follows ``shard_size``, bytes.
-        shard_size: see ``shards``.
+        shard_size: see ``shards``; a number, or text such as ``128M``.
         workers: processes; None is one for each usable core.
         runner: a Beam runner; None writes on this machine.
         beam_options: what the runner is told, as ``["--flink_master=host:8081"]``.
@@ -133,6 +134,9 @@ def convert(
     options = {name: value for name, value in locals().items() if name in CONVERSION_OPTIONS}
     changed = {name for name, value in options.items() if value != CONVERSION_DEFAULTS[name]}
     refuse_idle(changed, options)
+    options |= {"split": _split_text(split), "shard_size": _bytes_of(shard_size)}
+    if group is not None and not isinstance(group, str):
+        raise FormatError(f"group is {group!r}: expected a regular expression as text")
     with shown(progress) as meter:
         labels = _labels(annotations, meter)
         run_conversion(labels, as_location(out), options, meter)
@@ -331,6 +335,22 @@ def request_for(labels: Labels, source: Source, options: AnyMapping[str, Any]) -
         augment_config=config if isinstance(config, AugmentConfig) else load_config(config),
         **given | {"beam_options": tuple(given["beam_options"])},
     )
+
+
+def _split_text(split: Any) -> str | None:
+    """The split as the command line has it."""
+    if isinstance(split, AnyMapping):
+        return ",".join(f"{name}={percent}" for name, percent in split.items())
+    if split is None or isinstance(split, str):
+        return split
+    raise FormatError(f"split is {split!r}: expected text such as 80/10/10, or a mapping")
+
+
+def _bytes_of(shard_size: int | str) -> int:
+    try:
+        return parse_size(shard_size)
+    except ValueError as error:
+        raise FormatError(f"shard_size is {shard_size!r}: {error}") from None
 
 
 def _target_skeleton(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
@@ -132,7 +133,9 @@ class Labels(Sequence[Picture]):
         found = {}
         for split, location in self._locations.items():
             if isinstance(location, Url):
-                raise FormatError(f"{location}: name its `format`, as in format='coco'")
+                raise FormatError(
+                    f"{location}: name its format, such as coco: it is not looked at on a store"
+                )
             one = found[split] = recognise(location)
             self._locations[split] = one.path
             self.recognitions.append(str(one))
@@ -190,6 +193,13 @@ class Labels(Sequence[Picture]):
         rows = self._read()
         return (rows.sample(index) for index in range(len(rows)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is open: another process reads the annotations for itself."""
+        return self.__dict__ | {"format": self.format.name, "_first": None, "_rows": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"format": find(state["format"])})
+
     def _read(self) -> "_Rows":
         if self._rows is None:
             with self.source() as source:
@@ -222,7 +232,9 @@ class Labels(Sequence[Picture]):
     def _repr_html_(self) -> str:
         counted = [("images", len(self)), ("rejected", len(self.rejected)), *self.counts.items()]
         some = [picture for picture in self[: 5 * _SHOWN] if picture.instances][:_SHOWN]
-        return f"<p>{self!r}</p>{thumbnails(some)}{html_table(('what', 'count'), counted)}"
+        return (
+            f"<p>{escape(repr(self))}</p>{thumbnails(some)}{html_table(('what', 'count'), counted)}"
+        )
 
 
 def _pixels_of(image: ImageRef, images_root: str | None) -> Pixels:

@@ -8,32 +8,21 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from kpdata.core.sizes import parse_size
 from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.stores import Location, as_location
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
-_LARGEST_SIZE = 10**15
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]
     name = "SIZE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = str(value).upper().removesuffix("B")
-        unit = text[-1:] if text[-1:] in _UNITS else ""
         try:
-            size = float(text.removesuffix(unit)) * _UNITS.get(unit, 1)
-        except ValueError:
-            size = math.nan
-        if math.isnan(size):
-            self.fail(f"{value!r}: expected a size such as 500K, 128M or 2G", param, ctx)
-        if size < 1:
-            self.fail(f"{value!r}: expected at least one byte", param, ctx)
-        if size > _LARGEST_SIZE:
-            self.fail(f"{value!r}: expected at most a million G", param, ctx)
-        return int(size)
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 class _Percent(click.FloatRange):

@@ -5,7 +5,15 @@ from contextlib import contextmanager
 
 
 class KpdataError(Exception):
-    """Anything wrong with what the user gave; the message names place, value and fix."""
+    """Anything wrong with what the user gave; the message names place, value and fix.
+
+    >>> import kpdata as kp
+    >>> try:
+    ...     kp.open("nowhere/")
+    ... except kp.KpdataError as error:
+    ...     print(error)
+    nowhere is not a dataset: it has no kpdata.json. ...
+    """
 
 
 class SchemaError(KpdataError):
@@ -48,7 +56,11 @@ class UnknownSplit(DatasetError, KeyError):
 
 
 class KpdataWarning(UserWarning):
-    """Something that the user should know, though the work goes on."""
+    """Something that the user should know, though the work goes on.
+
+    >>> import warnings, kpdata as kp
+    >>> warnings.simplefilter("error", kp.KpdataWarning)                     # doctest: +SKIP
+    """
 
 
 @contextmanager

@@ -97,7 +97,9 @@ def parse_splits(text: str, val_percent: float = 0, seed: int = 0) -> Splits:
         ) from None
     _check_names(text, [name for name, _ in parts])
     total = sum(percents.values())
-    if not (min(percents.values()) >= 0 and abs(total - 100) <= 1e-6):  # NaN fails it too
+    if min(percents.values()) < 0:
+        raise FormatError(f"split is {text!r}: a part is negative")
+    if not abs(total - 100) <= 1e-6:  # NaN fails it too
         raise FormatError(f"split is {text!r}: the parts must add up to 100, not {total:g}")
     return Splits({name: p / 100 for name, p in percents.items() if p > 0}, seed=seed)
 

@@ -70,6 +70,7 @@ class Format:
         visibility: what its flags mean, for the same table.
         read: ``read(annotations, **options)`` gives a Source; see :func:`imported`.
         detect: what in the annotations shows that they are of this format; None where nothing does.
+        hint: what to give instead, for annotations that are almost of this format; else None.
         aliases: other names that people give it, lower case.
         options: what else its reader can be told.
         write: ``write(samples, skeleton, out, images_root, max_quarantine)`` gives its counts.
@@ -84,6 +85,7 @@ class Format:
     visibility: str
     read: Callable[..., "Source"]
     detect: Callable[["Seen"], str | None]
+    hint: Callable[["Seen"], str | None] = lambda seen: None
     aliases: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     write: Callable[..., Counter[str]] | None = None
@@ -161,6 +163,8 @@ def require_file(path: Path) -> None:
         raise FormatError(f"{path}: is a folder: give the annotation file")
     if not path.exists():
         raise FormatError(f"{path}: no such file")
+    if not path.is_file():
+        raise FormatError(f"{path}: is a pipe or a device: save it to a file first")
 
 
 def find_images(annotations: Path, images: Location | None, candidates: Sequence[Path]) -> Location:

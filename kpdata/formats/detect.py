@@ -1,8 +1,10 @@
 """Recognising a format by what the annotations hold, never by their names alone."""
 
 import csv
+import heapq
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,11 +22,25 @@ HEAD = 1 << 20
 _MATLAB_BYTES, _MATLAB_INFLATED = 64 << 20, 512 << 20
 _VALUE_SHOWN = 2000
 _FILES_TRIED = 100
+_JSON_TRIED = 20
+_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _NAMED = 8
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:,]', re.DOTALL)
+_MARK = re.compile(rb'["{}\[\]:,]')
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _XML_NAME = re.compile(rb"<([A-Za-z_][\w.:-]{0,99})")
 _XML_BEFORE = ((b"<!--", b"-->"), (b"<?", b"?>"), (b"<!", b">"))
 """How what may stand before an XML file's root element begins and ends."""
+
+
+_OTHER_FILES = {
+    b"\x1f\x8b": "a gzip file, which must be unpacked first",
+    b"PK\x03\x04": "a zip file, which must be unpacked first",
+    b"\x89HDF": "an HDF5 file, such as DeepLabCut's .h5 (its .csv lies beside it) or SLEAP's .slp",
+    b"\xff\xfe": "text in UTF-16, which must be saved as UTF-8",
+    b"\xfe\xff": "text in UTF-16, which must be saved as UTF-8",
+    b"version https://git-lfs": "a pointer of Git LFS: the file itself is not here",
+}
+"""How files begin that many take for annotations → what they are."""
 
 
 class Seen:
@@ -84,7 +100,7 @@ class Seen:
     @cached_property
     def yaml(self) -> Mapping[str, Any]:
         """What a YAML file that holds a mapping says."""
-        if self.is_folder or self.is_cut or self.path.suffix.lower() not in (".yaml", ".yml"):
+        if not self.head or self.is_cut or self.path.suffix.lower() not in (".yaml", ".yml"):
             return {}
         try:
             found = read_yaml(self.path, "a mapping")
@@ -120,16 +136,13 @@ class Seen:
         return frozenset(p.name for p in self.path.iterdir()) if self.is_folder else frozenset()
 
     @cached_property
-    def first_json(self) -> "Seen | None":
-        """The first JSON file in a folder, else in those below it."""
+    def json_files(self) -> list["Seen"]:
+        """The first JSON files in a folder, else in those below it, by name."""
         if not self.is_folder:
-            return None
-        here = sorted(n for n in self.names if n.lower().endswith(".json") and not is_hidden(n))
-        if here:
-            return self / here[0]
-        found = (name for _, name in walk(self.path, frozenset({".json"})) if not is_hidden(name))
-        first = min(found, default=None)
-        return self / first if first else None
+            return []
+        here = [n for n in self.names if n.lower().endswith(".json") and not is_hidden(n)]
+        below = (name for _, name in walk(self.path, frozenset({".json"})) if not is_hidden(name))
+        return [self / name for name in heapq.nsmallest(_JSON_TRIED, here or below)]
 
     def __truediv__(self, name: str) -> "Seen":
         return Seen(self.path / name)
@@ -145,6 +158,9 @@ class Seen:
                 f"{n} {shape}" for n, shape in islice(self.matlab_shapes.items(), _NAMED)
             )
             return f"a MATLAB file with {held}"
+        for begins, what in _OTHER_FILES.items():
+            if self.head.startswith(begins):
+                return what
         if self.head.startswith(b"MATLAB"):
             return "a MATLAB file that cannot be read, such as one of v7.3"
         if self.xml_root:
@@ -196,17 +212,34 @@ def recognise(path: Path, formats: Mapping[str, Format]) -> Recognised:
         found = [one for file in files if not file.is_folder for one in _candidates(file, formats)]
     if len(found) == 1:
         return found[0]
-    known = ", ".join(formats)
     if not found:
+        known = ", ".join(formats)
+        hints = [
+            *filter(None, (entry.hint(seen) for entry in formats.values())),
+            *_split_hint(seen, formats),
+        ]
+        advice = "; ".join(hints) or (
+            "if it is one of them all the same, name it: its reader says what is missing"
+        )
         raise FormatError(
-            f"{path}: of no format that kpdata knows ({known}): it is {seen.describe()}. "
-            "If it is one of them all the same, name it: its reader says what is missing"
+            f"{path}: of no format that kpdata knows ({known}): it is {seen.describe()}: {advice}"
         )
     listed = "; ".join(f"{one.path}: {one.format.name}, by {one.evidence}" for one in found)
     raise FormatError(
         f"{path}: could be read in {len(found)} ways ({listed}): give one of these paths, name the "
         "format, or give a file for each split, as in train=a.json val=b.json"
     )
+
+
+def _split_hint(seen: Seen, formats: Mapping[str, Format]) -> list[str]:
+    """What to type where each split has a folder of its own, as Roboflow exports them."""
+    given = []
+    for folder, split in _SPLIT_FOLDERS.items():
+        if folder in seen.names:
+            with suppress(FormatError):
+                recognise(seen.path / folder, formats)
+                given.append(f"{split}={seen.path / folder}")
+    return [f"give a file or folder for each split: {' '.join(given)}"] if given else []
 
 
 def _candidates(seen: Seen, formats: Mapping[str, Format]) -> list[Recognised]:
@@ -227,19 +260,22 @@ def _keys(head: bytes) -> dict[str, bytes]:
         return {}
     level = 2 if head.lstrip().startswith(b"[") else 1
     found: dict[str, bytes] = {}
-    depth, last = 0, b""
-    for token in _TOKEN.finditer(head):
-        mark = token[0]
-        if mark in (b"{", b"["):
+    depth, last, at = 0, b"", 0
+    while mark := _MARK.search(head, at):
+        token = _STRING.match(head, mark.start()) if mark[0] == b'"' else mark
+        if token is None:  # the head ends inside a string
+            break
+        at = token.end()
+        if mark[0] in b"{[":
             depth += 1
-        elif mark in (b"}", b"]"):
+        elif mark[0] in b"}]":
             depth -= 1
             if depth < level:
                 break
-        elif mark == b":" and depth == level and last:
+        elif mark[0] == b":" and depth == level and last:
             key = last[1:-1].decode("utf-8", "replace")
-            found[key] = head[token.end() : token.end() + _VALUE_SHOWN].lstrip()
-        last = mark if mark.startswith(b'"') else b""
+            found[key] = head[at : at + _VALUE_SHOWN].lstrip()
+        last = token[0] if mark[0] == b'"' else b""
     return found
 
 

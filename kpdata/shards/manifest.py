@@ -165,6 +165,8 @@ def _stored_manifest(folder: Url) -> bytes:
 def _manifest_file(folder: Path) -> bytes:
     path = folder / MANIFEST
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DatasetError(f"{path}: is not a regular file: not written by kpdata")
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise DatasetError(f"{path}: larger than any manifest: not written by kpdata")
         return path.read_bytes()

@@ -78,11 +78,15 @@ def as_location(text: str | os.PathLike[str]) -> Location:
     Raises:
         StoreError: a URL of a kind that kpdata does not know, or one without a bucket.
     """
+    if not isinstance(text, str | os.PathLike):
+        raise FormatError(f"{text!r:.100} is no path: expected text or a Path")
     text = os.fspath(text)
+    if not text:
+        raise FormatError("a path is empty: name a file or folder")
     if not is_url(text):
         if "://" in text:
             raise StoreError(f"{text}: kpdata knows local paths and {', '.join(_SCHEMES)}")
-        return Path(text)
+        return Path(text).expanduser()
     if not text.partition("://")[2].strip("/"):
         raise StoreError(f"{text}: names no bucket: expected {text.rstrip('/')}//BUCKET/FOLDER")
     return Url(text)

@@ -189,7 +189,7 @@ class References:
         )
         self._db.execute(
             "INSERT INTO rejected SELECT key, 'no official split', "
-            "'the source gives ' || key || ' no split: choose percentages, split=''80/10/10'' say' "
+            "'the source gives ' || key || ' no split: choose percentages, `split` 80/10/10 say' "
             "FROM assigned WHERE split IS NULL ORDER BY id"
         )
 

@@ -48,5 +48,5 @@ def test_what_has_no_square_is_named_by_its_reason():
     assert why_not_shown(boxless) is None
     with pytest.raises(SchemaError, match="no box to put a square around"):
         CropRule("bbox").square(boxless, 200, 150, 64)
-    with pytest.raises(SchemaError, match="no labelled keypoint to draw"):
+    with pytest.raises(SchemaError, match="no labelled keypoint to put"):
         CropRule("keypoints").square(nobody, 200, 150, 64)

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import json
 import pickle
 import shutil
 import subprocess
@@ -32,7 +33,8 @@ from kpdata.view.picture import Picture, thumbnails
 WITH_EXAMPLES = (
     "kpdata", "kpdata.door", "kpdata.pipelines.request", "kpdata.core.flip_pairs",
     "kpdata.formats.yolo.read", "kpdata.labels", "kpdata.dataset", "kpdata.view.picture",
-    "kpdata.core.progress", "kpdata.formats.base", "kpdata.formats._lib.writing",
+    "kpdata.core.progress", "kpdata.core.errors", "kpdata.core.sizes", "kpdata.formats.base",
+    "kpdata.formats._lib.writing",
     "kpdata.cli.flags",
 )  # fmt: skip
 
@@ -193,6 +195,22 @@ def test_threads_may_share_labels_and_splits(forty):
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda i: labels[i].name, list(range(40)) * 20)) == names * 20
         assert list(pool.map(fresh.sample, list(range(50)) * 4)) == samples * 4
+
+
+def test_labels_are_pickled_without_what_is_open(forty):
+    labels = kp.read(forty[0])
+    copy = pickle.loads(pickle.dumps(labels))
+    assert [picture.name for picture in copy] == [picture.name for picture in labels]
+
+
+def test_names_of_skeletons_are_no_markup_either(forty, tmp_path):
+    (tmp_path / "a.json").write_text(forty[0].read_text().replace('"person"', '"<i>person"'))
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["categories"][0]["keypoints"][0] = "<b>nose"
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    labels = kp.read(tmp_path / "a.json", forty[0].parent / "images")
+    ds = kp.convert(labels, tmp_path / "shards", progress=False)
+    assert "<i>" not in labels._repr_html_() + ds._repr_html_() + ds["train"]._repr_html_()
 
 
 def test_a_notebook_shows_pictures_and_counts(forty):
@@ -361,6 +379,42 @@ def test_errors_name_parameters(forty, tmp_path):
     with pytest.raises(KpdataError, match=r"^split is 'half': expected percentages"):
         kp.convert(forty[0], tmp_path / "x", split="half", progress=False)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"margin": 2.0}, "`margin` changes nothing without `crop`"),
+        ({"crop_from": "image"}, "`crop_from` changes nothing without `crop`"),
+        ({"shards": 3, "shard_size": 500}, "`shards` and `shard_size` exclude each other"),
+        ({"shard_size": "many"}, "shard_size is 'many': expected a size such as 500K"),
+        ({"split": 5}, "split is 5: expected text such as 80/10/10"),
+        ({"split": "-10/100/10"}, "split is '-10/100/10': a part is negative"),
+        ({"group": len}, "group is .*: expected a regular expression as text"),
+        ({"max_quarantine": -3}, "max_quarantine is -3"),
+    ],
+)
+def test_what_the_command_line_refuses_python_refuses_too(forty, tmp_path, options, said):
+    with pytest.raises(KpdataError, match=f"^{said}"):
+        kp.convert(forty[0], tmp_path / "x", progress=False, **options)
+
+
+def test_what_people_write_in_python_is_understood(forty, tmp_path):
+    text = kp.convert(
+        forty[0], tmp_path / "a", split="train=90,test=10", shard_size=1000, progress=False
+    )
+    same = kp.convert(
+        forty[0], tmp_path / "b", split={"train": 90, "test": 10}, shard_size="1K", progress=False
+    )
+    assert text == same
+
+
+@pytest.mark.parametrize("path", [None, 3, ["a"], ""])
+def test_what_is_no_path_says_so(forty, tmp_path, path):
+    with pytest.raises(KpdataError, match=r"is no path|a path is empty"):
+        kp.read(path)
+    with pytest.raises(KpdataError, match=r"is no path|a path is empty"):
+        kp.convert(forty[0], path, progress=False)
 
 
 def test_an_output_inside_the_annotations_is_refused(forty, tmp_path):

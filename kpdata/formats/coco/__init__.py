@@ -8,7 +8,7 @@ def _detect(seen: Seen) -> str | None:
     keys = seen.json_keys
     if seen.is_json_list:
         return None
-    if "images" in keys and ({"annotations", "categories"} & keys.keys()):
+    if {"images", "categories"} <= keys.keys():  # captions have none
         named = [key for key in ("images", "annotations", "categories") if key in keys]
         return f"its keys {', '.join(named)}"
     for key, part in (("images", b'"file_name"'), ("annotations", b'"image_id"')):

@@ -16,6 +16,11 @@ def _detect(seen: Seen) -> str | None:
     return "its rows scorer and bodyparts" if {"scorer", "bodyparts"} <= set(first) else None
 
 
+def _hint(seen: Seen) -> str | None:
+    is_config = {"bodyparts", "scorer"} <= seen.yaml.keys()
+    return "give the folder of DeepLabCut's project" if is_config else None
+
+
 FORMAT = Format(
     name="deeplabcut",
     summary="DeepLabCut: a project with labeled-data/VIDEO/CollectedData_SCORER.csv",
@@ -23,6 +28,7 @@ FORMAT = Format(
     visibility="empty cells = not labelled, no boxes",
     read=imported("kpdata.formats.deeplabcut.read:read"),
     detect=_detect,
+    hint=_hint,
     aliases=("dlc", "deeplabcut_csv"),
     options=(IMAGES,),
     copied=frozenset({".csv", ".yaml"}),

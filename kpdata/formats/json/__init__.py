@@ -7,20 +7,31 @@ from kpdata.formats.detect import Seen
 
 
 def _detect(seen: Seen) -> str | None:
-    first = seen.first_json
-    if first is None or first.is_cut:
+    for file in seen.json_files:
+        if evidence := _style_of(file):
+            return f"{evidence} of {file.path.name}"
+    return None
+
+
+def _hint(seen: Seen) -> str | None:
+    return "give the folder of the JSON files, one per image" if _style_of(seen) else None
+
+
+def _style_of(seen: Seen) -> str | None:
+    """What in a JSON file is that of one image; None where nothing is."""
+    if seen.is_cut or not seen.json_keys:
         return None
     try:
-        value = msgspec.json.decode(first.head)
+        value = msgspec.json.decode(seen.head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     objects = value if isinstance(value, list) else [value]
-    if not objects or not all(isinstance(one, dict) for one in objects):
+    if not all(isinstance(one, dict) for one in objects):
         return None
     if all("keypoints" in one for one in objects) and "image_id" not in objects[0]:
-        return f"the key keypoints of {first.path.name}"
+        return "the key keypoints"
     named = not isinstance(value, list) and value and all(map(_is_point, value.values()))
-    return f"the named points of {first.path.name}" if named else None
+    return "the named points" if named else None
 
 
 def _is_point(value: object) -> bool:
@@ -35,6 +46,7 @@ FORMAT = Format(
     visibility="v 0/1/2, 2 where not given",
     read=imported("kpdata.formats.json.read:read"),
     detect=_detect,
+    hint=_hint,
     options=(
         IMAGES,
         SKELETON,

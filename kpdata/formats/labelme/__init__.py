@@ -5,10 +5,18 @@ from kpdata.formats.detect import Seen
 
 
 def _detect(seen: Seen) -> str | None:
-    first = seen.first_json
-    if first is None or not first.json_keys.get("shapes", b"").startswith(b"["):
-        return None
-    return f"the key shapes of {first.path.name}"
+    for file in seen.json_files:
+        if _holds_shapes(file):
+            return f"the key shapes of {file.path.name}"
+    return None
+
+
+def _holds_shapes(seen: Seen) -> bool:
+    return not seen.is_json_list and seen.json_keys.get("shapes", b"").startswith(b"[")
+
+
+def _hint(seen: Seen) -> str | None:
+    return "give the folder of labelme's files" if _holds_shapes(seen) else None
 
 
 FORMAT = Format(
@@ -18,6 +26,7 @@ FORMAT = Format(
     visibility="v 1 where marked occluded, else 2",
     read=imported("kpdata.formats.labelme.read:read"),
     detect=_detect,
+    hint=_hint,
     aliases=("x_anylabeling", "xanylabeling", "anylabeling"),
     options=(IMAGES, SKELETON),
 )

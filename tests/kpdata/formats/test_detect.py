@@ -1,13 +1,15 @@
 """A format is recognised by what annotations hold, and what is not recognised is described."""
 
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 import scipy.io
 
-from kpdata.core.errors import FormatError
+import kpdata as kp
+from kpdata.core.errors import FormatError, KpdataError
 from kpdata.formats import recognise
 
 COCO = {
@@ -134,7 +136,8 @@ def test_what_is_not_recognised_is_described_with_what_could_be(tmp_path, name, 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.xml", "<!>" * 200_000 + "#"), ("a.xml", " " * 900_000), ("a.xml", "<!--" * 100_000),
+    [("a.json", '{"a": "' + '\\"' * 500_000), ("a.json", '{"a": "' + "x" * 900_000),
+     ("a.xml", "<!>" * 200_000 + "#"), ("a.xml", " " * 900_000), ("a.xml", "<!--" * 100_000),
      ("a.csv", "x" * 900_000 + "\n"), ("a.json", "[" * 900_000), ("a.json", '{"a":' * 200_000)],
 )  # fmt: skip
 def test_nothing_in_a_file_takes_long(tmp_path, name, content):
@@ -149,6 +152,55 @@ def test_an_xml_file_may_begin_with_comments_and_a_doctype(tmp_path):
     text = "<?xml version='1.0'?>\n<!DOCTYPE a>\n<!-- <b> -->\n<annotation x='1'>"
     with pytest.raises(FormatError, match="with the root element annotation"):
         recognise(write(tmp_path / "a.xml", text))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", {"shapes": [], "imagePath": "a.jpg"}, "give the folder of labelme's files"),
+        ("a.json", {"nose": [1, 2]}, "give the folder of the JSON files, one per image"),
+        ("config.yaml", "scorer: me\nbodyparts: [a]\n", "the folder of DeepLabCut's project"),
+        ("data.yaml", "names: [a]\ntrain: images\n", "data.yaml has no kpt_shape"),
+    ],
+)  # fmt: skip
+def test_what_is_almost_of_a_format_says_what_to_give(tmp_path, name, content, said):
+    with pytest.raises(FormatError, match=said):
+        recognise(write(tmp_path / name, content))
+
+
+def test_a_folder_for_each_split_says_what_to_type(tmp_path):
+    for split in ("train", "valid"):
+        write(tmp_path / split / "_annotations.coco.json", COCO)
+    with pytest.raises(FormatError) as caught:
+        recognise(tmp_path)
+    assert f"train={tmp_path / 'train'} val={tmp_path / 'valid'}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"\x1f\x8b\x08", "a gzip file"), (b"PK\x03\x04", "a zip file"), (b"\x89HDF\r\n", "HDF5"),
+     ("{}".encode("utf-16"), "UTF-16"), (b"version https://git-lfs.x", "Git LFS")],
+)  # fmt: skip
+def test_files_of_other_kinds_are_called_by_their_names(tmp_path, content, said):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(FormatError, match=said):
+        recognise(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["a.json", "data.yaml", "kpdata.json"])
+def test_a_pipe_keeps_nobody_waiting(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(KpdataError):
+            kp.read(path)
+    with pytest.raises(FormatError, match="is a pipe or a device"):
+        kp.read(tmp_path / name, format="coco")
+
+
+def test_another_tools_json_does_not_hide_a_folder(tmp_path):
+    write(tmp_path / "aaa_settings.json", {"theme": "dark"})
+    write(tmp_path / "one.json", {"shapes": [{"label": "nose", "points": [[1, 2]]}]})
+    assert recognise(tmp_path).format.name == "labelme"
 
 
 def test_nothing_and_empty_folders_say_so(tmp_path):

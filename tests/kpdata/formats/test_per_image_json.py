@@ -10,7 +10,7 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.formats import read
 from kpdata.formats._lib import listing
 from kpdata.formats._lib import per_image as per_image_json
-from kpdata.formats._lib.listing import Listing, annotation_files
+from kpdata.formats._lib.listing import FilePairs, annotation_files
 from kpdata.formats.base import ZEROED
 from kpdata.storage.scratch import scratch_database
 
@@ -464,4 +464,4 @@ def test_names_that_are_not_utf8_are_read(folder, tmp_path):
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
     problem = "none: cannot list it: No such file"
     with scratch_database(listing.TABLES) as db, pytest.raises(FormatError, match=problem):
-        Listing(db, tmp_path, tmp_path / "none")
+        FilePairs(db, tmp_path, tmp_path / "none")
