@@ -426,7 +426,7 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--split", "40/30/20/10"], "expected percentages such as"),
         (["--split", "train=50,train=50"], "'train' is given twice"),
         (["--split", "Train=100"], "'Train' is no split name"),
-        (["--split", "train=110,test=-10"], "the parts must add up to 100"),
+        (["--split", "train=110,test=-10"], "a part is negative"),
         (["--val-from-train", "10"], "--val-from-train goes with --split official"),
         (
             ["--split", "official", "--val-from-train", "100"],
