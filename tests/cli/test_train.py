@@ -18,8 +18,9 @@ import pytest
 import scipy.io
 
 from kpdata.core.progress import SILENT
-from kpdata.train.run.config import TrainConfig, override, recipe_names
+from kpdata.train.run.config import TrainConfig, recipe_names
 from kpdata.train.run.folder import RunFolder, State
+from kpdata.train.run.overrides import override
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the commands run on one backend", allow_module_level=True)

@@ -16,14 +16,10 @@ from kpdata.core.errors import DatasetError
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import COCO17
-from kpdata.core.splits import parse_splits
 from kpdata.core.transform import apply_affine
 from kpdata.images import codec
 from kpdata.images.resample import shrink_for
-from kpdata.pipelines.convert import convert
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.request import Request
-from kpdata.pipelines.sharding import Sharding
+from kpdata.pipelines import Request, convert
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.crops import Crops, LabelledCrops, load
 from kpdata.train.data.decoding import decode_crop
@@ -57,8 +53,7 @@ def shards(annotations: Path, tmp_path_factory) -> Convert:
         name = json.dumps(options)
         if name not in made:
             source = formats.read("coco", annotations)
-            job = Job(source.skeleton, images_root=str(source.images_root), **options)
-            request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=2))
+            request = Request.of(source, format="coco", split="100/0/0", shards=2, **options)
             out = tmp_path_factory.mktemp("shards") / "made"
             convert(source, request, out, SILENT)
             made[name] = Dataset.open(out)
@@ -261,8 +256,7 @@ def test_an_instance_without_a_box_is_counted_and_the_others_are_shown(make_coco
     del content["annotations"][0]["bbox"]
     path.write_text(json.dumps(content))
     source = formats.read("coco", path)
-    job = Job(source.skeleton, images_root=str(source.images_root))
-    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    request = Request.of(source, format="coco", split="100/0/0", shards=1)
     convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     crops = load(dataset, "train", CropRule("bbox"), SIDE)
@@ -284,8 +278,7 @@ def test_whole_images_without_boxes_say_what_else_to_crop_around(make_coco, tmp_
         del annotation["bbox"]
     path.write_text(json.dumps(content))
     source = formats.read("coco", path)
-    job = Job(source.skeleton, images_root=str(source.images_root))
-    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    request = Request.of(source, format="coco", split="100/0/0", shards=1)
     convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"5 instances not shown: no box.*`crop_from` image"):
@@ -300,8 +293,7 @@ def test_a_split_that_shows_nothing_says_what_was_left_out(make_coco, tmp_path):
         annotation.update(keypoints=[0] * 51, num_keypoints=0)
     path.write_text(json.dumps(content))
     source = formats.read("coco", path)
-    job = Job(source.skeleton, images_root=str(source.images_root))
-    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    request = Request.of(source, format="coco", split="100/0/0", shards=1)
     convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"train shows no instance \(5 instances not shown"):
