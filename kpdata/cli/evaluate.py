@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, decode_option, flip_option, quiet
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
+from kpdata.core.crop import CropFrom
 from kpdata.metrics import Score
-from kpdata.view.console import Meter, screen, table
+from kpdata.view.console import screen, table
 from kpdata.view.printing import print_json, print_line
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 @flip_option
 @decode_option
 @click.option(
-    "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]), show_default="as in training",
+    "--crop-from", type=click.Choice(get_args(CropFrom)), show_default="as in training",
     help="What to cut the model's crops around, where SHARDS hold whole images: the annotated "
     "box, the true keypoints (an oracle crop, which leaks the labels), or the whole image.",
 )  # fmt: skip
@@ -55,7 +57,7 @@ def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
     from kpdata.train.api import Run
 
     opened = Run(run)
-    with Meter(options["quiet"] or options["as_json"]) as meter:
+    with CommandMeter(options["quiet"] or options["as_json"]) as meter:
         evaluation = opened.evaluate(
             shards,
             split=options["split"],

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.model_options import DeclaredCommand, training_options
 from kpdata.cli.options import as_json, quiet
 from kpdata.core.errors import TrainingError
 from kpdata.shards.dataset import Dataset
-from kpdata.view.console import Meter, screen
+from kpdata.view.console import screen
 from kpdata.view.printing import print_json, print_line
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def command(
         print_json(_configuration(shards, out, resume, options))
         return
     assert out is not None, "or it would be missing"
-    with Meter(quiet or as_json) as meter:
+    with CommandMeter(quiet or as_json) as meter:
         run = _train(shards, out, resume, meter, options)
     if as_json:
         print_json(json.dumps(_result(run), indent=1))
@@ -124,7 +125,7 @@ def _configuration(
 
 
 def _train(
-    shards: Path | None, out: Path, resume: bool, meter: Meter, options: dict[str, Any]
+    shards: Path | None, out: Path, resume: bool, meter: CommandMeter, options: dict[str, Any]
 ) -> "Run":
     from kpdata.train.api import train
     from kpdata.train.run.folder import RunFolder
