@@ -54,6 +54,17 @@ if TYPE_CHECKING:
     from kpdata.train.infer.predictions import Decode
     from kpdata.train.infer.predictor import Predictor
 
+__all__ = [
+    "Prediction",
+    "PredictionList",
+    "PredictionStream",
+    "Run",
+    "compare",
+    "configuration",
+    "resumed_configuration",
+    "train",
+]
+
 AnyPath = str | Path
 
 
@@ -261,7 +272,7 @@ def _opened(dataset: AnyDataset) -> Dataset:
     if isinstance(stored := getattr(dataset, "stored", None), Dataset):
         return stored
     raise KpdataError(
-        f"dataset is a {type(dataset).__name__}: expected a folder or URL of shards, or what "
+        f"dataset is of type {type(dataset).__name__}: expected a folder or URL of shards, or what "
         "kpdata.open gives"
     )
 

@@ -12,7 +12,7 @@ import pytest
 from kpdata import formats
 from kpdata.core import transform
 from kpdata.core.crop import CropRule, square_crop
-from kpdata.core.errors import DatasetError
+from kpdata.core.errors import DatasetError, SchemaError
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import COCO17
@@ -248,6 +248,19 @@ def test_reading_is_told_as_it_goes(shards):
 def test_the_crop_is_said_in_words(shards, crop_rule, crop, says):
     dataset = shards(crop=crop) if crop else shards()
     assert load(dataset, "train", crop_rule, SIDE).crop == says
+
+
+@pytest.mark.parametrize("crop_from", ["foo", "", None, 3])
+def test_a_crop_around_what_there_is_not_is_refused(crop_from):
+    with pytest.raises(SchemaError, match=f"crop_from is {crop_from!r}: expected bbox, keypoints"):
+        CropRule(crop_from)
+
+
+@pytest.mark.parametrize("margin", [0, 0.09, 10.1, -1, np.nan, np.inf, "1", None, True])
+def test_a_margin_that_is_no_number_from_a_tenth_to_ten_is_refused(margin):
+    with pytest.raises(SchemaError, match=r"^margin is .*: expected a number from 0\.1 to 10$"):
+        CropRule("bbox", margin)
+    assert CropRule("bbox", np.float32(0.5)).margin == 0.5
 
 
 def test_an_instance_without_a_box_is_counted_and_the_others_are_shown(make_coco, tmp_path):

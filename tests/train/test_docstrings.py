@@ -1,4 +1,4 @@
-"""The examples in docstrings of ``kpdata.train`` are true."""
+"""The examples in docstrings of ``kpdata.train``, and of the crops it cuts, are true."""
 
 import doctest
 import importlib
@@ -23,7 +23,7 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [*MODULES, "kpdata.core.crop"])
 def test_the_examples_of_docstrings_are_true(name):
     failed, tried = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert tried

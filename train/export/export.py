@@ -142,6 +142,8 @@ def export(
     """
     spec = predictor.config.spec
     formats = tuple(dict.fromkeys(formats))
+    if not formats:
+        raise TrainingError(f"to is empty: expected some of {', '.join(spec.exports)}")
     for name in formats:
         if name not in FORMATS or name not in spec.exports:
             raise TrainingError(

@@ -62,8 +62,9 @@ def write(folder, truth, predictions, order=range(COUNT), skeleton=STICK, **chan
     files.write_predictions(folder / files.PREDICTIONS, Recorded(truth.keys, made, baseline))
     scores = score_all(STICK, truth, made, baseline, resamples=2)
     report = Report(
-        kpdata="0.1.0", settings=EvaluationSettings(), epoch=1, crop="a crop", input_size=256, root_hash="a",
-        trained_on="a", split_sha256="b", skeleton=skeleton, images=4, instances=COUNT,
+        kpdata="0.1.0", settings=EvaluationSettings(), epoch=1, crop="a crop", input_size=256,
+        root_hash="a", trained_on="a", split_sha256="b", skeleton=skeleton, images=4,
+        instances=COUNT,
         left_out={}, notes=(), primary=made.primary, heads=scores.heads,
         visibility=scores.visibility, baseline_definition=BASELINE, baseline=scores.baseline,
         not_computed=scores.not_computed,
