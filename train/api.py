@@ -305,7 +305,7 @@ class Run:
 
     def __init__(self, path: AnyPath):
         self.path = Path(path)
-        self._opened: Predictor | None = None
+        self._loaded: Predictor | None = None
 
     @classmethod
     def open(cls, path: "Run | AnyPath") -> "Run":
@@ -566,12 +566,12 @@ class Run:
 
     def _predictor(self) -> "Predictor":
         """The model; Keras is imported here."""
-        if self._opened is None:
+        if self._loaded is None:
             prepare_backend()
             from kpdata.train.infer.predictor import Predictor
 
-            self._opened = Predictor.open(self.path)
-        return self._opened
+            self._loaded = Predictor.open(self.path)
+        return self._loaded
 
 
 def _check_decode(predictor: "Predictor", decode: str, heads: Iterable[str]) -> None:

@@ -8,10 +8,11 @@ import click
 
 from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, decode_option, flip_option, quiet
+from kpdata.cli.options import LOCATION, as_json, decode_option, flip_option, quiet
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
 from kpdata.core.crop import CropFrom
 from kpdata.metrics import Score
+from kpdata.storage.stores import Location
 from kpdata.view.console import screen, table
 from kpdata.view.printing import print_json, print_line
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate", short_help=COMMANDS["evaluate"])
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("shards", type=click.Path(path_type=Path))
+@click.argument("shards", type=LOCATION)
 @click.option(
     "--split", default="test", show_default=True, metavar="NAME",
     help="Which split of SHARDS to score.",
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @quiet
 @as_json
-def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
+def command(run: Path, shards: Location, out: Path | None, **options: Any) -> None:
     """Score the trained model RUN on a split of the dataset SHARDS.
 
     Every score is in pixels of the source images, and comes with its definition, a bootstrap 95 %

@@ -3,11 +3,13 @@
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import keras
@@ -306,6 +308,31 @@ def test_a_dataset_is_a_path_or_an_opened_one(run, tiny_shards):
         train(3, run.path, resume=True)
     with pytest.raises(TrainingError, match="`dataset` is missing: the shards to train on"):
         train(None, run.path)
+
+
+class FolderStore:
+    """A store whose objects are a folder's files."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def list(self, url):
+        paths = self.folder.iterdir()
+        return [SimpleNamespace(name=path.name, size=path.stat().st_size) for path in paths]
+
+    def download(self, url, path):
+        shutil.copy(self.folder / url.name, path)
+
+
+def test_a_dataset_on_a_store_is_trained_on_and_found_again(tiny_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("kpdata.shards.remote.store_of", lambda url: FolderStore(tiny_shards))
+    url = "s3://bucket/shards"
+    first = train(
+        url, tmp_path / "run", model="toy", epochs=1, input_size=32, skip_checks=True
+    )  # fmt: skip
+    assert first.info.shards == url
+    assert train(None, tmp_path / "run", resume=True).state == first.state
+    assert first.evaluate(url).report.root_hash == first.info.root_hash
 
 
 def test_a_run_starts_from_another(run, tiny_shards, tmp_path):

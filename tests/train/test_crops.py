@@ -33,7 +33,7 @@ Convert = Callable[..., Dataset]
 
 @pytest.fixture(scope="module")
 def annotations(make_coco, tmp_path_factory) -> Path:
-    """Twelve crops; one has a crowd and one a person without a labelled keypoint besides."""
+    """Twelve pictures; one has a crowd and one a person without a labelled keypoint besides."""
     path = make_coco(tmp_path_factory.mktemp("coco"))
     content = json.loads(path.read_text())
     some = content["annotations"][0]
@@ -46,7 +46,7 @@ def annotations(make_coco, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(annotations: Path, tmp_path_factory) -> Convert:
-    """``shards(crop=…, augment=…)``: all crops as the split ``train``, converted once."""
+    """``shards(crop=…, augment=…)``: all pictures as the split ``train``, converted once."""
     made: dict[str, Dataset] = {}
 
     def of(**options) -> Dataset:

@@ -150,7 +150,7 @@ def run_info(
     pose = mean_pose(originals[..., :2] / train.side, originals[..., 2])
     backend = keras.backend.backend()
     return RunInfo(
-        shards=dataset.url if isinstance(dataset, RemoteDataset) else str(dataset.folder.resolve()),
+        shards=str(dataset.url if isinstance(dataset, RemoteDataset) else dataset.folder.resolve()),
         root_hash=dataset.manifest.root_hash,
         skeleton=dataset.skeleton,
         crop=train.crop,
