@@ -151,7 +151,7 @@ def test_the_default_suits_whole_images_and_crops(kpdata, tiny_shards, tiny_coco
         (["--set", "augment.flop=3"], "no key 'flop' there; did you mean flip? known: flip, "),
         (["--set", "seed"], "setting seed: expected key=value"),
         (["--batch-size", 0], "--batch-size is 0: expected 1 to 65536"),
-        (["--model", "regression", "--stage", "heatmap"], "--stage is heatmap: regression has no such"),
+        (["--model", "regression", "--stage", "heatmap"], "--stage is heatmap: regression has"),
         (["--stage", "regression"], "--stage is regression: it needs --init-from, the run"),
         (["--weights", "imagenet"], "--weights is of regression, and this model is blazepose"),
         (["--recipe", "lsp_blazepose", "--head", "rle"], "--head is of regression"),
