@@ -5,34 +5,44 @@ Importing this imports no Keras: each function does when it is called.
 
 import difflib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
 
-from kpdata.core.crop import CropFrom
+from kpdata.core.crop import CropFrom, CropRule, either
 from kpdata.core.errors import FormatError, KpdataError, TrainingError
 from kpdata.core.progress import Progress
-from kpdata.core.sample import FloatArray, ImageRef, Instance, Pixels, Sample
+from kpdata.core.sample import FloatArray, Pixels
 from kpdata.core.skeleton import Skeleton
 from kpdata.shards.dataset import Dataset
+from kpdata.shards.remote import open_remote
+from kpdata.storage.stores import Url, as_location
+from kpdata.train.infer.frames import Tally
+from kpdata.train.infer.results import (
+    Prediction,
+    PredictionList,
+    PredictionStream,
+    by_instance,
+)
+from kpdata.train.models.base import check_within
 from kpdata.train.models.registry import default_model, get_model, models
 from kpdata.train.run.backend import prepare_backend
 from kpdata.train.run.config import TrainConfig, load_recipe
 from kpdata.train.run.folder import Best, RunFolder, RunInfo, State
 from kpdata.train.run.overrides import (
-    Settings,
+    Overrides,
     of_stage,
     override,
     with_epochs,
     with_input_size,
 )
 from kpdata.view.console import Shown, shown
-from kpdata.view.picture import SHOWN, Picture
 
 if TYPE_CHECKING:
     from kpdata.train.evaluate.compare import Comparison
@@ -40,10 +50,20 @@ if TYPE_CHECKING:
     from kpdata.train.export.export import Card
     from kpdata.train.infer.boxes import Boxes
     from kpdata.train.infer.files import CocoResults
-    from kpdata.train.infer.frames import Found, Tally
     from kpdata.train.infer.media import Item
     from kpdata.train.infer.predictions import Decode
     from kpdata.train.infer.predictor import Predictor
+
+__all__ = [
+    "Prediction",
+    "PredictionList",
+    "PredictionStream",
+    "Run",
+    "compare",
+    "configuration",
+    "resumed_configuration",
+    "train",
+]
 
 AnyPath = str | Path
 
@@ -69,7 +89,7 @@ def train(
     seed: int | None = None,
     stage: str | None = None,
     init_from: "Run | AnyPath | None" = None,
-    settings: Settings = (),
+    settings: Overrides = (),
     resume: bool = False,
     skip_checks: bool = False,
     devices: int = 1,
@@ -83,8 +103,8 @@ def train(
     0.727
 
     Args:
-        dataset: shards with a split ``train``, and ``val`` to select by. None, with ``resume``:
-            those that the run was begun with.
+        dataset: shards with a split ``train``, and ``val`` to select by: a folder, a URL, or what
+            ``kpdata.open`` gives. None, with ``resume``: those that the run was begun with.
         out: the run's folder.
         recipe: a named configuration; without, it suits the dataset and this machine.
         model: its name, unless a recipe names it.
@@ -109,6 +129,7 @@ def train(
     See Also:
         configuration: what would be trained.
     """
+    _check_whole(devices=devices)
     prepare_backend()
     folder = RunFolder(Path(out))
     choices: dict[str, Any] = {
@@ -138,8 +159,8 @@ def train(
             )
     from kpdata.train.loop.train import train as train_all
 
-    with shown(progress) as told:
-        train_all(folder, opened, config, told, check_first=not skip_checks, devices=devices)
+    with shown(progress) as meter:
+        train_all(folder, opened, config, meter, check_first=not skip_checks, devices=devices)
     return Run(folder.path)
 
 
@@ -154,7 +175,7 @@ def configuration(
     seed: int | None = None,
     stage: str | None = None,
     init_from: "Run | AnyPath | None" = None,
-    settings: Settings = (),
+    settings: Overrides = (),
     **model_options: Any,
 ) -> TrainConfig:
     """What :func:`train` would train; its arguments are the same.
@@ -165,6 +186,7 @@ def configuration(
     prepare_backend()
     from kpdata.train.run.defaults import default_config
 
+    _check_whole(epochs=epochs, input_size=input_size, batch_size=batch_size, seed=seed)
     if recipe and model:
         raise KpdataError("`model` does not go with `recipe`: a recipe names its model")
     base = load_recipe(recipe) if recipe else None
@@ -209,6 +231,13 @@ def resumed_configuration(folder: RunFolder, choices: Mapping[str, Any]) -> Trai
     return folder.config()
 
 
+def _check_whole(**numbers: Any) -> None:
+    """Raise KpdataError for a value that is neither a whole number nor None."""
+    for name, value in numbers.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise KpdataError(f"{name} is {value!r}: expected a whole number")
+
+
 def _check_options(model: str, options: Mapping[str, Any]) -> None:
     """Raise KpdataError for an option that is another model's, or nobody's."""
     owners: dict[str, list[str]] = defaultdict(list)
@@ -229,9 +258,23 @@ def _check_options(model: str, options: Mapping[str, Any]) -> None:
 
 
 def _opened(dataset: AnyDataset) -> Dataset:
-    if isinstance(dataset, str | Path):
-        return Dataset.open(dataset)
-    return dataset if isinstance(dataset, Dataset) else dataset.stored
+    """The shards that a path, a URL or an opened dataset stands for.
+
+    Raises:
+        DatasetError, StoreError: no readable dataset is there.
+        KpdataError: ``dataset`` is none of these.
+    """
+    if isinstance(dataset, Dataset):
+        return dataset
+    if isinstance(dataset, str | PathLike):
+        location = as_location(dataset)
+        return open_remote(location) if isinstance(location, Url) else Dataset.open(location)
+    if isinstance(stored := getattr(dataset, "stored", None), Dataset):
+        return stored
+    raise KpdataError(
+        f"dataset is of type {type(dataset).__name__}: expected a folder or URL of shards, or what "
+        "kpdata.open gives"
+    )
 
 
 def _same_data(folder: RunFolder, dataset: AnyDataset | None) -> Dataset:
@@ -262,7 +305,7 @@ class Run:
 
     def __init__(self, path: AnyPath):
         self.path = Path(path)
-        self._opened: Predictor | None = None
+        self._loaded: Predictor | None = None
 
     @classmethod
     def open(cls, path: "Run | AnyPath") -> "Run":
@@ -325,7 +368,7 @@ class Run:
         (0.727, (0.712, 0.742), 0.179, 13862)
 
         Args:
-            dataset: shards, or their folder.
+            dataset: as in :func:`train`.
             split: its split.
             out: the folder to write; ``evaluation-SPLIT`` in the run's unless given.
             flip: average with what is found in the mirror image; None does so for runs that were
@@ -339,20 +382,22 @@ class Run:
         Raises:
             KpdataError: a run without weights, a dataset of other keypoints, or nothing to score.
         """
+        if crop_from is not None:
+            CropRule(crop_from)
         predictor = self._predictor()
+        _check_decode(predictor, decode, predictor.best.heads)
         from kpdata.train.evaluate.evaluate import evaluate, save
-        from kpdata.train.evaluate.report import Settings as Conditions
+        from kpdata.train.evaluate.report import EvaluationSettings
 
-        conditions = Conditions(
+        settings = EvaluationSettings(
             split=split,
             flip_test=predictor.trained_with_flips if flip is None else flip,
             decode=decode,
             crop_from=crop_from,
             reference=predictor.config.reference,
         )
-        _refuse_idle_decode(predictor, decode, predictor.best.heads)
-        with shown(progress) as told:
-            evaluation = evaluate(predictor, _opened(dataset), conditions, told)
+        with shown(progress) as meter:
+            evaluation = evaluate(predictor, _opened(dataset), settings, meter)
         save(evaluation, self.evaluation_folder(split) if out is None else Path(out))
         return evaluation
 
@@ -374,7 +419,7 @@ class Run:
         min_score: float = 0.2,
         flip: bool | None = None,
         progress: Shown = None,
-    ) -> "PredictionList":
+    ) -> PredictionList:
         """Find the keypoints of images, folders of images and videos.
 
         Without ``boxes`` each image is taken for one instance that fills it.
@@ -396,14 +441,60 @@ class Run:
             progress: as in :func:`train`.
 
         Raises:
-            KpdataError: a source that is not there, or boxes that are none. Files that cannot be
-                used are skipped, and listed in the result's ``tally``.
+            KpdataError: a source that is not there, boxes that are none, or an option out of range.
+                Files that cannot be used are skipped, and listed in the result's ``tally``.
+
+        See Also:
+            iter_predictions: the same without keeping all predictions in memory.
+        """
+        stream = self.iter_predictions(
+            sources,
+            out=out,
+            boxes=boxes,
+            category=category,
+            min_box_score=min_box_score,
+            margin=margin,
+            coco_out=coco_out,
+            coco_images=coco_images,
+            min_score=min_score,
+            flip=flip,
+            progress=progress,
+        )
+        predictions = list(stream)
+        return PredictionList(stream.tally, predictions, stream.not_in_coco)
+
+    def iter_predictions(
+        self,
+        sources: "AnyPath | Pixels | Sequence[AnyPath | Pixels]",
+        *,
+        out: AnyPath | None = None,
+        boxes: "AnyPath | Mapping[str, Any] | FloatArray | None" = None,
+        category: int | None = None,
+        min_box_score: float = 0.0,
+        margin: float | None = None,
+        coco_out: AnyPath | None = None,
+        coco_images: AnyPath | None = None,
+        min_score: float = 0.2,
+        flip: bool | None = None,
+        progress: Shown = None,
+    ) -> PredictionStream:
+        """What :meth:`predict` does, one instance after the other: for long videos.
+
+        Sources and options are checked at once, and images read as predictions are asked for. The
+        files that it writes are whole when the last one is.
+
+        >>> for pose in run.iter_predictions("match.mp4"):                   # doctest: +SKIP
+        ...     print(pose.frame, pose.keypoints[0])
         """
         from kpdata.train.infer.boxes import ANY, BoxFilter
         from kpdata.train.infer.files import PredictionFolder
-        from kpdata.train.infer.frames import Skipped, Tally, predict_frames, read_frames
+        from kpdata.train.infer.frames import Skipped, predict_frames, read_frames
         from kpdata.train.infer.media import count_frames
 
+        check_within("min_score", min_score, 0, 1)
+        check_within("min_box_score", min_box_score, 0, 1)
+        if margin is not None:
+            CropRule(margin=margin)
         items = _items(sources, None if out is None else Path(out))
         chosen = BoxFilter(category, min_box_score)
         if chosen != ANY and boxes is None:
@@ -414,25 +505,26 @@ class Run:
             where = boxes if isinstance(boxes, str | Path) else "boxes"
             tally.skipped.append(Skipped(Path(where), "not a box", f"{where}: {fault}"))
         predictor = self._predictor()
-        margin = margin or predictor.crop_rule.margin
-        flip = predictor.trained_with_flips if flip is None else flip
-        predictions = PredictionList(tally)
-        frames = read_frames(items, found_boxes, tally)
-        folder = PredictionFolder(Path(out), predictor.skeleton, min_score) if out else None
-        with shown(progress) as told, folder or nullcontext():
-            _tell_how(predictor, found_boxes is not None, margin, flip, told)
-            told.begin("predicting", count_frames(items), "frames")
-            for found in predict_frames(predictor, frames, margin, flip):
-                if folder:
-                    folder.add(found)
-                if coco_out is not None:
-                    results.add(found)
-                predictions += _predictions(found, predictor.skeleton)
-                told.advance()
-        if coco_out is not None:
-            results.write(Path(coco_out))
-            predictions.not_in_coco = results.left_out
-        return predictions
+        side = predictor.crop_rule.margin if margin is None else margin
+        flips = predictor.trained_with_flips if flip is None else flip
+
+        def predictions() -> Iterator[Prediction]:
+            frames = read_frames(items, found_boxes, tally)
+            folder = PredictionFolder(Path(out), predictor.skeleton, min_score) if out else None
+            with shown(progress) as meter, folder or nullcontext():
+                _tell_how(predictor, found_boxes is not None, side, flips, meter)
+                meter.begin("predicting", count_frames(items), "frames")
+                for predicted in predict_frames(predictor, frames, side, flips):
+                    if folder:
+                        folder.add(predicted)
+                    if coco_out is not None:
+                        results.add(predicted)
+                    yield from by_instance(predicted, predictor.skeleton)
+                    meter.advance()
+            if coco_out is not None:
+                results.write(Path(coco_out))
+
+        return PredictionStream(predictions(), tally, results)
 
     def export(
         self,
@@ -464,104 +556,32 @@ class Run:
         predictor = self._predictor()
         from kpdata.train.export.export import export
 
-        _refuse_idle_decode(predictor, decode, (head,) if head else predictor.best.heads[:1])
+        _check_decode(predictor, decode, (head,) if head else predictor.best.heads[:1])
         formats = (to,) if isinstance(to, str) else tuple(to)
-        with shown(progress) as told:
-            card = export(predictor, Path(out), formats, head, flip, decode, told)
+        with shown(progress) as meter:
+            card = export(predictor, Path(out), formats, head, flip, decode, meter)
             for note in card.notes:
-                told.warn(note)
+                meter.warn(note)
         return card
 
     def _predictor(self) -> "Predictor":
         """The model; Keras is imported here."""
-        if self._opened is None:
+        if self._loaded is None:
             prepare_backend()
             from kpdata.train.infer.predictor import Predictor
 
-            self._opened = Predictor.open(self.path)
-        return self._opened
+            self._loaded = Predictor.open(self.path)
+        return self._loaded
 
 
-def _refuse_idle_decode(predictor: "Predictor", decode: str, heads: Iterable[str]) -> None:
-    """Raise KpdataError where a decoding is chosen for heads that need none."""
+def _check_decode(predictor: "Predictor", decode: str, heads: Iterable[str]) -> None:
+    """Raise KpdataError for a decoding that there is not, or that heads have no use for."""
     spec, heads = predictor.config.spec, tuple(heads)
-    if decode != "dark" and not any(spec.head(name).decodings for name in heads):
+    known = dict.fromkeys(way for name in heads for way in spec.head(name).decodings)
+    if known and decode not in known:
+        raise KpdataError(f"decode is {decode!r}: expected {either(known)}")
+    if not known and decode != "dark":
         raise KpdataError(f"`decode` changes nothing: {', '.join(heads)} need no decoding")
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The keypoints of one instance.
-
-    Attributes:
-        keypoints: (K, 3) x, y, score in continuous pixels of the upright image.
-        skeleton: names them.
-        image: the file's path, or ``image N`` for the N-th array.
-        frame: of a video, from 0; None for an image.
-        bbox_xyxy: (4,) where the model was to look; None for the whole image.
-        visibility: (K,) probability of being visible; None where the model does not tell.
-        score_is_visibility: whether the scores are that probability.
-    """
-
-    keypoints: FloatArray
-    skeleton: Skeleton
-    image: str
-    frame: int | None
-    bbox_xyxy: FloatArray | None
-    visibility: FloatArray | None
-    score_is_visibility: bool
-    _read: Callable[[], Pixels] = field(repr=False)
-
-    def __repr__(self) -> str:
-        where = self.image if self.frame is None else f"{self.image}, frame {self.frame}"
-        return (
-            f"<Prediction of {len(self.skeleton)} keypoints in {where}, mean score "
-            f"{self.keypoints[:, 2].mean():.2f}>"
-        )
-
-    def pixels(self) -> Pixels:
-        """(H, W, 3) RGB: the upright image, read anew from its file."""
-        return self._read()
-
-    @property
-    def picture(self) -> Picture:
-        """The image with these keypoints, to look at."""
-        name = Path(self.image).name
-        sample = Sample(name, ImageRef(name), (self.instance(),))
-        return Picture(sample, self.skeleton, self._read)
-
-    def show(self, path: AnyPath | None = None, size: int | None = SHOWN) -> Path | None:
-        """Show the image with the keypoints drawn, or write it as a PNG; see Picture.show."""
-        return self.picture.show(path, size)
-
-    def _repr_png_(self) -> bytes:
-        return self.picture._repr_png_()
-
-    def instance(self, min_score: float = 0.2) -> Instance:
-        """As what can be drawn: occluded where it is hidden, left out below ``min_score``."""
-        from kpdata.train.infer.files import as_instance
-
-        return as_instance(
-            self.keypoints,
-            self.visibility,
-            self.score_is_visibility,
-            self.bbox_xyxy,
-            min_score,
-        )
-
-
-class PredictionList(list[Prediction]):
-    """Predictions in the order of their images, and what became of the sources.
-
-    Attributes:
-        tally: what was read, and what was skipped or left out, with the reasons.
-        not_in_coco: frames that ``coco_images`` does not know, left out of ``coco_out``.
-    """
-
-    def __init__(self, tally: "Tally", predictions: Iterable[Prediction] = ()):
-        super().__init__(predictions)
-        self.tally = tally
-        self.not_in_coco = 0
 
 
 def _items(sources: Any, out: Path | None) -> "list[Item]":
@@ -624,27 +644,6 @@ def _tell_how(
         progress.warn(FLIP_NOT_TRAINED)
     else:
         progress.tell(f"{'with' if flip else 'without'} flip test")
-
-
-def _predictions(found: "Found", skeleton: Skeleton) -> list[Prediction]:
-    from kpdata.train.infer.media import read_frame
-
-    frame = found.frame
-    boxes = [None] * len(found.keypoints) if frame.boxes is None else frame.boxes
-    visibility = [None] * len(found.keypoints) if found.visibility is None else found.visibility
-    return [
-        Prediction(
-            keypoints=keypoints,
-            skeleton=skeleton,
-            image=str(frame.item.path),
-            frame=frame.number,
-            bbox_xyxy=None if box is None else box.bbox_xyxy,
-            visibility=visible,
-            score_is_visibility=found.score_is_visibility,
-            _read=lambda: read_frame(frame.item, frame.number),
-        )
-        for keypoints, box, visible in zip(found.keypoints, boxes, visibility, strict=True)
-    ]
 
 
 def compare(

@@ -200,7 +200,7 @@ def constant(batch: Batch) -> Any:
 
 
 def input_alone(batches: Batches, seconds: float) -> float:
-    """LabelledCrops a second of the input, with nobody to wait for."""
+    """Crops a second that the input gives when nothing waits for it."""
     feed: Iterator[Any] = iter(batches.dataset())
     next(feed)
     started, count = time.perf_counter(), 0

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
-from kpdata.cli.options import as_json, decode_option, flip_option, quiet
+from kpdata.cli.options import LOCATION, as_json, decode_option, flip_option, quiet
 from kpdata.cli.score_tables import amount, by_reason, keypoint_rows, span
+from kpdata.core.crop import CropFrom
 from kpdata.metrics import Score
-from kpdata.view.console import Meter, screen, table
+from kpdata.storage.stores import Location
+from kpdata.view.console import screen, table
 from kpdata.view.printing import print_json, print_line
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate", short_help=COMMANDS["evaluate"])
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("shards", type=click.Path(path_type=Path))
+@click.argument("shards", type=LOCATION)
 @click.option(
     "--split", default="test", show_default=True, metavar="NAME",
     help="Which split of SHARDS to score.",
@@ -31,13 +34,13 @@ if TYPE_CHECKING:
 @flip_option
 @decode_option
 @click.option(
-    "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]), show_default="as in training",
+    "--crop-from", type=click.Choice(get_args(CropFrom)), show_default="as in training",
     help="What to cut the model's crops around, where SHARDS hold whole images: the annotated "
     "box, the true keypoints (an oracle crop, which leaks the labels), or the whole image.",
 )  # fmt: skip
 @quiet
 @as_json
-def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
+def command(run: Path, shards: Location, out: Path | None, **options: Any) -> None:
     """Score the trained model RUN on a split of the dataset SHARDS.
 
     Every score is in pixels of the source images, and comes with its definition, a bootstrap 95 %
@@ -55,7 +58,7 @@ def command(run: Path, shards: Path, out: Path | None, **options: Any) -> None:
     from kpdata.train.api import Run
 
     opened = Run(run)
-    with Meter(options["quiet"] or options["as_json"]) as meter:
+    with CommandMeter(options["quiet"] or options["as_json"]) as meter:
         evaluation = opened.evaluate(
             shards,
             split=options["split"],

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.model_options import DeclaredCommand, head_option
 from kpdata.cli.options import as_json, decode_option, quiet
-from kpdata.view.console import Meter, screen, table
+from kpdata.train.export.formats import FORMATS
+from kpdata.view.console import screen, table
 from kpdata.view.printing import print_json
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--to", "formats", multiple=True, required=True,
-    type=click.Choice(["tflite", "onnx", "saved_model"]),
+    type=click.Choice(list(FORMATS)),
     help="What to write: TensorFlow Lite (LiteRT) for phones and small devices, ONNX for almost "
     "any runtime, or a TensorFlow SavedModel. May be given several times.",
 )  # fmt: skip
@@ -49,7 +51,7 @@ def command(run: Path, formats: tuple[str, ...], out: Path, **options: Any) -> N
     """  # fmt: skip
     from kpdata.train.api import Run
 
-    with Meter(options["quiet"] or options["as_json"]) as meter:
+    with CommandMeter(options["quiet"] or options["as_json"]) as meter:
         card = Run(run).export(
             out,
             to=formats,

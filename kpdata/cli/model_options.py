@@ -27,7 +27,9 @@ def training_options() -> list[click.Option]:
 
     specs = models().values()
     stages = dict.fromkeys(stage.name for spec in specs for stage in spec.stages)
-    told = "; ".join(f"{s.name}: {', '.join(stage.name for stage in s.stages)}" for s in specs)
+    stages_by_model = "; ".join(
+        f"{s.name}: {', '.join(stage.name for stage in s.stages)}" for s in specs
+    )
     summaries = "; ".join(f"{spec.name}, {spec.summary}" for spec in specs)
     model = click.Option(
         ["--model"],
@@ -37,7 +39,7 @@ def training_options() -> list[click.Option]:
     stage = click.Option(
         ["--stage"],
         type=click.Choice(list(stages)),
-        help=f"Which phases to train, by what they train; all unless given. {told}.",
+        help=f"Which phases to train, by what they train; all unless given. {stages_by_model}.",
     )
     named: dict[str, list[Any]] = {}
     for spec in specs:

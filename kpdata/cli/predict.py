@@ -2,19 +2,19 @@
 
 import json
 import sys
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, flip_option, quiet
-from kpdata.view.console import Meter
 from kpdata.view.printing import print_error, print_json, print_line
 
 if TYPE_CHECKING:
-    from kpdata.train.api import PredictionList
+    from kpdata.train.api import PredictionStream
 
 _SHOWN = 20
 
@@ -97,8 +97,8 @@ def command(**options: Any) -> None:
     """  # fmt: skip
     from kpdata.train.api import Run
 
-    with Meter(options["quiet"] or options["as_json"]) as meter:
-        found = Run(options["run"]).predict(
+    with CommandMeter(options["quiet"] or options["as_json"]) as meter:
+        stream = Run(options["run"]).iter_predictions(
             options["inputs"],
             out=options["out"],
             boxes=options["boxes"],
@@ -111,20 +111,21 @@ def command(**options: Any) -> None:
             flip=options["flip"],
             progress=meter,
         )
-    _report(found, options)
-    if not found.tally.frames:
+        deque(stream, maxlen=0)  # what it writes is what the command is for
+    _report(stream, options)
+    if not stream.tally.frames:
         sys.exit(1)
 
 
-def _report(found: "PredictionList", options: dict[str, Any]) -> None:
-    out, tally = options["out"], found.tally
+def _report(stream: "PredictionStream", options: dict[str, Any]) -> None:
+    out, tally = options["out"], stream.tally
     if options["as_json"]:
         skipped = [
             {"file": str(path), "reason": reason, "detail": detail}
             for path, reason, detail in tally.skipped
         ]
         counts = {name: value for name, value in vars(tally).items() if name != "skipped"}
-        not_in_coco = found.not_in_coco
+        not_in_coco = stream.not_in_coco
         summary = {"out": str(out), **counts, "not_in_coco": not_in_coco, "skipped": skipped}
         print_json(json.dumps(summary, indent=1))
         return
@@ -138,8 +139,8 @@ def _report(found: "PredictionList", options: dict[str, Any]) -> None:
     notes += [f"{count:,} boxes left out: {why}" for why, count in tally.boxes_left_out.items()]
     if tally.without_box:
         notes.append(f"{tally.without_box:,} without a box left out")
-    if found.not_in_coco:
-        notes.append(f"{found.not_in_coco:,} frames unknown to the COCO file left out of it")
+    if stream.not_in_coco:
+        notes.append(f"{stream.not_in_coco:,} frames unknown to the COCO file left out of it")
     if not options["quiet"]:
         what = f"{tally.images:,} images, {tally.videos:,} videos, {tally.instances:,} instances"
         print_line(f"{out}: {'; '.join([what, *notes])}")

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.model_options import DeclaredCommand, training_options
-from kpdata.cli.options import as_json, quiet
+from kpdata.cli.options import LOCATION, as_json, quiet
 from kpdata.core.errors import TrainingError
-from kpdata.shards.dataset import Dataset
-from kpdata.view.console import Meter, screen
+from kpdata.dataset import open_dataset
+from kpdata.storage.stores import Location
+from kpdata.view.console import screen
 from kpdata.view.printing import print_json, print_line
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ _RUNNING = ("skip_checks", "devices")
 @click.command(
     "train", cls=DeclaredCommand, declared=training_options, short_help=COMMANDS["train"]
 )
-@click.argument("shards", type=click.Path(path_type=Path), required=False)
+@click.argument("shards", type=LOCATION, required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--recipe", metavar="NAME", help="A named configuration; see --recipes.")
 @click.option("--recipes", is_flag=True, help="List the named configurations, and end.")
@@ -62,7 +64,7 @@ _RUNNING = ("skip_checks", "devices")
 @quiet
 @as_json
 def command(
-    shards: Path | None,
+    shards: Location | None,
     out: Path | None,
     recipes: bool,
     print_config: bool,
@@ -97,7 +99,7 @@ def command(
         print_json(_configuration(shards, out, resume, options))
         return
     assert out is not None, "or it would be missing"
-    with Meter(quiet or as_json) as meter:
+    with CommandMeter(quiet or as_json) as meter:
         run = _train(shards, out, resume, meter, options)
     if as_json:
         print_json(json.dumps(_result(run), indent=1))
@@ -106,7 +108,7 @@ def command(
 
 
 def _configuration(
-    shards: Path | None, out: Path | None, resume: bool, options: dict[str, Any]
+    shards: Location | None, out: Path | None, resume: bool, options: dict[str, Any]
 ) -> str:
     import msgspec
 
@@ -124,7 +126,7 @@ def _configuration(
 
 
 def _train(
-    shards: Path | None, out: Path, resume: bool, meter: Meter, options: dict[str, Any]
+    shards: Location | None, out: Path, resume: bool, meter: CommandMeter, options: dict[str, Any]
 ) -> "Run":
     from kpdata.train.api import train
     from kpdata.train.run.folder import RunFolder
@@ -157,7 +159,7 @@ def _result(run: "Run") -> dict[str, Any]:
     }
 
 
-def _show(run: "Run", shards: Path | None) -> None:
+def _show(run: "Run", shards: Location | None) -> None:
     console = screen()
     result = _result(run)
     scores = ", ".join(f"{head} {value:.3f}" for head, value in result["val_pck"].items())
@@ -165,7 +167,7 @@ def _show(run: "Run", shards: Path | None) -> None:
         f"{run.path}: {result['epochs']:,} epochs in {result['seconds']:,.0f} s; best epoch "
         f"{result['best_epoch']:,}" + (f", validation PCK: {scores}" if scores else "")
     )
-    dataset = Dataset.open(shards or run.info.shards)
+    dataset = open_dataset(shards or run.info.shards)
     splits = [split for split in dataset.splits if split not in ("train", "val")]
     if splits:
-        console.print(f"next: kpdata evaluate {run.path} {dataset.folder} --split {splits[0]}")
+        console.print(f"next: kpdata evaluate {run.path} {dataset.location} --split {splits[0]}")

@@ -1,8 +1,9 @@
 """Which square of its image an instance is seen in: in shards of crops and in training alike."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -12,18 +13,41 @@ from kpdata.core.transform import Affine
 
 CropFrom = Literal["bbox", "keypoints", "image"]
 
+_LEAST_MARGIN, _LARGEST_MARGIN = 0.1, 10.0
+
 
 @dataclass(frozen=True)
 class CropRule:
     """Where the square lies and how large it is.
 
+    >>> CropRule("box")
+    Traceback (most recent call last):
+    kpdata.core.errors.SchemaError: crop_from is 'box': expected bbox, keypoints or image
+
     Attributes:
         crop_from: around the instance's ``bbox``, its labelled ``keypoints``, or the ``image``.
-        margin: the square's side in units of that box's longer side.
+        margin: the square's side in units of that box's longer side, from 0.1 to 10.
+
+    Raises:
+        SchemaError: another value.
     """
 
     crop_from: CropFrom = "bbox"
     margin: float = 1.25
+
+    def __post_init__(self) -> None:
+        """Raise on a rule by which nothing can be cut."""
+        if self.crop_from not in get_args(CropFrom):
+            raise SchemaError(
+                f"crop_from is {self.crop_from!r}: expected {either(get_args(CropFrom))}"
+            )
+        margin: Any = self.margin
+        is_number = isinstance(margin, Real) and not isinstance(margin, bool)
+        if not is_number or not _LEAST_MARGIN <= margin <= _LARGEST_MARGIN:
+            raise SchemaError(
+                f"margin is {margin!r}: expected a number from {_LEAST_MARGIN:g} to "
+                f"{_LARGEST_MARGIN:g}"
+            )
 
     @property
     def words(self) -> str:
@@ -61,6 +85,16 @@ class CropRule:
             what = "labelled keypoint" if keypoints else "box"
             raise SchemaError(f"an instance has no {what} to put a square around")
         return box
+
+
+def either(names: Iterable[str]) -> str:
+    """``a, b or c``.
+
+    >>> either(["bbox", "keypoints", "image"])
+    'bbox, keypoints or image'
+    """
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def crop_rule_of(options: Mapping[str, Any]) -> CropRule | None:

@@ -14,9 +14,11 @@ import pytest
 import kpdata as library
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
+from kpdata.core.errors import KpdataError
 from kpdata.core.progress import Progress
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
 from kpdata.images import codec
+from kpdata.train.api import Run
 from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.evaluate.report import FILES, read_report
 from kpdata.train.evaluate.scores import score_all
@@ -89,6 +91,12 @@ def row(text: str, name: str) -> str:
     """The one line of a table that begins with ``name``, indented or not."""
     (line,) = [line for line in text.splitlines() if line.strip().startswith(f"{name}  ")]
     return line
+
+
+def test_a_decoding_that_there_is_not_is_refused_before_anything_is_read(model, tmp_path):
+    with pytest.raises(KpdataError, match="decode is 'foo': expected dark, udp, quadratic or argm"):
+        Run("exact").evaluate("nowhere", decode="foo", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_evaluate_prints_scores_and_leaves_all_files(

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import weakref
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -283,6 +284,30 @@ def test_images_take_the_numbers_of_a_coco_file_and_unknown_ones_are_counted(
     assert [entry["image_id"] for entry in json.loads(path.read_text())] == [30, 31]
     assert "1 frames unknown to the COCO file" in result.out
     assert len(lines(tmp_path / "out")) == 3
+
+
+def test_the_command_keeps_no_prediction(kpdata, tmp_path, monkeypatch):
+    from kpdata.train import api
+    from kpdata.train.infer.media import VideoFile
+
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
+    most = []
+
+    def watched(predicted, skeleton):
+        poses = by_instance(predicted, skeleton)
+        alive.update(poses)
+        most.append(len(alive))
+        return poses
+
+    by_instance = api.by_instance
+    monkeypatch.setattr(api, "by_instance", watched)
+    with VideoFile(tmp_path / "clip.mp4", 12) as file:
+        for _ in range(12):
+            file.add(np.zeros((48, 64, 3), np.uint8))
+    result = kpdata("predict", "runs/a", tmp_path / "clip.mp4", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert len(most) == 12
+    assert max(most) <= 2
 
 
 def test_a_video_becomes_a_video_and_its_lines_name_the_frames(kpdata, tmp_path):

@@ -18,8 +18,9 @@ import pytest
 import scipy.io
 
 from kpdata.core.progress import SILENT
-from kpdata.train.run.config import TrainConfig, override, recipe_names
+from kpdata.train.run.config import TrainConfig, recipe_names
 from kpdata.train.run.folder import RunFolder, State
+from kpdata.train.run.overrides import override
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the commands run on one backend", allow_module_level=True)
@@ -41,7 +42,7 @@ def trained(tiny_models: None, tiny_shards: Path, tmp_path_factory: pytest.TempP
 
     settings = [QUICK[n + 1] for n, word in enumerate(QUICK) if word == "--set"]
     config = msgspec.json.decode(
-        b'{"model":"regression","backbone":"mobilenet","batch_size":4,'
+        b'{"model":"regression","options":{"backbone":"mobilenet"},"batch_size":4,'
         b'"phases":[{"trains":"all","epochs":1,"input_size":32,"learning_rate":0.003}]}',
         type=TrainConfig,
     )
@@ -96,12 +97,12 @@ def test_a_printed_configuration_comes_back_through_set(kpdata, tiny_shards):
 def test_shorthands_and_settings_reach_the_configuration(kpdata, tiny_shards):
     made = printed(
         kpdata, tiny_shards, "--model", "regression", "--head", "rle", "--weights", "none",
-        "--backbone", "resnet50", "--batch-size", 3, "--start", "runs/a", "--set", "augment.flip=0",
+        "--backbone", "resnet50", "--batch-size", 3, "--init-from", "runs/a",
+        "--set", "augment.flip=0",
     )  # fmt: skip
-    assert [made[name] for name in ("model", "head", "backbone", "batch_size")] == [
-        "regression", "rle", "resnet50", 3,
-    ]  # fmt: skip
-    assert made["start"] == str(Path("runs/a").resolve())
+    assert (made["model"], made["batch_size"]) == ("regression", 3)
+    assert (made["options"]["head"], made["options"]["backbone"]) == ("rle", "resnet50")
+    assert made["init_from"] == str(Path("runs/a").resolve())
     assert made["augment"]["flip"] == 0
 
 
@@ -116,7 +117,7 @@ def test_a_seed_of_0_replaces_the_recipes(kpdata, tiny_shards, monkeypatch):
 
 @pytest.mark.parametrize("stage", ["heatmap", "regression", "both"])
 def test_a_stage_keeps_its_phases(kpdata, tiny_shards, stage):
-    start = ["--start", "runs/a"] if stage == "regression" else []
+    start = ["--init-from", "runs/a"] if stage == "regression" else []
     phases = printed(kpdata, tiny_shards, "--stage", stage, *start)["phases"]
     kept = ["heatmap", "regression"] if stage == "both" else [stage]
     assert [phase["trains"] for phase in phases] == kept
@@ -146,23 +147,23 @@ def test_the_default_suits_whole_images_and_crops(kpdata, tiny_shards, tiny_coco
     [
         (["--recipe", "best"], "recipe 'best' is unknown; known: "),
         (["--recipe", "lsp_blazepose", "--model", "blazepose"], "--model does not go with --rec"),
-        (["--set", "epochs=3"], "--set epochs=3: no key 'epochs' there; known: model, "),
-        (["--set", "augment.flop=3"], "no key 'flop' there; known: flip, "),
-        (["--set", "seed"], "--set seed: expected key=value"),
-        (["--batch-size", 0], "batch_size is 0: expected 1 to 65536"),
-        (["--model", "regression", "--stage", "heatmap"], "--stage is of blazepose"),
-        (["--stage", "regression"], "--stage regression needs --start RUN"),
+        (["--set", "epochs=3"], "epochs is of a phase: --epochs 3, or phases.0.epochs=3"),
+        (["--set", "augment.flop=3"], "no key 'flop' there; did you mean flip? known: flip, "),
+        (["--set", "seed"], "setting seed: expected key=value"),
+        (["--batch-size", 0], "--batch-size is 0: expected 1 to 65536"),
+        (["--model", "regression", "--stage", "heatmap"], "--stage is heatmap: regression has"),
+        (["--stage", "regression"], "--stage is regression: it needs --init-from, the run"),
         (["--weights", "imagenet"], "--weights is of regression, and this model is blazepose"),
         (["--recipe", "lsp_blazepose", "--head", "rle"], "--head is of regression"),
         (["--model", "openpose"], "'openpose' is not one of"),
         (["--set", "keypoint_weights.noze=2", "--skip-checks"], "no keypoint 'noze'"),
-        (["--devices", 2, "--skip-checks"], "more than one device needs the JAX backend"),
+        (["--devices", 2, "--skip-checks"], "more than one needs the JAX backend"),
         (["--model", "regression", "--backbone", "alexnet", "--skip-checks"], "'alexnet' is unkno"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_named(kpdata, tiny_shards, tmp_path, arguments, says):
     assert says in fails(kpdata, tiny_shards, "--out", tmp_path / "run", *arguments)
-    assert not RunFolder(tmp_path / "run").state().rows
+    assert not RunFolder(tmp_path / "run").state().epochs
 
 
 def test_the_help_says_what_each_option_does_in_full(kpdata):
@@ -194,7 +195,7 @@ def test_a_run_says_what_it_did_and_what_comes_next(kpdata, tiny_shards, tmp_pat
     assert f"next: kpdata evaluate {out} {tiny_shards} --split test" in result.out
     assert "phase 1 of 1: all, 1 epochs of 4 steps at 32 px" in result.err
     assert "epoch 1: loss " in result.err
-    assert "pictures: a square around the bbox, × 1.25" in result.err
+    assert "crops: a square around the bbox, × 1.25" in result.err
 
 
 def test_the_result_as_json_and_quiet(kpdata, trained, tiny_shards):
@@ -285,7 +286,7 @@ def started(*arguments: object) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str], folder: RunFolder, rows: int, how: int) -> str:
     """Signal a training once so many epochs are done, in the middle of the next; what it said."""
     until = time.monotonic() + 240
-    while len(folder.state().rows) < rows and process.poll() is None:
+    while len(folder.state().epochs) < rows and process.poll() is None:
         assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(how)
@@ -303,13 +304,13 @@ def test_ctrl_c_and_kill_9_cost_no_more_than_the_epoch(kpdata, tiny_shards, tmp_
     said = ended(first, folder, 1, signal.SIGINT)
     assert first.returncode == 1
     assert "Traceback" not in said
-    kept = len(folder.state().rows)
+    kept = len(folder.state().epochs)
     resume = f"kpdata train --out {folder.path} --resume"
     assert f"interrupted; epochs kept: {kept}. Go on with: {resume}" in said
     second = started("--out", folder.path, "--resume")
     ended(second, folder, kept + 2, signal.SIGKILL)
     assert second.returncode == -signal.SIGKILL
-    assert 1 <= kept < len(folder.state().rows) < 6
+    assert 1 <= kept < len(folder.state().epochs) < 6
     result = kpdata("train", "--out", folder.path, "--resume")
     assert result.code == 0, result.err
     assert kpdata("train", *options, "--out", whole.path).code == 0
@@ -317,8 +318,8 @@ def test_ctrl_c_and_kill_9_cost_no_more_than_the_epoch(kpdata, tiny_shards, tmp_
 
 
 def assert_same_history(state: State, expected: State) -> None:
-    assert [row.epoch for row in state.rows] == [1, 2, 3, 4, 5, 6]
-    for row, other in zip(state.rows, expected.rows, strict=True):
+    assert [row.epoch for row in state.epochs] == [1, 2, 3, 4, 5, 6]
+    for row, other in zip(state.epochs, expected.epochs, strict=True):
         assert row.losses == pytest.approx(other.losses, rel=2e-3)
         assert row.scores == pytest.approx(other.scores, abs=0.02)
         assert row.learning_rate == pytest.approx(other.learning_rate)
@@ -396,7 +397,7 @@ def test_damaged_labels_are_refused_by_the_gate_that_names_them(
     assert [path.name for path in out.iterdir()] == [".lock"]
     skipped = kpdata("train", shards, *QUICK, "--batch-size", 32, "--out", out, "--skip-checks")
     assert skipped.code == 0, skipped.err
-    assert len(RunFolder(out).state().rows) == 1
+    assert len(RunFolder(out).state().epochs) == 1
 
 
 def test_real_labels_pass_every_gate(kpdata, lsp, tmp_path):

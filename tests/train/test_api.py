@@ -1,23 +1,30 @@
 """The Python API, with a model that is declared here: trained, scored, run and exported."""
 
 import json
+import pickle
 import re
+import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import keras
 import numpy as np
 import pytest
 
+import kpdata
 from kpdata.core.errors import DatasetError, FormatError, KpdataError, TrainingError
 from kpdata.core.progress import Progress
 from kpdata.images import codec
 from kpdata.shards.dataset import Dataset
 from kpdata.train import api
 from kpdata.train.api import Run, compare, train
+from kpdata.train.infer import frames
+from kpdata.train.infer.media import VideoFile
 from kpdata.train.models import registry
 from kpdata.train.models.base import ModelSpec, Options, option
 
@@ -98,6 +105,30 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A video of 20 frames, each brighter than the one before."""
+    with VideoFile(tmp_path / "clip.mp4", 12) as file:
+        for number in range(20):
+            file.add(np.full((48, 64, 3), 10 * number, np.uint8))
+    return tmp_path / "clip.mp4"
+
+
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> "list[weakref.ref[np.ndarray]]":
+    """The pixels of all frames that were read."""
+    pixels: list[weakref.ref[np.ndarray]] = []
+
+    def watched(item):
+        for image in read(item):
+            pixels.append(weakref.ref(image.pixels))
+            yield image
+
+    read = frames.read
+    monkeypatch.setattr(frames, "read", watched)
+    return pixels
+
+
 # --- a model of one's own
 
 
@@ -114,6 +145,11 @@ def test_a_registered_model_is_trained_by_its_name(run, heard):
 
 def test_training_says_when_the_whole_run_is_done(heard):
     assert re.search(r"loss \d.*, run done in \d+ s", " ".join(heard.notes))
+
+
+def test_the_parameters_of_a_small_model_are_counted_one_by_one(heard):
+    said = " ".join(heard.lines)
+    assert re.search(r"32 px; 474 of 474 parameters are trained", said), said
 
 
 def test_a_registered_model_is_scored(run, tiny_shards):
@@ -167,12 +203,77 @@ def test_images_in_memory_are_predicted_as_those_in_files_are(run, photo):
         run.predict(pixels / 255)
 
 
+def test_predictions_keep_no_frame_of_a_video_and_read_it_anew(run, clip, alive):
+    poses = run.predict(clip)
+    assert [pose.frame for pose in poses] == list(range(20))
+    assert len(alive) == 20
+    assert not [pixels for pixels in alive if pixels() is not None]
+    sent = pickle.loads(pickle.dumps(poses[7]))
+    assert abs(sent.pixels().mean() - 70) < 5
+    np.testing.assert_array_equal(sent.keypoints, poses[7].keypoints)
+
+
+def test_a_stream_holds_some_frames_and_no_predictions(run, clip, alive, tmp_path, monkeypatch):
+    monkeypatch.setattr(frames, "AT_A_TIME", 4)
+    stream = run.iter_predictions(clip, out=tmp_path / "out")
+    assert not alive
+    seen: weakref.WeakSet[Any] = weakref.WeakSet()
+    for pose in stream:
+        seen.add(pose)
+        assert len(seen) <= 2
+        assert sum(pixels() is not None for pixels in alive) <= 2 * frames.AT_A_TIME
+    assert stream.tally.frames == 20
+    assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 20
+
+
+def test_a_stream_that_is_left_leaves_no_half_of_a_file(run, clip, tmp_path):
+    stream = run.iter_predictions(clip, out=tmp_path / "out")
+    next(stream)
+    del stream
+    assert not (tmp_path / "out" / "predictions.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"margin": 0}, "margin is 0: expected a number from 0.1 to 10"),
+        ({"margin": float("nan")}, "margin is nan: expected a number from 0.1 to 10"),
+        ({"margin": "wide"}, "margin is 'wide': expected a number from 0.1 to 10"),
+        ({"min_score": 1.5}, "min_score is 1.5: expected 0 to 1"),
+        ({"min_score": "high"}, "min_score is 'high': expected a number from 0 to 1"),
+        ({"min_box_score": -1}, "min_box_score is -1: expected 0 to 1"),
+    ],
+)
+def test_a_prediction_out_of_range_is_refused_before_anything_is_written(
+    run, photo, tmp_path, option, says
+):
+    with pytest.raises(KpdataError, match=f"^{re.escape(says)}$"):
+        run.iter_predictions(photo, out=tmp_path / "out", **option)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_that_cannot_be_is_refused_before_anything_is_written(
+    run, tiny_shards, tmp_path
+):
+    says = "crop_from is 'foo': expected bbox, keypoints or image"
+    with pytest.raises(KpdataError, match=says):
+        run.evaluate(tiny_shards, out=tmp_path / "out", crop_from="foo")
+    with pytest.raises(KpdataError, match="`decode` changes nothing: coordinates need no"):
+        run.evaluate(tiny_shards, out=tmp_path / "out", decode="foo")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_registered_model_is_exported(run, tmp_path):
     card = run.export(tmp_path / "exported", to="saved_model")
     assert card.head == "coordinates"
     assert card.files["saved_model"].agreement.max_px < 1e-3
     with pytest.raises(TrainingError, match="to is coreml: toy is exported as tflite, onnx, saved"):
         run.export(tmp_path / "other", to=["coreml"])
+    with pytest.raises(TrainingError, match="to is coreml: toy is exported as tflite"):
+        run.export(tmp_path / "other", to="coreml")
+    with pytest.raises(TrainingError, match="to is empty: expected some of tflite, onnx, saved"):
+        run.export(tmp_path / "other", to=())
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_registered_model_stands_in_the_commands_help():
@@ -197,6 +298,43 @@ def test_a_run_goes_on_and_knows_its_shards(run, tmp_path):
         train(run.info.shards, run.path, model="toy")
 
 
+def test_a_dataset_is_a_path_or_an_opened_one(run, tiny_shards):
+    opened = kpdata.open(tiny_shards)
+    for dataset in (tiny_shards, str(tiny_shards), opened, opened.stored, None):
+        assert train(dataset, run.path, resume=True).state == run.state
+    with pytest.raises(
+        KpdataError, match="dataset is of type int: expected a folder or URL of shards"
+    ):
+        train(3, run.path, resume=True)
+    with pytest.raises(TrainingError, match="`dataset` is missing: the shards to train on"):
+        train(None, run.path)
+
+
+class FolderStore:
+    """A store whose objects are a folder's files."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def list(self, url):
+        paths = self.folder.iterdir()
+        return [SimpleNamespace(name=path.name, size=path.stat().st_size) for path in paths]
+
+    def download(self, url, path):
+        shutil.copy(self.folder / url.name, path)
+
+
+def test_a_dataset_on_a_store_is_trained_on_and_found_again(tiny_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("kpdata.shards.remote.store_of", lambda url: FolderStore(tiny_shards))
+    url = "s3://bucket/shards"
+    first = train(
+        url, tmp_path / "run", model="toy", epochs=1, input_size=32, skip_checks=True
+    )  # fmt: skip
+    assert first.info.shards == url
+    assert train(None, tmp_path / "run", resume=True).state == first.state
+    assert first.evaluate(url).report.root_hash == first.info.root_hash
+
+
 def test_a_run_starts_from_another(run, tiny_shards, tmp_path):
     started = train(
         tiny_shards, tmp_path / "b", model="toy", width=4, epochs=1, input_size=32,
@@ -217,6 +355,13 @@ def test_a_run_starts_from_another(run, tiny_shards, tmp_path):
         ({"width": 99}, "width is 99: expected 1 to 64"),
         ({"stage": "head"}, "stage is head: toy has no such stage; known: all"),
         ({"epochs": 0}, "epochs is 0: expected 1 or more"),
+        ({"epochs": "x"}, "epochs is 'x': expected a whole number"),
+        ({"input_size": 64.5}, "input_size is 64.5: expected a whole number"),
+        ({"batch_size": True}, "batch_size is True: expected a whole number"),
+        ({"batch_size": 0}, "batch_size is 0: expected 1 to 65536"),
+        ({"seed": "1"}, "seed is '1': expected a whole number"),
+        ({"devices": 1.0}, "devices is 1.0: expected a whole number"),
+        ({"settings": ["margin=0"]}, "margin is 0.0: expected 0.1 to 10"),
         ({"input_size": 8}, "input_size is 8: expected 32 to 1024"),
         ({"settings": ["width=99"]}, "setting width=99: width is 99: expected 1 to 64"),
         ({"settings": {"epochs": 3}}, "epochs is of a phase: `epochs` 3, or phases.0.epochs=3"),
@@ -234,6 +379,16 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, run):
         Run.open(tmp_path)
     with pytest.raises(DatasetError, match=r"holds no metrics\.json"):
         compare(run, tmp_path)
+
+
+def test_a_room_without_a_model_is_named(tmp_path, monkeypatch):
+    (tmp_path / "attic").mkdir()
+    (tmp_path / "attic" / "__init__.py").touch()
+    monkeypatch.setattr(registry.rooms, "__path__", [*registry.rooms.__path__, str(tmp_path)])
+    says = r"train/models/attic/__init__\.py declares no model: each folder there defines MODEL"
+    with pytest.raises(KpdataError, match=says):
+        registry.models.__wrapped__()
+    del sys.modules["kpdata.train.models.attic"]
 
 
 def test_importing_the_api_and_asking_for_help_import_no_keras():

@@ -50,7 +50,7 @@ def crops(count, store=None):
 
 
 class Slow:
-    """LabelledCrops that arrive after a random while, so that threads overtake each other."""
+    """Crops that arrive after a random while, so that threads overtake each other."""
 
     def __init__(self, images):
         self.images, self.threads = images, set()

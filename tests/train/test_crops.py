@@ -12,18 +12,14 @@ import pytest
 from kpdata import formats
 from kpdata.core import transform
 from kpdata.core.crop import CropRule, square_crop
-from kpdata.core.errors import DatasetError
+from kpdata.core.errors import DatasetError, SchemaError
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import COCO17
-from kpdata.core.splits import parse_splits
 from kpdata.core.transform import apply_affine
 from kpdata.images import codec
 from kpdata.images.resample import shrink_for
-from kpdata.pipelines.convert import convert
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.request import Request
-from kpdata.pipelines.sharding import Sharding
+from kpdata.pipelines import Request, convert
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.crops import Crops, LabelledCrops, load
 from kpdata.train.data.decoding import decode_crop
@@ -37,7 +33,7 @@ Convert = Callable[..., Dataset]
 
 @pytest.fixture(scope="module")
 def annotations(make_coco, tmp_path_factory) -> Path:
-    """Twelve crops; one has a crowd and one a person without a labelled keypoint besides."""
+    """Twelve pictures; one has a crowd and one a person without a labelled keypoint besides."""
     path = make_coco(tmp_path_factory.mktemp("coco"))
     content = json.loads(path.read_text())
     some = content["annotations"][0]
@@ -50,15 +46,14 @@ def annotations(make_coco, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(annotations: Path, tmp_path_factory) -> Convert:
-    """``shards(crop=…, augment=…)``: all crops as the split ``train``, converted once."""
+    """``shards(crop=…, augment=…)``: all pictures as the split ``train``, converted once."""
     made: dict[str, Dataset] = {}
 
     def of(**options) -> Dataset:
         name = json.dumps(options)
         if name not in made:
             source = formats.read("coco", annotations)
-            job = Job(source.skeleton, images_root=str(source.images_root), **options)
-            request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=2))
+            request = Request.of(source, format="coco", split="100/0/0", shards=2, **options)
             out = tmp_path_factory.mktemp("shards") / "made"
             convert(source, request, out, SILENT)
             made[name] = Dataset.open(out)
@@ -255,14 +250,26 @@ def test_the_crop_is_said_in_words(shards, crop_rule, crop, says):
     assert load(dataset, "train", crop_rule, SIDE).crop == says
 
 
+@pytest.mark.parametrize("crop_from", ["foo", "", None, 3])
+def test_a_crop_around_what_there_is_not_is_refused(crop_from):
+    with pytest.raises(SchemaError, match=f"crop_from is {crop_from!r}: expected bbox, keypoints"):
+        CropRule(crop_from)
+
+
+@pytest.mark.parametrize("margin", [0, 0.09, 10.1, -1, np.nan, np.inf, "1", None, True])
+def test_a_margin_that_is_no_number_from_a_tenth_to_ten_is_refused(margin):
+    with pytest.raises(SchemaError, match=r"^margin is .*: expected a number from 0\.1 to 10$"):
+        CropRule("bbox", margin)
+    assert CropRule("bbox", np.float32(0.5)).margin == 0.5
+
+
 def test_an_instance_without_a_box_is_counted_and_the_others_are_shown(make_coco, tmp_path):
     path = make_coco(tmp_path / "coco", count=3)
     content = json.loads(path.read_text())
     del content["annotations"][0]["bbox"]
     path.write_text(json.dumps(content))
     source = formats.read("coco", path)
-    job = Job(source.skeleton, images_root=str(source.images_root))
-    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    request = Request.of(source, format="coco", split="100/0/0", shards=1)
     convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     crops = load(dataset, "train", CropRule("bbox"), SIDE)
@@ -284,8 +291,7 @@ def test_whole_images_without_boxes_say_what_else_to_crop_around(make_coco, tmp_
         del annotation["bbox"]
     path.write_text(json.dumps(content))
     source = formats.read("coco", path)
-    job = Job(source.skeleton, images_root=str(source.images_root))
-    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    request = Request.of(source, format="coco", split="100/0/0", shards=1)
     convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"5 instances not shown: no box.*`crop_from` image"):
@@ -300,8 +306,7 @@ def test_a_split_that_shows_nothing_says_what_was_left_out(make_coco, tmp_path):
         annotation.update(keypoints=[0] * 51, num_keypoints=0)
     path.write_text(json.dumps(content))
     source = formats.read("coco", path)
-    job = Job(source.skeleton, images_root=str(source.images_root))
-    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    request = Request.of(source, format="coco", split="100/0/0", shards=1)
     convert(source, request, tmp_path / "shards", SILENT)
     dataset = Dataset.open(tmp_path / "shards")
     with pytest.raises(DatasetError, match=r"train shows no instance \(5 instances not shown"):

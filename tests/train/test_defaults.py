@@ -7,11 +7,7 @@ import pytest
 from kpdata import formats
 from kpdata.core.progress import SILENT
 from kpdata.core.sample import Sample
-from kpdata.core.splits import parse_splits
-from kpdata.pipelines.convert import convert
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.request import Request
-from kpdata.pipelines.sharding import Sharding
+from kpdata.pipelines import Request, convert
 from kpdata.shards.dataset import Dataset
 from kpdata.train.run.defaults import default_config
 
@@ -21,8 +17,7 @@ def test_most_instances_decide_what_is_cropped_around(tiny_coco, tmp_path, is_bo
     """The first record alone is, or is not, boxed."""
     source = formats.read("coco", tiny_coco / "annotations.json")
     samples = list(source.samples)
-    job = Job(source.skeleton, images_root=str(source.images_root))
-    request = Request("coco", job, parse_splits("100/0/0"), Sharding(count=1))
+    request = Request.of(source, format="coco", split="100/0/0", shards=1)
 
     def converted(name: str, some: list[Sample]) -> Dataset:
         convert(replace(source, samples=some), request, tmp_path / name, SILENT)

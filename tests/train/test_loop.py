@@ -23,12 +23,8 @@ from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
-from kpdata.core.splits import parse_splits
 from kpdata.metrics import mean_pose, pck
-from kpdata.pipelines.convert import convert
-from kpdata.pipelines.job import Job
-from kpdata.pipelines.request import Request
-from kpdata.pipelines.sharding import Sharding
+from kpdata.pipelines import Request, convert
 from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import write_manifest
 from kpdata.train.data.batches import Batches
@@ -350,8 +346,7 @@ def test_the_plateau_halves_the_rate_and_a_resumed_run_has_it_again(
 def unlabelled_val(tiny_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of whole images whose split ``val`` has people, but no keypoint of them."""
     source = formats.read("coco", tiny_coco / "annotations.json")
-    job = Job(source.skeleton, images_root=str(source.images_root))
-    request = Request("coco", job, parse_splits("50/25/25", seed=2), Sharding(count=1))
+    request = Request.of(source, format="coco", split="50/25/25", shards=3, seed=2)
     keys = tmp_path_factory.mktemp("plain") / "shards"
     convert(source, request, keys, SILENT)
     val = {sample.key for sample in Dataset.open(keys)["val"]}
@@ -410,15 +405,10 @@ def test_validation_every_second_epoch_and_at_the_end(tiny_shards, tmp_path):
 
 def test_without_a_validation_split_the_last_epoch_is_kept(tiny_coco, tmp_path):
     from kpdata import formats
-    from kpdata.core.splits import parse_splits
-    from kpdata.pipelines.convert import convert
-    from kpdata.pipelines.job import Job
-    from kpdata.pipelines.request import Request
-    from kpdata.pipelines.sharding import Sharding
+    from kpdata.pipelines import Request, convert
 
     source = formats.read("coco", tiny_coco / "annotations.json")
-    job = Job(source.skeleton, images_root=str(source.images_root))
-    request = Request("coco", job, parse_splits("60/0/40"), Sharding(count=2))
+    request = Request.of(source, format="coco", split="60/0/40", shards=4)
     convert(source, request, tmp_path / "shards", SILENT)
     progress = Interrupts()
     state = run(tmp_path / "run", tmp_path / "shards", PLAIN, progress)
@@ -536,8 +526,7 @@ def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(
 ):
     source = formats.read("coco", tiny_coco / "annotations.json")
     crop: dict[str, Any] = {"crop": 32, "crop_from": "keypoints", "margin": 1.75}
-    job = Job(source.skeleton, images_root=str(source.images_root), **crop)
-    request = Request("coco", job, parse_splits("50/25/25", seed=2), Sharding(count=1))
+    request = Request.of(source, format="coco", split="50/25/25", shards=3, seed=2, **crop)
     convert(source, request, tmp_path / "crops", SILENT)
     own = msgspec.structs.replace(PLAIN, crop_from="bbox", margin=1.5)
     for shards, crop_rule in (

@@ -1,13 +1,18 @@
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from kpdata.core.errors import KpdataError
 from kpdata.core.progress import Progress
 from kpdata.core.skeleton import Skeleton
 from kpdata.train.data.crops import Crops
+from kpdata.train.infer.predictions import Decode
 from kpdata.train.infer.reader import PoseReader, predict_crops
 from kpdata.train.models.parts import COORDINATES_HEAD, HEATMAP_HEAD
+from kpdata.train.ops.targets import DECODERS
 
 SKELETON = Skeleton("kite", ("nose", "left_tip", "right_tip"))
 SIZE, CELLS = 32, 8
@@ -52,6 +57,13 @@ def crops_at(spots):
 
 def spots(count):
     return np.random.default_rng(0).integers(1, CELLS - 1, (count, 3, 2))
+
+
+def test_the_decodings_that_are_declared_are_those_that_there_are(net):
+    assert tuple(DECODERS) == HEATMAP_HEAD.decodings == get_args(Decode)
+    reader = PoseReader(net, SKELETON, (HEATMAP_HEAD,), flip=False, decode="foo")
+    with pytest.raises(KpdataError, match="decode is 'foo': expected dark, udp, quadratic or argm"):
+        predict_crops(reader, crops_at(spots(2)))
 
 
 def test_heatmaps_give_places_in_source_pixels(net):

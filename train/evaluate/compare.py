@@ -13,7 +13,13 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.metrics import Difference
 from kpdata.metrics.measure import RESAMPLES
 from kpdata.metrics.poses import Reference
-from kpdata.train.evaluate.report import METRICS, Report, Settings, evaluation_folder, read_report
+from kpdata.train.evaluate.report import (
+    METRICS,
+    EvaluationSettings,
+    Report,
+    evaluation_folder,
+    read_report,
+)
 from kpdata.train.evaluate.scores import (
     Measures,
     Reasons,
@@ -42,7 +48,7 @@ class ComparedRun(msgspec.Struct, frozen=True):
     head: str
     crop: str
     input_size: int
-    settings: Settings
+    settings: EvaluationSettings
 
 
 class Comparison(msgspec.Struct, frozen=True):

@@ -27,8 +27,8 @@ from kpdata.train.evaluate.report import (
     MEAN_POSE,
     METRICS,
     SHEETS,
+    EvaluationSettings,
     Report,
-    Settings,
     crop_source,
     notes_on,
     split_hash,
@@ -123,7 +123,10 @@ def _by_metric(scores: Iterable[Score]) -> dict[str, Score]:
 
 
 def evaluate(
-    predictor: "Predictor", dataset: Dataset, settings: Settings, progress: Progress = SILENT
+    predictor: "Predictor",
+    dataset: Dataset,
+    settings: EvaluationSettings,
+    progress: Progress = SILENT,
 ) -> Evaluation:
     """Predict and score one split.
 
@@ -137,13 +140,13 @@ def evaluate(
     crop_rule = _crop_rule(predictor.crop_rule, dataset, settings.crop_from)
     crops = load(dataset, settings.split, crop_rule, predictor.input_size, progress=progress)
     progress.begin("predicting", len(crops), "crops")
-    found = predictor.predict(
+    predicted = predictor.predict(
         crops, flip=settings.flip_test, decode=settings.decode, progress=progress
     )
     truth, baseline = Truth.of(crops), placed_baseline(predictor.info.mean_pose, crops)
     progress.begin("scoring")
     scores = score_all(
-        dataset.skeleton, truth, found, baseline,
+        dataset.skeleton, truth, predicted, baseline,
         settings.reference, settings.seed, settings.resamples,
     )  # fmt: skip
     report = Report(
@@ -160,14 +163,14 @@ def evaluate(
         instances=len(crops),
         left_out=crops.counts,
         notes=_notes(predictor, settings, crops, baseline, dataset.manifest, crop_rule),
-        primary=found.primary,
+        primary=predicted.primary,
         heads=scores.heads,
         visibility=scores.visibility,
         baseline_definition=BASELINE,
         baseline=scores.baseline,
         not_computed=scores.not_computed,
     )
-    return Evaluation(report, crops, truth, Recorded(truth.keys, found, baseline))
+    return Evaluation(report, crops, truth, Recorded(truth.keys, predicted, baseline))
 
 
 def check_skeleton(trained: Skeleton, given: Skeleton) -> None:
@@ -206,10 +209,10 @@ def save(evaluation: Evaluation, folder: Path) -> None:
         predictions.write_truth(temporary / predictions.TRUTH, evaluation.truth)
         _plot_curve(evaluation, temporary / CURVE)
         plots.keypoint_bars(report.by_keypoint, temporary / BARS)
-        found = recorded.predictions.keypoints[report.primary]
-        errors = plots.mean_errors(evaluation.crops, found)
+        keypoints = recorded.predictions.keypoints[report.primary]
+        errors = plots.mean_errors(evaluation.crops, keypoints)
         for which in SHEETS:
-            sheet = plots.sheet(evaluation.crops, found, plots.choose(errors, which))
+            sheet = plots.sheet(evaluation.crops, keypoints, plots.choose(errors, which))
             draw.write_png(temporary / f"sheet-{which}.png", sheet)
         (temporary / METRICS).write_bytes(report.json())
 
@@ -227,7 +230,7 @@ def _crop_rule(trained: CropRule, dataset: Dataset, crop_from: CropFrom | None) 
 
 def _notes(
     predictor: "Predictor",
-    settings: Settings,
+    settings: EvaluationSettings,
     crops: LabelledCrops,
     baseline: FloatArray,
     manifest: Manifest,
@@ -248,8 +251,8 @@ def _notes(
 
 
 def _plot_curve(evaluation: Evaluation, path: Path) -> None:
-    report, found = evaluation.report, evaluation.recorded.predictions.keypoints
-    named = {**found, MEAN_POSE: evaluation.recorded.baseline}
+    report, heads = evaluation.report, evaluation.recorded.predictions.keypoints
+    named = {**heads, MEAN_POSE: evaluation.recorded.baseline}
     poses = {
         name: evaluation.truth.poses(report.skeleton, keypoints)
         for name, keypoints in named.items()

@@ -1,4 +1,4 @@
-"""A run in crops: curves of training, curves and bars of scores, sheets of examples.
+"""A run in pictures: curves of training, curves and bars of scores, sheets of examples.
 
 Matplotlib draws without a display, and is imported only when something is drawn.
 """
@@ -209,7 +209,7 @@ def _figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise TrainingError("crops need matplotlib: pip install 'kpdata[train]'") from error
+        raise TrainingError("pictures need matplotlib: pip install 'kpdata[train]'") from error
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 

@@ -30,7 +30,7 @@ MEAN_POSE = "mean pose"
 _CROPPED = "as the shards were cropped"
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a run is evaluated.
 
     Attributes:
@@ -75,7 +75,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     kpdata: str
-    settings: Settings
+    settings: EvaluationSettings
     epoch: int
     crop: str
     input_size: int

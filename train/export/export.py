@@ -142,6 +142,8 @@ def export(
     """
     spec = predictor.config.spec
     formats = tuple(dict.fromkeys(formats))
+    if not formats:
+        raise TrainingError(f"to is empty: expected some of {', '.join(spec.exports)}")
     for name in formats:
         if name not in FORMATS or name not in spec.exports:
             raise TrainingError(
@@ -189,9 +191,9 @@ def pose_model(predictor: Predictor, head: str, flip: bool, decode: Decode) -> k
     reader = predictor.reader(flip, decode, (head,))
     side = predictor.input_size
     image = keras.Input((side, side, 3), dtype="uint8", name=INPUT)
-    found = reader(image)
-    found[KEYPOINTS] = found.pop(head)
-    return keras.Model(image, found, name="pose")
+    outputs = reader(image)
+    outputs[KEYPOINTS] = outputs.pop(head)
+    return keras.Model(image, outputs, name="pose")
 
 
 def rendered_crops(side: int, count: int) -> Pixels:
@@ -202,21 +204,21 @@ def rendered_crops(side: int, count: int) -> Pixels:
     return np.stack([square(image, affine, side) for image in images])
 
 
-def agreement(expected: Outputs, found: Outputs) -> Agreement:
-    """How far ``found`` is from ``expected``.
+def agreement(expected: Outputs, outputs: Outputs) -> Agreement:
+    """How far ``outputs`` is from ``expected``.
 
     Raises:
         TrainingError: the outputs have other names, or are not all numbers.
     """
-    if found.keys() != expected.keys():
-        raise TrainingError(f"gives {', '.join(found)}, not {', '.join(expected)}")
-    if not _are_numbers(found):
+    if outputs.keys() != expected.keys():
+        raise TrainingError(f"gives {', '.join(outputs)}, not {', '.join(expected)}")
+    if not _are_numbers(outputs):
         raise TrainingError("its outputs are not all numbers")
-    keypoints, others = expected[KEYPOINTS], found[KEYPOINTS]
+    keypoints, others = expected[KEYPOINTS], outputs[KEYPOINTS]
     apart = np.linalg.norm(others[..., :2] - keypoints[..., :2], axis=-1)  # (B, K)
     scores = np.abs(others[..., 2] - keypoints[..., 2])
     if VISIBILITY in expected:
-        scores = np.maximum(scores, np.abs(found[VISIBILITY] - expected[VISIBILITY]))
+        scores = np.maximum(scores, np.abs(outputs[VISIBILITY] - expected[VISIBILITY]))
     return Agreement(
         crops=len(apart),
         median_px=float(np.median(apart)),
@@ -236,12 +238,12 @@ def _export(
     path = folder / form.file
     try:
         form.write(model, path)
-        found = form.load(path)(crops)
+        outputs = form.load(path)(crops)
     except Exception as error:  # converters and runtimes raise many kinds
         raise TrainingError(
             f"{form.file} could not be written and run: {first_line(error)}; leave this format out"
         ) from error
-    agrees = agreement(expected, found)
+    agrees = agreement(expected, outputs)
     if agrees.near < _LEAST_NEAR:
         raise TrainingError(
             f"{form.file} finds only {agrees.near:.0%} of the keypoints where the Keras model does "

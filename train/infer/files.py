@@ -13,7 +13,7 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.images import codec
 from kpdata.storage.atomic import whole_file, write_atomically
 from kpdata.train.infer.boxes import Box, ByName
-from kpdata.train.infer.frames import Found, Frame
+from kpdata.train.infer.frames import Frame, FramePredictions
 from kpdata.train.infer.media import Item, VideoFile, frame_rate
 from kpdata.view import draw
 
@@ -72,9 +72,9 @@ class CocoResults:
     results: list[CocoResult] = field(default_factory=list)
     _frames: int = 0
 
-    def add(self, found: Found) -> None:
+    def add(self, predicted: FramePredictions) -> None:
         """Append the instances of one frame."""
-        frame = found.frame
+        frame = predicted.frame
         self._frames += 1
         known = self.image_ids is not None
         number = self._number(frame)
@@ -82,8 +82,8 @@ class CocoResults:
             self.left_out += 1
             return
         name, at = (None, None) if known else (str(frame.item.path), frame.number)
-        boxes = frame.boxes or [Box(np.zeros(4))] * len(found.keypoints)
-        for box, keypoints in zip(boxes, found.keypoints, strict=True):
+        boxes = frame.boxes or [Box(np.zeros(4))] * len(predicted.keypoints)
+        for box, keypoints in zip(boxes, predicted.keypoints, strict=True):
             score = box.score * float(keypoints[:, 2].mean())
             indices = np.round(keypoints - [0.5, 0.5, 0.0], _DECIMALS).ravel().tolist()
             self.results.append(
@@ -134,12 +134,12 @@ class PredictionFolder:
         finally:
             self._open.__exit__(*error)
 
-    def add(self, found: Found) -> None:
+    def add(self, predicted: FramePredictions) -> None:
         """Write one frame's lines and overlay."""
-        for number, keypoints in enumerate(found.keypoints):
-            self._lines.write(self._encoder.encode(_line(found, number, keypoints)) + b"\n")
-        drawn = overlay(found, self._skeleton, self._min_score)
-        item = found.frame.item
+        for number, keypoints in enumerate(predicted.keypoints):
+            self._lines.write(self._encoder.encode(_line(predicted, number, keypoints)) + b"\n")
+        drawn = overlay(predicted, self._skeleton, self._min_score)
+        item = predicted.frame.item
         if item != self._item:
             self._close_video()
             self._item = item
@@ -161,8 +161,8 @@ class PredictionFolder:
             self._video = None
 
 
-def _line(found: Found, number: int, keypoints: FloatArray) -> Line:
-    frame, visibility = found.frame, found.visibility
+def _line(predicted: FramePredictions, number: int, keypoints: FloatArray) -> Line:
+    frame, visibility = predicted.frame, predicted.visibility
     return Line(
         file=str(frame.item.path),
         instance=number,
@@ -173,14 +173,14 @@ def _line(found: Found, number: int, keypoints: FloatArray) -> Line:
     )
 
 
-def overlay(found: Found, skeleton: Skeleton, min_score: float) -> Pixels:
+def overlay(predicted: FramePredictions, skeleton: Skeleton, min_score: float) -> Pixels:
     """The frame with its keypoints; arguments as :func:`as_instance`'s."""
-    canvas = found.frame.pixels
-    for number, keypoints in enumerate(found.keypoints):
-        visibility = None if found.visibility is None else found.visibility[number]
-        boxes = found.frame.boxes
+    canvas = predicted.frame.pixels
+    for number, keypoints in enumerate(predicted.keypoints):
+        visibility = None if predicted.visibility is None else predicted.visibility[number]
+        boxes = predicted.frame.boxes
         box = None if boxes is None else boxes[number].bbox_xyxy
-        instance = as_instance(keypoints, visibility, found.score_is_visibility, box, min_score)
+        instance = as_instance(keypoints, visibility, predicted.score_is_visibility, box, min_score)
         canvas = draw.draw_instance(canvas, instance, skeleton)
     return canvas
 

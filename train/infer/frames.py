@@ -62,8 +62,8 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What was found in one frame of M instances.
+class FramePredictions:
+    """What the model finds in one frame of M instances.
 
     Attributes:
         frame: where.
@@ -136,7 +136,7 @@ def read_frames(
 
 def predict_frames(
     predictor: Predicts, frames: Iterable[Frame], margin: float, flip: bool = True
-) -> Iterator[Found]:
+) -> Iterator[FramePredictions]:
     """Find the keypoints of every frame, in their order.
 
     Args:
@@ -153,7 +153,9 @@ def predict_frames(
             visibility = (
                 None if predictions.visibility is None else predictions.visibility[start:end]
             )
-            yield Found(frame, keypoints[start:end], visibility, predictions.score_is_visibility)
+            yield FramePredictions(
+                frame, keypoints[start:end], visibility, predictions.score_is_visibility
+            )
             start = end
 
 

@@ -1,4 +1,4 @@
-"""LabelledCrops and videos as a user names them: files and folders in, upright RGB frames out."""
+"""Images and videos as a user names them: files and folders in, upright RGB frames out."""
 
 import os
 from collections.abc import Iterable, Iterator

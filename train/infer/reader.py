@@ -67,32 +67,32 @@ class PoseReader(keras.Model):
                 self.net(ops.flip(crops, axis=2), training=False), self.flip_index
             )
             outputs = {name: (value + mirrored[name]) / 2 for name, value in outputs.items()}
-        found = {head.name: head.read(outputs, self.size, self.decode) for head in self.heads}
-        scores = [found[head.name][..., 2:] for head in self.heads if head.scores]
+        answers = {head.name: head.read(outputs, self.size, self.decode) for head in self.heads}
+        scores = [answers[head.name][..., 2:] for head in self.heads if head.scores]
         if VISIBILITY in outputs:
-            found[VISIBILITY] = ops.sigmoid(outputs[VISIBILITY])
-            scores = [found[VISIBILITY][..., None]]
+            answers[VISIBILITY] = ops.sigmoid(outputs[VISIBILITY])
+            scores = [answers[VISIBILITY][..., None]]
         for head in self.heads:
             if not head.scores:
-                xy = found[head.name]
+                xy = answers[head.name]
                 score = scores[0] if scores else ops.ones_like(xy[..., :1])
-                found[head.name] = ops.concatenate([xy, score], axis=-1)
-        return found
+                answers[head.name] = ops.concatenate([xy, score], axis=-1)
+        return answers
 
 
 def predict_crops(
     reader: PoseReader, crops: Crops, progress: Progress = SILENT, batch_size: int = _BATCH
 ) -> Predictions:
     """Every crop's keypoints in source pixels; ``progress`` hears how many crops are done."""
-    found: dict[str, list[npt.NDArray[Any]]] = {}
+    parts: dict[str, list[npt.NDArray[Any]]] = {}
     count, batch_size = len(crops), _shared_evenly(batch_size)
     for start in range(0, count, batch_size):
         chosen = np.arange(start, start + batch_size)
         images = crops.images[np.minimum(chosen, count - 1)]  # full, so that nothing recompiles
         for name, value in reader.predict_on_batch(images).items():
-            found.setdefault(name, []).append(value[: count - start])
+            parts.setdefault(name, []).append(value[: count - start])
         progress.reach(min(count, start + batch_size))
-    arrays = {name: np.concatenate(parts).astype(np.float64) for name, parts in found.items()}
+    arrays = {name: np.concatenate(each).astype(np.float64) for name, each in parts.items()}
     visibility = arrays.pop(VISIBILITY, None)
     keypoints = {head.name: _in_source(arrays[head.name], crops) for head in reader.heads}
     primary = reader.heads[0]

@@ -91,8 +91,8 @@ class PhaseRun(keras.callbacks.Callback):
         self.progress.tell(
             f"phase {self.number + 1} of {len(self.config.phases)}: {self.phase.trains}, "
             f"{self.phase.epochs:,} epochs of {self.batches.steps:,} steps at "
-            f"{self.phase.input_size} px; {trainable / 1e6:.2f} of "
-            f"{self.learner.count_params() / 1e6:.2f} million parameters are trained"
+            f"{self.phase.input_size} px; {_count(trainable)} of "
+            f"{_count(self.learner.count_params())} parameters are trained"
         )
         if done < self.phase.epochs and not self._is_stale():
             start = first + done
@@ -137,12 +137,12 @@ class PhaseRun(keras.callbacks.Callback):
         scores, best = {}, self.state.best
         with averaged_weights(self.learner, self.optimiser):
             if self.val and (last or (epoch + 1) % self.config.validate_every == 0):
-                found = predict_crops(self.reader, self.val)
-                self._refuse_bad_predictions(self.val, found)
-                scores = self._scores(self.val, found)
+                predicted = predict_crops(self.reader, self.val)
+                self._refuse_bad_predictions(self.val, predicted)
+                scores = self._scores(self.val, predicted)
                 if (epoch + 1) % _EPOCHS_BETWEEN_SHEETS == 0:
                     some = np.arange(min(len(self.val), _CROPS_SHOWN))
-                    drawn = sheet(self.val, found.keypoints[found.primary], some)
+                    drawn = sheet(self.val, predicted.keypoints[predicted.primary], some)
                     self.log.picture(epoch + 1, "val", drawn)
             if self._is_best(scores):
                 best = self._keep_best(epoch + 1, scores)
@@ -207,9 +207,9 @@ class PhaseRun(keras.callbacks.Callback):
     def _done(self) -> tuple[EpochRecord, ...]:
         return self.state.of_phase(self.number)
 
-    def _scores(self, val: LabelledCrops, found: Predictions) -> dict[str, float]:
+    def _scores(self, val: LabelledCrops, predicted: Predictions) -> dict[str, float]:
         scores = {}
-        for head, keypoints in found.keypoints.items():
+        for head, keypoints in predicted.keypoints.items():
             poses = Truth.of(val).poses(val.skeleton, keypoints)
             reference = self.config.reference or chosen_reference(poses)
             scores[head] = pck(poses, reference, self.config.threshold).value
@@ -248,9 +248,11 @@ class PhaseRun(keras.callbacks.Callback):
                 f"weights are not a number {self._after(last)}, its last; all losses were", last
             )
 
-    def _refuse_bad_predictions(self, val: LabelledCrops, found: Predictions) -> None:
+    def _refuse_bad_predictions(self, val: LabelledCrops, predicted: Predictions) -> None:
         """Raise TrainingError for predictions that are no numbers, naming their images."""
-        finite = [np.isfinite(keypoints).all(axis=(1, 2)) for keypoints in found.keypoints.values()]
+        finite = [
+            np.isfinite(keypoints).all(axis=(1, 2)) for keypoints in predicted.keypoints.values()
+        ]
         bad = np.flatnonzero(~np.all(finite, axis=0))
         if len(bad):
             keys = ", ".join(val.keys[i] for i in bad[:_KEYS_NAMED])
@@ -272,6 +274,11 @@ class PhaseRun(keras.callbacks.Callback):
             "and labels, or begin another run with a smaller learning rate: the setting "
             f"phases.{self.number}.learning_rate"
         )
+
+
+def _count(parameters: int) -> str:
+    """``11.28 million``, ``9,420``."""
+    return f"{parameters / 1e6:.2f} million" if parameters >= 1e6 else f"{parameters:,}"
 
 
 def _spoken(seconds: float) -> str:

@@ -12,6 +12,7 @@ from kpdata.core.progress import SILENT, Progress
 from kpdata.core.splits import TRAIN, VAL
 from kpdata.metrics import mean_pose
 from kpdata.shards.dataset import Dataset
+from kpdata.shards.remote import RemoteDataset
 from kpdata.train.data.crops import LabelledCrops, load
 from kpdata.train.loop.checks import (
     check_config,
@@ -149,7 +150,7 @@ def run_info(
     pose = mean_pose(originals[..., :2] / train.side, originals[..., 2])
     backend = keras.backend.backend()
     return RunInfo(
-        shards=str(dataset.folder.resolve()),
+        shards=str(dataset.url if isinstance(dataset, RemoteDataset) else dataset.folder.resolve()),
         root_hash=dataset.manifest.root_hash,
         skeleton=dataset.skeleton,
         crop=train.crop,

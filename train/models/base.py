@@ -5,6 +5,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from numbers import Real
 from typing import Any, Literal
 
 import msgspec
@@ -23,7 +24,9 @@ SMALLEST_INPUT, LARGEST_INPUT = 32, 1024
 
 
 def check_within(name: str, value: float, low: float, high: float) -> None:
-    """Raise SchemaError unless ``value`` lies from ``low`` to ``high``."""
+    """Raise SchemaError unless ``value`` is a number from ``low`` to ``high``."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise SchemaError(f"{name} is {value!r}: expected a number from {low:g} to {high:g}")
     if not low <= value <= high:
         raise SchemaError(f"{name} is {value}: expected {low:g} to {high:g}")
 

@@ -85,7 +85,7 @@ class ChannelAffine(keras.layers.Layer):
         self.scale, self.offset, self.bgr = tuple(scale), tuple(offset), bgr
 
     def call(self, inputs: Any) -> Any:
-        """LabelledCrops (B, H, W, 3) → pictures (B, H, W, 3)."""
+        """Crops (B, H, W, 3) → the same (B, H, W, 3)."""
         pictures = ops.flip(inputs, axis=-1) if self.bgr else inputs
         scale, offset = (ops.cast(v, pictures.dtype) for v in (self.scale, self.offset))
         return pictures * scale + offset

@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kpdata.core.crop import either
+from kpdata.core.errors import KpdataError
+
 Tensor = Any
 Outputs = dict[str, Tensor]
 
@@ -46,14 +49,12 @@ class Head:
 def _read_heatmap(outputs: Outputs, size: int, decode: str) -> Tensor:
     from keras import ops
 
-    from kpdata.train.ops import targets
+    from kpdata.train.ops.targets import DECODERS
 
-    maps = outputs["heatmap"]
-    if decode == "udp":
-        found = targets.decode_udp(maps, outputs["offset"], size)
-    else:
-        found = getattr(targets, f"decode_{decode}")(maps, size)
-    return ops.concatenate([found[..., :2], ops.clip(found[..., 2:], 0, 1)], axis=-1)
+    if decode not in DECODERS:
+        raise KpdataError(f"decode is {decode!r}: expected {either(DECODERS)}")
+    keypoints = DECODERS[decode](outputs, size)
+    return ops.concatenate([keypoints[..., :2], ops.clip(keypoints[..., 2:], 0, 1)], axis=-1)
 
 
 def _read_coordinates(outputs: Outputs, size: int, decode: str) -> Tensor:
@@ -128,24 +129,24 @@ class Loss:
 def _heatmap_mse(outputs: Outputs, labels: Labels) -> Tensor:
     from kpdata.train.ops import losses
 
-    found = outputs["heatmap"]
-    return losses.heatmap_mse(labels.heatmaps(found), found, labels.weights)
+    predicted = outputs["heatmap"]
+    return losses.heatmap_mse(labels.heatmaps(predicted), predicted, labels.weights)
 
 
 def _heatmap_divergence(outputs: Outputs, labels: Labels) -> Tensor:
     from kpdata.train.ops import losses
 
-    found = outputs["heatmap"]
-    return losses.heatmap_divergence(labels.heatmaps(found), found, labels.weights)
+    predicted = outputs["heatmap"]
+    return losses.heatmap_divergence(labels.heatmaps(predicted), predicted, labels.weights)
 
 
 def _offset_l1(outputs: Outputs, labels: Labels) -> Tensor:
     from kpdata.train.ops import losses, targets
 
-    found, side = outputs["offset"], outputs["offset"].shape[1]
+    predicted, side = outputs["offset"], outputs["offset"].shape[1]
     true = targets.offsets(labels.keypoints, labels.size, side)
     discs = targets.discs(labels.keypoints, labels.size, side)
-    return losses.offset_l1(true, found, discs, labels.weights)
+    return losses.offset_l1(true, predicted, discs, labels.weights)
 
 
 def coordinate_loss(outputs: Outputs, labels: Labels) -> Tensor:

@@ -11,12 +11,23 @@ from kpdata.train.models.base import ModelSpec, known_names
 
 @cache
 def models() -> dict[str, ModelSpec]:
-    """Name → declaration, the default first; :func:`register` adds to it."""
-    found: list[ModelSpec] = []
-    for module in pkgutil.iter_modules(rooms.__path__):
-        if module.ispkg:
-            found.append(importlib.import_module(f"{rooms.__name__}.{module.name}").MODEL)
-    return {spec.name: spec for spec in sorted(found, key=lambda spec: not spec.is_default)}
+    """Name → declaration, the default first; :func:`register` adds to it.
+
+    Raises:
+        KpdataError: a room declares no ``MODEL``.
+    """
+    specs = [_declared(room.name) for room in pkgutil.iter_modules(rooms.__path__) if room.ispkg]
+    return {spec.name: spec for spec in sorted(specs, key=lambda spec: not spec.is_default)}
+
+
+def _declared(room: str) -> ModelSpec:
+    spec = getattr(importlib.import_module(f"{rooms.__name__}.{room}"), "MODEL", None)
+    if not isinstance(spec, ModelSpec):
+        raise KpdataError(
+            f"train/models/{room}/__init__.py declares no model: each folder there defines "
+            "MODEL = ModelSpec(...)"
+        )
+    return spec
 
 
 def register(spec: ModelSpec) -> ModelSpec:

@@ -82,7 +82,7 @@ def apply(
     size: int,
     flip_index: npt.NDArray[np.intp],
 ) -> tuple[Tensor, Tensor]:
-    """LabelledCrops and labels as the model takes them, resampled once.
+    """Crops and their labels as the model takes them, resampled once.
 
     Args:
         image: (B, H, W, 3) RGB, uint8.

@@ -124,6 +124,15 @@ def decode_udp(maps: Tensor, offset_maps: Tensor, size: int) -> Tensor:
     return _decoded(maps, (positions[0], positions[1]), size)
 
 
+DECODERS: dict[str, Callable[[dict[str, Tensor], int], Tensor]] = {
+    "dark": lambda outputs, size: decode_dark(outputs["heatmap"], size),
+    "udp": lambda outputs, size: decode_udp(outputs["heatmap"], outputs["offset"], size),
+    "quadratic": lambda outputs, size: decode_quadratic(outputs["heatmap"], size),
+    "argmax": lambda outputs, size: decode_argmax(outputs["heatmap"], size),
+}
+"""How keypoints (B, K, 3) are read from a network's outputs, by name; the usual one first."""
+
+
 def soft_argmax(logits: Tensor) -> Tensor:
     """(B, h, w, K) → (B, K, 2) ``xy_norm``: the mean under a softmax (DSNT, Nibali 2018)."""
     height, width = logits.shape[1:3]

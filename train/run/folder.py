@@ -38,7 +38,7 @@ class RunInfo(msgspec.Struct, frozen=True):
     """What a run was trained on.
 
     Attributes:
-        shards: the dataset's folder, and ``root_hash`` what it held.
+        shards: the dataset's folder or URL, and ``root_hash`` what it held.
         skeleton: of the keypoints that the model finds.
         crop: in words.
         mean_pose: (K, 2) of the training crops that are no augmented copies, in parts of their

@@ -12,7 +12,7 @@ from kpdata.train.run.config import TrainConfig
 
 T = TypeVar("T")
 
-Settings = Iterable[str] | Mapping[str, Any]
+Overrides = Iterable[str] | Mapping[str, Any]
 """``key=value`` texts, or key → value; a dotted key reaches inside."""
 
 
@@ -78,7 +78,7 @@ def with_input_size(config: TrainConfig, input_size: int) -> TrainConfig:
     return msgspec.structs.replace(config, phases=tuple(phases))
 
 
-def override(config: TrainConfig, settings: Settings) -> TrainConfig:
+def override(config: TrainConfig, settings: Overrides) -> TrainConfig:
     """``config`` with ``key=value`` settings; a dotted key reaches inside: ``phases.0.epochs=3``.
 
     A text value is JSON, or else taken as text. An option of the model may be named without
@@ -107,7 +107,7 @@ def override(config: TrainConfig, settings: Settings) -> TrainConfig:
         return _as_config(tree)
 
 
-def _pairs(settings: Settings) -> list[tuple[str, Any]]:
+def _pairs(settings: Overrides) -> list[tuple[str, Any]]:
     if isinstance(settings, Mapping):
         return list(settings.items())
     pairs = []

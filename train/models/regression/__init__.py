@@ -132,8 +132,8 @@ def _coordinates(outputs: Outputs, labels: Labels) -> Tensor:
         return coordinate_loss(outputs, labels)
     from kpdata.train.ops.losses import rle
 
-    found, sigma = outputs["xy_norm"], outputs["sigma"]
-    return rle(labels.xy_norm, found, sigma, labels.weights, labels.layers["flow"])
+    predicted, sigma = outputs["xy_norm"], outputs["sigma"]
+    return rle(labels.xy_norm, predicted, sigma, labels.weights, labels.layers["flow"])
 
 
 def _architecture(options: RegressionOptions) -> str:

@@ -1,4 +1,4 @@
-"""LabelledCrops of a run: what they show, not how they look."""
+"""Pictures of a run: what they show, not how they look."""
 
 import cv2
 import numpy as np

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import kpdata
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError, SchemaError, TrainingError
 from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.shards.dataset import Dataset
 from kpdata.storage.atomic import replaced_files
 from kpdata.storage.files import file_blake3
 from kpdata.train.evaluate.evaluate import check_skeleton
@@ -387,7 +387,7 @@ def test_a_failure_leaves_the_old_files_alone(tmp_path):
 
 
 def test_the_splits_hash_is_over_its_shards_and_vouches_for_them(tiny_shards: Path, tmp_path: Path):
-    dataset = kpdata.open(tiny_shards)
+    dataset = Dataset.open(tiny_shards)
     digests = [file_blake3(path) for path in sorted(tiny_shards.glob("train-*"))]
     text = "".join(f"{digest}\n" for digest in digests)
     assert len(digests) == 2
@@ -404,7 +404,7 @@ def run_info(manifest, **changes):
 
 
 def test_notes_say_what_a_score_is_not(tiny_shards):
-    manifest = kpdata.open(tiny_shards).manifest
+    manifest = Dataset.open(tiny_shards).manifest
     info = run_info(manifest)
 
     def said(split="test", crop="a crop", info=info, manifest=manifest, **crop_rule):

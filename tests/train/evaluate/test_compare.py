@@ -7,7 +7,7 @@ import pytest
 from kpdata.core.errors import DatasetError
 from kpdata.core.skeleton import Skeleton
 from kpdata.train.evaluate.compare import compare_predictions, compare_runs
-from kpdata.train.evaluate.report import METRICS, Report, Settings
+from kpdata.train.evaluate.report import METRICS, EvaluationSettings, Report
 from kpdata.train.evaluate.scores import BASELINE, score_all
 from kpdata.train.infer import predictions as files
 from kpdata.train.infer.predictions import Predictions, Recorded, Truth
@@ -62,8 +62,9 @@ def write(folder, truth, predictions, order=range(COUNT), skeleton=STICK, **chan
     files.write_predictions(folder / files.PREDICTIONS, Recorded(truth.keys, made, baseline))
     scores = score_all(STICK, truth, made, baseline, resamples=2)
     report = Report(
-        kpdata="0.1.0", settings=Settings(), epoch=1, crop="a crop", input_size=256, root_hash="a",
-        trained_on="a", split_sha256="b", skeleton=skeleton, images=4, instances=COUNT,
+        kpdata="0.1.0", settings=EvaluationSettings(), epoch=1, crop="a crop", input_size=256,
+        root_hash="a", trained_on="a", split_sha256="b", skeleton=skeleton, images=4,
+        instances=COUNT,
         left_out={}, notes=(), primary=made.primary, heads=scores.heads,
         visibility=scores.visibility, baseline_definition=BASELINE, baseline=scores.baseline,
         not_computed=scores.not_computed,
@@ -138,7 +139,7 @@ def test_notes_name_every_other_difference(tmp_path):
     first = write(tmp_path / "a", truth, off(truth, 0))
     second = write(
         tmp_path / "b", truth, off(truth, 0, head="coordinates"), crop="another",
-        settings=Settings(flip_test=False, reference=("left_end", "right_end")),
+        settings=EvaluationSettings(flip_test=False, reference=("left_end", "right_end")),
         primary="coordinates",
     )  # fmt: skip
     assert compare_runs(first, first, "test").notes == ()
@@ -155,7 +156,7 @@ def test_what_both_were_measured_by_is_what_they_are_compared_by(tmp_path):
     # 25 px off: within 0.2 × 140 px, and not within 0.2 × the torso's 100 px.
     truth = sticks()
     truth.keypoints[:, 3, 0] = 160
-    settings = Settings(reference=("left_end", "right_end"))
+    settings = EvaluationSettings(reference=("left_end", "right_end"))
     first = write(tmp_path / "a", truth, off(truth, 0), settings=settings)
     second = write(tmp_path / "b", truth, off(truth), settings=settings)
     found = by_name(compare_runs(first, second, "test").differences)

@@ -327,7 +327,7 @@ def test_files_without_a_box_are_counted_and_left_out(tmp_path):
     assert (tally.without_box, tally.instances, tally.frames) == (2, 2, 1)
 
 
-def found_in(pixels: np.ndarray, **changes: object) -> frames.Found:
+def found_in(pixels: np.ndarray, **changes: object) -> frames.FramePredictions:
     (found,) = predict_frames(DotFinder(**changes), [frame(pixels)], 1.0)
     return found
 
@@ -341,7 +341,7 @@ def test_overlays_leave_out_what_scores_too_little():
 
 def test_overlays_show_what_is_hidden_as_a_ring():
     found = found_in(dots(100, 60, PERSON))
-    hidden = frames.Found(found.frame, found.keypoints, np.zeros((1, 3)))
+    hidden = frames.FramePredictions(found.frame, found.keypoints, np.zeros((1, 3)))
     assert not np.array_equal(overlay(found, SKELETON, 0.2), overlay(hidden, SKELETON, 0.2))
 
 
@@ -379,7 +379,7 @@ def test_coco_results_weigh_the_box_score_and_leave_out_unknown_files():
     (found,) = predict_frames(DotFinder(), [frame(dots(100, 60, PERSON), boxes)], 1.0)
     results.add(found)
     other = Frame(Item(Path("z.png"), "z.png"), None, found.frame.pixels, boxes)
-    results.add(frames.Found(other, found.keypoints, None))
+    results.add(frames.FramePredictions(other, found.keypoints, None))
     (result,) = results.results
     assert (result.image_id, result.category_id) == (42, 3)
     assert result.score == pytest.approx(0.45)
