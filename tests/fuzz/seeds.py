@@ -411,7 +411,7 @@ def runs() -> dict[str, bytes]:
 def evaluations() -> tuple[bytes, ...]:
     """``metrics.json``."""
     from kpdata.metrics import Score
-    from kpdata.train.evaluate.report import Report, Settings
+    from kpdata.train.evaluate.report import EvaluationSettings, Report
 
     parts: dict[str, float | None] = dict.fromkeys(SKELETON.keypoints, 0.5)
     score = Score(
@@ -419,7 +419,7 @@ def evaluations() -> tuple[bytes, ...]:
         {"a": 0.5, "top": 0.5}, (0.4, 0.6), 0.1,
     )  # fmt: skip
     report = Report(
-        "0", Settings(), 1, "a square", 256, "0" * 64, "0" * 64, "0" * 64, SKELETON, 4, 5,
+        "0", EvaluationSettings(), 1, "a square", 256, "0" * 64, "0" * 64, "0" * 64, SKELETON, 4, 5,
         {"crowds": 1}, ("note",), "heatmap", {"heatmap": (score,)}, (), "mean pose", (score,),
         {"AP": "no sigmas"},
     )  # fmt: skip

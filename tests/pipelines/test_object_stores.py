@@ -41,7 +41,7 @@ from kpdata.shards.manifest import read_manifest
 from kpdata.storage import fsspec_store, stores
 from kpdata.storage.fsspec_store import FsspecStore
 from kpdata.storage.image_files import Stamp
-from kpdata.storage.image_objects import Listing
+from kpdata.storage.image_objects import StampListing
 from kpdata.storage.stores import Store, Url, store_of
 
 BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -360,7 +360,7 @@ def test_images_cost_one_listing_and_one_request_each(
 ) -> None:
     images = put(client, source.parent / "images", bucket / "images")
     server.reset()
-    with Listing(images) as listing:
+    with StampListing(images) as listing:
         assert isinstance(listing.stamp(f"{images}/000001.jpg"), Stamp)
     assert server.requests == 1
     server.reset()

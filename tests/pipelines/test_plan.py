@@ -487,7 +487,7 @@ def test_a_sample_without_an_official_split_is_refused_by_name(images: Path) -> 
     plan = plan_of(images, [*official(images), add(images, "new.jpg")], "official")
     (line,) = rejected(plan)
     assert (line["key"], line["reason"]) == ("new.jpg", "no official split")
-    assert "choose percentages, split='80/10/10' say" in line["detail"]
+    assert "choose percentages, `split` 80/10/10 say" in line["detail"]
 
 
 def test_a_source_without_official_splits_says_so(images: Path) -> None:
