@@ -5,6 +5,7 @@ for markup, nor passes their control characters on.
 """
 
 import contextlib
+import importlib.util
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,12 +62,16 @@ class Meter(Progress):
 
     Attributes:
         console: where it goes.
-        is_live: whether that is a terminal or a notebook.
+        is_watched: whether that is a terminal or a notebook.
+        is_live: whether bars move there.
     """
 
     def __init__(self, quiet: bool = False):
         self.console = screen(stderr=True, quiet=quiet)
-        self.is_live = (self.console.is_terminal or self.console.is_jupyter) and not quiet
+        notebook = self.console.is_jupyter
+        self.is_watched = (self.console.is_terminal or notebook) and not quiet
+        widgets = not notebook or importlib.util.find_spec("ipywidgets") is not None
+        self.is_live = self.is_watched and widgets  # rich draws bars in notebooks by ipywidgets
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -174,7 +179,7 @@ def shown(progress: Shown) -> Iterator[Progress]:
         yield progress
         return
     with Meter(quiet=progress is False) as meter:
-        yield meter if progress or meter.is_live else _WarningsOnly()
+        yield meter if progress or meter.is_watched else _WarningsOnly()
 
 
 class _WarningsOnly(Progress):

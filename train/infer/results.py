@@ -47,19 +47,20 @@ class Prediction:
         """(H, W, 3) RGB: the upright image, read anew from its file."""
         return self._read()
 
-    @property
-    def picture(self) -> Picture:
-        """The image with these keypoints, to look at."""
+    def picture(self, min_score: float = 0.2) -> Picture:
+        """The image with these keypoints, to look at; those below ``min_score`` are left out."""
         name = Path(self.image).name
-        sample = Sample(name, ImageRef(name), (self.instance(),))
+        sample = Sample(name, ImageRef(name), (self.instance(min_score),))
         return Picture(sample, self.skeleton, self._read)
 
-    def show(self, path: str | Path | None = None, size: int | None = SHOWN) -> Path | None:
+    def show(
+        self, path: str | Path | None = None, size: int | None = SHOWN, min_score: float = 0.2
+    ) -> Path | None:
         """Show the image with the keypoints drawn, or write it as a PNG; see Picture.show."""
-        return self.picture.show(path, size)
+        return self.picture(min_score).show(path, size)
 
     def _repr_png_(self) -> bytes:
-        return self.picture._repr_png_()
+        return self.picture()._repr_png_()
 
     def instance(self, min_score: float = 0.2) -> Instance:
         """As what can be drawn: occluded where it is hidden, left out below ``min_score``."""
