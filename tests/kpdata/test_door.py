@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,7 +28,8 @@ from kpdata.core.errors import (
 )
 from kpdata.core.progress import Progress
 from kpdata.core.skeleton import COCO17
-from kpdata.door import CONVERSION_OPTIONS
+from kpdata.door import CONVERSION_DEFAULTS, CONVERSION_OPTIONS
+from kpdata.pipelines.request import Request
 from kpdata.view.picture import Picture, thumbnails
 
 WITH_EXAMPLES = (
@@ -91,6 +93,24 @@ def test_keywords_of_convert_are_the_command_lines_options():
     typed = {parameter.name for parameter in convert_command.params}
     own = {"out", "to", "quiet", "as_json", "help"}
     assert typed - own == CONVERSION_OPTIONS - {"beam_options"}
+
+
+def test_defaults_of_convert_are_those_of_a_request():
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Request)}
+    found_out = {"to_skeleton", "split", "crop_from", "augment_config"}  # None until then
+    names = CONVERSION_OPTIONS - found_out
+    assert {n: CONVERSION_DEFAULTS[n] for n in names} == {n: defaults[n] for n in names}
+
+
+def test_defaults_of_the_command_line_are_those_of_convert():
+    context = convert_command.make_context("convert", [], resilient_parsing=True)
+    typed = {option.name: option.get_default(context) for option in convert_command.params}
+    assert typed.pop("shard_size") == "128M"
+    assert CONVERSION_DEFAULTS["shard_size"] == 128_000_000
+    names = CONVERSION_OPTIONS & typed.keys()
+    given = {n: typed[n] for n in names if isinstance(typed[n], str | int | float)}
+    assert {"seed", "margin", "augment", "exif", "max_quarantine"} <= given.keys()
+    assert given == {name: CONVERSION_DEFAULTS[name] for name in given}
 
 
 def test_progress_is_told_what_was_recognised(forty):
