@@ -33,9 +33,16 @@ def merge(sources: Mapping[str, Source]) -> Source:
             )
     root, prefixes = _common_root({name: source.images_root for name, source in sources.items()})
     counts: Counter[str] = Counter()
+
+    def samples() -> Iterator[Sample | Rejected]:
+        for split, source in sources.items():
+            for sample in source.samples:
+                yield _as_part(sample, split, prefixes[split], source)
+            counts.update(source.counts)
+
     return Source(
         skeleton=first.skeleton,
-        samples=_samples(sources, prefixes, counts),
+        samples=samples(),
         images_root=root,
         annotation_files=tuple(path for s in sources.values() for path in s.annotation_files),
         counts=counts,
@@ -67,15 +74,6 @@ def _common_root(roots: Mapping[str, Location | None]) -> tuple[Location | None,
 
 def _absolute(root: Location) -> str:
     return root if isinstance(root, Url) else str(root.absolute())
-
-
-def _samples(
-    sources: Mapping[str, Source], prefixes: Mapping[str, str], counts: Counter[str]
-) -> Iterator[Sample | Rejected]:
-    for split, source in sources.items():
-        for sample in source.samples:
-            yield _as_part(sample, split, prefixes[split], source)
-        counts.update(source.counts)
 
 
 def _as_part(

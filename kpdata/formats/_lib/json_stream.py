@@ -269,9 +269,8 @@ def decode(
         raise FormatError(f"{path}: {where}: not valid JSON: {error}") from error
 
 
-def decode_tidied(path: Path, raw: bytes, kind: Any, tidy: Callable[[Any], Any]) -> Any:
-    """Decode a whole file as ``kind``, having tidied what it holds; see decode."""
-    value = tidy(decode(path, "$", raw, Any))
+def convert(path: Path, value: Any, kind: Any) -> Any:
+    """A whole file's decoded ``value`` as ``kind``; errors are those of decode."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -88,7 +88,7 @@ def _source(
     stack: ExitStack,
 ) -> Source:
     style, first = first_sound(annotations, listing, recognise)
-    unannotated = 0 if style.image else listing.count_unannotated()
+    unannotated = 0 if style.names_image else listing.count_unannotated()
     counts: Counter[str] = +Counter({UNANNOTATED: unannotated, HIDDEN: listing.hidden})
     if isinstance(skeleton, str):
         skeleton = get_skeleton(skeleton)
@@ -132,7 +132,7 @@ class _Reader:
     def samples(self, listing: FilePairs, stack: ExitStack) -> Iterator[Sample | Rejected]:
         """All samples; ``stack`` holds the listing's database."""
         read = self._with_its_stem
-        if self.style.image:
+        if self.style.names_image:
             read = partial(self._with_its_name, listing)
         with stack:
             for pair in listing.pairs():
@@ -142,21 +142,24 @@ class _Reader:
                 except Unusable as error:
                     key = pair.image if pair.candidates == 1 else pair.annotation
                     yield Rejected(key, error.reason, f"{path}: {error}")
-            if self.style.image:
+            if self.style.names_image:
                 self.counts.update(+Counter({UNANNOTATED: listing.count_unannotated()}))
 
     def _with_its_stem(self, path: Path, pair: FilePair) -> Sample:
         """The sample of a file whose image bears its stem."""
         image = self._image(pair)
-        found, _ = contents_of(path, self.annotations, self.style, self.counts)
-        return Sample(image, image_ref(self.root, image), tuple(map(self._instance, found)))
+        contents = contents_of(path, self.annotations, self.style)
+        self.counts.update(contents.counts)
+        instances = tuple(map(self._instance, contents.objects))
+        return Sample(image, image_ref(self.root, image), instances)
 
     def _with_its_name(self, listing: FilePairs, path: Path, pair: FilePair) -> Sample:
         """The sample of a file that may name its image."""
-        found, stated = contents_of(path, self.annotations, self.style, self.counts)
-        assert stated is not None
+        contents = contents_of(path, self.annotations, self.style)
+        self.counts.update(contents.counts)
+        stated = contents.image or StatedImage("")
         image = self._named_image(listing, pair, stated) if stated.path else self._image(pair)
-        instances = tuple(map(self._instance, found))
+        instances = tuple(map(self._instance, contents.objects))
         if not listing.take_image(image):
             problem = f"another file before it has its image {image}, too: remove one of them"
             raise Unusable("two annotations for one image", problem)

@@ -1,7 +1,7 @@
-"""What JSON files of one image each hold, and how each style of them is decoded."""
+"""What a JSON file about one image holds, and how each style of such files is decoded."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -39,45 +39,60 @@ class StatedImage(NamedTuple):
     height: int | None = None
 
 
+class Contents(NamedTuple):
+    """What was read of one file.
+
+    Attributes:
+        objects: in the file's order.
+        image: what the file says of its image; None in styles that say nothing.
+        counts: what was left out or read in a special way, by its name.
+    """
+
+    objects: list[AnnotatedObject]
+    image: StatedImage | None
+    counts: Counter[str]
+
+
 class Style(NamedTuple):
-    """How one style decodes, and what is in what was decoded.
+    """How one style of files is decoded.
 
     Attributes:
         name: what messages and the command line call it.
         kind: the type to decode as.
-        objects: the objects in it; what is left out is counted.
+        contents: reads what a decoded file holds; raises Unusable.
         synonyms, keys: other names of the keys that are read, and their own.
         names: where the keypoints' names are, unless a skeleton is given: in the ``first`` file, in
             ``all`` files together, or in ``none``.
-        image: what it says of its image; None where the image has the file's stem.
+        names_image: whether its files say which image they are about; else the image has the
+            file's stem.
         shift: pixels, from the file's coordinates to continuous ones.
         convention: what its numbers are taken to mean.
     """
 
     name: str
     kind: Any
-    objects: Callable[[Any, Counter[str]], Iterator[AnnotatedObject]]
+    contents: Callable[[Any], Contents]
     synonyms: dict[str, str] | None = None
     keys: tuple[str, ...] = ()
     names: Literal["first", "all", "none"] = "none"
-    image: Callable[[Any, Counter[str]], StatedImage] | None = None
+    names_image: bool = False
     shift: float = 0.5
     convention: str = "0-based pixel indices, boxes continuous xyxy, v 0/1/2, 2 where not given"
 
-    def tidied(self, value: Any, unread: Counter[str]) -> Any:
-        """``value`` with its keys by their own names; keys that are not read are counted."""
-        if isinstance(value, list):
-            return [self._tidied(item, unread) for item in value]
-        return self._tidied(value, unread)
+    def tidied(self, value: Any) -> tuple[Any, Counter[str]]:
+        """``value`` with its keys by their own names, and the keys that are not read, counted."""
+        unread: Counter[str] = Counter()
 
-    def _tidied(self, value: Any, unread: Counter[str]) -> Any:
-        if not isinstance(value, dict) or self.synonyms is None:
-            return value
-        tidy: dict[str, Any] = {}
-        for key, inner in value.items():
-            own = self.synonyms.get(key, key)
-            if own in self.keys and own not in tidy and (own == key or own not in value):
-                tidy[own] = inner
-            else:
-                unread[f"keys not read: {key:.40}"] += 1
-        return tidy
+        def tidy(item: Any) -> Any:
+            if not isinstance(item, dict) or self.synonyms is None:
+                return item
+            kept: dict[str, Any] = {}
+            for key, inner in item.items():
+                own = self.synonyms.get(key, key)
+                if own in self.keys and own not in kept and (own == key or own not in item):
+                    kept[own] = inner
+                else:
+                    unread[f"keys not read: {key:.40}"] += 1
+            return kept
+
+        return [tidy(item) for item in value] if isinstance(value, list) else tidy(value), unread

@@ -1,10 +1,8 @@
 """The first look at a folder of per-image JSON: its style, its keypoints' names, its classes."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
-from functools import partial
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +11,7 @@ from kpdata.core.errors import FormatError, located
 from kpdata.core.skeleton import BUILT_IN, MAX_KEYPOINTS, Skeleton
 from kpdata.formats._lib import json_stream
 from kpdata.formats._lib.listing import FilePairs, check_file
-from kpdata.formats._lib.style import AnnotatedObject, Label, StatedImage, Style
+from kpdata.formats._lib.style import AnnotatedObject, Contents, Label, Style
 from kpdata.formats.base import Unusable
 
 
@@ -27,7 +25,7 @@ def first_sound(
         try:
             value = _decode(path, annotations, Any)
             style = recognise(value)
-            objects, _ = contents_of(path, annotations, style, Counter())
+            objects = contents_of(path, annotations, style).objects
         except Unusable as error:
             problem = problem or f"{path}: {error}"
             continue
@@ -125,7 +123,7 @@ def _all_objects(
         path = annotations / pair.annotation
         objects: list[AnnotatedObject] = []
         with suppress(Unusable):  # the second reading says so
-            objects, _ = contents_of(path, annotations, style, Counter())
+            objects = contents_of(path, annotations, style).objects
         for found in objects:
             yield path, found
 
@@ -143,21 +141,30 @@ def classes_of(
     return {label: (name, order[name]) for label, name in names.items()}
 
 
-def contents_of(
-    path: Path, folder: Path, style: Style, counts: Counter[str]
-) -> tuple[list[AnnotatedObject], StatedImage | None]:
-    """The objects of a file and what it says of its image; what is not read is counted."""
-    tidy = partial(style.tidied, unread=counts) if style.synonyms else None
-    value = _decode(path, folder, style.kind, tidy)
-    return list(style.objects(value, counts)), style.image and style.image(value, counts)
+def contents_of(path: Path, folder: Path, style: Style) -> Contents:
+    """What a file of ``style`` holds.
+
+    Raises:
+        Unusable: it cannot be read, lies outside ``folder``, or is not of that style.
+    """
+    if style.synonyms is None:
+        return style.contents(_decode(path, folder, style.kind))
+    value, unread = style.tidied(_decode(path, folder, Any))
+    with _as_unusable(path):
+        contents = style.contents(json_stream.convert(path, value, style.kind))
+    return contents._replace(counts=contents.counts + unread)
 
 
-def _decode(path: Path, folder: Path, kind: Any, tidy: Callable[[Any], Any] | None = None) -> Any:
-    try:
+def _decode(path: Path, folder: Path, kind: Any) -> Any:
+    with _as_unusable(path):
         check_file(path, folder)
-        if tidy:
-            return json_stream.decode_tidied(path, path.read_bytes(), kind, tidy)
         return json_stream.decode(path, "$", path.read_bytes(), kind)
+
+
+@contextmanager
+def _as_unusable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise Unusable("bad annotation", f"cannot read: {error.strerror}") from error
     except FormatError as error:

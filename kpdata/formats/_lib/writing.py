@@ -23,7 +23,13 @@ _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EI
 
 
 class FolderWriter(Protocol):
-    """One folder in the making; its memory does not grow with the samples."""
+    """One folder in the making; its memory does not grow with the samples.
+
+    Attributes:
+        counts: what was written, ``images`` among it, and what the format could not hold.
+    """
+
+    counts: Counter[str]
 
     def add(self, sample: Sample, data: bytes, header: Header) -> None:
         """Write a sample whose image's bytes are ``data``.
@@ -41,7 +47,7 @@ def write_folder(
     out: Path,
     images_root: Path | None,
     max_quarantine: float,
-    begin: Callable[[Path, ExitStack, Counter[str]], FolderWriter],
+    begin: Callable[[Path, ExitStack], FolderWriter],
 ) -> Counter[str]:
     """Fill ``out`` with what a writer makes of ``samples``.
 
@@ -52,8 +58,7 @@ def write_folder(
         out: a folder that does not exist or is empty.
         images_root: the folder that image names may not leave.
         max_quarantine: the percentage of samples that may be refused.
-        begin: makes the writer, given its folder, what closes its files and what it counts in;
-            the writer counts ``images``.
+        begin: makes the writer, given its folder and what closes its files at the end.
 
     Returns:
         What was counted, refused samples by reason included.
@@ -64,12 +69,11 @@ def write_folder(
         JobError: more than ``max_quarantine`` of the samples were refused, or a disk failed
             while an image was read.
     """
-    counts: Counter[str] = Counter()
     refused: list[Rejected] = []
     out = Path(out)
     with whole_folder(out) as folder, ExitStack() as stack:
         with as_write_error(out):
-            writer = begin(folder, stack, counts)
+            writer = begin(folder, stack)
         for sample in samples:
             if isinstance(sample, Rejected):
                 refused.append(sample)
@@ -82,13 +86,13 @@ def write_folder(
             except ImageError as error:
                 refused.append(Rejected(sample.key, error.reason, _located(sample.image, error)))
         reasons = Counter(item.reason for item in refused)
-        total = counts["images"] + len(refused)
+        total = writer.counts["images"] + len(refused)
         check_quarantine(reasons, total, max_quarantine, (item.detail for item in refused))
         with as_write_error(out):
             writer.finish()
             if refused:
                 (folder / QUARANTINE).write_bytes(b"".join(map(as_line, refused)))
-    return counts + Counter({f"quarantined: {why}": n for why, n in reasons.items()})
+    return writer.counts + Counter({f"quarantined: {why}": n for why, n in reasons.items()})
 
 
 def _located(image: ImageRef, error: ImageError) -> str:
@@ -108,13 +112,16 @@ def _bytes_of(image: ImageRef, images_root: Path | None) -> bytes:
 
 
 class ImageFolder:
-    """Images under names of their own, which say what the bytes are."""
+    """Images under names of their own, which say what the bytes are.
+
+    Attributes:
+        renamed: how many names were given another suffix.
+    """
 
     def __init__(
         self,
         folder: Path,
         suffixes: Mapping[str, tuple[str, ...]],
-        counts: Counter[str],
         beside: Callable[[str], str] | None = None,
     ) -> None:
         """Names are relative to ``folder``.
@@ -123,11 +130,10 @@ class ImageFolder:
             folder: where the images go.
             suffixes: what names of each format may end in, the usual one first; other formats'
                 names stay as they are.
-            counts: where changed names are counted.
             beside: the name of a file that goes with the image's, and must be free too.
         """
-        self._folder, self._suffixes, self._counts = folder, suffixes, counts
-        self._beside = beside
+        self._folder, self._suffixes, self._beside = folder, suffixes, beside
+        self.renamed = 0
 
     def write(self, sample: Sample, name: str, data: bytes, format_: str) -> str:
         """Write an image, and return its name: ``name`` with its format's suffix.
@@ -138,7 +144,7 @@ class ImageFolder:
         wanted = PurePosixPath(name)
         suffixes = self._suffixes.get(format_, ())
         if suffixes and wanted.suffix.lower() not in suffixes:
-            self._counts[RENAMED] += 1
+            self.renamed += 1
             wanted = wanted.with_suffix(suffixes[0])
         with possible_name(name):
             (self._folder / wanted).parent.mkdir(parents=True, exist_ok=True)

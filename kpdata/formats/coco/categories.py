@@ -41,10 +41,12 @@ def choose(path: Path, categories: list[Category], wanted: str | None) -> dict[i
     return chosen
 
 
-def skeleton_of(path: Path, chosen: dict[int, Category], counts: Counter[str]) -> Skeleton:
+def skeleton_of(path: Path, chosen: dict[int, Category]) -> tuple[Skeleton, Counter[str]]:
     """The skeleton of the chosen categories, with the edges of the first that has any.
 
-    Edges that join no two keypoints are left out, and counted.
+    Returns:
+        The skeleton, and how many edges were left out because they join no two keypoints, or read
+        as counted from 0.
 
     Raises:
         SchemaError: a keypoint's name stands twice.
@@ -52,25 +54,27 @@ def skeleton_of(path: Path, chosen: dict[int, Category], counts: Counter[str]) -
     index, first = next(iter(chosen.items()))
     names = first.keypoints or ()
     if known := built_in_with(names):
-        return known
+        return known, Counter()
     drawn = next((entry.skeleton for entry in chosen.values() if entry.skeleton), None)
     name = first.name if len(chosen) == 1 else "custom"
     with located(f"{path}: $.categories[{index}]"):
-        return Skeleton(name=name, keypoints=names, edges=_edges(names, drawn, counts))
+        edges, counts = _edges(names, drawn)
+        return Skeleton(name=name, keypoints=names, edges=edges), counts
 
 
-def _edges(names: tuple[str, ...], drawn: Any, counts: Counter[str]) -> tuple[Pair, ...]:
+def _edges(names: tuple[str, ...], drawn: Any) -> tuple[tuple[Pair, ...], Counter[str]]:
     """Edges by name, of pairs of numbers from 1, or from 0 where only so all of them are sound."""
+    counts: Counter[str] = Counter()
     if not isinstance(drawn, list):
         counts[FAULTY_EDGES] += drawn is not None
-        return ()
+        return (), counts
     sound = [edge for edge in drawn if _is_sound(edge, 1, len(names))]
     first = 1
     if len(sound) < len(drawn) and all(_is_sound(edge, 0, len(names) - 1) for edge in drawn):
         sound, first = drawn, 0
         counts[FROM_ZERO] += len(drawn)
     counts[FAULTY_EDGES] += len(drawn) - len(sound)
-    return tuple((names[a - first], names[b - first]) for a, b in sound)
+    return tuple((names[a - first], names[b - first]) for a, b in sound), counts
 
 
 def _is_sound(edge: Any, low: int, high: int) -> bool:

@@ -12,14 +12,7 @@ import msgspec
 from kpdata.core.errors import FormatError
 from kpdata.formats._lib import json_stream
 from kpdata.formats.base import LARGEST, LARGEST_AREA
-from kpdata.formats.coco.mend import (
-    EMPTY,
-    NUMBERS,
-    Entry,
-    mend_annotation,
-    mend_category,
-    mend_image,
-)
+from kpdata.formats.coco.mend import EMPTY, NUMBERS, Entry, Mender
 
 T = TypeVar("T")
 
@@ -113,7 +106,7 @@ class Index:
     Attributes:
         categories: in the file's order.
         annotations, with_box: how many there are, by category id.
-        counts: repairs, by what they are called.
+        counts: how often each repair was made, by its name.
     """
 
     def __init__(self, path: Path, db: sqlite3.Connection):
@@ -126,7 +119,8 @@ class Index:
         self.categories: list[Category] = []
         self.annotations: Counter[int] = Counter()
         self.with_box: Counter[int] = Counter()
-        self.counts: Counter[str] = Counter()
+        self._mender = Mender()
+        self.counts = self._mender.counts
         self._fill()
         self._check_ids()
         self._number_annotations()
@@ -154,12 +148,12 @@ class Index:
         wanted = ("images", "annotations", "categories")
         for name, first, raw in json_stream.batches(self._path, wanted):
             if name == "images":
-                images = self._decode(name, first, raw, _Image, mend_image)
+                images = self._decode(name, first, raw, _Image, self._mender.image)
                 self._insert(name, map(_image_row, range(first, first + len(raw)), images))
             elif name == "annotations":
                 self._add_annotations(first, raw)
             else:
-                self.categories += self._decode(name, first, raw, Category, mend_category)
+                self.categories += self._decode(name, first, raw, Category, self._mender.category)
 
     def _decode(
         self,
@@ -167,18 +161,17 @@ class Index:
         first: int,
         raw: list[bytes],
         kind: type[T],
-        mend: Callable[[Entry, Counter[str]], Entry],
+        mend: Callable[[Entry], Entry],
     ) -> list[T]:
-        def mended(_: int, entry: Entry) -> Entry:
-            return mend(entry, self.counts)
-
-        return json_stream.decode_batch(self._path, name, first, raw, kind, mended)
+        return json_stream.decode_batch(
+            self._path, name, first, raw, kind, lambda _, entry: mend(entry)
+        )
 
     def _add_annotations(self, first: int, raw: list[bytes]) -> None:
         faults: dict[int, str] = {}
 
         def mend(position: int, entry: Entry) -> Entry:
-            mended, fault = mend_annotation(entry, self.counts)
+            mended, fault = self._mender.annotation(entry)
             if fault:
                 faults[position] = fault
             return mended

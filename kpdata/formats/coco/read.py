@@ -55,8 +55,8 @@ def read(annotations: Path, images: Location | None = None, category: str | None
         chosen = choose(annotations, index.categories, category)
         ids = [entry.id for entry in chosen.values()]
         index.choose(ids)
-        counts = index.counts
-        skeleton = skeleton_of(annotations, chosen, counts)
+        skeleton, counts = skeleton_of(annotations, chosen)
+        counts.update(index.counts)
         counts[OTHER_CATEGORIES] = index.annotations.total() - sum(
             index.annotations[id_] for id_ in ids
         )

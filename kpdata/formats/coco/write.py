@@ -16,7 +16,14 @@ from kpdata.core.crop import keypoint_box
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import FloatArray, ImageRef, Instance, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
-from kpdata.formats._lib.writing import DRAWN, ImageFolder, leads_out, relative_name, write_folder
+from kpdata.formats._lib.writing import (
+    DRAWN,
+    RENAMED,
+    ImageFolder,
+    leads_out,
+    relative_name,
+    write_folder,
+)
 from kpdata.images.headers import Header, check_size
 from kpdata.storage.scratch import scratch_database
 
@@ -111,15 +118,14 @@ class _Numbers:
 class _Writer:
     """One COCO folder in the making; its memory does not grow with the samples."""
 
-    def __init__(
-        self, skeleton: Skeleton, folder: Path, stack: ExitStack, counts: Counter[str]
-    ) -> None:
-        self._skeleton, self._folder, self._stack, self._counts = skeleton, folder, stack, counts
+    def __init__(self, skeleton: Skeleton, folder: Path, stack: ExitStack) -> None:
+        self.counts: Counter[str] = Counter()
+        self._skeleton, self._folder, self._stack = skeleton, folder, stack
         self._splits: dict[str, _SplitFile] = {}
         self._image_ids, self._annotation_ids = _Numbers(stack), _Numbers(stack)
         self._categories: dict[tuple[int, str], int] = {}
         (folder / "images").mkdir()
-        self._images = ImageFolder(folder / "images", _SUFFIXES, counts)
+        self._images = ImageFolder(folder / "images", _SUFFIXES)
 
     def add(self, sample: Sample, data: bytes, header: Header) -> None:
         width, height = _size(sample.image, header)
@@ -130,14 +136,15 @@ class _Writer:
             image["group"] = sample.split_group
         annotations = [self._annotation(id_, instance) for instance in sample.instances]
         self._split(sample.split or "annotations").add(image, annotations)
-        self._counts["images"] += 1
-        self._counts["instances"] += len(annotations)
+        self.counts["images"] += 1
+        self.counts["instances"] += len(annotations)
 
     def finish(self) -> None:
         categories = self._categories or {(1, self._skeleton.name): 1}
         entries = [self._category(name, id_) for (_, name), id_ in categories.items()]
         for split in self._splits.values() or [self._split("annotations")]:
             split.finish(entries)
+        self.counts[RENAMED] += self._images.renamed
 
     def _split(self, name: str) -> _SplitFile:
         if name not in self._splits:
@@ -149,11 +156,11 @@ class _Writer:
     def _annotation(self, image_id: int, instance: Instance) -> dict[str, Any]:
         box = instance.bbox_xyxy
         if box is None:
-            self._counts[DRAWN] += 1
+            self.counts[DRAWN] += 1
             box = keypoint_box(instance)
         xywh = [0.0] * 4 if box is None else _to_xywh(box)
         if instance.head_size is not None:
-            self._counts["head sizes, which COCO does not hold"] += 1
+            self.counts["head sizes, which COCO does not hold"] += 1
         return {
             "id": self._annotation_ids.take(instance.id or None),
             "image_id": image_id,

@@ -29,13 +29,12 @@ class Config(NamedTuple):
     scorer: str = ""
     skeleton: Any = None
 
-    def edges(self, keypoints: tuple[str, ...], counts: Counter[str]) -> tuple[Pair, ...]:
-        """The skeleton's pairs of these keypoints; others are counted."""
+    def edges(self, keypoints: tuple[str, ...]) -> tuple[tuple[Pair, ...], int]:
+        """The skeleton's pairs of these keypoints, and how many other entries it has."""
         drawn = self.skeleton if isinstance(self.skeleton, list) else []
         known = frozenset(keypoints)
         sound = [pair for entry in drawn if (pair := _pair(entry, known))]
-        counts[FAULTY_EDGES] += len(drawn) - len(sound)
-        return tuple(dict.fromkeys(sound))
+        return tuple(dict.fromkeys(sound)), len(drawn) - len(sound)
 
 
 class Project(NamedTuple):
@@ -44,15 +43,19 @@ class Project(NamedTuple):
     Attributes:
         root: the folder at which images' names begin.
         tables: its CollectedData files, in the order of their folders' names.
-        config: its config.yaml; None where there is none.
+        config_file: its config.yaml; None where there is none.
+        config: what that says.
+        counts: files and folders that were left out, by reason.
     """
 
     root: Path
     tables: tuple[Path, ...]
-    config: Path | None = None
+    config_file: Path | None
+    config: Config
+    counts: Counter[str]
 
 
-def open_project(annotations: Path, counts: Counter[str]) -> tuple[Project, Config]:
+def open_project(annotations: Path) -> Project:
     """Find the labels of a project, of its folder labeled-data, or one file of them.
 
     Raises:
@@ -61,8 +64,7 @@ def open_project(annotations: Path, counts: Counter[str]) -> tuple[Project, Conf
     """
     folder = annotations.absolute()
     if not folder.is_dir():
-        _require_csv(annotations)
-        return _project_of(annotations)
+        return _project_around(annotations)
     if (folder / LABELED).is_dir():
         labeled, root = annotations / LABELED, folder
     elif folder.name == LABELED:
@@ -73,25 +75,23 @@ def open_project(annotations: Path, counts: Counter[str]) -> tuple[Project, Conf
             "CollectedData_SCORER.csv"
         )
     path, config = _config(root)
-    return Project(root, _tables(labeled, config.scorer, counts), path), config
+    tables, counts = _tables(labeled, config.scorer)
+    return Project(root, tables, path, config, counts)
 
 
-def _project_of(table: Path) -> tuple[Project, Config]:
-    """The project around one file; where there is none, its root is two above the file's folder."""
+def _project_around(table: Path) -> Project:
+    """The project of one file; where there is none, its root is two above the file's folder."""
+    require_file(table)
+    if table.suffix.lower() == ".h5":
+        raise FormatError(_only_h5(table))
+    if table.suffix.lower() != ".csv":
+        raise FormatError(f"{table}: expected the project's folder, or a CollectedData_SCORER.csv")
     above = table.absolute().parents
     root = next((folder for folder in above if (folder / LABELED).is_dir()), None)
     if root is None:
-        return Project(above[min(2, len(above) - 1)], (table,)), Config()
+        return Project(above[min(2, len(above) - 1)], (table,), None, Config(), Counter())
     path, config = _config(root)
-    return Project(root, (table,), path), config
-
-
-def _require_csv(path: Path) -> None:
-    require_file(path)
-    if path.suffix.lower() == ".h5":
-        raise FormatError(_only_h5(path))
-    if path.suffix.lower() != ".csv":
-        raise FormatError(f"{path}: expected the project's folder, or a CollectedData_SCORER.csv")
+    return Project(root, (table,), path, config, Counter())
 
 
 def _only_h5(path: Path) -> str:
@@ -101,29 +101,32 @@ def _only_h5(path: Path) -> str:
     )
 
 
-def _tables(labeled: Path, scorer: str, counts: Counter[str]) -> tuple[Path, ...]:
+def _tables(labeled: Path, scorer: str) -> tuple[tuple[Path, ...], Counter[str]]:
+    """The labels of each video's folder, and what was left out."""
     try:
         with os.scandir(labeled) as entries:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         videos = [labeled / name for name in sorted(names) if not is_hidden(name)]
-        found = [_table(video, scorer, counts) for video in videos]
+        found = [_table(video, scorer) for video in videos]
     except OSError as error:
         raise FormatError(f"{error.filename}: cannot list it: {error.strerror}") from error
-    tables = tuple(path for path in found if path)
+    tables = tuple(path for path, _ in found if path)
     if not tables:
         raise FormatError(f"{labeled}: holds no VIDEO/CollectedData_SCORER.csv: label images first")
-    counts[NO_LABELS] += len(found) - len(tables)
-    return tables
+    others = sum(count for _, count in found)
+    return tables, Counter({NO_LABELS: len(found) - len(tables), OTHER_SCORERS: others})
 
 
-def _table(video: Path, scorer: str, counts: Counter[str]) -> Path | None:
-    """A folder's labels: those of ``scorer``, else the only ones; None where there are none."""
+def _table(video: Path, scorer: str) -> tuple[Path | None, int]:
+    """A folder's labels, and how many files of other scorers lie beside them.
+
+    They are those of ``scorer``, else the only ones; None where there are none.
+    """
     names = sorted(name for name in os.listdir(video) if name.startswith("CollectedData_"))
     tables = [name for name in names if name.endswith(".csv")]
     own = f"CollectedData_{scorer}.csv"
     if own in tables:
-        counts[OTHER_SCORERS] += len(tables) - 1
-        return video / own
+        return video / own, len(tables) - 1
     if len(tables) > 1:
         raise FormatError(
             f"{video}: holds {' and '.join(tables)}: keep one, or name its scorer in {_CONFIG}"
@@ -132,8 +135,8 @@ def _table(video: Path, scorer: str, counts: Counter[str]) -> Path | None:
         for name in names:
             if name.endswith(".h5"):
                 raise FormatError(_only_h5(video / name))
-        return None
-    return video / tables[0]
+        return None, 0
+    return video / tables[0], 0
 
 
 def _config(root: Path) -> tuple[Path | None, Config]:

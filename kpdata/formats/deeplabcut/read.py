@@ -21,7 +21,7 @@ from kpdata.core.errors import FormatError, located
 from kpdata.core.sample import NOT_LABELLED, VISIBLE, Instance, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.formats.base import LARGEST, Source, Unusable, find_images, image_ref
-from kpdata.formats.deeplabcut.project import open_project
+from kpdata.formats.deeplabcut.project import FAULTY_EDGES, open_project
 from kpdata.formats.deeplabcut.table import Columns, Table, read_table
 from kpdata.storage.stores import Location
 
@@ -44,21 +44,21 @@ def read(annotations: Path, images: Location | None = None) -> Source:
         FormatError: there are no labels, a CSV or config.yaml is at fault, or two videos have
             different bodyparts; the message names the file.
     """
-    counts: Counter[str] = Counter()
-    project, config = open_project(annotations, counts)
+    project = open_project(annotations)
     root = find_images(annotations, images, [project.root])
     tables = [read_table(path, project.root) for path in project.tables]
     for table in tables:
         _check_bodyparts(table, tables[0])
     with located(str(tables[0].path)):
         keypoints = tables[0].bodyparts
-        edges = config.edges(keypoints, counts)
-        skeleton = Skeleton(config.task or ANIMAL, keypoints, edges)
+        edges, faulty = project.config.edges(keypoints)
+        skeleton = Skeleton(project.config.task or ANIMAL, keypoints, edges)
+    counts = project.counts + Counter({FAULTY_EDGES: faulty})
     return Source(
         skeleton=skeleton,
         samples=_Reader(root, skeleton, counts).samples(tables),
         images_root=root,
-        annotation_files=(*project.tables, *filter(None, [project.config])),
+        annotation_files=(*project.tables, *filter(None, [project.config_file])),
         counts=counts,
         has_boxes=False,
         groups_from_names=True,

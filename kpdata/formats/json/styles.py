@@ -1,12 +1,12 @@
 """The styles of per-image JSON files: what each looks like, and the objects it holds."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
-from kpdata.formats._lib.style import AnnotatedObject, Label, Point, Points, Style
+from kpdata.formats._lib.style import AnnotatedObject, Contents, Label, Point, Points, Style
 from kpdata.formats.base import Unusable
 from kpdata.formats.labelme.read import holds_shapes
 
@@ -27,14 +27,14 @@ class _Torchvision(msgspec.Struct):
     labels: list[Label] | None = None
 
 
-def _list_objects(items: list[_Item], _: Counter[str]) -> Iterator[AnnotatedObject]:
+def _list_objects(items: list[_Item]) -> Iterator[AnnotatedObject]:
     for number, item in enumerate(items):
         path = f"$[{number}].keypoints"
         keypoints: Points = {f"{path}[{i}]": point for i, point in enumerate(item.keypoints)}
         yield AnnotatedObject(path, keypoints, f"$[{number}].box", item.box, item.label)
 
 
-def _torchvision_objects(value: _Torchvision, _: Counter[str]) -> Iterator[AnnotatedObject]:
+def _torchvision_objects(value: _Torchvision) -> Iterator[AnnotatedObject]:
     count = len(value.keypoints)
     boxes: list[Any] = value.bboxes if value.bboxes is not None else [None] * count
     labels: list[Any] = value.labels if value.labels is not None else [None] * count
@@ -52,23 +52,28 @@ def _torchvision_objects(value: _Torchvision, _: Counter[str]) -> Iterator[Annot
         yield AnnotatedObject(path, keypoints, box_path, boxes[number], labels[number])
 
 
-def _named_objects(value: Points, _: Counter[str]) -> Iterator[AnnotatedObject]:
+def _named_objects(value: Points) -> Iterator[AnnotatedObject]:
     names = {name: f"$.{name}" for name in value}
     yield AnnotatedObject("$", {names[name]: value[name] for name in value}, names=names)
+
+
+def _only(objects: Callable[[Any], Iterator[AnnotatedObject]]) -> Callable[[Any], Contents]:
+    """What reads contents that are objects alone."""
+    return lambda value: Contents(list(objects(value)), None, Counter())
 
 
 STYLES = {
     style.name: style
     for style in (
-        Style("list", list[_Item], _list_objects, _ITEM_KEYS, _Item.__struct_fields__),
+        Style("list", list[_Item], _only(_list_objects), _ITEM_KEYS, _Item.__struct_fields__),
         Style(
             "torchvision",
             _Torchvision,
-            _torchvision_objects,
+            _only(_torchvision_objects),
             _TORCHVISION_KEYS,
             _Torchvision.__struct_fields__,
         ),
-        Style("named", Points, _named_objects, names="first"),
+        Style("named", Points, _only(_named_objects), names="first"),
     )
 }
 

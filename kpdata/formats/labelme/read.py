@@ -6,7 +6,7 @@ labelme's canvas, which spans [0, W] × [0, H] from the upright image's corner: 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from kpdata.core.sample import MAX_SIDE, OCCLUDED, VISIBLE
 from kpdata.core.skeleton import Skeleton
 from kpdata.formats._lib.per_image import read_folder
-from kpdata.formats._lib.style import AnnotatedObject, StatedImage, Style
+from kpdata.formats._lib.style import AnnotatedObject, Contents, StatedImage, Style
 from kpdata.formats.base import LARGEST, Source, Unusable
 from kpdata.storage.stores import Location
 
@@ -113,55 +113,111 @@ def holds_shapes(value: object) -> bool:
     return isinstance(shapes, list) and all(isinstance(shape, dict) for shape in shapes)
 
 
-def stated_image(value: LabelmeFile, counts: Counter[str]) -> StatedImage:
-    """What a file says of its image; a size that is none is counted, and left out."""
-    sizes = []
-    for size in (value.image_width, value.image_height):
-        is_number = isinstance(size, int | float) and 1 <= size <= MAX_SIDE
-        sizes.append(int(size) if is_number and size == int(size) else None)
-    if None in sizes and (value.image_width, value.image_height) != (None, None):
-        counts[SIZES] += 1
-    return StatedImage(value.image_path or "", *sizes)
-
-
-def labelme_objects(value: LabelmeFile, counts: Counter[str]) -> Iterator[AnnotatedObject]:
-    """The objects of a file, in the order of their first shapes.
+def read_shapes(value: LabelmeFile) -> Contents:
+    """What a decoded file holds: its objects, in the order of their first shapes.
 
     Raises:
-        Unusable: a point or a rectangle is none, or it is not clear which belong together.
+        Unusable: a point or a rectangle is malformed, or it is not clear which belong together.
     """
-    groups = _grouped(value.shapes, counts)
-    ungrouped = groups.pop(None, _Group())
-    for group_id, group in groups.items():
-        if len(group.boxes) > 1:
-            first, second = (_path(box.number, box.label) for box in group.boxes[:2])
-            raise Unusable(
-                _UNCLEAR,
-                f"{first} and {second} are two rectangles of group_id {group_id!r:.40}: "
-                "set a group_id of its own for each object",
-            )
-    found = _joined(list(groups.values()), ungrouped)
-    return map(_object, sorted(found, key=lambda group: group.number))
+    return _ShapeReader().read(value)
 
 
-def _grouped(shapes: list[_Shape], counts: Counter[str]) -> dict[GroupId, _Group]:
-    """Points and rectangles by their group_id; other shapes are counted."""
-    groups: dict[GroupId, _Group] = defaultdict(_Group)
-    kept = 0
-    for number, shape in enumerate(shapes):
-        if shape.shape_type == "point":
-            groups[shape.group_id].points.append(_point(number, shape, counts))
-        elif shape.shape_type == "rectangle":
-            groups[shape.group_id].boxes.append(_box(number, shape))
-        else:
-            counts[f"shapes left out: {shape.shape_type or 'without a type':.40}"] += 1
-            continue
-        kept += 1
-        if kept > MAX_SHAPES:
+class _ShapeReader:
+    """Reads one file, and counts what it leaves out or reads in a special way."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def read(self, value: LabelmeFile) -> Contents:
+        groups = self._grouped(value.shapes)
+        ungrouped = groups.pop(None, _Group())
+        for group_id, group in groups.items():
+            if len(group.boxes) > 1:
+                first, second = (_path(box.number, box.label) for box in group.boxes[:2])
+                raise Unusable(
+                    _UNCLEAR,
+                    f"{first} and {second} are two rectangles of group_id {group_id!r:.40}: "
+                    "set a group_id of its own for each object",
+                )
+        joined = _joined(list(groups.values()), ungrouped)
+        objects = [_object(group) for group in sorted(joined, key=lambda group: group.number)]
+        return Contents(objects, self._image(value), self._counts)
+
+    def _image(self, value: LabelmeFile) -> StatedImage:
+        sizes = []
+        for size in (value.image_width, value.image_height):
+            is_number = isinstance(size, int | float) and 1 <= size <= MAX_SIDE
+            sizes.append(int(size) if is_number and size == int(size) else None)
+        if None in sizes and (value.image_width, value.image_height) != (None, None):
+            self._counts[SIZES] += 1
+        return StatedImage(value.image_path or "", *sizes)
+
+    def _grouped(self, shapes: list[_Shape]) -> dict[GroupId, _Group]:
+        """Points and rectangles by their group_id."""
+        groups: dict[GroupId, _Group] = defaultdict(_Group)
+        kept = 0
+        for number, shape in enumerate(shapes):
+            if shape.shape_type == "point":
+                groups[shape.group_id].points.append(self._point(number, shape))
+            elif shape.shape_type == "rectangle":
+                groups[shape.group_id].boxes.append(_box(number, shape))
+            else:
+                self._counts[f"shapes left out: {shape.shape_type or 'without a type':.40}"] += 1
+                continue
+            kept += 1
+            if kept > MAX_SHAPES:
+                raise Unusable(
+                    "bad annotation",
+                    f"$.shapes holds more than {MAX_SHAPES:,} points and rectangles",
+                )
+        return groups
+
+    def _point(self, number: int, shape: _Shape) -> _Point:
+        if not shape.label:
+            problem = f"$.shapes[{number}].label is empty: expected the keypoint's name"
+            raise Unusable("bad keypoints", problem)
+        points = _coordinates(number, shape)
+        if len(points) != 1:
             raise Unusable(
-                "bad annotation", f"$.shapes holds more than {MAX_SHAPES:,} points and rectangles"
+                "bad keypoints", f"$.shapes[{number}].points is {points!r:.80}: expected one [x, y]"
             )
-    return groups
+        (x, y), visibility = points[0], self._visibility(number, shape)
+        return _Point(number, shape.label, x, y, visibility)
+
+    def _visibility(self, number: int, shape: _Shape) -> int:
+        """1 for a point that is marked as occluded in a way that means nothing else, else 2."""
+        flags = self._flags(shape)
+        marks = [f"with flag {name}" for name, on in flags.items() if on and name != "visible"]
+        if flags.get("visible") is False and len(flags) == 1:
+            marks.append("with flag visible off")
+        description = shape.description
+        if isinstance(description, str) and description.strip().lower() in _HIDDEN_WORDS:
+            marks.append(f"described as {description.strip().lower()}")
+        if shape.difficult is True:
+            marks.append("marked difficult")
+        if not marks:
+            if flags.get("visible") is False:
+                self._counts[BOTH_OFF] += 1
+            return VISIBLE
+        if flags.get("visible"):
+            raise Unusable(
+                "bad keypoints",
+                f"{_path(number, shape.label)} has flag visible, but is also {marks[0]}: "
+                "remove one of the two",
+            )
+        self._counts[f"points {marks[0]}, v = 1"] += 1
+        return OCCLUDED
+
+    def _flags(self, shape: _Shape) -> dict[str, bool]:
+        """The flags that say whether a point is visible; others that are set are counted."""
+        known = {}
+        for name, value in (shape.flags or {}).items():
+            folded = name.strip().lower()
+            if isinstance(value, bool) and (folded == "visible" or folded in _HIDDEN_WORDS):
+                known[folded] = value
+            elif value is not False:
+                self._counts[f"flags not read: {name:.40}"] += 1
+        return known
 
 
 def _joined(grouped: list[_Group], ungrouped: _Group) -> list[_Group]:
@@ -260,19 +316,6 @@ def _object(group: _Group) -> AnnotatedObject:
     )
 
 
-def _point(number: int, shape: _Shape, counts: Counter[str]) -> _Point:
-    if not shape.label:
-        problem = f"$.shapes[{number}].label is empty: expected the keypoint's name"
-        raise Unusable("bad keypoints", problem)
-    points = _coordinates(number, shape)
-    if len(points) != 1:
-        raise Unusable(
-            "bad keypoints", f"$.shapes[{number}].points is {points!r:.80}: expected one [x, y]"
-        )
-    (x, y), visibility = points[0], _visibility(number, shape, counts)
-    return _Point(number, shape.label, x, y, visibility)
-
-
 def _box(number: int, shape: _Shape) -> _Box:
     points = _coordinates(number, shape)
     values = [value for point in points for value in point]
@@ -295,42 +338,6 @@ def _coordinates(number: int, shape: _Shape) -> list[tuple[float, float]]:
         raise Unusable("bad annotation", f"{where}: {problem}") from error
 
 
-def _visibility(number: int, shape: _Shape, counts: Counter[str]) -> int:
-    """1 for a point that is marked as occluded in a way that means nothing else, 2 otherwise."""
-    flags = _flags(shape, counts)
-    marks = [f"with flag {name}" for name, value in flags.items() if value and name != "visible"]
-    if flags.get("visible") is False and len(flags) == 1:
-        marks.append("with flag visible off")
-    if isinstance(shape.description, str) and shape.description.strip().lower() in _HIDDEN_WORDS:
-        marks.append(f"described as {shape.description.strip().lower()}")
-    if shape.difficult is True:
-        marks.append("marked difficult")
-    if not marks:
-        if flags.get("visible") is False:
-            counts[BOTH_OFF] += 1
-        return VISIBLE
-    if flags.get("visible"):
-        raise Unusable(
-            "bad keypoints",
-            f"{_path(number, shape.label)} has flag visible, but is also {marks[0]}: "
-            "remove one of the two",
-        )
-    counts[f"points {marks[0]}, v = 1"] += 1
-    return OCCLUDED
-
-
-def _flags(shape: _Shape, counts: Counter[str]) -> dict[str, bool]:
-    """The flags that say whether a point is visible; others that are set are counted."""
-    known = {}
-    for name, value in (shape.flags or {}).items():
-        folded = name.strip().lower()
-        if isinstance(value, bool) and (folded == "visible" or folded in _HIDDEN_WORDS):
-            known[folded] = value
-        elif value is not False:
-            counts[f"flags not read: {name:.40}"] += 1
-    return known
-
-
 def _path(number: int, label: str) -> str:
     return f"$.shapes[{number}] ({label:.40})"
 
@@ -338,9 +345,9 @@ def _path(number: int, label: str) -> str:
 LABELME = Style(
     "labelme",
     LabelmeFile,
-    labelme_objects,
+    read_shapes,
     names="all",
-    image=stated_image,
+    names_image=True,
     shift=0,
     convention="continuous pixels from the image's corner, v 1 where marked occluded, else 2",
 )

@@ -10,7 +10,7 @@ import numpy as np
 from kpdata.core.sample import WHOLE_IMAGE, Instance, Rejected, Sample
 from kpdata.formats.base import LARGEST, LARGEST_AREA, Source
 from kpdata.shards.dataset import Dataset
-from kpdata.shards.manifest import MANIFEST
+from kpdata.shards.manifest import MANIFEST, ShardInfo
 
 
 def read(annotations: Path) -> Source:
@@ -25,9 +25,19 @@ def read(annotations: Path) -> Source:
     """
     dataset = Dataset.open(annotations)
     counts: Counter[str] = Counter()
+
+    def originals() -> Iterator[Sample | Rejected]:
+        for split, info in dataset.manifest.splits.items():
+            for shard in info.shards:
+                for offset, sample in dataset.read_shard(shard):
+                    if sample.view and sample.view.copy:
+                        counts["augmented copies left behind"] += 1
+                    else:
+                        yield _original(dataset, split, shard, offset, sample)
+
     return Source(
         skeleton=dataset.skeleton,
-        samples=_samples(dataset, counts),
+        samples=originals(),
         images_root=None,
         annotation_files=(annotations / MANIFEST,),
         counts=counts,
@@ -35,20 +45,14 @@ def read(annotations: Path) -> Source:
     )
 
 
-def _samples(dataset: Dataset, counts: Counter[str]) -> Iterator[Sample | Rejected]:
-    for split, info in dataset.manifest.splits.items():
-        for shard in info.shards:
-            for offset, sample in dataset.read_shard(shard):
-                assert sample.view is not None
-                if sample.view.copy:
-                    counts["augmented copies left behind"] += 1
-                    continue
-                if faults := list(filter(None, map(_fault, sample.instances))):
-                    where = f"{dataset.shard_path(shard)}: record at byte {offset}"
-                    yield Rejected(_key(sample), faults[0][0], f"{where}: {faults[0][1]}")
-                    continue
-                image = replace(sample.image, uri=dataset.record_uri(shard, offset))
-                yield replace(sample, key=_key(sample), image=image, split=split)
+def _original(
+    dataset: Dataset, split: str, shard: ShardInfo, offset: int, sample: Sample
+) -> Sample | Rejected:
+    if faults := list(filter(None, map(_fault, sample.instances))):
+        where = f"{dataset.shard_path(shard)}: record at byte {offset}"
+        return Rejected(_key(sample), faults[0][0], f"{where}: {faults[0][1]}")
+    image = replace(sample.image, uri=dataset.record_uri(shard, offset))
+    return replace(sample, key=_key(sample), image=image, split=split)
 
 
 def _key(sample: Sample) -> str:

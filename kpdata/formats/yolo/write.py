@@ -24,6 +24,7 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import DEFAULT_NAMES, TRAIN, VAL
 from kpdata.formats._lib.writing import (
     DRAWN,
+    RENAMED,
     ImageFolder,
     is_crop,
     possible_name,
@@ -87,11 +88,10 @@ def write(
 class _Writer:
     """One YOLO folder in the making; its memory does not grow with the samples."""
 
-    def __init__(
-        self, skeleton: Skeleton, folder: Path, stack: ExitStack, counts: Counter[str]
-    ) -> None:
-        self._skeleton, self._folder, self._counts = skeleton, folder, counts
-        self._images = ImageFolder(folder, _SUFFIXES, counts, beside=label_name)
+    def __init__(self, skeleton: Skeleton, folder: Path, stack: ExitStack) -> None:
+        self.counts: Counter[str] = Counter()
+        self._skeleton, self._folder = skeleton, folder
+        self._images = ImageFolder(folder, _SUFFIXES, beside=label_name)
         self._splits: set[str] = set()
         self._classes = _Classes()
 
@@ -105,11 +105,11 @@ class _Writer:
         lines = list(filter(None, (self._line(one, size) for one in sample.instances)))
         self._write_label(name, "".join(lines))
         self._splits.add(split)
-        self._counts["images"] += 1
-        self._counts["instances"] += len(lines)
-        self._counts[UNSPLIT] += sample.split is None
-        self._counts[GROUPED] += is_crop(sample) or sample.split_group != sample.image.name
-        self._counts[SMALL] += min(header.upright_size) < _SMALLEST
+        self.counts["images"] += 1
+        self.counts["instances"] += len(lines)
+        self.counts[UNSPLIT] += sample.split is None
+        self.counts[GROUPED] += is_crop(sample) or sample.split_group != sample.image.name
+        self.counts[SMALL] += min(header.upright_size) < _SMALLEST
 
     def _write_label(self, image: str, lines: str) -> None:
         label = self._folder / label_name(image)
@@ -122,12 +122,13 @@ class _Writer:
             raise
 
     def finish(self) -> None:
+        self.counts[RENAMED] += self._images.renamed
         names, numbers = self._classes.in_order()
         if numbers != sorted(numbers):
             for path in filter(Path.is_file, (self._folder / "labels").rglob("*.txt")):
                 path.write_bytes(_renumbered(path.read_bytes(), numbers))
         for split in (TRAIN, VAL):
-            self._counts[MISSING.format(split)] += bool(self._splits) and split not in self._splits
+            self.counts[MISSING.format(split)] += bool(self._splits) and split not in self._splits
         splits = [split for split in DEFAULT_NAMES if split in self._splits] or [TRAIN]
         (self._folder / "images" / splits[0]).mkdir(parents=True, exist_ok=True)
         text = _data_yaml(splits, self._skeleton, names or [self._skeleton.name])
@@ -153,19 +154,19 @@ class _Writer:
         folders = [folder for folder in folders if folder != "images"]
         inner = "/".join([*folders, name]).removeprefix(f"{split}/")
         seen = re.sub(r"(^|/)\.", r"\1_", inner)
-        self._counts[HIDDEN] += seen != inner
+        self.counts[HIDDEN] += seen != inner
         return seen
 
     def _line(self, instance: Instance, size: FloatArray) -> str:
         """An instance in an image of ``size`` (2,) pixels; empty where YOLO cannot hold it."""
         if instance.is_crowd:
-            self._counts[CROWDS] += 1
+            self.counts[CROWDS] += 1
             return ""
         box = self._box(instance, size)
         if box is None:
-            self._counts[BOXLESS] += 1
+            self.counts[BOXLESS] += 1
             return ""
-        self._counts[HEADS] += instance.head_size is not None
+        self.counts[HEADS] += instance.head_size is not None
         words = [str(self._classes.number(instance)), *map(_text, box.tolist())]
         for x, y, v in self._keypoints(instance, size).tolist():
             words += _text(x), _text(y), str(int(v))
@@ -182,15 +183,15 @@ class _Writer:
         extent = inside[1] - inside[0]
         if (extent < _NOISE).any():
             return None
-        self._counts[DRAWN] += given is None
-        self._counts[CLIPPED] += bool((np.abs(corners - inside) > _NOISE).any())
+        self.counts[DRAWN] += given is None
+        self.counts[CLIPPED] += bool((np.abs(corners - inside) > _NOISE).any())
         return np.concatenate([inside.mean(axis=0) / size, extent / size])
 
     def _keypoints(self, instance: Instance, size: FloatArray) -> FloatArray:
         """(K, 3) normalised x and y, and visibility; zeros where not labelled or not inside."""
         xy = instance.xy.astype(np.float64)
         outside = ((xy < -_NOISE) | (xy > size + _NOISE)).any(axis=1)
-        self._counts[OUTSIDE] += int(outside.sum())
+        self.counts[OUTSIDE] += int(outside.sum())
         keypoints = np.column_stack([np.clip(xy / size, 0, 1), instance.visibility])
         keypoints[outside] = 0
         return keypoints

@@ -1,6 +1,5 @@
 import json
 import tracemalloc
-from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,7 @@ from kpdata.formats._lib.json_stream import decode
 from kpdata.formats._lib.per_image import BACKSLASHES, UNANNOTATED, UNMARKED
 from kpdata.formats.base import Unusable
 from kpdata.formats.labelme import read as labelme_files
-from kpdata.formats.labelme.read import LabelmeFile, labelme_objects
+from kpdata.formats.labelme.read import LabelmeFile, read_shapes
 
 FACE = Skeleton(name="face", keypoints=("left_eye", "right_eye", "nose"))
 
@@ -46,13 +45,13 @@ HEAD = box("head", 40, 30, 10, 5)
 
 def objects_of(*shapes):
     """(label, box, {name: [x, y, v]}) of each object, and what was counted."""
-    counts = Counter()
     value = decode("a.json", "$", json.dumps(labelme(*shapes)).encode(), LabelmeFile)
+    contents = read_shapes(value)
     found = [
         (one.label, one.box, {name: one.keypoints[path] for name, path in one.names.items()})
-        for one in labelme_objects(value, counts)
+        for one in contents.objects
     ]
-    return found, counts
+    return found, contents.counts
 
 
 def refusal(*shapes):
