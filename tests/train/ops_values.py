@@ -14,6 +14,7 @@ import numpy as np
 from kpdata.core import transform
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.skeleton import LSP14
+from kpdata.train.models.layers import SpatialExpectation, SpatialSoftmax
 from kpdata.train.ops import augment, losses, targets
 
 B, K, SIZE, SIDE = 3, 14, 64, 16
@@ -66,7 +67,7 @@ def targets_and_decoders(keypoints: Any) -> dict[str, Any]:
     return {
         "heatmaps": maps,
         "offsets": ways,
-        "soft_argmax": targets.soft_argmax(10 * maps),
+        "soft_argmax": SpatialExpectation()(SpatialSoftmax()(10 * maps)),
         **{name: value * seen for name, value in decoded.items()},
         **{f"flip_{name}": value for name, value in flipped.items()},
     }

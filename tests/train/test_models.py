@@ -17,7 +17,6 @@ from kpdata.train.models.blazepose.network import (
     blazepose,
     set_stage,
     stage_layers,
-    stage_variables,
 )
 from kpdata.train.models.layers import ChannelAffine, SpatialExpectation, SpatialSoftmax
 from kpdata.train.models.regression import BACKBONES
@@ -165,17 +164,20 @@ def test_a_step_of_a_regression_model_moves_its_backbone_and_every_head(backend)
     assert set(report["moved"]) == set(report["all"])
 
 
-def test_stage_variables_are_what_set_stage_lets_learn():
+def test_set_stage_lets_the_weights_of_its_layers_learn_and_no_statistics():
     model = blazepose(3, 64, "tiny", offsets=True)
     every = {v.path for v in model.trainable_variables}
-    listed = {}
+    learning = {}
     for stage in ("heatmap", "regression", "both"):
         set_stage(model, stage)
-        listed[stage] = {v.path for v in stage_variables(model, stage)}
-        assert listed[stage] == {v.path for v in model.trainable_variables}
-    assert listed["both"] == every == {v.path for v in model.trainable_variables}
-    assert listed["heatmap"] | listed["regression"] == every
-    assert not listed["heatmap"] & listed["regression"]
+        learning[stage] = {v.path for v in model.trainable_variables}
+        variables = {v.path for layer in stage_layers(model, stage) for v in layer.variables}
+        statistics = {path for path in variables if "/moving_" in path}
+        assert statistics
+        assert learning[stage] == variables - statistics
+    assert learning["both"] == every
+    assert learning["heatmap"] | learning["regression"] == every
+    assert not learning["heatmap"] & learning["regression"]
 
 
 def test_stages_survive_saving_and_renaming(tmp_path):
@@ -189,9 +191,9 @@ def test_stages_survive_saving_and_renaming(tmp_path):
 
 def test_stages_are_asked_of_a_blazepose_and_by_a_known_name():
     with pytest.raises(KpdataError, match="stage 'head' is unknown; known: heatmap, regression"):
-        stage_variables(blazepose(3, 64, "tiny"), "head")
+        set_stage(blazepose(3, 64, "tiny"), "head")
     with pytest.raises(KpdataError, match="only blazepose has"):
-        stage_variables(regression(3, 64, backbone="mobilenet"), "heatmap")
+        set_stage(regression(3, 64, backbone="mobilenet"), "heatmap")
 
 
 @pytest.mark.parametrize("head", ["dense", "softargmax", "rle"])

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpdata.core.skeleton import LSP14
+from kpdata.train.models.layers import SpatialExpectation, SpatialSoftmax
 from kpdata.train.ops.targets import (
     decode_argmax,
     decode_dark,
@@ -15,7 +16,6 @@ from kpdata.train.ops.targets import (
     normalise,
     normalise_xy,
     offsets,
-    soft_argmax,
 )
 
 SIZES = [(256, 64, 2.0), (160, 40, 1.5), (128, 32, 1.5), (96, 24, 1.0)]
@@ -195,7 +195,12 @@ def test_a_decoded_mirror_image_is_the_mirror_image_of_what_is_decoded(decode):
     np.testing.assert_allclose(mirrored, plain, atol=1e-3)
 
 
-def test_soft_argmax_is_the_mean_place():
+def soft_argmax(logits):
+    """The two layers that end a network with DSNT's head."""
+    return np.asarray(SpatialExpectation()(SpatialSoftmax()(logits)))
+
+
+def test_soft_argmax_is_the_mean_position():
     flat = np.zeros((1, 8, 8, 1), np.float32)
     np.testing.assert_allclose(soft_argmax(flat), [[[0.5, 0.5]]], atol=1e-6)
     two = np.full((1, 8, 8, 1), -1e9, np.float32)

@@ -133,16 +133,6 @@ DECODERS: dict[str, Callable[[dict[str, Tensor], int], Tensor]] = {
 """How keypoints (B, K, 3) are read from a network's outputs, by name; the usual one first."""
 
 
-def soft_argmax(logits: Tensor) -> Tensor:
-    """(B, h, w, K) → (B, K, 2) ``xy_norm``: the mean under a softmax (DSNT, Nibali 2018)."""
-    height, width = logits.shape[1:3]
-    flat = ops.softmax(_flat(logits), axis=1)
-    maps = ops.reshape(flat, (-1, height, width, logits.shape[3]))
-    x = ops.sum(maps * (_centres(width)[:, None] / width), (1, 2))
-    y = ops.sum(maps * (_centres(height)[:, None, None] / height), (1, 2))
-    return ops.stack([x, y], axis=-1)
-
-
 def flip_back(outputs: dict[str, Tensor], flip_index: npt.NDArray[np.intp]) -> dict[str, Tensor]:
     """A network's outputs for the mirror image, as for the image itself: for the flip test.
 

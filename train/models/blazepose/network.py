@@ -68,7 +68,8 @@ def shared_layers(model: keras.Model) -> list[keras.layers.Layer]:
         KpdataError: the model is no BlazePose.
     """
     outputs = model.output
-    if not isinstance(outputs, dict) or not _is_blazepose(model):
+    is_blazepose = any(isinstance(layer, StopGradient) for layer in model.layers)
+    if not isinstance(outputs, dict) or not is_blazepose:
         raise KpdataError(f"model {model.name!r} has no stages; only blazepose has")
     maps = [outputs[name] for name in ("heatmap", "offset") if name in outputs]
     return list(keras.Model(model.inputs, maps).layers)
@@ -103,22 +104,6 @@ def set_stage(model: keras.Model, stage: str) -> None:
     learning = {id(layer) for layer in stage_layers(model, stage)}
     for layer in model.layers:
         layer.trainable = id(layer) in learning
-
-
-def stage_variables(model: keras.Model, stage: str) -> list[keras.Variable]:
-    """The variables that an optimiser moves in a stage, whatever is frozen now.
-
-    Raises:
-        KpdataError: as ``stage_layers``.
-    """
-    learning = stage_layers(model, stage)
-    norms = [layer for layer in learning if isinstance(layer, layers.BatchNormalization)]
-    statistics = {id(v) for norm in norms for v in (norm.moving_mean, norm.moving_variance)}
-    return [v for layer in learning for v in layer.variables if id(v) not in statistics]
-
-
-def _is_blazepose(model: keras.Model) -> bool:
-    return any(isinstance(layer, StopGradient) for layer in model.layers)
 
 
 def _encode(image: Any, spec: Size) -> list[Any]:
