@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kpdata.core.crop import CropFrom
+from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_QUARANTINE, SHARD_SIZE
 from kpdata.core.errors import FormatError
 from kpdata.core.mapping import Mapping, map_by_name, map_sample
 from kpdata.core.progress import Progress
@@ -19,6 +20,7 @@ from kpdata.dataset import Dataset, Split, open_dataset
 from kpdata.formats import FORMATS, Source, find
 from kpdata.formats.base import IMAGES
 from kpdata.formats.settings import get_skeleton, load_config
+from kpdata.images.headers import MAX_PIXELS
 from kpdata.labels import Labels
 from kpdata.labels import read as read_labels
 from kpdata.storage.stores import Location, Url, as_location, is_inside
@@ -77,16 +79,16 @@ def convert(
     seed: int = 0,
     crop: int | None = None,
     crop_from: CropFrom | None = None,
-    margin: float = 1.25,
+    margin: float = MARGIN,
     augment: int = 0,
     augment_config: "AnyPath | AugmentConfig | None" = None,
     exif: Literal["applied", "ignored"] = "applied",
     validate_images: Literal["header", "decode"] = "header",
-    max_pixels: int = 100_000_000,
-    jpeg_quality: int = 95,
-    max_quarantine: float = 1.0,
+    max_pixels: int = MAX_PIXELS,
+    jpeg_quality: int = JPEG_QUALITY,
+    max_quarantine: float = MAX_QUARANTINE,
     shards: int | None = None,
-    shard_size: int | str = 128_000_000,
+    shard_size: int | str = SHARD_SIZE,
     workers: int | None = None,
     runner: str | None = None,
     beam_options: Sequence[str] = (),
@@ -191,7 +193,7 @@ def write(
     *,
     format: str,  # noqa: A002 - the term
     to_skeleton: str | Skeleton | None = None,
-    max_quarantine: float = 1.0,
+    max_quarantine: float = MAX_QUARANTINE,
     progress: Shown = None,
 ) -> Counter[str]:
     """Write annotations with their images in another tool's format.

@@ -7,6 +7,7 @@ import msgspec
 
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropFrom, CropRule
+from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_QUARANTINE, SHARD_SIZE
 from kpdata.core.errors import JobError
 from kpdata.core.mapping import Mapping
 from kpdata.core.sample import Instance
@@ -47,7 +48,7 @@ _FOR_WORKERS = (
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A conversion's options, under the names that Python and the command line give them.
 
-    >>> from kpdata.core.skeleton import COCO17
+    >>> from kpdata.core.skeletons import COCO17
     >>> request = Request(format="coco", skeleton=COCO17, images_root="train2017/", crop=256)
     >>> request.renders
     True
@@ -56,26 +57,30 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     kpdata.core.errors.JobError: crop is 9000: expected 8 to 8192
 
     Attributes:
-        skeleton: of the records; ``mapping`` leads there from the source's, if it differs.
-        images_root: folder or URL that image names may not leave; None where samples carry their
-            bytes.
-        format: the source's, a key of FORMATS; ``reader_options`` are its reader's, such as
-            a category.
+        skeleton: the records' skeleton.
+        mapping: from the source's skeleton to it; None where they are the same.
+        images_root: folder or URL of the images, which no image name may lead out of; None for
+            shards, whose samples hold their images.
+        format: the source's, a key of FORMATS.
+        reader_options: option → text, for the manifest. Each format declares its own, such as
+            COCO's ``category``, so that no names are fixed here.
         crop: side in pixels of a square record per instance; None keeps whole images.
-        crop_from, margin: what the square is around, and its side in units of that.
+        crop_from, margin: what the square is centred on, and its side in units of that box's
+            longer side.
         augment: augmented copies of each train sample, sampled from ``augment_config``.
         seed: of the split and of every random number.
         exif: whether the annotator saw images with their EXIF orientation applied.
-        validate_images: of an untouched image, check its ``header`` and end marker, or ``decode``
-            it.
+        validate_images: how to check images that are stored as they are: by ``header`` and end
+            marker, or ``decode`` them.
         max_pixels, max_bytes: the largest image that is opened.
-        jpeg_quality: of crops and forced re-encodes; a copy's own is random.
+        jpeg_quality: of crops, and of images that must be encoded anew; a copy's own is random.
         split: percentages such as ``80/10/10`` or ``train=90,test=10``, or ``official``.
         val_from_train: percentage of the official train set that becomes val.
-        group: regular expression whose first group, in an image's name, names its group.
-        group_near_duplicates: bits in which the perceptual hashes of images that are kept together
-            may differ; None compares none.
-        shards: their number in all, at least one for each split; None has ``shard_size`` decide.
+        group: regular expression; what its first (…) matches in an image's name is the image's
+            group.
+        group_near_duplicates: images are kept together if their perceptual hashes differ in at
+            most this many bits; None compares none.
+        shards: number of shards in all, at least one for each split; None follows ``shard_size``.
         shard_size: bytes of a shard, roughly.
         max_quarantine: percentage of samples that may be quarantined before the job fails.
         workers: processes on this machine; None takes one for each usable core.
@@ -93,7 +98,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     reader_options: dict[str, str] = {}
     crop: int | None = None
     crop_from: CropFrom = "bbox"
-    margin: float = 1.25
+    margin: float = MARGIN
     augment: int = 0
     augment_config: AugmentConfig = AugmentConfig()
     seed: int = 0
@@ -101,21 +106,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     validate_images: ImageCheck = "header"
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
-    jpeg_quality: int = 95
+    jpeg_quality: int = JPEG_QUALITY
     split: str = DEFAULT_SPLIT
     val_from_train: float = 0.0
     group: str | None = None
     group_near_duplicates: int | None = None
     shards: int | None = None
-    shard_size: int = 128_000_000
-    max_quarantine: float = 1.0
+    shard_size: int = SHARD_SIZE
+    max_quarantine: float = MAX_QUARANTINE
     workers: int | None = None
     runner: str | None = None
     beam_options: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, source: Source, **options: Any) -> Self:
-        """A request for ``source``: its skeleton and images folder, unless the options name others.
+        """Make a request for ``source``; its skeleton and images folder are the defaults.
 
         Raises:
             JobError: crops around boxes are asked for, and the source has none; and as the class.
@@ -132,7 +137,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return request
 
     def __post_init__(self) -> None:
-        """Raise on a value that makes no sense."""
+        """Raise JobError or FormatError, as the class says."""
         for name, low, high in _LIMITS:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
@@ -165,7 +170,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def crop_rule(self) -> CropRule:
-        """Which square of an image becomes a record, where there is a crop."""
+        """How crops are cut; means something only with ``crop``."""
         return CropRule(self.crop_from, self.margin)
 
     @property
@@ -175,19 +180,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def renders(self) -> bool:
-        """Whether any picture is made anew, so that every image is decoded."""
+        """Whether crops or copies are asked for, so that every image must be decoded."""
         return self.crop is not None or self.augment > 0
 
     def why_not_cropped(self, instance: Instance) -> str | None:
-        """The name under which an instance without a crop is counted; None where it has one."""
+        """The name to count an instance by that cannot be cropped; None where it can."""
         reason = self.crop_rule.why_not(instance)
         return f"instances not cropped: {reason}" if reason else None
 
     @property
     def for_workers(self) -> "Request":
-        """The same with all at its default that does not change a planned shard's bytes.
+        """This request with every option at its default that cannot change a planned shard's bytes.
 
-        It is a part of every plan: a shard is kept, when the work is resumed, as long as its plan
-        is the same.
+        Each plan file holds it. A resumed conversion keeps a shard whose plan file is unchanged, so
+        options such as ``workers`` must not be in there.
         """
         return Request(**{name: getattr(self, name) for name in _FOR_WORKERS})

@@ -21,6 +21,7 @@ from kpdata.cli.options import (
 )
 from kpdata.cli.outcome import as_dict, show_outcome
 from kpdata.cli.sources import ReadsAnnotations, labels_from
+from kpdata.core.defaults import MAX_QUARANTINE, SHARD_SIZE
 from kpdata.core.errors import FormatError
 from kpdata.core.splits import DEFAULT_SPLIT
 from kpdata.door import CONVERSION_OPTIONS, refuse_idle, run_conversion, run_writing
@@ -92,7 +93,7 @@ class _WithBeamOptions(ReadsAnnotations):
     help="Check untouched images by header and end marker, or decode them all.",
 )  # fmt: skip
 @click.option(
-    "--max-quarantine", default=1.0, type=PERCENT, show_default=True, metavar="PERCENT",
+    "--max-quarantine", default=MAX_QUARANTINE, type=PERCENT, show_default=True, metavar="PERCENT",
     help="Samples that may go to quarantine before the job fails.",
 )  # fmt: skip
 @click.option(
@@ -103,7 +104,7 @@ class _WithBeamOptions(ReadsAnnotations):
 @click.option(
     "--shard-size",
     type=SIZE,
-    default="128M",
+    default=f"{SHARD_SIZE // 1_000_000}M",
     show_default=True,
     help="Without --shards: bytes per shard; small splits get up to 16.",
 )

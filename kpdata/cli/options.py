@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from kpdata.core.defaults import JPEG_QUALITY, MARGIN
 from kpdata.core.sizes import parse_size
+from kpdata.images.headers import MAX_PIXELS
 from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.stores import Location, as_location
 
@@ -83,7 +85,7 @@ def crop_options(function: F) -> F:
                 help="What the square is around; bbox unless given.",
             ),
             click.option(
-                "--margin", default=1.25, show_default=True, help="Square's side over the box's."
+                "--margin", default=MARGIN, show_default=True, help="Square's side over the box's."
             ),
             click.option(
                 "--exif", default="applied", show_default=True,
@@ -91,11 +93,11 @@ def crop_options(function: F) -> F:
                 help="Did the annotator see images with their EXIF orientation applied?",
             ),
             click.option(
-                "--max-pixels", type=int, default=100_000_000, show_default=True,
+                "--max-pixels", type=int, default=MAX_PIXELS, show_default=True,
                 help="Larger images are refused.",
             ),
             click.option(
-                "--jpeg-quality", type=int, default=95, show_default=True,
+                "--jpeg-quality", type=int, default=JPEG_QUALITY, show_default=True,
                 help="Of crops and of forced re-encodes.",
             ),
         )

@@ -1,4 +1,4 @@
-"""Which square of its image an instance is seen in: in shards of crops and in training alike."""
+"""The square that is cut out of an image for an instance, in conversion and in training alike."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _LEAST_MARGIN, _LARGEST_MARGIN = 0.1, 10.0
 
 @dataclass(frozen=True)
 class CropRule:
-    """Where the square lies and how large it is.
+    """What a crop is centred on, and how large it is.
 
     >>> CropRule("box")
     Traceback (most recent call last):
@@ -36,7 +36,7 @@ class CropRule:
     margin: float = 1.25
 
     def __post_init__(self) -> None:
-        """Raise on a rule by which nothing can be cut."""
+        """Raise SchemaError for an unknown ``crop_from`` or a margin out of range."""
         if self.crop_from not in get_args(CropFrom):
             raise SchemaError(
                 f"crop_from is {self.crop_from!r}: expected {either(get_args(CropFrom))}"
@@ -51,28 +51,28 @@ class CropRule:
 
     @property
     def words(self) -> str:
-        """The rule for a person to read."""
+        """The rule in words, such as ``a square around the bbox, × 1.25``."""
         what = f"a square around the {self.crop_from}"
         if self.crop_from == "image":
             what = "the whole image, squared around its centre"
         return f"{what}, × {self.margin:g}"
 
     def why_not(self, instance: Instance) -> str | None:
-        """Under which name an instance without a square is counted; None where it has one."""
+        """Why an instance cannot be cropped, as a short name to count by; None where it can."""
         if reason := why_not_shown(instance):
             return reason
         return "no box" if self.crop_from == "bbox" and instance.bbox_xyxy is None else None
 
     def square(self, instance: Instance, width: int, height: int, side: int) -> Affine:
-        """Image pixels → the instance's picture of ``side`` × ``side`` pixels.
+        """(2, 3) affine from image pixels to the instance's crop of ``side`` × ``side`` pixels.
 
         Args:
             instance: in the image's pixels.
-            width, height: of the image.
-            side: of the picture.
+            width, height: size of the image in pixels.
+            side: side of the crop in pixels.
 
         Raises:
-            SchemaError: there is nothing to put the square around.
+            SchemaError: the instance has no box, or no labelled keypoint, to crop around.
         """
         return square_crop(self._box(instance, width, height), self.margin, side)
 
@@ -98,7 +98,15 @@ def either(names: Iterable[str]) -> str:
 
 
 def crop_rule_of(options: Mapping[str, Any]) -> CropRule | None:
-    """What a conversion cut its crops by, as its manifest's options say; None for whole images."""
+    """The rule that a dataset's crops were cut by; None for a dataset of whole images.
+
+    Args:
+        options: the manifest's. They are JSON that anybody may have written, so their values can be
+            of any type; CropRule checks those that are used here.
+
+    Raises:
+        SchemaError: a value that is no rule.
+    """
     if not options.get("crop"):
         return None
     usual = CropRule()
@@ -107,19 +115,19 @@ def crop_rule_of(options: Mapping[str, Any]) -> CropRule | None:
 
 
 def why_not_shown(instance: Instance) -> str | None:
-    """Why no picture of an instance is of use, whatever its square; None where one is."""
+    """Why no crop of an instance is useful, by whatever rule; None where one may be."""
     if instance.is_crowd:
         return "crowd"
     return None if instance.num_labelled else "no labelled keypoint"
 
 
 def square_crop(bbox_xyxy: FloatArray, margin: float, size: int) -> Affine:
-    """Source pixels → a ``size`` × ``size`` picture of the box squared around its centre.
+    """(2, 3) affine from source pixels to a square crop with the box in its middle.
 
     Args:
-        bbox_xyxy: (4,) the box to show.
-        margin: the square's side in units of the box's longer side.
-        size: the picture's side in pixels.
+        bbox_xyxy: (4,) the box to show, in source pixels.
+        margin: side of the square in units of the box's longer side.
+        size: side of the crop in pixels.
     """
     x0, y0, x1, y1 = bbox_xyxy.tolist()
     scale = size / (max(x1 - x0, y1 - y0, 1.0) * margin)
@@ -128,7 +136,7 @@ def square_crop(bbox_xyxy: FloatArray, margin: float, size: int) -> Affine:
 
 
 def keypoint_box(instance: Instance) -> FloatArray | None:
-    """(4,) xyxy: the tight box of the labelled keypoints, or None without any."""
+    """(4,) xyxy: the tightest box around the labelled keypoints; None where none is labelled."""
     labelled = instance.xy[instance.visibility > 0]
     if not len(labelled):
         return None
