@@ -1,6 +1,5 @@
 """``kpdata augment-preview``."""
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -97,7 +96,7 @@ def _pictures(source: Source, request: "Request") -> Iterator[Sample]:
         try:
             located, _ = locate(sample, request)
             data = fetch(located.image, request.max_bytes)
-            yield from list(render(located, data, TRAIN, request, Counter()))
+            yield from list(render(located, data, TRAIN, request).records)
         except ImageError as error:
             print_error(f"left out: {error}")
         except OSError as error:
@@ -108,7 +107,7 @@ def _pictures(source: Source, request: "Request") -> Iterator[Sample]:
 
 
 def _conversion(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a conversion, with the defaults of those that this command lacks."""
+    """All options of a conversion, by name: this command's, and defaults for the rest."""
     given = {name: value for name, value in options.items() if name in CONVERSION_DEFAULTS}
     return CONVERSION_DEFAULTS | given
 

@@ -1,8 +1,8 @@
-"""One sample and its image's bytes → the samples of its records."""
+"""Render the pictures of one image's records: crops, augmented copies, or the image itself."""
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
@@ -22,11 +22,11 @@ from kpdata.pipelines.request import Request
 
 @dataclass(frozen=True)
 class _Upright:
-    """A source image as it is seen, its EXIF orientation applied.
+    """A source image with its EXIF orientation applied.
 
     Attributes:
         sample: with instances in upright pixels.
-        data, header: the file's bytes, and what they say.
+        data, header: the file's bytes, and their header.
         width, height: upright pixels.
         base: (2, 3) source pixels → upright pixels.
         source_size: width and height of the source.
@@ -41,14 +41,21 @@ class _Upright:
     source_size: tuple[int, int]
 
     def view(self, affine: Affine, copy: int, seed: int, instance: int) -> View:
-        """The view behind ``affine``, which maps upright pixels to record pixels."""
+        """The record's View: ``affine`` maps upright pixels to record pixels."""
         transform = compose(affine, self.base)
         return View(transform, *self.source_size, copy, seed, instance)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What a picture shows: where it comes from and whom."""
+    """The part of an upright image that a picture shows.
+
+    Attributes:
+        affine: (2, 3) upright pixels → picture pixels, before augmentation.
+        width, height: of the picture in pixels.
+        instances: those it shows, in upright pixels.
+        index: of the instance that a crop is made for; WHOLE_IMAGE for an image without a crop.
+    """
 
     affine: Affine
     width: int
@@ -58,15 +65,15 @@ class _Frame:
 
     @cached_property
     def reduction(self) -> int:
-        """How far to shrink while decoding, for the frame and its moderately larger copies.
+        """How far to shrink the image while it is decoded, for the crop and all its copies.
 
-        It rests on the frame alone, so that a picture does not depend on its siblings.
+        It depends on the frame alone, so that a copy's pixels do not depend on the other copies.
         """
         return shrink_for(self.affine)
 
 
 class _Picture(NamedTuple):
-    """A picture before it is rendered: all of its record but the pixels.
+    """All of a record but its pixels, which are rendered later.
 
     Attributes:
         frame: what it shows.
@@ -82,36 +89,47 @@ class _Picture(NamedTuple):
     view: View
 
 
-def render(
-    sample: Sample, data: bytes, split: str, request: Request, counts: Counter[str]
-) -> Iterator[Sample]:
-    """The samples of every record that an image gives: originals, crops, copies.
+class Rendered(NamedTuple):
+    """The records of one image.
 
-    The image is checked and decoded at once, and each picture rendered when its turn comes.
+    Attributes:
+        records: a sample for each; its pixels are rendered when the iterator reaches it.
+        counts: what was changed or left out, by name; complete before the first record is rendered.
+    """
+
+    records: Iterator[Sample]
+    counts: Counter[str]
+
+
+def render(sample: Sample, data: bytes, split: str, request: Request) -> Rendered:
+    """Make all records of an image: the original, or its crops, and their augmented copies.
+
+    The image is checked and decoded before this returns.
 
     Args:
-        sample: the reference.
-        data: its image's encoded bytes.
+        sample: with its labels, without its image's bytes.
+        data: the image's encoded bytes.
         split: only ``train`` is augmented.
         request: what to do.
-        counts: named counters, added to.
 
     Raises:
-        ImageError: the image cannot be used, which may be found while drawing: then what was
-            yielded before must be thrown away.
+        ImageError: the image cannot be used. Iterating the records can raise it too: then throw
+            away the records that came before.
     """
-    return _Renderer(request, counts).records(sample, data, request.augment * (split == TRAIN))
+    renderer = _Renderer(request)
+    records = renderer.records(sample, data, request.augment * (split == TRAIN))
+    return Rendered(records, renderer.counts)
 
 
 @dataclass(frozen=True)
 class _Renderer:
-    """Makes the records of one image after the other, and counts what it changes."""
+    """Makes the records of one image, and counts what it changes."""
 
     request: Request
-    counts: Counter[str]
+    counts: Counter[str] = field(default_factory=Counter)
 
     def records(self, sample: Sample, data: bytes, copies: int) -> Iterator[Sample]:
-        """See :func:`render`."""
+        """The records of :func:`render`, with so many copies of each original."""
         upright = self._upright(sample, data)
         if self.request.crop:
             return self._pictures(upright, list(self._crops(upright)), range(copies + 1))

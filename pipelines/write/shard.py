@@ -1,11 +1,10 @@
-"""Write one shard from its plan: a pure function of files, which knows nothing of Beam."""
+"""Write one shard. Its bytes depend on its plan file and images alone; Beam plays no part here."""
 
 import ctypes
 import socket
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import NamedTuple
 
 import cv2
 import msgspec
@@ -22,7 +21,7 @@ from kpdata.core.sample import Rejected, Sample
 from kpdata.pipelines.output.local import Workspace
 from kpdata.pipelines.plan.file import Reference, read_plan
 from kpdata.pipelines.request import Request
-from kpdata.pipelines.write.render import render
+from kpdata.pipelines.write.render import Rendered, render
 from kpdata.shards import records, tfrecord
 from kpdata.shards.fetch import Fetcher
 from kpdata.shards.manifest import Count, ShardInfo, software
@@ -33,21 +32,21 @@ from kpdata.storage.parallel import ahead, announced
 
 _IMAGES_AHEAD = 2
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""What glibc's ``mallopt`` calls them in malloc.h."""
+"""M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h."""
 
 
 class ShardReport(msgspec.Struct, frozen=True):
-    """What one written shard holds; where it exists, the shard is whole.
+    """What one shard holds. It is written last, so a report means that the shard is whole.
 
     Attributes:
-        plan_blake3: of the plan that made it.
-        shard: the manifest's entry.
+        plan_blake3: hash of the plan that the shard was written from.
+        shard: the shard's entry in the manifest.
         samples: source images that gave at least one record.
         copies: augmented records.
         instances, visibility: of the originals; visibility is (K, 3) counts of v = 0, 1, 2.
-        sizes: narrowest, widest, lowest, highest picture.
-        counts: named counters.
-        rejected: samples refused while writing.
+        sizes: ``min_width``, ``max_width``, ``min_height`` and ``max_height`` of its pictures.
+        counts: what was changed or left out, by name.
+        rejected: samples that were refused while the shard was written.
     """
 
     plan_blake3: str
@@ -62,7 +61,7 @@ class ShardReport(msgspec.Struct, frozen=True):
 
 
 class _ShardTally(Tally):
-    """Adds records up into a report."""
+    """Counts a shard's records for its report."""
 
     def __init__(self, num_keypoints: int):
         super().__init__(num_keypoints)
@@ -97,9 +96,9 @@ def whole_report(data: bytes, plan_blake3: str, size: int | None) -> ShardReport
     """The report in ``data``, if its shard is whole and was made from this very plan.
 
     Args:
-        data: a report file's content, damaged perhaps, as when the machine goes down.
-        plan_blake3: of the plan.
-        size: the shard's bytes as they are now; None where there is none.
+        data: a report file's content. It may be damaged, as after a crash of the machine.
+        plan_blake3: hash of the current plan.
+        size: bytes of the shard file; None where there is no file.
     """
     try:
         report = msgspec.json.decode(data, type=ShardReport)
@@ -109,17 +108,17 @@ def whole_report(data: bytes, plan_blake3: str, size: int | None) -> ShardReport
 
 
 def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardReport:
-    """Write the shard ``name`` from its plan file, and its report when it is whole.
+    """Write the shard ``name`` from its plan file, then its report.
 
-    One that is whole already, since a runner may ask for a shard twice, is left as it is.
+    A runner may ask for a shard twice. A shard that is whole already is not written again.
 
     Args:
-        workspace: where the plan is, and the shard goes.
-        name: the shard's.
+        workspace: holds the plan, and gets the shard.
+        name: the shard's file name.
         spare_cores: whether a core is idle, so that a second thread may decode.
 
     Raises:
-        OSError: the disk is full, or the folder went away. No half shard is left.
+        OSError: the disk is full, or the folder is gone. No partial shard is left.
         JobError: the plan is damaged, or was made by another kpdata, NumPy, OpenCV or Pillow.
     """
     cv2.setNumThreads(1)
@@ -152,7 +151,7 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
 
 
 def write_planned(workspace: Workspace, spare_cores: bool, shard: str) -> ShardReport:
-    """Write a shard of an output here or on a store; leave a note for the driver on failure."""
+    """Write a shard into a local folder or a store; on failure, leave a note for the driver."""
     try:
         with workspace.staged(shard) as here:
             return write_shard(here, shard, spare_cores)
@@ -177,42 +176,45 @@ def _refuse_other_software(planned: dict[str, str]) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next picture: to get it from the system takes time."""
+    """Make glibc keep freed memory for the next picture: new memory from the system is slow."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(_MMAP_THRESHOLD, 32 << 20)
         mallopt(_TRIM_THRESHOLD, 256 << 20)
 
 
-class _Opened(NamedTuple):
-    """A sample's records, rendered when they are iterated, and the counters that this fills."""
-
-    records: Iterator[Sample]
-    counts: Counter[str]
-
-
 def _open_ahead(
     references: Iterator[Reference], fetcher: Fetcher, split: str, request: Request, depth: int
-) -> Generator[tuple[Reference, Callable[[], _Opened]], None, None]:
-    """Every reference, with a function that returns its records; the next images are read ahead."""
+) -> Generator[tuple[Reference, Callable[[], Rendered]], None, None]:
+    """Yield each reference with a function that returns its records.
+
+    The images of the next references are read meanwhile.
+
+    Args:
+        references: the shard's.
+        fetcher: reads their images.
+        split: the shard's.
+        request: how to render.
+        depth: how many images a second thread may open ahead; 0 opens each when it is needed.
+    """
 
     def announce(reference: Reference) -> None:
         fetcher.announce(reference.sample.image, reference.stamp)
 
-    def open_one(reference: Reference) -> _Opened:
-        counts: Counter[str] = Counter()
+    def open_one(reference: Reference) -> Rendered:
         data = fetcher.fetch(reference.sample.image, reference.stamp)
-        return _Opened(render(reference.sample, data, split, request, counts), counts)
+        return render(reference.sample, data, split, request)
 
     return ahead(open_one, announced(announce, references, fetcher.depth), depth)
 
 
 def _write_sample(
-    sample: Sample, wait: Callable[[], _Opened], writer: tfrecord.Writer, tally: _ShardTally
+    sample: Sample, wait: Callable[[], Rendered], writer: tfrecord.Writer, tally: _ShardTally
 ) -> None:
+    """Write all records of a sample or, where one of them is bad, none, and list the sample."""
     try:
-        opened = wait()
-        made = list(opened.records)
+        rendered = wait()
+        made = list(rendered.records)
         encoded = [records.encode_parts(record) for record in made]
     except (ImageError, SchemaError, DatasetError) as error:
         reason = error.reason if isinstance(error, ImageError) else "bad values"
@@ -222,7 +224,7 @@ def _write_sample(
         writer.write(*parts)
         tally.add(record)
     tally.samples += bool(made)
-    tally.counts += opened.counts
+    tally.counts += rendered.counts
 
 
 def _at(uri: str, error: KpdataError) -> str:

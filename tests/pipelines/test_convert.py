@@ -23,7 +23,7 @@ from kpdata.checks.verify import verify
 from kpdata.core.errors import DatasetError, FormatError, JobError, SchemaError
 from kpdata.core.progress import Progress
 from kpdata.core.sample import Rejected, Sample
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.core.transform import apply_affine, invert
 from kpdata.formats.coco import write as coco_writer
 from kpdata.pipelines import conversion as convert_module
@@ -32,6 +32,7 @@ from kpdata.pipelines.output import local
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.run import execution, worker_count
 from kpdata.pipelines.write import shard as write
+from kpdata.pipelines.write.render import Rendered
 from kpdata.shards import manifest, tfrecord
 from kpdata.shards.quarantine import digest
 from kpdata.storage.files import file_blake3, file_sha256
@@ -136,7 +137,7 @@ def test_decoding_ahead_gives_the_same_folder(
     damaged.write_bytes(damaged.read_bytes()[:60] + b"\xff\xd9")
     real, threads = write.render, set()
 
-    def render(*arguments: Any) -> Iterator[Sample]:
+    def render(*arguments: Any) -> Rendered:
         threads.add(threading.current_thread() is threading.main_thread())
         return real(*arguments)
 
@@ -1081,10 +1082,15 @@ def test_values_that_no_record_can_hold_are_quarantined(
 ) -> None:
     real = write.render
 
-    def render(sample: Sample, *arguments: Any) -> Iterator[Sample]:
-        yield from real(sample, *arguments)
-        if sample.key == "2":
-            raise SchemaError("transform cannot be inverted")
+    def render(sample: Sample, *arguments: Any) -> Rendered:
+        rendered = real(sample, *arguments)
+
+        def records() -> Iterator[Sample]:
+            yield from rendered.records
+            if sample.key == "2":
+                raise SchemaError("transform cannot be inverted")
+
+        return Rendered(records(), rendered.counts)
 
     monkeypatch.setattr(write, "render", render)
     found = convert_to(tmp_path / "out", coco, crop=32, max_quarantine=2.5).manifest

@@ -44,10 +44,10 @@ def rendered(
     **options: Any,
 ) -> tuple[list[Sample], Counter[str]]:
     """The records of one image, through the wire and back, and what was counted."""
-    counts: Counter[str] = Counter()
     sample = Sample("key", ImageRef("a.jpg", "a.jpg", *size), instances)
-    made = list(render(sample, data, split, Request(skeleton=skeleton, **options), counts))
-    return [records.decode(records.encode(one), len(skeleton)) for one in made], +counts
+    made = render(sample, data, split, Request(skeleton=skeleton, **options))
+    decoded = [records.decode(records.encode(one), len(skeleton)) for one in made.records]
+    return decoded, +made.counts
 
 
 def instance(
@@ -532,9 +532,8 @@ def test_copies_depend_on_seed_key_and_number_alone() -> None:
     assert [record.view and record.view.seed for record in three] == [0, 5, 5, 5]
     assert len({record.image.data for record in three}) == 4
     assert all(a.image.data != b.image.data for a, b in zip(three[1:], other[1:], strict=True))
-    counts: Counter[str] = Counter()
     renamed = Sample("another key", ImageRef("a.jpg"), (PERSON,))
-    again = list(render(renamed, data, "train", Request(skeleton=EYES, augment=3, seed=5), counts))
+    again = list(render(renamed, data, "train", Request(skeleton=EYES, augment=3, seed=5)).records)
     assert all(a.image.data != b.image.data for a, b in zip(three[1:], again[1:], strict=True))
 
 
@@ -590,8 +589,8 @@ def test_a_crop_made_from_a_record_still_leads_back_to_the_first_source() -> Non
     person = instance([[803.3, 601.9, 2], [700.0, 650.0, 2]], (600, 400, 1000, 800))
     (first,), _ = rendered(flat(1600, 1200), person, crop=256, margin=2)
     (second,) = render(
-        first, first.image.data or b"", "test", Request(skeleton=EYES, crop=64), Counter()
-    )
+        first, first.image.data or b"", "test", Request(skeleton=EYES, crop=64)
+    ).records
     assert second.view is not None
     back = apply_affine(invert(second.view.transform), second.instances[0].xy)
     assert back == pytest.approx(person.xy, abs=1e-3)
