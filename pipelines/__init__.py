@@ -1,4 +1,4 @@
-"""Conversions: any annotations into shards. Plan, write, seal.
+"""Convert annotations into shards: plan, write, seal.
 
 >>> from kpdata.pipelines import Conversion, Request, WriteShards, convert
 """
@@ -22,7 +22,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for: Beam with WriteShards, and not before."""
+    """Import a name when it is first used: only WriteShards needs Beam, which is slow to import."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

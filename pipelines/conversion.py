@@ -1,4 +1,4 @@
-"""The conversion: plan → write → seal."""
+"""A conversion, top to bottom: plan the shards, write them, and seal them with a manifest."""
 
 import contextlib
 import functools
@@ -27,7 +27,7 @@ from kpdata.shards.quarantine import check_quarantine
 from kpdata.storage.stores import Location, Url, as_location
 
 _POLICY_REASONS = frozenset({"no official split", "leaks into another split"})
-"""Refusals that the user asked for: they are listed, but do not count as bad samples."""
+"""Reasons that follow from the split asked for; they are listed, but not counted as bad samples."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class Outcome:
     """What a conversion did.
 
     Attributes:
-        manifest: the sealed dataset's.
-        seconds: wall-clock time; ``write_seconds`` of the write step alone.
-        written_samples: references read in this run, and the bytes of the shards that they gave.
-        kept_samples: images in shards that were there from an earlier run.
-        unchanged: the dataset was complete before, and nothing was done.
-        warnings: what the user should know before trusting the split.
+        manifest: of the sealed dataset.
+        seconds: wall-clock time in all.
+        write_seconds: wall-clock time of the write step alone.
+        written_samples: samples of the shards that this run wrote.
+        written_bytes: size of those shards.
+        kept_samples: images in shards that an earlier run wrote.
+        unchanged: whether the dataset was complete already, so that nothing was done.
+        warnings: what may make the split unfit for use, such as an empty val.
     """
 
     manifest: Manifest
@@ -58,8 +60,8 @@ def convert(
 ) -> Outcome:
     """Convert ``source`` into the shard folder ``out``, here or on a store.
 
-    Killed at any moment, the same call made again finishes the work; the result is the same to the
-    byte for any number of workers and on any runner.
+    If it is killed at any moment, the same call finishes the work. The shards are the same, byte
+    for byte, for any number of workers and on any runner.
 
     Raises:
         KpdataError: a source, an option or a folder that cannot be used; a job that stopped.
@@ -81,16 +83,19 @@ def _opened(out: Location | str) -> AbstractContextManager[Workspace]:
 def _starting_workers(
     source: Source, request: Request, workspace: Workspace, processes: Processes
 ) -> Source:
-    """The same source; reading its samples starts worker processes once enough are read to pay."""
+    """Wrap ``source``: reading its samples starts worker processes once there are enough of them.
+
+    The processes import their libraries while the rest is planned.
+    """
     workers = request.workers or usable_cores()
-    if request.runner or any(workspace.sizes()):  # who resumes may have little left to write
+    if request.runner or any(workspace.sizes()):  # a resumed run may have little left to write
         return source
     enough = samples_that_pay(request, workers)
 
     def samples() -> Iterator[Sample | Rejected]:
         for number, sample in enumerate(source.samples, 1):
             if enough <= number < enough + 1:
-                with contextlib.suppress(OSError):  # it is met again when workers are needed
+                with contextlib.suppress(OSError):  # it is raised again when the workers are needed
                     processes.start(min(workers, usable_cores()))
             yield sample
 
@@ -99,7 +104,7 @@ def _starting_workers(
 
 @dataclass(frozen=True)
 class Conversion:
-    """A planned conversion, for a Beam pipeline of your own to write.
+    """A planned conversion. Use it to write the shards in a Beam pipeline of your own.
 
     >>> with Conversion.plan(source, request, "shards/") as conversion:    # doctest: +SKIP
     ...     with beam.Pipeline() as pipeline:
@@ -107,12 +112,14 @@ class Conversion:
     ...     outcome = conversion.seal()
 
     Attributes:
-        request: what was asked for.
-        workspace: where shards go.
-        shard_plan: what had to be written; ``provenance`` is what the manifest will say of it.
-        existing: the manifest of the finished dataset that is there already.
-        pending: the shards to write.
-        started: when the work began, by ``time.monotonic()``; ``planned_at`` when planning ended.
+        request: the options.
+        workspace: the output folder.
+        shard_plan: all shards, including those that an earlier run wrote.
+        provenance: what the manifest will record of the source and the options.
+        existing: the manifest, where the output holds this very dataset already; else None.
+        pending: the shards that are still to be written.
+        started: when the work began, by ``time.monotonic()``.
+        planned_at: when planning ended, likewise.
     """
 
     request: Request
@@ -129,10 +136,10 @@ class Conversion:
     def plan(
         cls, source: Source, request: Request, out: Location | str, progress: Progress = SILENT
     ) -> Iterator["Conversion"]:
-        """Plan the conversion of ``source`` into ``out``, which others may not use meanwhile.
+        """Plan the conversion of ``source`` into ``out``, and lock ``out`` until the block ends.
 
-        Where the block is left before :meth:`seal`, whole shards are kept: the same plan made
-        again passes over them.
+        If the block ends before :meth:`seal`, finished shards stay: the same conversion, planned
+        again, does not write them again.
 
         Raises:
             KpdataError: a source, an option or a folder that cannot be used.
@@ -144,7 +151,7 @@ class Conversion:
     def planned(
         cls, source: Source, request: Request, workspace: Workspace, progress: Progress
     ) -> "Conversion":
-        """Plan the conversion of ``source`` into a workspace that is open."""
+        """Plan the conversion of ``source`` into a workspace that the caller has opened."""
         started = time.monotonic()
         provenance = Provenance.of(source, request)
         plan = make_plan(source, request, workspace.plan_folder, progress)
@@ -169,14 +176,18 @@ class Conversion:
         return tuple(shard.name for shard in self.pending)
 
     def write_function(self, spare_cores: bool = False) -> Callable[[str], ShardReport]:
-        """What writes a pending shard by its name: picklable, and the same on every machine."""
+        """A function that writes a pending shard, given its name. Workers get it pickled.
+
+        Args:
+            spare_cores: whether each worker may use a second core.
+        """
         return functools.partial(write_planned, self.workspace, spare_cores)
 
     def write(self, processes: Processes, progress: Progress = SILENT) -> None:
-        """Write the pending shards as the request says, here or on a runner.
+        """Write the pending shards on this machine or, if the request names one, on a Beam runner.
 
         Raises:
-            JobError: a disk, a store, a worker or the runner failed; whole shards are kept.
+            JobError: a disk, a store, a worker or the runner failed; finished shards are kept.
         """
         if self.existing:
             return
@@ -192,7 +203,7 @@ class Conversion:
             raise JobError(_why(self.workspace, error)) from error
 
     def seal(self) -> Outcome:
-        """Make a dataset of the shards, once all are written.
+        """Write the manifest, which makes a dataset of the shards. All must be written.
 
         Raises:
             JobError: a shard is missing, or more samples are bad than the request allows.
@@ -219,9 +230,9 @@ class Conversion:
 
 
 def _refuse_another_conversion(workspace: Workspace, provenance: Provenance) -> None:
-    """Refuse to resume another conversion: its shards would be thrown away.
+    """Raise DatasetError if ``out`` holds another unfinished conversion: its shards would be lost.
 
-    Folders are left out of the comparison: the same files elsewhere are the same source.
+    Paths are not compared: the same files in another folder are the same source.
     """
     if workspace.fingerprint() not in (None, provenance.fingerprint):
         raise DatasetError(
@@ -232,13 +243,13 @@ def _refuse_another_conversion(workspace: Workspace, provenance: Provenance) -> 
 
 
 def _pending(workspace: Workspace, plan: Plan) -> list[ShardPlan]:
-    """Shards to write: a shard that refused samples too, since they may be mended by now."""
+    """The shards to write, including those that refused samples: these may be corrected by now."""
     whole = {name for name, report in _reports(workspace, plan).items() if not report.rejected}
     return [shard for shard in plan.shards if shard.name not in whole]
 
 
 def _reports(workspace: Workspace, plan: Plan) -> dict[str, ShardReport]:
-    """The reports of shards that are whole and were made from this very plan."""
+    """The reports of shards that are whole and were written from exactly this plan."""
     sizes = workspace.sizes()
     planned = {shard.name: shard.blake3 for shard in plan.shards}
     reports = {}
@@ -254,7 +265,7 @@ def _show_written(workspace: Workspace, progress: Progress) -> None:
 
 
 def _why(workspace: Workspace, error: Exception) -> str:
-    """What stopped the writing: a worker's note where there is one, else the error."""
+    """The message for a stopped write: a worker's own note if there is one, else ``error``."""
     if notes := workspace.failures():
         return (
             f"writing stopped: {notes[0]}. Finished shards are kept: "
@@ -269,7 +280,7 @@ def _why(workspace: Workspace, error: Exception) -> str:
 
 
 def _details(plan: Plan, reports: dict[str, ShardReport]) -> Iterator[str]:
-    """What is wrong with each refused sample."""
+    """The details of each refused sample."""
     yield from plan.rejected_details()
     yield from (item.detail for report in reports.values() for item in report.rejected)
 
@@ -283,7 +294,7 @@ def _check_quarantine(
 
 
 def _same_dataset(workspace: Workspace, plan: Plan, provenance: Provenance) -> Manifest:
-    """The manifest of the dataset that is there, if it is what this conversion would make."""
+    """The existing dataset's manifest; raises DatasetError if this conversion makes another one."""
     found = read_manifest(workspace.location)
     same = provenance.same(Provenance.recorded(found))
     if not same or found.references != plan.references:

@@ -1,4 +1,4 @@
-"""What a manifest records of a conversion: the origin of its annotations, and its options."""
+"""What a manifest records of a conversion: where its annotations came from, and its options."""
 
 import hashlib
 import os
@@ -19,16 +19,18 @@ from kpdata.shards.manifest import MANIFEST, Manifest, SourceInfo, read_manifest
 from kpdata.storage.files import file_sha256
 
 _IMAGE_CHECKS = {"header": "headers", "decode": "pixels"}
-"""How manifests spell ``validate_images``, which they call ``check``."""
+"""``validate_images`` → its value in manifests, where the option is called ``check``."""
 
 
 class Provenance(NamedTuple):
-    """A conversion's part of the manifest.
+    """The part of a manifest that is known before anything is written.
 
     Attributes:
-        source: the annotations' origin.
-        skeleton, mapping: of the records.
-        options: as the manifest's JSON has them, whose names are older than the Request's.
+        source: the annotation files, with their hashes.
+        skeleton: the records' skeleton.
+        mapping: where its keypoints come from; empty where no other skeleton was asked for.
+        options: JSON values, as the manifest holds them. They are not typed further, because a
+            manifest may be from anywhere: here they are only compared and copied.
     """
 
     source: SourceInfo
@@ -38,26 +40,29 @@ class Provenance(NamedTuple):
 
     @classmethod
     def of(cls, source: Source, request: Request) -> "Provenance":
-        """Of a conversion of ``source``, whose annotation files are hashed."""
+        """Describe a conversion of ``source``; reads and hashes its annotation files."""
         mapping = request.mapping.keypoints if request.mapping else ()
         return cls(_source_info(source, request), request.skeleton, mapping, _options(request))
 
     @classmethod
     def recorded(cls, manifest: Manifest) -> "Provenance":
-        """The part of a manifest."""
+        """Take the same fields from a manifest that was written before."""
         return cls(manifest.source, manifest.skeleton, manifest.mapping, manifest.options)
 
     def same(self, other: "Provenance") -> bool:
-        """Whether both describe one conversion; unlike a dict's equality, it heeds the order of
-        splits.
+        """Whether both describe the same conversion, with the splits in the same order.
+
+        The order counts, since it decides which samples go to which split; ``==`` on dicts ignores
+        it.
         """
         return msgspec.json.encode(self) == msgspec.json.encode(other)
 
     @property
     def fingerprint(self) -> bytes:
-        """What is compared before an unfinished conversion is resumed; no path is in it.
+        """Identifies a conversion: one that was stopped is resumed only under the same value.
 
-        Annotation files count by name only, so that a conversion resumes after they were mended.
+        It holds no path, and of annotation files the names only: a conversion can be resumed after
+        its annotations were corrected or moved.
         """
         source = (self.source.format, sorted(self.source.files), self.source.options)
         return msgspec.json.encode((source, self.skeleton, self.mapping, self.options))
@@ -73,7 +78,7 @@ def _source_info(source: Source, request: Request) -> SourceInfo:
 
 
 def _numbered(names: Sequence[str]) -> Iterator[str]:
-    """The names in order; the second of one name, and each further one, with its number."""
+    """Make names unique: the second ``a.json`` becomes ``a.json (2)``."""
     seen: Counter[str] = Counter()
     for name in names:
         seen[name] += 1
@@ -92,7 +97,10 @@ def _hash_of(path: Path) -> str:
 
 
 def _options(request: Request) -> dict[str, Any]:
-    """Only what has a bearing on the result, under the names that manifests have always used."""
+    """The options that change the records.
+
+    Some names differ from the Request's: they are older, and existing manifests keep them.
+    """
     options: dict[str, Any] = {"crop": request.crop}
     if request.crop:
         options |= {"crop_from": request.crop_from, "margin": request.margin}

@@ -1,4 +1,4 @@
-"""Seal: collect the shards' reports, and write the manifest last."""
+"""Seal a conversion: add up the shards' reports, and write the manifest, last of all files."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -31,20 +31,21 @@ def seal(
     reports: dict[str, ShardReport],
     provenance: Provenance,
 ) -> Manifest:
-    """Turn a folder of whole shards into a dataset.
+    """Make a dataset of a folder whose shards are all written.
 
     Args:
         workspace: the output folder.
-        plan: what had to be written.
-        reports: by shard name.
-        provenance: what the manifest says of the conversion.
+        plan: all shards that should be there.
+        reports: shard → report.
+        provenance: what the manifest records of the source and the options.
 
     Raises:
-        JobError: a shard has no report, or one that does not fit it.
+        JobError: a shard has no report, or its report is of another plan or size.
     """
     _refuse_missing(workspace, plan, reports)
-    _remove_foreign_shards(workspace, reports)
+    workspace.remove(name for name in workspace.sizes() if name not in reports)
     quarantine_sha256 = _write_quarantine(workspace, plan, reports.values())
+    counts = sum((Counter(report.counts) for report in reports.values()), plan.counts)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         skeleton=provenance.skeleton,
@@ -52,7 +53,7 @@ def seal(
         source=provenance.source,
         options=provenance.options,
         splits=_splits(plan, reports),
-        counts=_counts(plan, reports.values()),
+        counts=dict(sorted(counts.items())),
         quarantine=dict(sorted(rejected_counts(plan, reports.values()).items())),
         quarantine_sha256=quarantine_sha256,
         references=plan.references,
@@ -84,18 +85,9 @@ def _refuse_missing(workspace: Workspace, plan: Plan, reports: dict[str, ShardRe
 
 
 def rejected_counts(plan: Plan, reports: Iterable[ShardReport]) -> Counter[str]:
-    """Refused samples by reason, from planning and from writing."""
+    """Reason → samples that were refused for it, while planning or while writing."""
     found = Counter(item.reason for report in reports for item in report.rejected)
     return plan.rejected + found
-
-
-def _counts(plan: Plan, reports: Iterable[ShardReport]) -> dict[str, int]:
-    counts = sum((Counter(report.counts) for report in reports), plan.counts)
-    return dict(sorted(counts.items()))
-
-
-def _remove_foreign_shards(workspace: Workspace, reports: dict[str, ShardReport]) -> None:
-    workspace.remove(name for name in workspace.sizes() if name not in reports)
 
 
 def _write_quarantine(workspace: Workspace, plan: Plan, reports: Iterable[ShardReport]) -> str:

@@ -1,1 +1,1 @@
-"""The output folder while a conversion fills it: on a disk, or on a store."""
+"""The output folder of a running conversion, on a disk or on an object store, and its lock."""

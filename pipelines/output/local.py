@@ -1,7 +1,7 @@
-"""The output folder while a conversion works in it: plans, reports, progress, the lock.
+"""The output folder of a running conversion: plans, reports, progress notes, the lock.
 
-Everything is in ``.kpdata/``, which is removed once the manifest is written. For an output on a
-store see :mod:`kpdata.pipelines.output.remote`.
+All of these lie in ``.kpdata/`` inside the output folder. It is removed when the manifest is
+written. For an output on a store see :mod:`kpdata.pipelines.output.remote`.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ _FINGERPRINT = "fingerprint.json"
 
 
 def holds_text(path: Path) -> bool:
-    """Whether a file is there, and not empty."""
+    """Whether a file exists and is not empty."""
     return path.is_file() and path.stat().st_size > 0
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """An output folder.
+    """An output folder, and the files of the conversion that runs in it.
 
     Attributes:
         out: the dataset's folder.
-        durable: whether a shard is to be on disk before it counts as whole.
+        durable: whether a shard is synced to disk before it counts as whole.
     """
 
     out: Path
@@ -49,12 +49,12 @@ class Workspace:
 
     @property
     def folder(self) -> Path:
-        """Where the work is kept."""
+        """The folder ``.kpdata``, for everything that is not part of the dataset."""
         return self.out / ".kpdata"
 
     @property
     def plan_folder(self) -> Path:
-        """Where plan files are."""
+        """The folder of the plan files."""
         return self.folder / "plan"
 
     def plan_path(self, shard: str) -> Path:
@@ -62,7 +62,7 @@ class Workspace:
         return self.plan_folder / f"{shard}.plan"
 
     def report_path(self, shard: str) -> Path:
-        """A shard's report, there once the shard is whole."""
+        """A shard's report file, which exists once the shard is whole."""
         return self.folder / "reports" / f"{shard}.json"
 
     @property
@@ -71,71 +71,71 @@ class Workspace:
         return self.folder / "lock"
 
     def fingerprint(self) -> bytes | None:
-        """The fingerprint of an unfinished conversion that has left shards here, if any."""
+        """The fingerprint of an unfinished conversion that left shards here; None without any."""
         if any(self.sizes()):
             with contextlib.suppress(FileNotFoundError):
                 return (self.folder / _FINGERPRINT).read_bytes()
         return None
 
     def keep_fingerprint(self, what: bytes) -> None:
-        """Keep the conversion's fingerprint until the work is finished."""
+        """Store the conversion's fingerprint until the conversion is finished."""
         write_atomically(self.folder / _FINGERPRINT, what)
 
     @property
     def log_path(self) -> Path:
-        """What the worker processes print."""
+        """The file that gets what worker processes print."""
         return self.folder / "workers.log"
 
     def staged(self, shard: str) -> AbstractContextManager["Workspace"]:
-        """Where a worker finds a shard's plan, and writes the shard and its report."""
+        """The local workspace in which a worker writes a shard; here, this one."""
         return contextlib.nullcontext(self)
 
     def prepare(self, shards: Iterable[str]) -> None:
-        """Make ready for writing these shards: drop their reports, and publish their plans."""
+        """Prepare for writing these shards: remove their old reports, make their plans readable."""
         for shard in shards:
             self.report_path(shard).unlink(missing_ok=True)
 
     def publish(self, names: Iterable[str]) -> None:
-        """Bring files of ``out`` to where they belong, one after the other."""
+        """Upload files of ``out``, in this order, to an output on a store; here, do nothing."""
 
     def sizes(self) -> dict[str, int]:
-        """Shard → bytes, of all that are there under their names."""
+        """Shard → bytes, for every shard file in ``out``, planned or not."""
         return {path.name: path.stat().st_size for path in self.out.glob("*.tfrecord")}
 
     def size_of(self, shard: str) -> int | None:
-        """A shard's bytes, None where it is not there."""
+        """Bytes of a shard file; None where there is no such file."""
         with contextlib.suppress(FileNotFoundError):
             return (self.out / shard).stat().st_size
         return None
 
     def reports(self, shards: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Each of these shards' reports that is there."""
+        """Yield (shard, report file's content) for those of these shards that have a report."""
         for shard in shards:
             with contextlib.suppress(FileNotFoundError):
                 yield shard, self.report_path(shard).read_bytes()
 
     def remove(self, shards: Iterable[str]) -> None:
-        """Delete shards."""
+        """Delete shard files."""
         for shard in shards:
             (self.out / shard).unlink()
 
     def note_failure(self, shard: str, why: str) -> None:
-        """Leave a note on why a worker gave a shard up, an empty one where the disk is full."""
+        """Write down why a worker gave up a shard. On a full disk the note is an empty file."""
         with contextlib.suppress(OSError):
             (self.folder / "failures" / shard).write_text(why)
 
     def failures(self) -> list[str]:
-        """The workers' notes."""
+        """The notes that :meth:`note_failure` left in this run."""
         full = f"{os.strerror(errno.ENOSPC)}: {self.out}"
         notes = sorted((self.folder / "failures").iterdir())
         return [path.read_text() or full for path in notes]
 
     def progress(self, shard: str) -> ProgressNote:
-        """The worker's progress note for a shard."""
+        """Where the worker that writes a shard notes its progress."""
         return ProgressNote((self.folder / "progress" / shard).write_bytes)
 
     def progress_so_far(self) -> tuple[int, int]:
-        """Samples and bytes that all workers have written in this run."""
+        """(samples, bytes) that all workers have written in this run."""
         notes = []
         for path in (self.folder / "progress").iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -143,7 +143,7 @@ class Workspace:
         return add_notes(notes)
 
     def start(self) -> None:
-        """Make the folders, empty of the last run's plans, notes and half files."""
+        """Make the folders, and remove plans, notes and temporary files of the last run."""
         for name in ("plan", "progress", "failures"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in ("plan", "progress", "failures", "reports"):
@@ -152,28 +152,28 @@ class Workspace:
         self.sweep_temporary_files()
 
     def sweep_temporary_files(self) -> None:
-        """Remove what killed writers left."""
+        """Remove the temporary files that killed processes left."""
         for path in (*self.out.glob(".*.tmp"), *(self.folder / "reports").glob(".*.tmp")):
             path.unlink(missing_ok=True)
 
     @property
     def begun(self) -> bool:
-        """Whether there is something that the next run, or a person, can use."""
+        """Whether there are shards, reports or a log that the next run or the user can use."""
         shards, reports = self.out.glob("*.tfrecord"), self.folder.glob("reports/*")
         return any(shards) or any(reports) or holds_text(self.log_path)
 
     @property
     def sealed(self) -> bool:
-        """Whether a finished dataset is here, which must not be changed."""
+        """Whether ``out`` holds a finished dataset, which must not be changed."""
         return (self.out / MANIFEST).is_file()
 
     def finish(self) -> None:
-        """Remove all traces of the work."""
+        """Remove everything but the dataset."""
         self.sweep_temporary_files()
         self.remove_folder()
 
     def remove_folder(self) -> None:
-        """Remove the work's folder, its lock last: the lock's next holder may begin at once."""
+        """Remove ``.kpdata``, its lock last: another conversion may take the lock at once."""
         for path in self.folder.glob("*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -186,29 +186,28 @@ class Workspace:
 
 @dataclass(frozen=True)
 class _Finished(Workspace):
-    """A finished dataset in a folder that cannot be written: plans are made in another folder."""
+    """A finished dataset in a read-only folder: the files of the conversion go elsewhere."""
 
     scratch: Path
 
     @property
     def folder(self) -> Path:
-        """Where the work is kept."""
+        """A temporary folder."""
         return self.scratch
 
     def sweep_temporary_files(self) -> None:
-        """Leave them: they cannot be removed."""
+        """Do nothing: the folder is read-only."""
 
 
 @contextlib.contextmanager
 def open_workspace(out: Path) -> Iterator[Workspace]:
-    """Claim ``out`` for one conversion, and keep others away while it runs.
+    """Lock ``out`` for one conversion until the block ends.
 
-    A folder that this call made is removed again if nothing worth keeping was put into it. One that
-    holds a finished dataset already is ``sealed``.
+    ``out`` is made if it is missing, and removed again if nothing worth keeping was written.
 
     Raises:
-        DatasetError: it is a file, holds something else, or another conversion is writing to it.
-        JobError: the disk is full, or refuses otherwise.
+        DatasetError: ``out`` is a file, holds something else, or another conversion uses it.
+        JobError: the disk is full, or another OSError.
     """
     workspace = Workspace(out)
     created = not out.exists()
@@ -238,7 +237,7 @@ def open_workspace(out: Path) -> Iterator[Workspace]:
 @contextlib.contextmanager
 def _locked(workspace: Workspace) -> Iterator[None]:
     lock = _open_lock(workspace)
-    while not _is_at(lock, workspace.lock_path):  # its last holder has removed it meanwhile
+    while not _is_at(lock, workspace.lock_path):  # the last conversion has removed it meanwhile
         lock.close()
         lock = _open_lock(workspace)
     with lock:
@@ -266,7 +265,7 @@ def _is_at(file: TextIO, path: Path) -> bool:
 
 
 def refused(error: OSError, out: Location) -> JobError:
-    """The error for a full disk and the like."""
+    """The JobError for an OSError such as a full disk."""
     return JobError(
         f"{error.strerror or error}: {error.filename or out}. "
         "Put this right and run the same command again."

@@ -1,16 +1,16 @@
-"""One conversion at a time below a folder of a store, though its holder may die at any moment.
+"""A lock on a folder of a store: one conversion at a time, even if its process dies.
 
-Whoever wants the folder writes a claim, an object of its own, and then lists the claims. It holds
-the folder if it sees no living claim but its own. Since a listing shows all that was written before
-(S3, Google Cloud Storage and HDFS promise this, and so do the S3-compatible stores), of two that
-come together at least one sees the other: two never hold the folder. Both may step back; they try
-again after a while of random length. No conditional write is needed, which many stores ignore in
-silence, and every request may be repeated.
+A conversion that wants the folder writes a claim, an object of its own, and then lists all claims.
+It holds the folder if every other claim is dead. A listing shows every object that was written
+before it (S3, Google Cloud Storage, HDFS and S3-compatible stores promise this). So of two
+conversions that start together, at least one sees the other's claim, and they never both hold the
+folder. Both may give way; each tries again after a random pause. This needs no conditional writes,
+which many stores ignore without an error, and every request may be repeated.
 
-A holder renews its claim. One that was not renewed for a minute, by the store's own clock, is dead;
-so is, at once, one of a process of this machine that is gone. A holder that could not renew its
-claim in time no longer does, and whoever finds its claim gone stops: a worker before it uploads a
-shard, the driver before it seals.
+The holder renews its claim. A claim is dead if it was not renewed for a minute, by the store's own
+clock. It is dead at once if its process ran on this machine and has ended. A holder that could not
+renew its claim in time stops renewing it. Everybody who works for a claim stops when the claim is
+gone: a worker before it uploads a shard, the driver before it seals.
 """
 
 import contextlib
@@ -36,13 +36,14 @@ _MAX_CLAIM_BYTES = 10_000
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """Who wants a folder.
+    """The content of a claim: which process wants the folder.
 
     Attributes:
-        host, pid, since: for a person to read.
-        machine: names this boot of this machine and its space of process ids; empty if unknown.
-        began: when the process did, in the kernel's own time, to distinguish it from a later one
-            with the same id.
+        host, pid, since: for messages.
+        machine: identifies the machine, its last boot and its process id namespace; empty if
+            unknown.
+        began: start time of the process in the kernel's ticks. It tells the process from a later
+            one with the same id.
     """
 
     host: str
@@ -53,7 +54,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def seen_dead(self) -> bool:
-        """Whether its process ran on this machine and has ended."""
+        """Whether the process ran on this machine and has ended."""
         if not self.machine or self.machine != _machine():
             return False
         return not psutil.pid_exists(self.pid) or _beginning(self.pid) not in ("", self.began)
@@ -63,7 +64,7 @@ class FolderLock:
     """This process's claim to the folder ``out``.
 
     Attributes:
-        url: of the claim: as long as an object is there, the claim was not taken away.
+        url: of the claim. While this object exists, the claim holds.
     """
 
     def __init__(self, out: Url):
@@ -81,6 +82,7 @@ class FolderLock:
 
         Raises:
             DatasetError: another conversion holds it; the message says which, and since when.
+            StoreError: the store failed, or does not list what was just written.
         """
         for attempt in range(_TRIES):
             time.sleep(random.uniform(0, _LONGEST_PAUSE) if attempt else 0)
@@ -100,7 +102,7 @@ class FolderLock:
         self._renewed = began
 
     def _others(self) -> Iterator[tuple[Claim, float]]:
-        """Claims of the living, and the seconds since each was renewed; the others are removed."""
+        """Yield (claim, seconds since its renewal) for every other live claim; remove dead ones."""
         found = {self._claims / one.name: one for one in self._store.list(self._claims)}
         mine = found.pop(self.url, None)
         if mine is None:
@@ -123,7 +125,7 @@ class FolderLock:
             return Claim("an unknown host", 0, "an unknown time", "", "")
 
     def keep(self) -> None:
-        """Renew the claim from a thread, until it is released, lost, or too old to be sure of."""
+        """Renew the claim from a thread, until it is released or removed, or renewals fail."""
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
 
@@ -134,19 +136,19 @@ class FolderLock:
                     return
                 self._renew()
                 if self._overdue and any(self._others()):
-                    self._store.delete([self.url])  # it was taken away, and brought back by this
+                    self._store.delete([self.url])  # others had removed it: undo this renewal
                     return
 
     @property
     def _overdue(self) -> bool:
-        """Whether others may remove it at any moment: renewing it could then restore it."""
+        """Whether others may remove it soon: a renewal could then restore a removed claim."""
         return time.monotonic() - self._renewed > DEAD_AFTER / 2
 
     def release(self) -> None:
         """Remove the claim."""
         self._ended.set()
         if self._thread:
-            self._thread.join()  # it could write the claim again
+            self._thread.join()  # or the thread could write the claim again
         self._store.delete([self.url])
 
 
@@ -170,7 +172,7 @@ def _who(claim: Claim, age: float) -> str:
 
 
 def _machine() -> str:
-    """Names this boot and, of a container, its own space of process ids; Linux only."""
+    """Identifies this boot and this process id namespace (a container has its own); Linux only."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -179,7 +181,7 @@ def _machine() -> str:
 
 
 def _beginning(pid: int) -> str:
-    """When a process began, in ticks since the machine did; empty where that is not to be seen."""
+    """Start time of a process in ticks since the boot; empty where it cannot be read."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[19]

@@ -1,4 +1,4 @@
-"""How far workers are: small notes that they write and the driver adds up."""
+"""Progress notes: small files that workers write, and that the driver adds up."""
 
 import contextlib
 import struct
@@ -12,11 +12,11 @@ _SECONDS_BETWEEN_NOTES = 0.2
 
 
 class ProgressNote:
-    """A worker's side of the progress bar: keeps (samples, bytes) in a small file.
+    """A worker's progress: writes (samples, bytes) of one shard into a small file or object.
 
     Args:
-        put: replaces the file's content.
-        seconds: between two notes, at least.
+        put: replaces its content.
+        seconds: the least time between two writes.
     """
 
     def __init__(self, put: Callable[[bytes], object], seconds: float = _SECONDS_BETWEEN_NOTES):
@@ -25,7 +25,7 @@ class ProgressNote:
         self._noted = 0.0
 
     def advance(self, samples: int, bytes_so_far: int) -> None:
-        """Count ``samples`` more; the file is written a few times a second at most."""
+        """Count ``samples`` more, and set the bytes; written out only every ``seconds``."""
         self._samples += samples
         self._bytes = bytes_so_far
         if time.monotonic() - self._noted > self._seconds:
@@ -50,7 +50,7 @@ class ProgressNote:
 
 
 def add_notes(notes: Iterable[bytes]) -> tuple[int, int]:
-    """Samples and bytes of several notes; one half written counts for nothing."""
+    """(samples, bytes) of all notes together; a note that is half written counts as 0."""
     samples = size = 0
     for note in notes:
         with contextlib.suppress(struct.error):

@@ -1,8 +1,9 @@
-"""An output on a store: a local folder of the driver, and uploads and downloads.
+"""An output on a store: local temporary folders, and uploads from them.
 
-The driver plans and seals in its folder. Plans, reports, notes on progress and failures are objects
-below ``OUT/.kpdata/``. A worker writes its shard into a temporary folder, by the very code that
-writes shards to a disk, and uploads it whole; then its report; the manifest comes last.
+The driver plans and seals in a temporary folder of its own. Plans, reports, progress notes and
+failure notes are objects below ``OUT/.kpdata/``. A worker writes its shard into a temporary folder,
+by the same code as for an output on a disk. It uploads the whole shard, then the report. The
+manifest is uploaded last.
 """
 
 import contextlib
@@ -28,18 +29,18 @@ _MAX_REPORT_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class _Staging(Workspace):
-    """A worker's temporary folder, which becomes objects once its shard is whole."""
+    """A worker's temporary folder, from which a finished shard is uploaded."""
 
     remote: "RemoteWorkspace"
     durable: ClassVar[bool] = False
 
     def size_of(self, shard: str) -> int | None:
-        """As it is on the store."""
+        """Bytes of the shard on the store; None where it is not there."""
         found = store_of(self.remote.url).find(self.remote.url / shard)
         return found and found.size
 
     def progress(self, shard: str) -> ProgressNote:
-        """The worker's progress note, on the store at once."""
+        """Progress notes go to the store, where the driver reads them."""
         url = self.remote.work / "progress" / shard
         return ProgressNote(lambda note: store_of(url).put(url, note), _SECONDS_BETWEEN_NOTES)
 
@@ -49,9 +50,9 @@ class RemoteWorkspace(Workspace):
     """An output on a store.
 
     Attributes:
-        out: the driver's local folder.
-        url: the dataset's folder.
-        claim: of this conversion; no worker uploads anything once it is gone.
+        out: the driver's local temporary folder.
+        url: the dataset's folder on the store.
+        claim: the lock's object; nothing is uploaded once it is gone.
     """
 
     url: Url
@@ -65,7 +66,7 @@ class RemoteWorkspace(Workspace):
 
     @property
     def work(self) -> Url:
-        """Where plans, reports and notes are."""
+        """The folder of plans, reports and notes."""
         return self.url / ".kpdata"
 
     @property
@@ -77,14 +78,14 @@ class RemoteWorkspace(Workspace):
         return self.work / "fingerprint.json"
 
     def fingerprint(self) -> bytes | None:
-        """The fingerprint of an unfinished conversion that has left shards there."""
+        """The fingerprint of an unfinished conversion that left shards there; None without any."""
         if self.sizes():
             with contextlib.suppress(MissingObject):
                 return self._store.read(self._fingerprint, _MAX_REPORT_BYTES)[1]
         return None
 
     def keep_fingerprint(self, what: bytes) -> None:
-        """Keep the conversion's fingerprint until the work is finished."""
+        """Store the conversion's fingerprint until the conversion is finished."""
         require_claim(self.claim)
         self._store.put(self._fingerprint, what)
 
@@ -99,9 +100,9 @@ class RemoteWorkspace(Workspace):
 
     @contextlib.contextmanager
     def staged(self, shard: str) -> Iterator[Workspace]:
-        """A worker's folder with the shard's plan, and a report if another worker was quicker.
+        """A temporary folder with the shard's plan and, if it was written already, its report.
 
-        A shard that is written there goes up at the end.
+        When the block ends, a shard that was written into it is uploaded.
         """
         report = self.work / "reports" / f"{shard}.json"
         with tempfile.TemporaryDirectory(prefix="kpdata-") as folder:
@@ -119,7 +120,7 @@ class RemoteWorkspace(Workspace):
             self._store.upload(here.report_path(shard), report)
 
     def prepare(self, shards: Iterable[str]) -> None:
-        """Drop these shards' reports, and upload their plans."""
+        """Remove these shards' old reports, and upload their plans."""
         shards = list(shards)
         require_claim(self.claim)
         self._store.delete(self._reports_there(shards).values())
@@ -131,18 +132,18 @@ class RemoteWorkspace(Workspace):
             pass
 
     def publish(self, names: Iterable[str]) -> None:
-        """Upload files, one after the other."""
+        """Upload files of ``out`` in this order."""
         for name in names:
             require_claim(self.claim)
             self._store.upload(self.out / name, self.url / name)
 
     def sizes(self) -> dict[str, int]:
-        """Shard → bytes, of all that are there."""
+        """Shard → bytes, for every shard on the store, planned or not."""
         found = self._store.list(self.url)
         return {one.name: one.size for one in found if _is_shard(one.name)}
 
     def reports(self, shards: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Each of these shards' reports that is there."""
+        """Yield (shard, report's content) for those of these shards that have a report."""
 
         def read(item: tuple[str, Url]) -> tuple[str, bytes]:
             return item[0], self._store.read(item[1], _MAX_REPORT_BYTES)[1]
@@ -150,7 +151,7 @@ class RemoteWorkspace(Workspace):
         return in_parallel(read, self._reports_there(shards).items())
 
     def _reports_there(self, shards: Iterable[str]) -> dict[str, Url]:
-        """Shard → its report, of those that have one: no request each where there are none."""
+        """Shard → its report's URL, by one listing; only shards that have a report."""
         folder = self.work / "reports"
         there = {one.name for one in self._store.list(folder)}
         named = ((shard, f"{shard}.json") for shard in shards)
@@ -162,26 +163,27 @@ class RemoteWorkspace(Workspace):
         self._store.delete(self.url / shard for shard in shards)
 
     def note_failure(self, shard: str, why: str) -> None:
-        """Leave a note for the driver, where the store still takes one."""
+        """Write down why a worker gave up a shard, if the store still takes it."""
         with contextlib.suppress(StoreError):
             self._store.put(self.work / "failures" / shard, why.encode())
 
     def failures(self) -> list[str]:
-        """The workers' notes."""
+        """The notes that :meth:`note_failure` left in this run."""
         folder = self.work / "failures"
         names = sorted(one.name for one in self._store.list(folder))
         return [self._store.read(folder / name, _MAX_NOTE_BYTES)[1].decode() for name in names]
 
     def progress_so_far(self) -> tuple[int, int]:
-        """Samples and bytes that all workers have written, as of a few seconds ago."""
-        with contextlib.suppress(StoreError):  # the bar stands still, the job need not
+        """(samples, bytes) that all workers had written a few seconds ago."""
+        with contextlib.suppress(StoreError):  # progress is not worth ending the job
             self._seen.look(self._store, self.work / "progress")
         return add_notes(self._seen.notes.values())
 
     def start(self) -> None:
         """Make the local folders, and remove the last run's plans and notes from the store.
 
-        A marker object shows that the folder is a conversion's, even where it holds only a shard.
+        A marker object shows that the folder belongs to a conversion, so that a later run does not
+        refuse it for not being empty.
         """
         super().start()
         self._store.put(self._mark, b"kpdata")
@@ -189,16 +191,16 @@ class RemoteWorkspace(Workspace):
             self._sweep(self.work / name)
 
     def finish(self) -> None:
-        """Remove all traces of the work but the claim."""
+        """Remove everything but the dataset and the claim."""
         for name in ("plan", "progress", "failures", "reports"):
             self._sweep(self.work / name)
         self._store.delete([self._mark, self._fingerprint])
 
     def forget_empty_work(self) -> None:
-        """Remove them where nothing was written that the next run could keep.
+        """Do what :meth:`finish` does, if there are no shards or reports for the next run to keep.
 
         Raises:
-            JobError: they are another conversion's by now.
+            JobError: the claim is gone, so the folder may be another conversion's by now.
         """
         require_claim(self.claim)
         begun = any_of(self._store, self.work / "reports") or self.sizes()
@@ -210,7 +212,7 @@ class RemoteWorkspace(Workspace):
 
 
 class _Notes:
-    """ProgressNote notes as last seen: only those that differ by now are read again."""
+    """The driver's copy of all progress notes; only those that changed are read again."""
 
     def __init__(self) -> None:
         self.notes: dict[str, bytes] = {}
@@ -218,7 +220,7 @@ class _Notes:
         self._looked = 0.0
 
     def look(self, store: Store, folder: Url) -> None:
-        """Read what is new, once in a few seconds."""
+        """Read the notes that changed, at most every few seconds."""
         if time.monotonic() - self._looked < _SECONDS_BETWEEN_NOTES:
             return
         self._looked = time.monotonic()
@@ -235,10 +237,10 @@ def _is_shard(name: str) -> bool:
 
 @contextlib.contextmanager
 def open_remote_workspace(url: Url) -> Iterator[RemoteWorkspace]:
-    """Claim a folder on a store for one conversion, and keep others away while it runs.
+    """Lock a folder on a store for one conversion until the block ends.
 
     Raises:
-        DatasetError: something else is there, or another conversion is writing to it.
+        DatasetError: the folder holds something else, or another conversion is writing to it.
         StoreError: the store refuses, or cannot be reached.
         JobError: the local disk is full, or the claim was lost.
     """
@@ -251,7 +253,7 @@ def open_remote_workspace(url: Url) -> Iterator[RemoteWorkspace]:
             remote = RemoteWorkspace(Path(folder), url, lock.url)
             yield from _at_work(remote)
     finally:
-        with contextlib.suppress(StoreError):  # it ends by itself
+        with contextlib.suppress(StoreError):  # an old claim counts as dead anyway
             lock.release()
 
 

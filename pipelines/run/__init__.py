@@ -1,1 +1,1 @@
-"""Where shards are written: in this process, on workers of this machine, or through Beam."""
+"""Running the writes: in this process, in worker processes of this machine, or through Beam."""

@@ -1,4 +1,4 @@
-"""Writing on Beam: one linear chain around writing a shard, for a runner or for any pipeline."""
+"""Writing shards with Apache Beam: on a runner, or within a pipeline of the user's own."""
 
 import contextlib
 import logging
@@ -20,18 +20,18 @@ with without_warnings():
     from apache_beam.options.pipeline_options import PipelineOptions
 
 _UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
-"""Runners that Beam has, but knows by their full name only."""
+"""Runners that Beam accepts by their full name only."""
 
 _JOB_SERVERS = "apache_beam.utils.subprocess_server"
-"""The logger that reports on job servers, also when they end at exit."""
+"""The logger that reports on job servers, even when they stop at exit."""
 
 
 @dataclass
 class WriteShards(beam.PTransform):
     """Writes the pending shards of a conversion in a pipeline of your own.
 
-    Applied to a pipeline, it gives a PCollection of :class:`ShardReport`, one for each shard that
-    was written. Workers need the images and ``out`` under the same paths or URLs as the driver.
+    Applied to a pipeline, it returns a PCollection with a :class:`ShardReport` for each shard that
+    was written. Workers must see the images and ``out`` under the same paths or URLs as the driver.
 
     >>> with Conversion.plan(source, request, "shards/") as conversion:    # doctest: +SKIP
     ...     with beam.Pipeline(options=options) as pipeline:
@@ -39,17 +39,17 @@ class WriteShards(beam.PTransform):
     ...     outcome = conversion.seal()
 
     Attributes:
-        conversion: what is planned; sealing it is the caller's, once the pipeline has ended.
+        conversion: the planned conversion. The caller seals it once the pipeline has ended.
     """
 
     conversion: Planned
 
     def __post_init__(self) -> None:
-        """Let Beam name the transform."""
+        """Set up Beam's base class, which a dataclass does not call."""
         super().__init__()
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """One element for each shard, spread over all workers before it is written."""
+        """One element for each shard; Reshuffle distributes them over the workers."""
         return (
             pipeline
             | "shards to write" >> beam.Create(list(self.conversion.shards), reshuffle=False)
@@ -87,9 +87,9 @@ def _options(runner: str, beam_options: Sequence[str], job_name: str) -> Pipelin
 
 
 def _run(pipeline: beam.Pipeline, interrupts: "_Interrupts") -> None:
-    """Run to the end; interrupted, a job that runs elsewhere is cancelled there."""
+    """Run the pipeline to its end; on Ctrl-C, cancel the job on the cluster too."""
     result = pipeline.run()
-    interrupts.hear()  # Beam's job servers do so by now, and would end before their job
+    interrupts.hear()  # Beam's job servers handle them by now, and would stop before the job
     try:
         result.wait_until_finish()
     except KeyboardInterrupt:
@@ -99,20 +99,21 @@ def _run(pipeline: beam.Pipeline, interrupts: "_Interrupts") -> None:
 
 
 class _Interrupts:
-    """Notes Ctrl-C and SIGTERM, which Beam may turn into another error.
+    """Remembers Ctrl-C and SIGTERM, which Beam may turn into another error.
 
     Attributes:
-        heard: whether one of them came.
+        heard: whether one of them arrived.
     """
 
     def __init__(self) -> None:
         self.heard = False
         handled = [signal.SIGINT, signal.SIGTERM]
-        in_main = threading.current_thread() is threading.main_thread()  # only there can one ask
+        # Python lets only the main thread set handlers
+        in_main = threading.current_thread() is threading.main_thread()
         self._old = {n: signal.getsignal(n) for n in handled if in_main}
 
     def hear(self) -> None:
-        """Take over the signals that had a handler before, from Beam's job servers too."""
+        """Handle the signals that had a handler before, even if Beam has set another since."""
         for number, handler in self._old.items():
             if callable(handler):
                 signal.signal(number, self._note)
@@ -135,7 +136,7 @@ class _Interrupts:
 
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """Keep Beam's own account of an error off the screen: the user gets one message."""
+    """Keep Beam's log of an error off the screen: the user gets one message."""
     if os.environ.get("KPDATA_BEAM_LOGS"):
         yield
         return

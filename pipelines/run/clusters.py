@@ -13,7 +13,7 @@ from kpdata.core.errors import JobError, KpdataError
 _SECONDS_TO_ANSWER = 10.0
 _MASTERS = ("--flink_master", "--spark_master_url")
 _ADDRESS = re.compile(r"(?:https?://|spark://)?(?P<host>[^:/,\[\]]+):(?P<port>\d+)/?")
-"""Of one host: not ``[local]``, ``yarn`` or a list of masters."""
+"""The address of a single host; ``[local]``, ``yarn`` and lists of masters do not match."""
 
 _PREFIX = re.compile(r"^Pipeline \S+ failed in state \w+: ")
 _PYTHON_ERROR = re.compile(r"^(?:\w+\.)*(?P<kind>\w+(?:Error|Exception|Interrupt)): (?P<text>.+)")
@@ -23,13 +23,13 @@ _LOGS = "(set KPDATA_BEAM_LOGS=1 to see the runner's log)"
 
 
 def check_reachable(beam_options: Sequence[str]) -> None:
-    """Check that a server listens where a job is to be sent: Beam would wait for minutes.
+    """Check that a server listens at the job's address: Beam itself would wait for minutes.
 
     Args:
         beam_options: as they are passed to Beam.
 
     Raises:
-        JobError: none does, or the host is unknown; the message names the option.
+        JobError: no server listens, or the host is unknown; the message names the option.
     """
     for option, host, port in _addresses(beam_options):
         try:
@@ -42,7 +42,7 @@ def check_reachable(beam_options: Sequence[str]) -> None:
 
 
 def _addresses(beam_options: Sequence[str]) -> Iterator[tuple[str, str, int]]:
-    """(option, host, port) that this machine will connect to: a job server's, or else masters'."""
+    """Yield (option, host, port) that this machine connects to: a job server, or else masters."""
     given = _given(beam_options)
     for option in ("--job_endpoint",) if "--job_endpoint" in given else _MASTERS:
         found = _ADDRESS.fullmatch(given.get(option, ""))
@@ -51,12 +51,12 @@ def _addresses(beam_options: Sequence[str]) -> Iterator[tuple[str, str, int]]:
 
 
 def _given(beam_options: Sequence[str]) -> dict[str, str]:
-    """Option → value, whether they are joined by ``=`` or two words."""
+    """Option → value, given as ``--option=value`` or as two words."""
     return dict(pairwise(word for option in beam_options for word in option.split("=", 1)))
 
 
 def cancel_on_flink(beam_options: Sequence[str], job_name: str) -> None:
-    """Ask Flink itself to cancel the jobs of this name: Beam's job server only forgets them.
+    """Cancel the jobs of this name through Flink's REST API: Beam's job server leaves them running.
 
     Failures are ignored: the caller is about to end.
     """
@@ -78,7 +78,7 @@ def _ask(url: str, method: str = "GET") -> bytes:
 
 
 def explain(runner: str, error: Exception) -> str:
-    """One line on why a job on ``runner`` ended in ``error``."""
+    """One line that says why a job on ``runner`` failed with ``error``."""
     if isinstance(error, KpdataError):
         return str(error)
     if isinstance(error, ImportError) and runner == "DaskRunner":
@@ -95,7 +95,7 @@ def explain(runner: str, error: Exception) -> str:
 
 
 def _essence(error: Exception) -> str:
-    """The line that names the cause, in a traceback that crosses several languages."""
+    """The line that names the cause in a traceback of Java and Python parts."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     pythons = [found for found in map(_PYTHON_ERROR.match, lines) if found]
     if pythons:

@@ -1,4 +1,4 @@
-"""Where shards are written: in this process, on processes of this machine, or on a Beam runner."""
+"""Choose where shards are written: this process, worker processes, or a Beam runner; and do it."""
 
 import contextlib
 import threading
@@ -16,24 +16,24 @@ _SECONDS_BETWEEN_LOOKS = 0.25
 
 
 class Planned(Protocol):
-    """What there is to write: a Conversion."""
+    """The part of a Conversion that is needed here."""
 
     @property
     def shards(self) -> tuple[str, ...]:
         """The names of the shards to write."""
 
     def write_function(self, spare_cores: bool = False) -> Callable[[str], ShardReport]:
-        """What writes one by its name; picklable."""
+        """A picklable function that writes a shard, given its name."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Where a job runs, which never changes what it writes.
+    """Where shards are written. It never changes what is written.
 
     Attributes:
-        workers: processes of this machine; 0 stays inside this process.
-        runner: the name of a Beam runner that does the work instead.
-        beam_options: passed to Beam as they are.
+        workers: worker processes on this machine; 0 writes in this process.
+        runner: name of a Beam runner to use instead.
+        beam_options: passed to Beam unchanged.
     """
 
     workers: int = 0
@@ -42,14 +42,14 @@ class Execution:
 
     @classmethod
     def of(cls, request: Request, pending: Sequence[ShardPlan]) -> "Execution":
-        """Where the request has these shards written."""
+        """Decide where to write these shards."""
         if request.runner:
             return cls(0, request.runner, request.beam_options)
         return cls(worker_count(request, pending))
 
     @property
     def spare_cores(self) -> bool:
-        """Whether every worker can have a second core of this machine."""
+        """Whether this machine has two cores for each worker."""
         return self.runner is None and 2 * max(1, self.workers) <= usable_cores()
 
 
@@ -60,13 +60,13 @@ def run(
 
     Args:
         planned: the shards, and how to write one.
-        where: the runner or the number of processes.
-        processes: the processes of this machine.
-        on_tick: called a few times a second meanwhile.
+        where: the runner, or the number of processes.
+        processes: the worker processes of this machine.
+        on_tick: called a few times a second while shards are written.
 
     Raises:
         JobError: a worker was killed, or the runner failed.
-        RuntimeError: a worker failed. In this process, the error itself comes through.
+        RuntimeError: a worker process raised. An error in this process is raised as it is.
     """
     write = planned.write_function(where.spare_cores)
     with _ticking(on_tick):

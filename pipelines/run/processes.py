@@ -1,8 +1,9 @@
 """Worker processes on this machine.
 
-Each is a fresh interpreter that runs :mod:`.worker` and never imports the caller's ``__main__``:
-a script without ``if __name__ == "__main__"`` runs once, and threads and notebooks may use workers.
-Each worker has a process group of its own, so that Ctrl-C in a terminal reaches the driver alone.
+Each is a new interpreter that runs :mod:`.worker`. Unlike those of multiprocessing, it never
+imports the caller's ``__main__``: a script needs no ``if __name__ == "__main__"``, and threads and
+notebooks may use workers. Each has its own process group, so that Ctrl-C in a terminal reaches the
+driver only.
 """
 
 import contextlib
@@ -27,10 +28,10 @@ class _Worker(NamedTuple):
 
 
 class Processes:
-    """Worker processes, which end with the block that they are used in, or with this process.
+    """Worker processes; they end when the ``with`` block ends, or when this process does.
 
     Args:
-        log: a file that gets what they print.
+        log: the file for what they print.
     """
 
     def __init__(self, log: Path):
@@ -38,10 +39,10 @@ class Processes:
         self._workers: list[_Worker] = []
 
     def start(self, count: int) -> None:
-        """Start processes until there are ``count``; they import what they need meanwhile.
+        """Start processes until there are ``count``; each begins to import its libraries at once.
 
         Raises:
-            OSError: the system gives no further process, or the log cannot be written.
+            OSError: the system cannot start another process, or the log cannot be written.
         """
         while len(self._workers) < count:
             ours, theirs = Pipe()
@@ -59,7 +60,7 @@ class Processes:
             self._workers.append(_Worker(process, ours))
 
     def map(self, function: Callable[[str], Any], arguments: Sequence[str], count: int) -> None:
-        """Call ``function`` on every argument, on ``count`` processes; results are dropped.
+        """Call ``function`` with every argument in ``count`` processes; results are not returned.
 
         Args:
             function: picklable by name.
@@ -67,8 +68,8 @@ class Processes:
             count: processes.
 
         Raises:
-            JobError: a process ended before its time.
-            RuntimeError: the function raised; the text names that error.
+            JobError: a process was killed.
+            RuntimeError: the function raised; the message holds that error.
         """
         self.start(count)
         left = deque(arguments)
@@ -83,7 +84,7 @@ class Processes:
                         busy.remove(connection)
 
     def end(self) -> None:
-        """End all processes; their CPU time becomes this process's."""
+        """Kill all processes and wait for them, so that their CPU time counts as this process's."""
         workers, self._workers = self._workers, []
         for process, _ in workers:
             process.kill()
@@ -99,7 +100,7 @@ class Processes:
 
 
 def _send_next(connection: Connection, function: Callable[[str], Any], left: "deque[str]") -> bool:
-    """Send the next argument; False where there is none."""
+    """Send the next argument; return False where none is left."""
     if not left:
         return False
     connection.send((function, left.popleft()))

@@ -1,4 +1,7 @@
-"""One worker process, ``python -m kpdata.pipelines.run.worker FD``: see :mod:`.processes`."""
+"""The main program of a worker process: ``python -m kpdata.pipelines.run.worker FD``.
+
+:mod:`.processes` starts it; FD is its end of a pipe.
+"""
 
 import contextlib
 import os
@@ -9,14 +12,13 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 
-import kpdata.pipelines.write.shard  # noqa: F401 - imported before the first shard is asked for
+import kpdata.pipelines.write.shard  # noqa: F401 - import it before the first shard comes
 
 
 def main(descriptor: int) -> None:
-    """Receive functions with an argument each; send "" after each call, or its error as text.
+    """Receive (function, argument) pairs and call them; send "", or the error as text, after each.
 
-    The process ends as soon as the driver closes its side of the connection or dies, even in the
-    middle of a call.
+    The process ends as soon as the driver closes the pipe or dies, even during a call.
     """
     driver = Connection(descriptor)
     messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
