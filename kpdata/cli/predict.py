@@ -78,7 +78,9 @@ _SHOWN = 20
 @flip_option
 @quiet
 @as_json
-def command(**options: Any) -> None:
+def command(
+    run: Path, inputs: tuple[Path, ...], out: Path, quiet: bool, as_json: bool, **options: Any
+) -> None:
     """Find the keypoints in INPUTS (images, folders of images, videos) with the model in RUN.
 
     Writes to --out: overlays/, a picture or video for each input; predictions.jsonl, a line per
@@ -97,38 +99,32 @@ def command(**options: Any) -> None:
     """  # fmt: skip
     from kpdata.train.api import Run
 
-    with CommandMeter(options["quiet"] or options["as_json"]) as meter:
-        stream = Run(options["run"]).iter_predictions(
-            options["inputs"],
-            out=options["out"],
-            boxes=options["boxes"],
-            category=options["category"],
-            min_box_score=options["min_box_score"],
-            margin=options["margin"],
-            coco_out=options["coco_out"],
-            coco_images=options["coco_images"],
-            min_score=options["min_score"],
-            flip=options["flip"],
-            progress=meter,
-        )
-        deque(stream, maxlen=0)  # what it writes is what the command is for
-    _report(stream, options)
+    with CommandMeter(quiet or as_json) as meter:
+        # the other options are the method's keyword arguments, which has their types
+        stream = Run(run).iter_predictions(inputs, out=out, progress=meter, **options)
+        deque(stream, maxlen=0)  # the command wants the files that it writes, not the predictions
+    if as_json:
+        print_json(json.dumps(_summary(stream, out), indent=1))
+    else:
+        _report(stream, out, quiet)
     if not stream.tally.frames:
         sys.exit(1)
 
 
-def _report(stream: "PredictionStream", options: dict[str, Any]) -> None:
-    out, tally = options["out"], stream.tally
-    if options["as_json"]:
-        skipped = [
-            {"file": str(path), "reason": reason, "detail": detail}
-            for path, reason, detail in tally.skipped
-        ]
-        counts = {name: value for name, value in vars(tally).items() if name != "skipped"}
-        not_in_coco = stream.not_in_coco
-        summary = {"out": str(out), **counts, "not_in_coco": not_in_coco, "skipped": skipped}
-        print_json(json.dumps(summary, indent=1))
-        return
+def _summary(stream: "PredictionStream", out: Path) -> dict[str, Any]:
+    """The result as JSON values."""
+    tally = stream.tally
+    skipped = [
+        {"file": str(path), "reason": reason, "detail": detail}
+        for path, reason, detail in tally.skipped
+    ]
+    counts = {name: value for name, value in vars(tally).items() if name != "skipped"}
+    not_in_coco = stream.not_in_coco
+    return {"out": str(out), **counts, "not_in_coco": not_in_coco, "skipped": skipped}
+
+
+def _report(stream: "PredictionStream", out: Path, quiet: bool) -> None:
+    tally = stream.tally
     for path, _, detail in tally.skipped[:_SHOWN]:
         named = detail if str(path) in detail else f"{path}: {detail}"
         print_error(f"SKIPPED {named}")
@@ -141,6 +137,6 @@ def _report(stream: "PredictionStream", options: dict[str, Any]) -> None:
         notes.append(f"{tally.without_box:,} without a box left out")
     if stream.not_in_coco:
         notes.append(f"{stream.not_in_coco:,} frames unknown to the COCO file left out of it")
-    if not options["quiet"]:
+    if not quiet:
         what = f"{tally.images:,} images, {tally.videos:,} videos, {tally.instances:,} instances"
         print_line(f"{out}: {'; '.join([what, *notes])}")

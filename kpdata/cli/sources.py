@@ -1,4 +1,4 @@
-"""What a command reads: [FORMAT] ANNOTATIONS, and the options that the formats declare."""
+"""The arguments [FORMAT] ANNOTATIONS of a command, and the reader options that formats declare."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from kpdata.storage.stores import Location, as_location
 
 
 class SplitLocation(NamedTuple):
-    """``NAME=PATH``: a location, and the split that it belongs to; "" where none is named."""
+    """``NAME=PATH`` on the command line: a location, and its split; "" where none is named."""
 
     split: str
     location: Location
@@ -47,11 +47,12 @@ _SPLIT_LOCATION = _SplitLocationType()
 class ReadsAnnotations(click.Command):
     """A command whose first arguments are [FORMAT] ANNOTATIONS.
 
-    It takes what the registered formats' readers take as options.
+    It has the reader options of all registered formats. They are not known before it runs, so its
+    function takes ``**options: Any``.
     """
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The annotations, the formats' options, and the command's own."""
+        """The annotations, the command's first option, the formats' options, and the rest."""
         annotations = click.Argument(
             ["annotations"], nargs=-1, required=True, metavar="[FORMAT] ANNOTATIONS"
         )
@@ -60,10 +61,15 @@ class ReadsAnnotations(click.Command):
 
 
 def labels_from(options: dict[str, Any], progress: Progress = SILENT) -> Labels:
-    """The annotations that a command line names.
+    """Read the annotations that a command line names.
+
+    Args:
+        options: all parameters of a :class:`ReadsAnnotations` command, by name.
+        progress: is told of the format that was recognised.
 
     Raises:
-        FormatError: several annotations without a split each; what a reader raises.
+        FormatError: there are several annotations and not each has a split of its own; or a file
+            cannot be read as its format.
     """
     declared, annotations = _split_format(options["annotations"])
     images = _images_by_split(options["images"], annotations)
@@ -98,7 +104,7 @@ def _format_options() -> list[click.Option]:
 
 
 def _split_format(words: Sequence[str]) -> tuple[Format | None, list[SplitLocation]]:
-    """The format, where the first word is one, and the annotations behind it."""
+    """Split the arguments into the format, if the first word names one, and the annotations."""
     first, *others = words
     is_path = Path(first).exists()
     declared = None if is_path and not others else lookup(first)
@@ -115,7 +121,7 @@ def _split_format(words: Sequence[str]) -> tuple[Format | None, list[SplitLocati
 def _images_by_split(
     given: Sequence[SplitLocation], annotations: Sequence[SplitLocation]
 ) -> dict[str, Location]:
-    """Split → its images' folder; "" is that of all others."""
+    """Split → the folder of its images; the key "" is for splits without a folder of their own."""
     known = {"", *(found.split for found in annotations)}
     for split, times in Counter(found.split for found in given).items():
         if times > 1:

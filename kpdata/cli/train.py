@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kpdata.train.run.config import TrainConfig
 
 _RUNNING = ("skip_checks", "devices")
-"""What is not of the configuration."""
+"""Options that say how to run, and are not part of the configuration."""
 
 
 @click.command(
@@ -55,7 +55,7 @@ _RUNNING = ("skip_checks", "devices")
     help="Change any setting that --print-config shows; a dot reaches inside: augment.flip=0.",
 )  # fmt: skip
 @click.option("--print-config", is_flag=True, help="Print the configuration as JSON, and end.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option(
     "--devices", default=1, show_default=True, type=click.IntRange(1, 64),
     help="GPUs (or other devices of JAX) that share each batch.",
@@ -71,7 +71,7 @@ def command(
     resume: bool,
     quiet: bool,
     as_json: bool,
-    **options: Any,
+    **options: Any,  # the models declare some of them, so that their names are not known here
 ) -> None:
     """Train a model on the dataset SHARDS, and keep the one that validates best.
 
@@ -98,7 +98,7 @@ def command(
     if print_config:
         print_json(_configuration(shards, out, resume, options))
         return
-    assert out is not None, "or it would be missing"
+    assert out is not None  # checked above
     with CommandMeter(quiet or as_json) as meter:
         run = _train(shards, out, resume, meter, options)
     if as_json:
@@ -120,7 +120,7 @@ def _configuration(
     if resume:
         config = resumed_configuration(RunFolder(out or Path()), choices)
     else:
-        assert shards is not None, "or it would be missing"
+        assert shards is not None  # checked by the command
         config = configuration(shards, **choices)
     return msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
 

@@ -73,7 +73,7 @@ FEATURES = tuple(
     kpdata/group                      bytes  1
     """.strip().splitlines()
 )
-"""The wire spec: every feature of a record, in the order of DESIGN's table."""
+"""The wire spec: every feature of a record, in the order of the table in docs/wire.md."""
 
 _LISTS = {"bytes": "bytes_list", "float": "float_list", "int64": "int64_list"}
 _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
