@@ -1,4 +1,4 @@
-"""Keypoint datasets: any annotation into verified, leak-free TFRecord shards, and into models.
+"""Keypoint datasets: from annotations to leak-free TFRecord shards, and to trained models.
 
 >>> import kpdata as kp
 >>> labels = kp.read(annotations)
@@ -6,7 +6,7 @@
 >>> ds["train"][0].pixels().shape, ds["train"].keypoints().shape
 ((64, 64, 3), (55, 17, 3))
 
-What is listed here is imported when it is first used: ``import kpdata`` costs next to nothing.
+Each name is imported when it is first used, so that ``import kpdata`` is fast.
 """
 
 import importlib
@@ -50,7 +50,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":  # a package that can be called
+    if name == "train":  # a package that can be called as a function
         return importlib.import_module("kpdata.train")
     for module, names in _DOORS.items():
         if name in names:

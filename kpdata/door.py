@@ -1,4 +1,4 @@
-"""The front door's functions: what ``import kpdata as kp`` offers, and the command line calls."""
+"""The functions of ``import kpdata as kp``; the command line calls the same ones."""
 
 from collections import Counter
 from collections.abc import Collection as AnyCollection
@@ -58,7 +58,7 @@ def read(
 
 
 def open(path: AnyPath) -> Dataset:  # noqa: A001 - reads as kp.open("shards/")
-    """Open a shard folder, here or on a store; see :class:`kpdata.dataset.Dataset`.
+    """Open a shard folder, local or on a store; see :class:`kpdata.dataset.Dataset`.
 
     >>> import kpdata as kp
     >>> kp.open(shards).splits
@@ -94,44 +94,48 @@ def convert(
     beam_options: Sequence[str] = (),
     progress: Shown = None,
 ) -> Dataset:
-    """Convert annotations into verified, leak-free shards, as ``kpdata convert`` does.
+    """Convert annotations into leak-free shards, as ``kpdata convert`` does.
 
     >>> import kpdata as kp
     >>> ds = kp.convert(annotations, out / "crops", crop=64, augment=2, progress=False)
     >>> ds.manifest.splits["train"].copies
     110
 
-    Stopped anywhere, the same call goes on; the bytes are the same for any number of workers.
+    If it is stopped, the same call goes on from there. The shards are the same, byte for byte, for
+    any number of workers.
 
     Args:
-        annotations: what :func:`read` or :func:`open` gave, or what the former takes.
-        out: the folder to write, here or on a store.
+        annotations: what :func:`read` or :func:`open` returns, or a path that :func:`read` takes.
+        out: the folder to write, local or on a store.
         to_skeleton: map the keypoints to another skeleton, by name.
-        split: ``80/10/10``, ``train=90,test=10``, the same as a mapping, or ``official``; None
-            keeps the splits of what is split already, and else is ``80/10/10``.
+        split: ``80/10/10``, ``train=90,test=10``, the same as a mapping, or ``official``. None
+            keeps the splits of a source that has them, and is ``80/10/10`` for others.
         val_from_train: with ``official``, the percentage of train to use as val.
-        group: a regular expression; images whose names match with the same first (…) stay together.
-        group_near_duplicates: keep images together whose perceptual hashes differ in so few bits.
+        group: regular expression; images stay in one split if its first (…) matches the same text
+            in their names.
+        group_near_duplicates: images stay in one split if their perceptual hashes differ in at most
+            this many of 256 bits.
         seed: of the split and of every copy.
-        crop: pixels of one square record per instance; None keeps whole images.
-        crop_from: what the square is around; None is ``bbox``.
-        margin: the square's side over the box's.
-        augment: copies of each train sample.
-        augment_config: their ranges, or the TOML file that has them.
+        crop: side in pixels of a square crop per instance; None keeps whole images.
+        crop_from: what to crop around; None is ``bbox``.
+        margin: side of the crop, in units of the box's longer side.
+        augment: number of augmented copies of each train sample.
+        augment_config: the ranges that copies are sampled from, or a TOML file with them.
         exif: whether the annotator saw images with their EXIF orientation applied.
-        validate_images: check untouched images by ``header`` and end marker, or ``decode`` all.
+        validate_images: how to check images that are stored as they are: by ``header`` and end
+            marker, or ``decode`` them.
         max_pixels: larger images are refused.
-        jpeg_quality: of crops and of forced re-encodes.
-        max_quarantine: percentage of samples that may be refused before the job fails.
-        shards: how many, at least one a split; None follows ``shard_size``, bytes.
-        shard_size: see ``shards``; a number, or text such as ``128M``.
-        workers: processes; None is one for each usable core.
-        runner: a Beam runner; None writes on this machine.
-        beam_options: what the runner is told, as ``["--flink_master=host:8081"]``.
-        progress: True or False; None shows it on a terminal and in notebooks.
+        jpeg_quality: of crops, and of images that must be encoded anew.
+        max_quarantine: percentage of samples that may be refused before the conversion fails.
+        shards: number of shards in all, at least one for each split; None follows ``shard_size``.
+        shard_size: bytes of a shard, roughly: a number, or text such as ``128M``.
+        workers: worker processes; None starts one for each usable core.
+        runner: name of a Beam runner; None writes on this machine.
+        beam_options: options for the runner, such as ``["--flink_master=host:8081"]``.
+        progress: whether to show progress; None shows it on a terminal and in notebooks.
 
     Raises:
-        KpdataError: annotations, options or a folder that cannot be used; a job that stopped.
+        KpdataError: the annotations, an option or the folder cannot be used, or the work stopped.
     """
     options = {name: value for name, value in locals().items() if name in CONVERSION_OPTIONS}
     changed = {name for name, value in options.items() if value != CONVERSION_DEFAULTS[name]}
@@ -146,14 +150,14 @@ def convert(
 
 
 def refuse_idle(given: AnyCollection[str], options: AnyMapping[str, Any]) -> None:
-    """Refuse options that would change nothing, for want of the one they go with.
+    """Refuse options that change nothing, because another option is missing or overrides them.
 
     Args:
-        given: the names of those that were given.
-        options: all, by name.
+        given: names of the options that the user gave.
+        options: the values of all options, by name.
 
     Raises:
-        FormatError: naming both.
+        FormatError: the message names both options.
     """
     for name, partner in (
         ("crop_from", "crop"),
@@ -170,13 +174,13 @@ CONVERSION_DEFAULTS = {
     name: value for name, value in (convert.__kwdefaults__ or {}).items() if name != "progress"
 }
 CONVERSION_OPTIONS = frozenset(CONVERSION_DEFAULTS)
-"""The names of what a conversion can be told, in Python and on the command line alike."""
+"""The names of a conversion's options, the same in Python and on the command line."""
 
 
 def run_conversion(
     labels: Labels, out: Location, options: AnyMapping[str, Any], progress: Progress
 ) -> "Outcome":
-    """What :func:`convert` and ``kpdata convert`` do; ``options`` are the former's keywords."""
+    """Convert, for :func:`convert` and ``kpdata convert``; takes the options of the former."""
     progress.begin("starting")
     from kpdata.pipelines import convert as write_shards
 
@@ -203,15 +207,15 @@ def write(
     60
 
     Args:
-        data: what :func:`read` or :func:`open` gave, or what the former takes.
-        out: a new or empty folder, which appears whole or not at all.
-        format: one that can be written: see ``kpdata formats``.
+        data: what :func:`read` or :func:`open` returns, or a path that :func:`read` takes.
+        out: a new or empty local folder. It appears only once it is complete.
+        format: a format that can be written; ``kpdata formats`` lists them.
         to_skeleton: map the keypoints to another skeleton, by name.
         max_quarantine: percentage of samples that may be refused.
-        progress: True or False; None shows it on a terminal and in notebooks.
+        progress: whether to show progress; None shows it on a terminal and in notebooks.
 
     Returns:
-        What was written, by name: images, and everything that the format cannot hold.
+        Name → count: the images written, and everything that the format cannot hold.
 
     Raises:
         KpdataError: a format without a writer, or data or a folder that cannot be used.
@@ -230,7 +234,7 @@ def run_writing(
     max_quarantine: float,
     progress: Progress,
 ) -> Counter[str]:
-    """What :func:`write` and ``kpdata convert --to`` do."""
+    """Write annotations, for :func:`write` and ``kpdata convert --to``."""
     target = find(format)
     if target.write is None:
         able = ", ".join(entry.name for entry in FORMATS.values() if entry.write)
@@ -257,14 +261,14 @@ def run_writing(
 
 
 def check(data: Dataset | AnyPath, *, progress: Shown = None) -> list[str]:
-    """Check every byte of a dataset, and that nothing leaks across its splits.
+    """Check every byte of a dataset, and that no sample leaks from one split into another.
 
     >>> import kpdata as kp
     >>> kp.check(shards, progress=False)
     []
 
     Returns:
-        A message for each fault; none for a sound dataset.
+        A message for each fault; an empty list for a sound dataset.
 
     Raises:
         DatasetError: there is no readable manifest.
@@ -312,14 +316,14 @@ def export(run: "Run | AnyPath", out: AnyPath, *, progress: Shown = None, **opti
 
 
 def compare(run_a: "Run | AnyPath", run_b: "Run | AnyPath", **options: Any) -> "Comparison":
-    """How two evaluated runs differ, keypoint by keypoint; see :func:`kpdata.train.api.compare`."""
+    """Compare two evaluated runs, keypoint by keypoint; see :func:`kpdata.train.api.compare`."""
     from kpdata.train import api
 
     return api.compare(run_a, run_b, **options)
 
 
 def request_for(labels: Labels, source: Source, options: AnyMapping[str, Any]) -> "Request":
-    """What a conversion is asked to do, from the options of :func:`convert`."""
+    """Make a conversion's Request from the options of :func:`convert`."""
     from kpdata.core.augment import AugmentConfig
     from kpdata.pipelines.request import Request
 
@@ -340,7 +344,7 @@ def request_for(labels: Labels, source: Source, options: AnyMapping[str, Any]) -
 
 
 def _split_text(split: Any) -> str | None:
-    """The split as the command line has it."""
+    """The split as text, as the command line takes it."""
     if isinstance(split, AnyMapping):
         return ",".join(f"{name}={percent}" for name, percent in split.items())
     if split is None or isinstance(split, str):
@@ -358,7 +362,7 @@ def _bytes_of(shard_size: int | str) -> int:
 def _target_skeleton(
     source: Skeleton, to_skeleton: str | Skeleton | None
 ) -> tuple[Skeleton, Mapping | None]:
-    """The skeleton that samples get, and what leads there where another is asked for.
+    """The skeleton that samples get, and the mapping to it; None where it is the source's own.
 
     Raises:
         FormatError: the two share no keypoint.
@@ -386,7 +390,7 @@ def _labels(annotations: Annotations, progress: Progress) -> Labels:
 
 
 def _refuse_far_shards(labels: Labels, request: "Request") -> None:
-    """Refuse shards on a store for workers elsewhere: they are copied to this machine."""
+    """Refuse shards on a store as a runner's source: they are copied to this machine only."""
     if not request.runner or IMAGES in labels.format.options:
         return
     for location in labels.locations:
@@ -398,7 +402,7 @@ def _refuse_far_shards(labels: Labels, request: "Request") -> None:
 
 
 def _refuse_inside(source: Source, out: Location) -> None:
-    """Refuse an output inside a folder that is read whole: the next run would read it, too."""
+    """Refuse an output inside a source folder: the next run would read the output as a source."""
     for folder in source.folders:
         if is_inside(out, folder):
             raise FormatError(

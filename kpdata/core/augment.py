@@ -1,4 +1,4 @@
-"""Augmented copies: every random number of a copy is sampled at once, then applied.
+"""Augmented copies: all random numbers of a copy are sampled first, then applied.
 
 The ranges come from a TOML file, in which every key is optional:
 
@@ -19,7 +19,7 @@ The ranges come from a TOML file, in which every key is optional:
     cutout = 0.2                    # probability of a black square
     cutout_size = [0.1, 0.3]        # its side, as a fraction of the picture's shorter side
 
-The values shown are the defaults. Everything is uniform in its range; scale is so in its logarithm.
+The values shown are the defaults. Values are uniform in their range; of scale, the logarithm is.
 """
 
 import math
@@ -110,17 +110,17 @@ class AugmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class CopyParams:
-    """The numbers of one copy; nothing else about it is random. CopyParams() changes nothing.
+    """All random numbers of one copy. ``CopyParams()`` leaves the picture as it is.
 
     Attributes:
         flip: whether the copy is a mirror image.
         rotate: degrees, clockwise on screen, about the picture's centre.
         scale: factor about the picture's centre.
         shift_xy: fractions of the width and of the height.
-        brightness, contrast, saturation, hue: as what the photometric module's colour matrix
-            takes; a grey copy has saturation 0.
+        brightness, contrast, saturation, hue: arguments of
+            :func:`kpdata.images.photometric.colour_matrix`; a grey copy has saturation 0.
         blur_sigma: pixels, 0 for no blur.
-        rectangles: the occluders, the cut-out last, in the order in which they are painted.
+        rectangles: the occluders, in the order in which they are painted; the cut-out is last.
         jpeg_quality: 1 to 100.
     """
 
@@ -142,8 +142,8 @@ def sample_params(
 ) -> CopyParams:
     """Sample the parameters of one copy of a picture of ``width`` × ``height`` pixels.
 
-    Every number is sampled whether it is used or not, and the occluders' come last, so that the
-    same ``rng`` under another configuration changes only what that configuration changes.
+    Every number is sampled, used or not, and those of the occluders come last. So with the same
+    ``rng``, another configuration changes only what it sets, and not the other random choices.
     """
     (
         flip, rotate, scale, shift_x, shift_y, brightness, contrast, saturation, hue, grey,
@@ -173,7 +173,10 @@ def sample_params(
 
 
 def params_affine(params: CopyParams, width: int, height: int) -> Affine:
-    """Picture → copy, both ``width`` × ``height``: flip, turn and scale about the centre, shift."""
+    """(2, 3) affine from a picture to its copy of the same size.
+
+    It flips, then rotates and scales about the centre, then shifts.
+    """
     shift_x, shift_y = params.shift_xy
     turned = transform.about(
         (width / 2, height / 2),
@@ -184,7 +187,7 @@ def params_affine(params: CopyParams, width: int, height: int) -> Affine:
 
 
 def occlude(instance: Instance, rectangles: Collection[Rectangle]) -> Instance:
-    """``instance`` with every visible keypoint under a rectangle marked as occluded."""
+    """``instance`` with its visible keypoints under a rectangle set to occluded (v = 1)."""
     if not rectangles:
         return instance
     hidden = [
@@ -225,7 +228,7 @@ def _cutout(numbers: Sequence[float], sizes: Range, width: int, height: int) -> 
 def _clipped(
     x: float, y: float, size: Range, width: int, height: int, rgb: tuple[int, int, int]
 ) -> Rectangle:
-    """The part inside the picture of a rectangle of this size around (x, y), at least a pixel."""
+    """The rectangle of this size around (x, y), clipped to the picture; at least one pixel."""
     across, down = size[0] / 2, size[1] / 2
     return Rectangle(
         max(0, math.floor(x - across)),

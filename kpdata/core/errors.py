@@ -1,11 +1,11 @@
-"""The errors kpdata raises for a user's input; the command line turns each into one message."""
+"""The errors that kpdata raises for a user's input; a command prints their message and ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class KpdataError(Exception):
-    """Anything wrong with what the user gave; the message names place, value and fix.
+    """The base of all errors about the user's input; the message names place, value and fix.
 
     >>> import kpdata as kp
     >>> try:
@@ -17,15 +17,19 @@ class KpdataError(Exception):
 
 
 class SchemaError(KpdataError):
-    """A value that no keypoint dataset may hold: a wrong shape, NaN, an unknown visibility."""
+    """A value that no keypoint dataset can hold: a wrong shape, NaN, an unknown visibility."""
 
 
 class FormatError(KpdataError):
-    """An annotation file that is not what its format says."""
+    """Annotations, or options for them, that cannot be read or written as their format."""
 
 
 class ImageError(KpdataError):
-    """An image that cannot be used; ``reason`` is the short name it is counted under."""
+    """An image that cannot be used.
+
+    Attributes:
+        reason: a short name to count by, such as ``image missing``.
+    """
 
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
@@ -41,7 +45,7 @@ class StoreError(KpdataError):
 
 
 class JobError(KpdataError):
-    """A conversion that stopped: what it left behind is safe to resume."""
+    """A conversion that cannot start, or that stopped; what it wrote is safe to resume."""
 
 
 class TrainingError(KpdataError):
@@ -51,12 +55,12 @@ class TrainingError(KpdataError):
 class UnknownSplit(DatasetError, KeyError):
     """A split that a dataset does not have; the message lists those that it has."""
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # KeyError's own would quote the message
         return str(self.args[0])
 
 
 class KpdataWarning(UserWarning):
-    """Something that the user should know, though the work goes on.
+    """Something that the user should know, but that does not stop the work.
 
     >>> import warnings, kpdata as kp
     >>> warnings.simplefilter("error", kp.KpdataWarning)                     # doctest: +SKIP
@@ -65,7 +69,7 @@ class KpdataWarning(UserWarning):
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Prefix the message of any KpdataError raised inside with ``where``."""
+    """Put ``where`` before the message of a KpdataError that is raised in the block."""
     try:
         yield
     except KpdataError as error:
@@ -74,5 +78,5 @@ def located(where: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says first: Keras goes on with whole models."""
+    """The first line of a library's error: Keras prints whole models after it."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Which keypoints change places in a mirror image, read off their names."""
+"""Find a skeleton's flip pairs: keypoints whose names differ only in left and right."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,11 +7,11 @@ Pair = tuple[str, str]
 
 
 def flip_pairs_by_name(names: Sequence[str]) -> tuple[Pair, ...]:
-    """Pairs that differ only in their side: left/right, else l/r, left one first.
+    """Pairs of names that differ only in their side, the left one first.
 
-    A single l is a word (``l_eye``, ``LEye``, ``eyeL``, ``L1``), or a word's first or last letter
-    (``lf_paw``). A name is paired only where its counterpart exists, and one that says left or
-    right only by that.
+    The side is ``left`` or ``right``, else ``l`` or ``r``. A single l is a word (``l_eye``,
+    ``LEye``, ``eyeL``, ``L1``), or the first or last letter of a word (``lf_paw``). A name that
+    contains left or right is paired by that alone.
 
     >>> flip_pairs_by_name(["nose", "left_eye", "right_eye", "mouth_left", "mouth_right"])
     (('left_eye', 'right_eye'), ('mouth_left', 'mouth_right'))
@@ -32,7 +32,7 @@ def flip_pairs_by_name(names: Sequence[str]) -> tuple[Pair, ...]:
 
 _SIDE = re.compile("left|right")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-"""A word of snake_case, camelCase or both; digits part words too."""
+"""A word in snake_case or camelCase; digits separate words too."""
 
 
 def _mirror_side(name: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Joining names that must share a split."""
+"""Group names that must share a split: a union-find structure."""
 
 from typing import Generic, Protocol, TypeVar
 
@@ -6,37 +6,37 @@ N = TypeVar("N", str, int)
 
 
 class Parents(Protocol[N]):
-    """Where :class:`Groups` keeps what it remembers: a dict, or something like one."""
+    """The storage of :class:`Groups`: a dict, or an object with these two methods."""
 
     def get(self, name: N, default: N, /) -> N:
-        """The parent of a name, or ``default``."""
+        """Return the parent of a name, or ``default``."""
 
     def __setitem__(self, name: N, parent: N, /) -> None:
-        """Give a name a parent, in place of any that it has."""
+        """Set or replace the parent of a name."""
 
 
 class Groups(Generic[N]):
-    """Joins names that must share a split, remembering only those that were joined.
+    """Sets of names that must share a split; names that were never joined take no memory.
 
-    The smallest name of a joined set stands for all of it.
+    The smallest name of a set represents it.
 
     Args:
-        parents: filled with a smaller name of its set for each name that does not stand for itself.
+        parents: where the sets are stored: each name → a smaller name of its set.
     """
 
     def __init__(self, parents: Parents[N]) -> None:
         self._parents: Parents[N] = parents
 
     def find(self, name: N) -> N:
-        """The name that stands for ``name``'s group."""
+        """The smallest name of ``name``'s group."""
         while (parent := self._parents.get(name, name)) != name:
             if (above := self._parents.get(parent, parent)) != parent:
-                self._parents[name] = above  # halves the next way
+                self._parents[name] = above  # shortens the path for the next call
             name = above
         return name
 
     def join(self, first: N, second: N) -> bool:
-        """Put two names, and all that was joined to either, into one group; False if they were."""
+        """Merge the groups of two names; return False if they are one group already."""
         low, high = sorted((self.find(first), self.find(second)))
         if low == high:
             return False

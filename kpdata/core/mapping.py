@@ -1,4 +1,4 @@
-"""Mapping keypoints from one skeleton to another, by name.
+"""Map keypoints from one skeleton to another, by name.
 
 Each target keypoint is *exact* (the source has that name), *derived* (the mean of named source
 keypoints, by the table below) or *missing* (v = 0 everywhere).
@@ -31,7 +31,14 @@ DERIVED: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
 
 
 class MappedKeypoint(msgspec.Struct, frozen=True):
-    """Where one target keypoint comes from."""
+    """Where one target keypoint comes from.
+
+    Attributes:
+        name: in the target skeleton.
+        how: ``exact``, ``derived`` or ``missing``; see the module.
+        sources: names in the source skeleton, to average.
+        reason: why a derived keypoint may stand for ``name``.
+    """
 
     name: str
     how: Literal["exact", "derived", "missing"]
@@ -55,7 +62,7 @@ class Mapping(msgspec.Struct, frozen=True, dict=True):
         return weights
 
     def apply(self, keypoints: FloatArray) -> FloatArray:
-        """(K, 3) → (K', 3). A derived keypoint is as visible as its least visible source."""
+        """Map (K, 3) to (K', 3). A derived keypoint gets the lowest visibility of its sources."""
         used = self._weights > 0  # (K', K)
         visibility = np.where(used, keypoints[:, 2], np.inf).min(axis=1)
         visibility[~used.any(axis=1)] = NOT_LABELLED
@@ -63,7 +70,7 @@ class Mapping(msgspec.Struct, frozen=True, dict=True):
 
 
 def map_by_name(source: Skeleton, target: Skeleton) -> Mapping:
-    """The mapping in which every keypoint of ``target`` says where it comes from."""
+    """Map the keypoints of ``source`` to ``target``; those without a source become missing."""
     return Mapping(source, target, tuple(_origin(name, source) for name in target.keypoints))
 
 

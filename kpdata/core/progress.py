@@ -1,11 +1,11 @@
-"""How long work tells how far it is: one protocol, from the first reference to the last epoch."""
+"""The one protocol by which long work reports its progress."""
 
 
 class Progress:
-    """Hears how work goes; this one keeps it to itself, and is what to subclass.
+    """Is told how far the work is. This class ignores it; subclass it to show or record it.
 
-    Work is a row of steps. Each begins with its name and, where it is known, how many units it has;
-    lines that a person should read go beside them.
+    Work is a sequence of steps. Each has a name, a unit and, where it is known, a number of units.
+    Messages for the user go through :meth:`tell` and :meth:`warn`.
 
     >>> class Lines(Progress):
     ...     def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
@@ -15,20 +15,20 @@ class Progress:
     """
 
     def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
-        """A step of ``total`` units begins, and ends the one before."""
+        """A step of ``total`` units (None: unknown) begins; the step before has ended."""
 
     def advance(self, count: int = 1) -> None:
         """``count`` more units of the step are done."""
 
     def reach(self, done: int, note: str = "") -> None:
-        """``done`` units of the step are done by now; ``note`` says more, such as the loss."""
+        """``done`` units of the step are done in all; ``note`` adds a text, such as the loss."""
 
     def tell(self, text: str) -> None:
-        """Something that the user may like to know."""
+        """A message for the user."""
 
     def warn(self, text: str) -> None:
-        """Something that the user should know, though the work goes on."""
+        """A warning for the user; the work goes on."""
 
 
 SILENT = Progress()
-"""Tells nobody."""
+"""Ignores everything."""

@@ -1,4 +1,4 @@
-"""Silence for what is not the user's concern."""
+"""Silence messages of libraries that users cannot act on."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Have no library warn: Beam does, of optional cloud packages, while it is imported."""
+    """Ignore warnings in the block: Beam warns of missing cloud packages when it is imported."""
     disabled = logging.root.manager.disable
     logging.disable(max(disabled, logging.WARNING))
     try:
@@ -22,7 +22,7 @@ def without_warnings() -> Iterator[None]:
 
 @contextmanager
 def without_native_stderr() -> Iterator[None]:
-    """Send standard error nowhere, that of C libraries too: TensorFlow greets there."""
+    """Discard standard error in the block, even that of C libraries: TensorFlow logs there."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:

@@ -1,4 +1,4 @@
-"""What a keypoint dataset is made of: frozen values that check themselves.
+"""Samples, instances and images: immutable values that check themselves.
 
 Coordinates are continuous pixels everywhere: (0, 0) is the image's top-left *corner*, the centre of
 the first pixel is (0.5, 0.5) and an image spans [0, W] × [0, H]. Visibility is COCO's: 0 not
@@ -26,7 +26,7 @@ WHOLE_IMAGE = -1
 """``View.instance`` of a picture that shows the whole image rather than one instance."""
 
 MAX_SIDE = 2**31 - 1
-"""Pixels: no format's picture is wider or higher."""
+"""The largest width or height, in pixels, of any image."""
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -39,7 +39,7 @@ class Instance:
         keypoints: (K, 3) float32: x and y in continuous pixels, and visibility 0, 1 or 2.
         bbox_xyxy: (4,) float32 in continuous pixels, or None where the source has no box.
         area: square pixels, as OKS divides by it; None where the source has none.
-        is_crowd: a group that is not annotated one by one (COCO's ``iscrowd``).
+        is_crowd: whether it is a group of objects annotated as one (COCO's ``iscrowd``).
         category, category_id: the class's name and its number in the source.
         id: the instance's number in the source, 0 where it has none.
         head_size: pixels, the reference length of PCKh, where the source measures one.
@@ -55,7 +55,7 @@ class Instance:
     head_size: float | None = None
 
     def __post_init__(self) -> None:
-        """Normalise the arrays' types; raise SchemaError for a value that means nothing."""
+        """Convert the arrays to float32; raise SchemaError for an invalid value."""
         object.__setattr__(self, "keypoints", _checked_keypoints(self.keypoints))
         if self.bbox_xyxy is not None:
             object.__setattr__(self, "bbox_xyxy", _checked_box(self.bbox_xyxy))
@@ -87,15 +87,15 @@ class Instance:
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where an image's bytes are, or the bytes themselves.
+    """An image: where its file or object is, or its encoded bytes.
 
     Attributes:
         name: the relative file name, which the record carries as ``image/filename``.
-        uri: what to open; empty when ``data`` holds the bytes.
+        uri: path, URL or place in a shard to read; empty when ``data`` holds the bytes.
         width, height: pixels; None where the annotation does not say.
-        data: the encoded bytes, for a sample read from shards.
+        data: the encoded bytes, in a sample that was read from shards.
         format: ``jpeg`` or ``png``, with ``data``.
-        sha256: what the record states of ``data``; ``kpdata verify`` checks it.
+        sha256: of ``data``, hex, as the record states it; ``kpdata verify`` checks it.
     """
 
     name: str
@@ -115,7 +115,7 @@ class View:
         transform: (2, 3) float32 affine from source pixels to this picture's pixels.
         source_width, source_height: the source image's size in pixels.
         copy: 0 for the original, 1 … N for an augmented copy.
-        seed: the seed behind the copy's random parameters.
+        seed: the seed of the copy's random parameters; 0 for an original.
         instance: index of the instance that a crop shows; WHOLE_IMAGE (−1) otherwise.
     """
 
@@ -159,10 +159,10 @@ class Sample:
 
     Attributes:
         key: the source image's stable key, the same for all its crops and copies.
-        image: where the pixels are.
+        image: the picture, or where to read it.
         instances: the objects in it; empty for an image without any.
         split: the source's official split, where it has one.
-        group: what must not be torn apart by a split (a video, a person), where known.
+        group: name of what must stay in one split (a video, a person), where known.
         view: how the picture was made; None for the source image itself.
     """
 
@@ -180,7 +180,7 @@ class Sample:
 
     @property
     def split_group(self) -> str:
-        """What decides the sample's split: its group, else its image's file name."""
+        """The name that decides the sample's split: its group, else its image's file name."""
         return self.group or self.image.name
 
 
@@ -188,7 +188,7 @@ class Rejected(NamedTuple):
     """A sample that a reader could not use.
 
     Attributes:
-        key: the sample's key, or the nearest thing that names it.
+        key: the sample's key or, where it has none, what names it best.
         reason: a short name to count by, such as ``bad keypoints``.
         detail: file, record, value and fix.
     """
@@ -199,7 +199,7 @@ class Rejected(NamedTuple):
 
 
 def with_keypoints(instance: Instance, keypoints: FloatArray, **changes: Any) -> Instance:
-    """``instance`` with other keypoints (K, 3), zeroing the coordinates where v = 0."""
+    """``instance`` with other keypoints (K, 3); x and y become 0 where v = 0."""
     keypoints = np.where(keypoints[:, 2:] == NOT_LABELLED, np.float32(0), keypoints)
     return replace(instance, keypoints=keypoints, **changes)
 
@@ -257,7 +257,7 @@ _packer = msgspec.msgpack.Encoder(enc_hook=_encode_array)
 
 
 def pack(value: object) -> bytes:
-    """A Sample, or a part of one, as msgpack bytes; equal values give equal bytes."""
+    """Serialise a Sample, or a part of one, as msgpack; equal values give equal bytes."""
     return _packer.encode(value)
 
 

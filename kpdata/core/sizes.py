@@ -7,13 +7,13 @@ _LARGEST = 10**15
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes.
+    """The number of bytes that a text or a number means.
 
     >>> parse_size("128M"), parse_size("1.5KB"), parse_size(500)
     (128000000, 1500, 500)
 
     Raises:
-        ValueError: the text is no size; the message says what is expected.
+        ValueError: it is not a size; the message says what is expected.
     """
     plain = str(text).upper().removesuffix("B")
     unit = plain[-1:] if plain[-1:] in _UNITS else ""

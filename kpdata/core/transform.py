@@ -1,4 +1,4 @@
-"""Affine maps of points, boxes and whole instances: pure functions on continuous pixels.
+"""Affine maps of points, boxes and instances, in continuous pixels.
 
 An affine is a (2, 3) array that maps ``xy`` to ``A[:, :2] @ xy + A[:, 2]``.
 """
@@ -34,7 +34,8 @@ def apply_affines(affines: Affine, xy: FloatArray) -> FloatArray:
 def compose(second: Affine, first: Affine) -> Affine:
     """The affine that applies ``first``, then ``second``, in float64.
 
-    Number by number: a matrix product's last bit depends on the processor.
+    It is written out number by number, since the last bit of a NumPy matrix product depends on the
+    processor, and shards must not.
     """
     (a, b, x), (c, d, y) = np.asarray(second, np.float64).tolist()
     (e, f, u), (g, h, v) = np.asarray(first, np.float64).tolist()
@@ -54,21 +55,21 @@ def invert(affine: Affine) -> Affine:
 
 
 def as_stored(affine: Affine) -> Affine:
-    """``affine`` rounded to float32, the precision of the wire.
+    """``affine`` rounded to float32, the precision of a record.
 
-    Rounding *before* use makes the stored transform the one that was really applied.
+    Round *before* use, so that the stored transform is the one that was applied.
     """
     return np.asarray(affine, np.float32)
 
 
 def scale_of(affine: Affine) -> float:
-    """How much lengths grow under ``affine``: the square root of the area's factor."""
+    """The factor by which ``affine`` scales lengths: the square root of its factor on areas."""
     (a, b, _), (c, d, _) = affine.tolist()
     return math.sqrt(abs(a * d - b * c))
 
 
 def flip(width: float) -> Affine:
-    """The mirror image of a picture of this width: x → width − x."""
+    """The affine that mirrors a picture of this width: x → width − x."""
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
 
 
@@ -91,11 +92,11 @@ def rotation(degrees: float) -> FloatArray:
 
 
 def orientation_affine(orientation: int, width: int, height: int) -> Affine:
-    """Raw pixels → upright pixels for an EXIF orientation, 1 to 8 (Exif 2.3, tag 0x0112).
+    """(2, 3) affine from raw to upright pixels (Exif 2.3, tag 0x0112).
 
     Args:
-        orientation: the tag's value.
-        width, height: the size of the *raw* image.
+        orientation: the tag's value, 1 to 8.
+        width, height: size of the *raw* image.
     """
     w, h = float(width), float(height)
     return np.array(
@@ -114,12 +115,15 @@ def orientation_affine(orientation: int, width: int, height: int) -> Affine:
 
 
 def resize_affine(width: int, height: int, size: int) -> Affine:
-    """(2, 3): a picture of ``width`` × ``height`` pixels stretched to ``size`` × ``size``."""
+    """(2, 3) affine that stretches ``width`` × ``height`` pixels to ``size`` × ``size``."""
     return np.array([[size / width, 0.0, 0.0], [0.0, size / height, 0.0]])
 
 
 def map_box(affine: Affine, bbox_xyxy: FloatArray) -> FloatArray:
-    """(4,) the upright box around a mapped box: its half sides go through the map's magnitudes."""
+    """(4,) the axis-aligned box around a mapped box.
+
+    Its half sides are the box's, mapped by the absolute values of the linear part.
+    """
     (a, b, x), (c, d, y) = affine.tolist()
     x0, y0, x1, y1 = bbox_xyxy.tolist()
     center_x, center_y, half_x, half_y = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2
@@ -142,15 +146,15 @@ def move_instance(
 ) -> tuple[Instance, int]:
     """Map an instance by ``affine`` into a picture of ``width`` × ``height`` pixels.
 
-    A keypoint outside [0, width) × [0, height) becomes v = 0. The box is the upright box around
-    the mapped one and is not clipped; area and head size grow with the affine's scale.
+    A keypoint outside [0, width) × [0, height) becomes v = 0. The new box is the axis-aligned box
+    around the mapped one, and is not clipped. Area and head size are scaled.
 
     Args:
         instance: labels in the source's pixels.
         affine: (2, 3) source pixels → picture pixels.
         width, height: the picture's size.
-        flip_index: (K,) the skeleton's, applied where ``affine`` mirrors, so that the left wrist
-            of the mirror image is the one that looks left; None never swaps names.
+        flip_index: (K,) the skeleton's. Where ``affine`` mirrors, it swaps left and right names, so
+            that the left wrist in the mirror image is the one that looks left. None never swaps.
 
     Returns:
         The instance in the picture, and how many labelled keypoints left its frame.
