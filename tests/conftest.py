@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from kpdata.checks.verify import verify
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.shards import records
 from kpdata.shards.dataset import Dataset
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from _convert.dataset import Dataset
 
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 
 PICTURES = 2000
 SIZE = 64, 48

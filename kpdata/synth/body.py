@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.synth.looks import (
     EYE,
     HAIR,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, Instance
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.synth.body import PARTS, Array, Body
 from kpdata.synth.camera import Camera
 from kpdata.synth.paint import SUPERSAMPLE, figure_of, part_of

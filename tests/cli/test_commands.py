@@ -17,7 +17,7 @@ import kpdata as library
 from kpdata.cli.inspect import show
 from kpdata.cli.main import COMMANDS
 from kpdata.core.mapping import map_by_name
-from kpdata.core.skeleton import COCO17, MPII16
+from kpdata.core.skeletons import COCO17, MPII16
 from kpdata.formats import FORMATS
 from kpdata.shards.manifest import read_manifest, write_manifest
 

@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 import kpdata as library
 from kpdata.cli.outcome import show_outcome
-from kpdata.core.skeleton import BUILT_IN
+from kpdata.core.skeletons import BUILT_IN
 from kpdata.pipelines import conversion
 from kpdata.pipelines.conversion import Outcome
 from kpdata.pipelines.run import beam_job

@@ -11,7 +11,7 @@ from msgspec import structs
 from kpdata.cli import demo
 from kpdata.cli.demo import FEWEST
 from kpdata.core.errors import KpdataError
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import write_manifest
 from kpdata.train.evaluate.report import read_report

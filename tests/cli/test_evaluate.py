@@ -16,7 +16,8 @@ from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError
 from kpdata.core.progress import Progress
-from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17, LSP14
 from kpdata.images import codec
 from kpdata.train.api import Run
 from kpdata.train.data.crops import LabelledCrops

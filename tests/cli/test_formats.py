@@ -6,7 +6,7 @@ import pytest
 
 import kpdata as kp
 from kpdata.core.sample import ImageRef, Sample
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.formats import FORMATS, Format, Option, Source, registry
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import kpdata as library
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 
 Kpdata = Callable[..., Any]
 

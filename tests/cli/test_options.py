@@ -11,7 +11,7 @@ import pytest
 
 from kpdata.cli import convert
 from kpdata.cli.options import SIZE
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.pipelines.request import Request
 from kpdata.shards import fetch
 from kpdata.view import draw

@@ -16,7 +16,8 @@ from mutate import frame
 from PIL import Image
 
 from kpdata.core.sample import ImageRef, Instance, Sample, View
-from kpdata.core.skeleton import LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import LSP14
 from kpdata.shards import records
 from kpdata.shards.manifest import Manifest, ShardInfo, SourceInfo, SplitInfo, compute_root_hash
 

@@ -23,7 +23,7 @@ from kpdata import formats
 from kpdata.checks import verify
 from kpdata.core.errors import KpdataError
 from kpdata.core.sample import Rejected, Sample
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.formats.base import Source
 from kpdata.formats.settings import load_skeleton
 from kpdata.formats.yolo.read import label_name

@@ -27,7 +27,7 @@ from kpdata.core.errors import (
     KpdataWarning,
 )
 from kpdata.core.progress import Progress
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.door import CONVERSION_DEFAULTS, CONVERSION_OPTIONS
 from kpdata.pipelines.request import Request
 from kpdata.view.picture import Picture, thumbnails

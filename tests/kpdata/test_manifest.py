@@ -6,7 +6,7 @@ import re
 import pytest
 
 from kpdata.core.errors import DatasetError
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.shards.manifest import MANIFEST, compute_root_hash, read_manifest, write_manifest
 from kpdata.storage.atomic import write_atomically
 from kpdata.storage.files import file_blake3, file_sha256

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from kpdata.core.mapping import DERIVED, map_by_name, map_sample
 from kpdata.core.sample import ImageRef, Instance, Sample
-from kpdata.core.skeleton import BUILT_IN, COCO17, LSP14, MPII16, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import BUILT_IN, COCO17, LSP14, MPII16
 
 row = st.one_of(
     st.just((0.0, 0.0, 0.0)),

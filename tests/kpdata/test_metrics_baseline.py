@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kpdata import formats
 from kpdata.core import transform
 from kpdata.core.crop import keypoint_box, square_crop
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.images.headers import probe
 from kpdata.metrics import Poses, mean_pose, pck, pckh, pckh_stretched, pose_in_source
 

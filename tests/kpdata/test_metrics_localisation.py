@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kpdata.core.errors import SchemaError
-from kpdata.core.skeleton import LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import LSP14
 from kpdata.metrics import (
     Poses,
     auc,

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kpdata.core.errors import SchemaError
-from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17, LSP14
 from kpdata.metrics import (
     Poses,
     Score,

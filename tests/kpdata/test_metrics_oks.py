@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from kpdata.core.errors import KpdataError, SchemaError
-from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17, LSP14
 from kpdata.metrics import Poses, average_precision, oks
 
 BALL = Skeleton(name="ball", keypoints=("top", "bottom"), sigmas={"top": 0.1, "bottom": 0.05})

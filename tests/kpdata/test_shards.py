@@ -8,7 +8,7 @@ import pytest
 
 import kpdata
 from kpdata.core.errors import DatasetError
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.core.splits import stable_hash
 from kpdata.images import codec
 from kpdata.shards.dataset import Dataset, read_record

@@ -1,6 +1,7 @@
 """Skeletons: the built-in ones are consistent, and a custom one's errors name the wrong key."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from kpdata.core.errors import FormatError, SchemaError
 from kpdata.core.flip_pairs import flip_pairs_by_name
-from kpdata.core.skeleton import BUILT_IN, COCO17, LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import BUILT_IN, COCO17, LSP14
 from kpdata.formats.settings import get_skeleton, load_skeleton
 
 BOAT = {
@@ -34,24 +36,32 @@ def write(folder: Path, content: object) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("lsp14", 14), ("mpii16", 16), ("coco17", 17), ("blazepose33", 33)]
-)
+    ("name", "count"),
+    [
+        (name, int(re.search(r"[0-9]+$", name)[0]))
+        for name in BUILT_IN
+        if not name.startswith("posetrack")
+    ] + [("posetrack17", 15), ("posetrack18", 17)],
+)  # fmt: skip
 def test_built_in_skeletons_have_as_many_keypoints_as_their_names_say(name, count):
     assert len(BUILT_IN[name]) == count == len(set(BUILT_IN[name].keypoints))
+    assert BUILT_IN[name].name == name
 
 
 @every_built_in
 def test_flipping_a_built_in_skeleton_twice_changes_nothing(skeleton):
     index = skeleton.flip_index
     np.testing.assert_array_equal(index[index], np.arange(len(skeleton)))
-    assert (index != np.arange(len(skeleton))).any()
+    is_one_sided = skeleton.name == "hand21"
+    assert (index != np.arange(len(skeleton))).any() != is_one_sided
 
 
 @every_built_in
 def test_flipping_swaps_left_and_right_by_name_and_keeps_the_rest(skeleton):
     for name, mirrored in zip(skeleton.keypoints, skeleton.flip_index, strict=True):
         swapped = name.replace("left", "@").replace("right", "left").replace("@", "right")
-        assert skeleton.keypoints[mirrored] == swapped
+        if not name.startswith("face-"):
+            assert skeleton.keypoints[mirrored] == swapped
 
 
 @every_built_in
@@ -61,12 +71,33 @@ def test_edges_torso_and_head_name_keypoints(skeleton):
         skeleton.keypoints
     )
     assert skeleton.edge_index.shape == (len(skeleton.edges), 2)
-    assert torso == ("left_shoulder", "right_hip")
+    is_person = {"left_shoulder", "left_hip", "left_wrist"} <= set(skeleton.keypoints)
+    assert torso == (("left_shoulder", "right_hip") if is_person else None)
     assert skeleton.head is None or set(skeleton.head) <= set(skeleton.keypoints)
 
 
-def test_only_coco_has_published_sigmas():
-    assert {name for name, s in BUILT_IN.items() if s.sigma_array is not None} == {"coco17"}
+def test_the_points_of_a_face_swap_sides():
+    flip = BUILT_IN["face68"].flip_index
+    chin, nose_tip, left_eye, right_eye = 8, 30, [36, 39], [45, 42]
+    assert flip[[chin, nose_tip]].tolist() == [chin, nose_tip]
+    assert flip[left_eye].tolist() == right_eye
+    wholebody = BUILT_IN["coco_wholebody133"]
+    assert [wholebody.keypoints[i] for i in wholebody.flip_index[[23, 23 + 36]]] == [
+        "face-16", "face-45",
+    ]  # fmt: skip
+
+
+@every_built_in
+def test_every_keypoint_of_a_person_is_joined_to_another(skeleton):
+    joined = {name for edge in skeleton.edges for name in edge}
+    alone = {name for name in skeleton.keypoints if name not in joined}
+    ears = {"left_ear", "right_ear"} if skeleton.name == "posetrack18" else set()
+    assert all(name.startswith("face-") for name in alone - ears)
+
+
+def test_sigmas_are_those_that_were_published():
+    with_sigmas = {name for name, s in BUILT_IN.items() if s.sigma_array is not None}
+    assert with_sigmas == {"coco17", "coco_wholebody133", "crowdpose14", "aic14", "hand21"}
     sigmas = dict(zip(COCO17.keypoints, COCO17.sigma_array, strict=True))
     assert (sigmas["nose"], sigmas["left_hip"], sigmas["right_ankle"]) == (0.026, 0.107, 0.089)
 

@@ -6,7 +6,7 @@ import pytest
 
 from kpdata.core.errors import SchemaError
 from kpdata.core.sample import Instance, Sample
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.images import codec
 from kpdata.synth import labels, paint, samples, scene
 from kpdata.synth.body import PARTS, Body, pose_body

@@ -13,7 +13,7 @@ from kpdata.checks.verify import verify
 from kpdata.core.errors import DatasetError
 from kpdata.core.progress import Progress
 from kpdata.core.sample import Sample
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.shards import records, tfds, tfrecord
 from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import MANIFEST, QUARANTINE, Manifest, read_manifest, write_manifest

@@ -13,7 +13,7 @@ import numpy as np
 
 from kpdata.core import transform
 from kpdata.core.augment import AugmentConfig
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.train.models.layers import SpatialExpectation, SpatialSoftmax
 from kpdata.train.ops import augment, losses, targets
 

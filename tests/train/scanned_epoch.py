@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from kpdata.core.augment import AugmentConfig
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.train.data.batches import Batches
 from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.loop.learner import Learner

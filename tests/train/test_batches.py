@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpdata.core.augment import AugmentConfig
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.train.data.batches import Batches
 from kpdata.train.data.crops import LabelledCrops
 

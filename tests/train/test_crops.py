@@ -15,7 +15,7 @@ from kpdata.core.crop import CropRule, square_crop
 from kpdata.core.errors import DatasetError, SchemaError
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import ImageRef, Instance, Sample
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.core.transform import apply_affine
 from kpdata.images import codec
 from kpdata.images.resample import shrink_for

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kpdata.core import transform
 from kpdata.core.augment import AugmentConfig, occlude, params_affine, sample_params
 from kpdata.core.sample import Instance
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.core.transform import move_instance, resize_affine
 from kpdata.images.photometric import paint
 from kpdata.images.resample import warp

@@ -15,7 +15,7 @@ import pytest
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError, KpdataError, TrainingError
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.images import codec
 from kpdata.train.export import export as exporting
 from kpdata.train.export.export import Card, agreement, export, pose_model, rendered_crops

@@ -4,7 +4,7 @@ import pytest
 
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.errors import KpdataError, TrainingError
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.train.loop.learner import Learner, dropout_seeds
 from kpdata.train.models.base import Phase
 from kpdata.train.models.registry import get_model

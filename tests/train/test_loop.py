@@ -22,7 +22,8 @@ from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.progress import SILENT, Progress
-from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17, LSP14
 from kpdata.metrics import mean_pose, pck
 from kpdata.pipelines import Request, convert
 from kpdata.shards.dataset import Dataset

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kpdata.core.errors import TrainingError
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.train.models.base import Phase
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.folder import Best, EpochRecord, RunFolder, RunInfo, State

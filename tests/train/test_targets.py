@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.train.models.layers import SpatialExpectation, SpatialSoftmax
 from kpdata.train.ops.targets import (
     decode_argmax,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError, SchemaError, TrainingError
-from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17, LSP14
 from kpdata.shards.dataset import Dataset
 from kpdata.storage.atomic import replaced_files
 from kpdata.storage.files import file_blake3

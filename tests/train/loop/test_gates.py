@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from kpdata import formats, synth
 from kpdata.checks import gates
 from kpdata.checks.gates import COORDINATES, OVERFIT, SIDES, VARIETY, VISIBILITY, check_data
-from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17, LSP14
 from kpdata.images.headers import probe
 
 SEEDS = st.integers(0, 2**32 - 1)

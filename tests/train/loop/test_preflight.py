@@ -10,7 +10,7 @@ from kpdata.checks.gates import COORDINATES, OVERFIT, SIDES, VARIETY, VISIBILITY
 from kpdata.core import transform
 from kpdata.core.crop import square_crop
 from kpdata.core.errors import TrainingError
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.images import codec
 from kpdata.images.resample import warp, with_spare_channel
 from kpdata.train.data.crops import LabelledCrops
