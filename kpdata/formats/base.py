@@ -47,6 +47,19 @@ IMAGES = Option(
 SKELETON = Option(
     "skeleton", "The keypoints' names, of a built-in skeleton or a JSON file.", "NAME|FILE"
 )
+VISIBILITY = Option(
+    "visibility",
+    "What v = 1 means: occluded (coco), or just labelled; found out where no keypoint has 2.",
+    choices=("coco", "labelled"),
+)
+PIXEL_ORIGIN = Option(
+    "pixel_origin",
+    "Where (0, 0) lies: at the first pixel's center, as in COCO, or its corner, as on the canvas "
+    "of most annotation tools.",
+    choices=("center", "corner"),
+)
+
+LABELLED = "keypoints with v = 1 taken for visible, since none in the source has v = 2"
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,7 @@ class Source:
         has_boxes: at least one instance carries a box.
         groups_from_names: samples' groups are read off their images' names, so that ``group``
             takes their place; else it can only join what the source holds together.
+        groups_are_numbers: samples' groups are numbers, which begin anew in another source.
         convention: what the numbers were taken to mean, where that is not all that the format says.
     """
 
@@ -147,6 +161,7 @@ class Source:
     counts: Counter[str]
     has_boxes: bool
     groups_from_names: bool = False
+    groups_are_numbers: bool = False
     convention: str = ""
 
     @property

@@ -88,5 +88,6 @@ def _as_part(
             safe_path(str(source.images_root), sample.image.name)  # the common parent is no excuse
         except ImageError as error:
             return Rejected(key, error.reason, str(error))
-    group = sample.group and (prefix if source.groups_from_names else "") + sample.group
+    apart = f"{split}/" if source.groups_are_numbers else ""
+    group = sample.group and apart + (prefix if source.groups_from_names else "") + sample.group
     return replace(sample, key=key, image=image, split=split, group=group)

@@ -8,7 +8,8 @@ import msgspec
 
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.errors import FormatError, SchemaError, located
-from kpdata.core.skeleton import BUILT_IN, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import BUILT_IN
 from kpdata.storage.bounded import read_bounded
 
 

@@ -47,8 +47,15 @@ _SPACE = re.compile(_WHITE)
 _TOKEN = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
 
 
-def batches(path: Path, arrays: Collection[str]) -> Iterator[tuple[str, int, list[bytes]]]:
+def batches(
+    path: Path, arrays: Collection[str], values: Collection[str] = ()
+) -> Iterator[tuple[str, int, list[bytes]]]:
     """Cut the named top-level arrays into (name, index of the first, raw elements), in file order.
+
+    Args:
+        path: the file.
+        arrays: the arrays to read, each of which the file must have.
+        values: other members of the top level; each that is no array comes as one raw element.
 
     Raises:
         FormatError: the file cannot be read, is cut short, is not one JSON object, or lacks one of
@@ -56,7 +63,7 @@ def batches(path: Path, arrays: Collection[str]) -> Iterator[tuple[str, int, lis
     """
     try:
         with path.open("rb") as file:
-            yield from _members(_Scanner(path, file), arrays)
+            yield from _members(_Scanner(path, file), arrays, values)
     except IsADirectoryError as error:
         raise FormatError(f"{path}: is a folder: give the .json file") from error
     except OSError as error:
@@ -64,7 +71,7 @@ def batches(path: Path, arrays: Collection[str]) -> Iterator[tuple[str, int, lis
 
 
 def _members(
-    scanner: "_Scanner", arrays: Collection[str]
+    scanner: "_Scanner", arrays: Collection[str], values: Collection[str]
 ) -> Iterator[tuple[str, int, list[bytes]]]:
     scanner.open_object()
     seen: set[str] = set()
@@ -80,7 +87,9 @@ def _members(
         elif key in arrays and scanner.peek():
             raise scanner.error(f"$.{key} is not an array")
         else:
-            scanner.take(_MEMBER, f"$.{key}", "a value and , or }")
+            found = scanner.take(_MEMBER, f"$.{key}", "a value and , or }")
+            if key in values:
+                yield key, 0, [found[0]]
         seen.add(key)
         at_end = scanner.take(_COMMA_OR_END, f"$ after {key!r}", ", or }")[1] == b"}"
     scanner.expect_end()

@@ -18,7 +18,8 @@ import numpy as np
 
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import NOT_LABELLED, VISIBLE, Instance, Rejected, Sample
-from kpdata.core.skeleton import BUILT_IN, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import BUILT_IN
 from kpdata.formats._lib.listing import IMAGE_SUFFIXES, TABLES, FilePair, FilePairs, holds_images
 from kpdata.formats._lib.style import AnnotatedObject, Label, Point, StatedImage, Style
 from kpdata.formats._lib.survey import (

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kpdata.core.errors import FormatError, located
-from kpdata.core.skeleton import BUILT_IN, MAX_KEYPOINTS, Skeleton
+from kpdata.core.skeleton import MAX_KEYPOINTS, Skeleton
+from kpdata.core.skeletons import BUILT_IN
 from kpdata.formats._lib import json_stream
 from kpdata.formats._lib.listing import FilePairs, check_file
 from kpdata.formats._lib.style import AnnotatedObject, Contents, Label, Style

@@ -1,6 +1,6 @@
 """COCO keypoints: one JSON file, of any category and any number of keypoints."""
 
-from kpdata.formats.base import IMAGES, Format, Option, imported
+from kpdata.formats.base import IMAGES, PIXEL_ORIGIN, SKELETON, VISIBILITY, Format, Option, imported
 from kpdata.formats.detect import Seen
 
 
@@ -26,5 +26,11 @@ FORMAT = Format(
     write=imported("kpdata.formats.coco.write:write"),
     detect=_detect,
     aliases=("cocokeypoints", "coco_keypoints", "coco_json", "mscoco"),
-    options=(IMAGES, Option("category", "The category to read, where several differ.", "NAME")),
+    options=(
+        IMAGES,
+        Option("category", "The category to read, where several differ.", "NAME"),
+        SKELETON,
+        VISIBILITY,
+        PIXEL_ORIGIN,
+    ),
 )

@@ -17,21 +17,25 @@ from kpdata.formats.coco.mend import EMPTY, NUMBERS, Entry, Mender
 T = TypeVar("T")
 
 _BATCH = 1000
+_INFO_BYTES = 10_000
+_MANY = 1000
+"""Lengths of keypoints that are told apart: enough to say what nearly all of a file has."""
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 TABLES = """
     PRAGMA cache_size = -8192;
     CREATE TABLE images (image INTEGER PRIMARY KEY, id, file_name, width, height, grp);
+    CREATE TABLE categories (category INTEGER PRIMARY KEY);
     CREATE TABLE chosen (category INTEGER PRIMARY KEY);
     CREATE TABLE annotations (
         position INTEGER PRIMARY KEY, id, image_id, category_id, is_crowd, area, box,
-        keypoints, fault
+        keypoints, more, fault
     );
 """
 _ROWS = """
     SELECT image, images.id, file_name, width, height, grp,
-        position, annotations.id, category_id, is_crowd, area, box, keypoints, fault
+        position, annotations.id, category_id, is_crowd, area, box, keypoints, more, fault
     FROM images LEFT JOIN annotations
         ON image_id = images.id AND category_id IN (SELECT category FROM chosen)
     ORDER BY image, position
@@ -40,6 +44,10 @@ _ORPHANS = """
     SELECT position, image_id FROM annotations
     WHERE category_id IN (SELECT category FROM chosen) AND image_id NOT IN (SELECT id FROM images)
     ORDER BY position
+"""
+_UNKNOWN_CATEGORY = """
+    SELECT position, image_id, category_id FROM annotations
+    WHERE category_id NOT IN (SELECT category FROM categories) ORDER BY position
 """
 _TO_NUMBER = """
     SELECT position FROM annotations
@@ -64,6 +72,27 @@ class _Image(msgspec.Struct):
     width: _Size | None = None
     height: _Size | None = None
     group: str | int | None = None
+    vid_id: Any = None
+    video_id: Any = None
+    extra: Any = None
+
+    @property
+    def group_and_key(self) -> tuple[str | None, str]:
+        """What the file says of images that belong together, and under which key."""
+        named = self.extra.get("name") if isinstance(self.extra, dict) else None
+        for key, value in (
+            ("group", self.group),
+            ("video_id", self.video_id),
+            ("vid_id", self.vid_id),
+            ("extra.name", named),
+        ):
+            if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+                return f"{value}", key
+        return None, ""
+
+
+WHOLEBODY = (("foot", 6), ("face", 68), ("lefthand", 21), ("righthand", 21))
+"""What COCO-WholeBody has beside the body's 17: the key's begin, and the number of keypoints."""
 
 
 class _Annotation(msgspec.Struct):
@@ -74,14 +103,44 @@ class _Annotation(msgspec.Struct):
     bbox: list[float] | None = None
     area: float | None = None
     iscrowd: bool | int = 0
+    foot_kpts: list[float] | None = None
+    face_kpts: list[float] | None = None
+    lefthand_kpts: list[float] | None = None
+    righthand_kpts: list[float] | None = None
+    foot_valid: Any = True
+    face_valid: Any = True
+    lefthand_valid: Any = True
+    righthand_valid: Any = True
+
+    @property
+    def has_wholebody(self) -> bool:
+        """Whether it has any of COCO-WholeBody's arrays."""
+        return any((self.foot_kpts, self.face_kpts, self.lefthand_kpts, self.righthand_kpts))
+
+    def more_keypoints(self) -> tuple[bytes, str]:
+        """COCO-WholeBody's other 116 keypoints as float64, and what is wrong with them.
+
+        Those of a part that is not valid are zeros.
+        """
+        parts, fault = [], ""
+        for name, count in WHOLEBODY:
+            values = getattr(self, f"{name}_kpts") if getattr(self, f"{name}_valid") else None
+            if values and len(values) != 3 * count:
+                fault = fault or (
+                    f"bad keypoints: {{}}.{name}_kpts holds {len(values)} numbers: "
+                    f"expected {3 * count}, x, y and v of {count} keypoints"
+                )
+                values = None
+            parts.append(array("d", values or bytes(24 * count)).tobytes())
+        return b"".join(parts), fault
 
 
 class Row(NamedTuple):
     """One annotation with its image, or an image without any (``position`` is None).
 
-    ``image`` and ``position`` are the positions in the file's arrays; ``box`` (xywh) and
-    ``keypoints`` are float64 as the file has them; ``fault`` says what is wrong with box or area,
-    as "reason: detail".
+    ``image`` and ``position`` are the positions in the file's arrays; ``box`` (xywh), ``keypoints``
+    and ``more``, the keypoints of COCO-WholeBody's other arrays, are float64 as the file has them;
+    ``fault`` says what is wrong with box or area, as "reason: detail".
     """
 
     image: int
@@ -97,6 +156,7 @@ class Row(NamedTuple):
     area: float | None
     box: bytes | None
     keypoints: bytes | None
+    more: bytes | None
     fault: str | None
 
 
@@ -106,6 +166,12 @@ class Index:
     Attributes:
         categories: in the file's order.
         annotations, with_box: how many there are, by category id.
+        lengths: annotations by category id and by how many numbers their keypoints are.
+        wholebody: annotations with keypoints in COCO-WholeBody's other arrays.
+        visibilities: the values of v that the file has, less those of faulty keypoints.
+        grouped_by: images by the key that says which belong together.
+        group_numbers: whether these groups are numbers, which other files may use for others.
+        tool: what the file's ``info`` says of its origin, in lower case.
         counts: how often each repair was made, by its name.
     """
 
@@ -119,11 +185,21 @@ class Index:
         self.categories: list[Category] = []
         self.annotations: Counter[int] = Counter()
         self.with_box: Counter[int] = Counter()
+        self.lengths: Counter[tuple[int, int]] = Counter()
+        self.wholebody = 0
+        self.visibilities: set[float] = set()
+        self.grouped_by: Counter[str] = Counter()
+        self.group_numbers = False
+        self.tool = ""
         self._mender = Mender()
         self.counts = self._mender.counts
         self._fill()
         self._check_ids()
         self._number_annotations()
+
+    def unknown_categories(self) -> Iterator[tuple[int, int | str, int]]:
+        """Position, image id and category id of annotations whose category the file lacks."""
+        yield from self._db.execute(_UNKNOWN_CATEGORY)
 
     def choose(self, categories: Iterable[int]) -> None:
         """Have :meth:`rows` and :meth:`orphans` give the annotations of these categories."""
@@ -146,14 +222,24 @@ class Index:
 
     def _fill(self) -> None:
         wanted = ("images", "annotations", "categories")
-        for name, first, raw in json_stream.batches(self._path, wanted):
-            if name == "images":
+        for name, first, raw in json_stream.batches(self._path, wanted, ("info",)):
+            if name == "info":
+                self.tool = raw[0][:_INFO_BYTES].decode("utf-8", "replace").lower()
+            elif name == "images":
                 images = self._decode(name, first, raw, _Image, self._mender.image)
+                self._note_groups(images)
                 self._insert(name, map(_image_row, range(first, first + len(raw)), images))
             elif name == "annotations":
                 self._add_annotations(first, raw)
             else:
                 self.categories += self._decode(name, first, raw, Category, self._mender.category)
+
+    def _note_groups(self, images: list[_Image]) -> None:
+        for image in images:
+            group, key = image.group_and_key
+            if group:
+                self.grouped_by[key] += 1
+                self.group_numbers |= key != "group" and group.isdigit()
 
     def _decode(
         self,
@@ -182,6 +268,15 @@ class Index:
         self.counts[EMPTY] += sum(
             (entry.keypoints == [] and not entry.iscrowd) + (entry.bbox == []) for entry in found
         )
+        for entry in found:
+            if entry.keypoints:
+                if 2 not in self.visibilities:
+                    self.visibilities.update(entry.keypoints[2::3])
+                length = entry.category_id, len(entry.keypoints)
+                if len(self.lengths) < _MANY or length in self.lengths:
+                    self.lengths[length] += 1
+            self.wholebody += entry.has_wholebody
+        self.visibilities &= {0, 1, 2}  # others are faults, of any number
         rows = (
             _annotation_row(self._path, position, entry, faults.get(position))
             for position, entry in enumerate(found, first)
@@ -189,7 +284,7 @@ class Index:
         self._insert("annotations", rows)
 
     def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        marks = ", ".join("?" * (6 if table == "images" else 9))
+        marks = ", ".join("?" * (6 if table == "images" else 10))
         self._db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
 
     def _check_ids(self) -> None:
@@ -212,6 +307,7 @@ class Index:
                     f"{self._path}: $.categories[{position}].id: {category.id} stands twice"
                 )
             known.add(category.id)
+        self._db.executemany("INSERT INTO categories VALUES (?)", ((id_,) for id_ in known))
 
     def _number_annotations(self) -> None:
         """Give an id of its own to each annotation that has none, or that of an earlier one."""
@@ -230,7 +326,7 @@ def _join_id(id_: int | str) -> int | str:
 
 
 def _image_row(position: int, image: _Image) -> tuple[Any, ...]:
-    group = None if image.group is None else str(image.group)
+    group, _ = image.group_and_key
     return position, _join_id(image.id), image.file_name, image.width, image.height, group
 
 
@@ -238,7 +334,8 @@ def _annotation_row(
     path: Path, position: int, entry: _Annotation, fault: str | None
 ) -> tuple[Any, ...]:
     keypoints, box = entry.keypoints or None, entry.bbox or None
-    fault = fault or _fault(entry)
+    more, fault_there = entry.more_keypoints() if entry.has_wholebody else (None, None)
+    fault = fault or _fault(entry) or fault_there
     return (
         position,
         entry.id,
@@ -248,6 +345,7 @@ def _annotation_row(
         None if fault else entry.area,
         None if fault or box is None else array("d", box).tobytes(),
         None if keypoints is None else array("d", keypoints).tobytes(),
+        more,
         fault and fault.format(f"{path}: $.annotations[{position}]"),
     )
 

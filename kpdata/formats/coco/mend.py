@@ -14,6 +14,7 @@ SIZES = "image sizes of 0 or without a number, read as unknown"
 FLAGS = "iscrowd written as null, decimal or text, read as a flag"
 EMPTY = "boxes and keypoints given as [], read as absent"
 NULLS = "keypoint values of null, read as no number"
+NESTED = "keypoints given as [[x, y, v], ...], read as one list"
 NUMBERS = "annotations without a usable id, numbered anew"
 
 Entry = dict[str, Any]
@@ -66,7 +67,7 @@ class Mender:
         fault = ""
         for key, mend, reason, expected in (
             ("iscrowd", self._flag, "bad iscrowd", "0 or 1"),
-            ("keypoints", self._numbers, "bad keypoints", "a list of numbers"),
+            ("keypoints", self._keypoints, "bad keypoints", "a list of numbers"),
             ("bbox", self._numbers, "bad box", "a list of numbers"),
             ("area", _number, "bad area", "a number"),
         ):
@@ -96,6 +97,13 @@ class Mender:
         if isinstance(value, str) and value.lower() in ("true", "false"):
             return int(value.lower() == "true")
         return int(bool(float(value or 0)))
+
+    def _keypoints(self, values: Any) -> list[float] | None:
+        """A list of numbers, of one list for each keypoint too."""
+        if isinstance(values, list) and values and all(isinstance(v, list) for v in values):
+            self.counts[NESTED] += 1
+            values = [number for value in values for number in value]
+        return self._numbers(values)
 
     def _numbers(self, values: Any) -> list[float] | None:
         """A list of numbers, with NaN for null; None where there is no list."""

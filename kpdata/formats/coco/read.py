@@ -6,6 +6,7 @@ reader; what is wrong with one annotation's values costs one image.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -18,9 +19,20 @@ import numpy.typing as npt
 
 from kpdata.core.errors import ImageError
 from kpdata.core.sample import FloatArray, Instance, Rejected, Sample
-from kpdata.formats.base import LARGEST, ZEROED, Source, find_images, image_ref, require_file
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17, COCO_WHOLEBODY133
+from kpdata.formats.base import (
+    LABELLED,
+    LARGEST,
+    ZEROED,
+    Source,
+    find_images,
+    image_ref,
+    require_file,
+)
 from kpdata.formats.coco.categories import choose, skeleton_of
 from kpdata.formats.coco.index import TABLES, Index, Row
+from kpdata.formats.settings import get_skeleton
 from kpdata.storage.image_files import local_name, safe_path
 from kpdata.storage.scratch import scratch_database
 from kpdata.storage.stores import Location
@@ -28,11 +40,27 @@ from kpdata.storage.stores import Location
 OTHER_CATEGORIES = "annotations of other categories"
 RENAMED = "absolute image names, or with \\, read as relative to the images folder"
 
+PARTS = "annotations whose foot_kpts, face_kpts or hands were left out"
+CORNER = "annotations read in pixels from the first one's corner, as {} writes them"
+
+_CORNER_TOOLS = re.compile(
+    r"roboflow|label ?studio|labelme|anylabeling|cvat|supervisely|make ?sense|datumaro|"
+    r"exported from v7|darwin|encord|labelbox|dataloop|segments\.ai"
+)
+"""Tools that count pixels from the corner of their canvas, as ``info`` names them."""
+
 _TRIED = 20
 """Images that are looked for, to find their folder."""
 
 
-def read(annotations: Path, images: Location | None = None, category: str | None = None) -> Source:
+def read(
+    annotations: Path,
+    images: Location | None = None,
+    category: str | None = None,
+    skeleton: Skeleton | str | None = None,
+    visibility: str | None = None,
+    pixel_origin: str | None = None,
+) -> Source:
     """Read COCO keypoints: crowds, instances without keypoints and empty images included.
 
     Args:
@@ -41,6 +69,12 @@ def read(annotations: Path, images: Location | None = None, category: str | None
             (``train2017``), or ``images``, beside the file or its parent, or the file's own: the
             first in which one of the first images lies.
         category: the category's name, where several have keypoints, and not the same.
+        skeleton: a Skeleton, a built-in one's name or a JSON file, in place of the file's names.
+        visibility: ``coco``, where v = 1 is occluded, or ``labelled``, where it says no more than
+            that the keypoint is there; by default labelled where some v is 1 and none is 2.
+        pixel_origin: what (0, 0) is: the ``center`` of the first pixel, as in COCO, or its
+            ``corner``; by default corner where the file's ``info`` names a tool whose canvas
+            begins there.
 
     Raises:
         FormatError: the file's structure is at fault; the message names file and JSON path.
@@ -52,16 +86,46 @@ def read(annotations: Path, images: Location | None = None, category: str | None
     with ExitStack() as stack:
         index = Index(annotations, stack.enter_context(scratch_database(TABLES)))
         root = images or _find_images(annotations, index.first_names(_TRIED))
-        chosen = choose(annotations, index.categories, category)
+        if isinstance(skeleton, str):
+            skeleton = get_skeleton(skeleton)
+        body = skeleton
+        if skeleton is not None and skeleton.keypoints == COCO_WHOLEBODY133.keypoints:
+            body = COCO17
+        chosen = choose(annotations, index, category, body)
         ids = [entry.id for entry in chosen.values()]
         index.choose(ids)
-        skeleton, counts = skeleton_of(annotations, chosen)
+        counts: Counter[str] = Counter()
+        if skeleton is None:
+            skeleton, counts = skeleton_of(annotations, chosen)
+            if skeleton == COCO17 and index.wholebody:
+                skeleton = COCO_WHOLEBODY133
         counts.update(index.counts)
-        counts[OTHER_CATEGORIES] = index.annotations.total() - sum(
-            index.annotations[id_] for id_ in ids
+        counts[OTHER_CATEGORIES] = sum(
+            index.annotations[c.id] for c in index.categories if c.id not in ids
         )
+        if len(skeleton) != len(COCO_WHOLEBODY133):
+            counts[PARTS] = index.wholebody
+        for key, count in index.grouped_by.items():
+            counts[f"images grouped by their {key}"] = count if key != "group" else 0
+        v_is_labelled = visibility == "labelled" or (
+            visibility is None
+            and "written by kpdata" not in index.tool
+            and 1 in index.visibilities
+            and 2 not in index.visibilities
+        )
+        named = _CORNER_TOOLS.search(index.tool)
+        if pixel_origin is None and named:
+            counts[CORNER.format(named[0])] = sum(index.annotations[id_] for id_ in ids)
+        from_corner = pixel_origin == "corner" or (pixel_origin is None and named is not None)
         reader = _Reader(
-            annotations, root, index, {c.id: c.name for c in chosen.values()}, len(skeleton), counts
+            path=annotations,
+            root=root,
+            index=index,
+            categories={c.id: c.name for c in chosen.values()},
+            num_keypoints=len(skeleton),
+            shift=0.0 if from_corner else 0.5,
+            v_is_labelled=v_is_labelled,
+            counts=counts,
         )
         for empty in [name for name, count in counts.items() if not count]:
             del counts[empty]
@@ -72,7 +136,18 @@ def read(annotations: Path, images: Location | None = None, category: str | None
             annotation_files=(annotations,),
             counts=counts,
             has_boxes=any(index.with_box[id_] for id_ in ids),
+            groups_from_names=not index.grouped_by["group"],
+            groups_are_numbers=index.group_numbers,
+            convention=_convention(from_corner, v_is_labelled),
         )
+
+
+def _convention(from_corner: bool, v_is_labelled: bool) -> str:
+    """What the numbers were taken to mean; empty where it is what the format says."""
+    if not (from_corner or v_is_labelled):
+        return ""
+    pixels = "continuous pixels" if from_corner else "0-based pixel indices"
+    return f"{pixels}, boxes continuous xywh, v {'0/1, 1 is visible' if v_is_labelled else '0/1/2'}"
 
 
 def _find_images(annotations: Path, names: list[str]) -> Path:
@@ -100,6 +175,8 @@ class _Reader:
     index: Index
     categories: dict[int, str]
     num_keypoints: int
+    shift: float
+    v_is_labelled: bool
     counts: Counter[str]
 
     def samples(self, stack: ExitStack) -> Iterator[Sample | Rejected]:
@@ -120,6 +197,13 @@ class _Reader:
                     f"{self.path}: $.annotations[{position}].image_id: no image has the id "
                     f"{image_id!r}: add the image or remove the annotation",
                 )
+            for position, image_id, category_id in self.index.unknown_categories():
+                yield Rejected(
+                    str(image_id),
+                    "annotation of an unknown category",
+                    f"{self.path}: $.annotations[{position}].category_id: no category has the id "
+                    f"{category_id}: add the category or remove the annotation",
+                )
 
     def _sample(self, row: Row, instances: tuple[Instance, ...]) -> Sample:
         name = local_name(str(self.root), row.file_name)
@@ -131,9 +215,7 @@ class _Reader:
     def _instances(self) -> Iterator[tuple[Row, Instance | str | None]]:
         """Each row with its instance, or with what is wrong with it as "reason: detail"."""
         for rows in self.index.rows():
-            keypoints, faults, zeroed = _keypoints(rows, self.num_keypoints)
-            if zeroed:
-                self.counts[ZEROED] += zeroed
+            keypoints, faults = self._keypoints(rows)
             boxes = _boxes(rows)
             for number, row in enumerate(rows):
                 if row.position is None:
@@ -145,6 +227,25 @@ class _Reader:
                     yield row, faults[number].format(position)
                 else:
                     yield row, self._instance(row, keypoints[number], boxes[number])
+
+    def _keypoints(self, rows: list[Row]) -> tuple[FloatArray, dict[int, str]]:
+        """Keypoints (N, K, 3) in continuous pixels, and what is wrong with them, by row."""
+        values, faults = _stack(rows, self.num_keypoints)  # (N, K, 3) as in the file
+        xy, visibility = values[..., :2], values[..., 2:]
+        known = (visibility == 0) | (visibility == 1) | (visibility == 2)
+        placed = (np.abs(xy) <= LARGEST).all(axis=2)  # (N, K), False for NaN
+        usable = (placed & known[..., 0]) | (visibility[..., 0] == 0)
+        for number in np.flatnonzero(~usable.all(axis=1)).tolist():
+            faults[number] = _bad_keypoint(values[number], usable[number])
+            values[number] = 0
+        given = (np.nan_to_num(xy) != 0).any(axis=2)  # NaN and null are no coordinates
+        if zeroed := int(((visibility[..., 0] == 0) & given).sum()):
+            self.counts[ZEROED] += zeroed
+        if self.v_is_labelled and (raised := int((visibility == 1).sum())):
+            self.counts[LABELLED] += raised
+            visibility[visibility == 1] = 2
+        xy[:] = np.where(visibility > 0, xy + self.shift, 0)
+        return values.astype(np.float32), faults
 
     def _instance(self, row: Row, keypoints: FloatArray, box: FloatArray) -> Instance:
         return Instance(
@@ -175,29 +276,18 @@ def _boxes(rows: list[Row]) -> FloatArray:
     return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32)
 
 
-def _keypoints(rows: list[Row], count: int) -> tuple[FloatArray, dict[int, str], int]:
-    """Keypoints (N, K, 3) in continuous pixels, the faults by row, and how many were zeroed."""
-    values, faults = _stack(rows, count)  # (N, K, 3) as in the file
-    xy, visibility = values[..., :2], values[..., 2:]
-    known = (visibility == 0) | (visibility == 1) | (visibility == 2)
-    placed = (np.abs(xy) <= LARGEST).all(axis=2)  # (N, K), False for NaN
-    usable = (placed & known[..., 0]) | (visibility[..., 0] == 0)
-    for number in np.flatnonzero(~usable.all(axis=1)).tolist():
-        faults[number] = _bad_keypoint(values[number], usable[number])
-        values[number] = 0
-    zeroed = int(((visibility == 0) & (xy != 0)).any(axis=2).sum())
-    xy[:] = np.where(visibility > 0, xy + 0.5, 0)
-    return values.astype(np.float32), faults, zeroed
-
-
 def _stack(rows: list[Row], count: int) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
     """Keypoints (N, K, 3), zeros where a row has none, and the rows of a wrong length."""
     values = np.zeros((len(rows), count, 3))
+    more = count == len(COCO_WHOLEBODY133)
+    count = len(COCO17) if more else count
     whole, faults = [], {}
     for number, row in enumerate(rows):
+        if more and row.more is not None:
+            values[number, count:] = np.frombuffer(row.more).reshape(-1, 3)
         if row.keypoints is None:
             continue
-        if len(row.keypoints) == values[0].nbytes:
+        if len(row.keypoints) == values[0, :count].nbytes:
             whole.append(number)
         else:
             faults[number] = (
@@ -205,7 +295,7 @@ def _stack(rows: list[Row], count: int) -> tuple[npt.NDArray[np.float64], dict[i
                 f"expected {count * 3}, x, y and v of {count} keypoints"
             )
     joined = b"".join(rows[number].keypoints or b"" for number in whole)
-    values[whole] = np.frombuffer(joined).reshape(-1, count, 3)
+    values[whole, :count] = np.frombuffer(joined).reshape(-1, count, 3)
     return values, faults
 
 

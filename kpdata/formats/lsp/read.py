@@ -22,7 +22,7 @@ from kpdata.core.sample import (
     Rejected,
     Sample,
 )
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.formats._lib import matlab
 from kpdata.formats.base import LARGEST, Source, find_images, image_ref
 from kpdata.storage.stores import Location

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kpdata.core.errors import FormatError, located
 from kpdata.core.sample import OCCLUDED, VISIBLE, FloatArray, Instance, Rejected, Sample
-from kpdata.core.skeleton import MPII16
+from kpdata.core.skeletons import MPII16
 from kpdata.formats._lib import matlab
 from kpdata.formats._lib.matlab import Variable
 from kpdata.formats.base import LARGEST, Source, Unusable, find_images, image_ref

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from kpdata.core.errors import FormatError, located
-from kpdata.core.skeleton import COCO17, MAX_KEYPOINTS, Skeleton, built_in_with
+from kpdata.core.skeleton import MAX_KEYPOINTS, Skeleton
+from kpdata.core.skeletons import COCO17, built_in_with
 from kpdata.core.splits import DEFAULT_NAMES
 from kpdata.formats._lib.listing import IMAGE_SUFFIXES, check_file, is_hidden, walk
 from kpdata.formats._lib.yaml_file import read_yaml

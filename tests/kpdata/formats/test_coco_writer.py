@@ -15,7 +15,8 @@ from PIL import Image
 
 from kpdata.core.errors import DatasetError, FormatError, JobError
 from kpdata.core.sample import ImageRef, Instance, Rejected, Sample, View
-from kpdata.core.skeleton import COCO17, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17
 from kpdata.formats._lib import writing
 from kpdata.formats.coco import read, write
 from kpdata.images import codec

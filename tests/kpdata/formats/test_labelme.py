@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from kpdata.core.errors import FormatError, SchemaError
 from kpdata.core.sample import Rejected
-from kpdata.core.skeleton import COCO17, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17
 from kpdata.formats import read
 from kpdata.formats._lib.json_stream import decode
 from kpdata.formats._lib.per_image import BACKSLASHES, UNANNOTATED, UNMARKED

@@ -8,7 +8,7 @@ import scipy.io
 
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import Rejected
-from kpdata.core.skeleton import LSP14
+from kpdata.core.skeletons import LSP14
 from kpdata.formats import read
 from kpdata.formats.lsp import read as lsp
 

@@ -8,7 +8,7 @@ import pytest
 
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import ImageRef, Rejected, Sample
-from kpdata.core.skeleton import COCO17, LSP14
+from kpdata.core.skeletons import COCO17, LSP14
 from kpdata.formats.base import Source
 from kpdata.formats.merged import merge
 from kpdata.storage.stores import Url

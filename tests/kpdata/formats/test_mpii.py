@@ -13,7 +13,7 @@ from mpii_files import EMPTY, image, person, point, save, structs
 
 from kpdata.core.errors import FormatError
 from kpdata.core.sample import Rejected, Sample
-from kpdata.core.skeleton import MPII16
+from kpdata.core.skeletons import MPII16
 from kpdata.formats import read
 from kpdata.formats.mpii import read as mpii
 

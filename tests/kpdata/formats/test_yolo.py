@@ -14,7 +14,7 @@ from PIL import Image
 
 from kpdata.core.errors import FormatError, SchemaError
 from kpdata.core.sample import Rejected
-from kpdata.core.skeleton import COCO17
+from kpdata.core.skeletons import COCO17
 from kpdata.formats import read
 from kpdata.formats.yolo.read import ABSENT, UNLABELLED, label_name
 

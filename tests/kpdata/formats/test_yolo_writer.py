@@ -17,7 +17,8 @@ from PIL import Image
 
 from kpdata.core.errors import DatasetError, FormatError, JobError
 from kpdata.core.sample import ImageRef, Instance, Rejected, Sample, View
-from kpdata.core.skeleton import COCO17, LSP14, Skeleton
+from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17, LSP14
 from kpdata.formats.coco import read as coco
 from kpdata.formats.lsp import read as lsp
 from kpdata.formats.yolo import read as yolo
