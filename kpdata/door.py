@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kpdata.core.crop import CropFrom
-from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_QUARANTINE, SHARD_SIZE
+from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_PIXELS, MAX_QUARANTINE, SHARD_SIZE
 from kpdata.core.errors import FormatError
 from kpdata.core.mapping import Mapping, map_by_name, map_sample
 from kpdata.core.progress import Progress
@@ -20,7 +20,6 @@ from kpdata.dataset import Dataset, Split, open_dataset
 from kpdata.formats import FORMATS, Source, find
 from kpdata.formats.base import IMAGES
 from kpdata.formats.settings import get_skeleton, load_config
-from kpdata.images.headers import MAX_PIXELS
 from kpdata.labels import Labels
 from kpdata.labels import read as read_labels
 from kpdata.storage.stores import Location, Url, as_location, is_inside

@@ -7,14 +7,13 @@ import msgspec
 
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropFrom, CropRule
-from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_QUARANTINE, SHARD_SIZE
+from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_PIXELS, MAX_QUARANTINE, SHARD_SIZE
 from kpdata.core.errors import JobError
 from kpdata.core.mapping import Mapping
 from kpdata.core.sample import Instance
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import DEFAULT_SPLIT, TRAIN, Splits, group_finder, parse_splits
 from kpdata.formats.base import Source
-from kpdata.images.headers import MAX_PIXELS
 from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.image_files import MAX_BYTES
 from kpdata.storage.stores import is_url

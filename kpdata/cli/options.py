@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kpdata.core.defaults import JPEG_QUALITY, MARGIN
+from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_PIXELS
 from kpdata.core.sizes import parse_size
-from kpdata.images.headers import MAX_PIXELS
 from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.stores import Location, as_location
 

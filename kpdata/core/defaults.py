@@ -11,6 +11,9 @@ from kpdata.core.crop import CropRule
 MARGIN: Final = CropRule.margin
 """Side of a crop, in units of the box's longer side."""
 
+MAX_PIXELS: Final = 100_000_000
+"""Of an image; decoding takes up to 8 bytes a pixel."""
+
 JPEG_QUALITY: Final = 95
 """Of crops, and of images that must be encoded anew."""
 

@@ -1,4 +1,4 @@
-"""Encoded images ⇄ upright RGB pixels, whatever their orientation and colour mode."""
+"""Decode images to upright RGB pixels, of any orientation and colour mode, and encode pixels."""
 
 import io
 from collections.abc import Callable
@@ -25,29 +25,34 @@ _TURN: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
-"""EXIF orientation → what makes the picture upright. Pillow's own way also asks XMP, which other
-readers ignore."""
+"""EXIF orientation → a function that makes the picture upright.
+
+Pillow's own function also reads XMP, which other readers ignore."""
 
 _BAND_PIXELS = 1 << 20
 
 
 def stored_bytes(image: ImageRef) -> bytes:
-    """The encoded bytes that a sample read from shards carries."""
+    """The encoded bytes in a sample that was read from shards.
+
+    Raises:
+        ImageError: the sample holds none.
+    """
     if image.data is None:
         raise ImageError("image missing", f"{image.name}: this sample carries no image bytes")
     return image.data
 
 
 def decode_stored(image: ImageRef, reduce: int = 1) -> Pixels:
-    """Decode the picture of a sample read from shards, which nobody vouches for.
+    """Decode the picture of a sample that was read from shards, without trusting the record.
 
     Args:
-        image: carries its bytes.
-        reduce: as :func:`decode` takes it.
+        image: holds its bytes.
+        reduce: as in :func:`decode`.
 
     Raises:
-        ImageError: there are no bytes, they are no JPEG or PNG of the size that the record states,
-            they hold more than MAX_PIXELS, or do not decode.
+        ImageError: there are no bytes, they are not a JPEG or PNG of the size that the record
+            states, have more than MAX_PIXELS, or do not decode.
     """
     data = stored_bytes(image)
     header = probe(data)
@@ -65,17 +70,17 @@ def decode_stored(image: ImageRef, reduce: int = 1) -> Pixels:
 
 
 def decode(data: bytes, reduce: int = 1) -> Pixels:
-    """Decode bytes as a record holds them: (H, W, 3) RGB, orientation tags ignored.
+    """Decode an image from a record: (H, W, 3) RGB. Orientation tags are ignored.
 
     Args:
         data: a JPEG or PNG of three 8-bit channels.
-        reduce: 1, 2, 4 or 8: each pixel is the mean of a block of this side; the last blocks
+        reduce: 1, 2, 4 or 8: each pixel is the mean of a block with this side; the last blocks
             may reach over the edge.
 
     Raises:
         ImageError: the bytes do not decode.
     """
-    if not data.startswith((_JPEG, _PNG)):  # OpenCV would try its hand at a dozen more formats
+    if not data.startswith((_JPEG, _PNG)):  # OpenCV would try a dozen more formats
         raise ImageError("image does not decode", "it is neither a JPEG nor a PNG")
     by_codec = reduce > 1 and data.startswith(_JPEG)
     flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduce}") if by_codec else cv2.IMREAD_COLOR_RGB
@@ -91,8 +96,8 @@ def decode(data: bytes, reduce: int = 1) -> Pixels:
 def decode_upright(data: bytes, header: Header) -> Pixels:
     """Decode any readable image to upright (H, W, 3) RGB.
 
-    Transparency is laid over white, 16 bits keep their upper 8, and of several frames the first
-    counts. Every pixel is decoded: a cut or damaged file raises.
+    Transparent images are put on white. Of 16 bits the upper 8 are kept, and of several frames the
+    first. Every pixel is decoded, so that a cut or damaged file raises.
 
     Raises:
         ImageError: the bytes do not decode.
@@ -107,16 +112,16 @@ def decode_upright(data: bytes, header: Header) -> Pixels:
 
 
 def _turn_and_pixels(data: bytes, header: Header) -> tuple[int, Pixels]:
-    """How to turn it, and raw RGB (H, W, 3); nothing of Pillow's is left in memory."""
+    """(orientation still to apply, (H, W, 3) RGB); Pillow's own image is freed on return."""
     formats = PILLOW_FORMATS if header.format == "other" else (header.format.upper(),)
     with open_with_pillow(io.BytesIO(data), formats) as image:
         image.load()
-        turned = isinstance(image, TiffImageFile)  # TIFF turns on loading
+        turned = isinstance(image, TiffImageFile)  # Pillow turns a TIFF when it loads it
         return 1 if turned else header.orientation, _to_rgb8(image)
 
 
 def _to_rgb8(image: Image.Image) -> Pixels:
-    """A band at a time: Pillow's own copies of a large picture would take much memory."""
+    """(H, W, 3) RGB, converted in bands of rows: Pillow's copies of a whole picture cost memory."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     rows = max(1, _BAND_PIXELS // max(1, width))
@@ -156,11 +161,11 @@ def encode(pixels: Pixels, format: str, quality: int = 95) -> bytes:  # noqa: A0
 
 
 def source_to_upright(header: Header, exif: str) -> transform.Affine:
-    """Annotated pixels → upright pixels.
+    """(2, 3) affine from the pixels that were annotated to upright pixels.
 
     Args:
         header: the image's.
-        exif: ``applied`` when the annotator saw the image upright, ``ignored`` when raw.
+        exif: ``applied`` if the annotator saw the image upright, ``ignored`` if raw.
     """
     if exif == "applied":
         return transform.IDENTITY

@@ -1,6 +1,6 @@
-"""What an image's first bytes say, and whether its last ones are there: nothing is decoded.
+"""Read image headers, and check that a file is complete, without decoding pixels.
 
-A format is told by its bytes, never by its name, and sizes are checked before anything is decoded.
+A format is recognised by its bytes, never by its name. Sizes are checked before pixels are decoded.
 """
 
 import io
@@ -12,36 +12,39 @@ from dataclasses import dataclass
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from kpdata.core import defaults
 from kpdata.core.errors import ImageError
 from kpdata.core.sample import ImageRef
 
-MAX_PIXELS = 100_000_000
-"""Of a JPEG or PNG; decoding takes up to 8 bytes a pixel."""
+MAX_PIXELS = defaults.MAX_PIXELS
+"""The most pixels of a JPEG or PNG that is read."""
 
-_DEAR = {"WEBP": 2}
-"""Formats whose decoding takes so many times as much: their limit is that much lower."""
+_MEMORY_FACTORS = {"WEBP": 2}
+"""Format → how many times as much memory its decoding takes; its pixel limit is divided by it."""
 
 _MAX_SEGMENTS = 250_000
-"""Of one file: a PNG of 256 MiB in pieces of 1 KiB."""
+"""The most segments or chunks of one file: those of a PNG of 256 MiB in chunks of 1 KiB."""
 
 PILLOW_FORMATS = ("WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""What is read beyond JPEG and PNG."""
+"""The formats that are read besides JPEG and PNG."""
 
 _EXIF_START, _EXIF_ORIENTATION = b"Exif\0\0", 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG_SCAN_START = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-"""With a length that fits the number of its components; others are noise behind the picture."""
+"""The start of a scan, with a length that fits its number of components.
+
+Other matches are chance bytes after the picture."""
 
 _MAX_SCANS = 16
-"""Of the largest JPEG, a smaller one may have more; encoders make ten."""
+"""The most scans of a JPEG of the largest size; smaller ones may have more. Encoders write ten."""
 
 _NO_END = "the end marker is missing: the file was cut short"
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SEQUENTIAL = frozenset({0xC0, 0xC1})
 _JPEG_COMMON = _JPEG_SEQUENTIAL | {0xC2}
-"""Baseline, extended and progressive: what every decoder reads. Others are rare."""
+"""Baseline, extended and progressive JPEG, which every decoder reads; the others are rare."""
 _JPEG_SCAN, _JPEG_APP1 = 0xDA, 0xE1
 _JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
 _PNG_RGB = 2
@@ -49,15 +52,16 @@ _PNG_RGB = 2
 
 @dataclass(frozen=True)
 class Header:
-    """What an image's first bytes say.
+    """An image's format and size, as its first bytes state them.
 
     Attributes:
-        format: ``jpeg``, ``png``, or ``other`` for what Pillow reads beyond these.
+        format: ``jpeg``, ``png``, or ``other`` for PILLOW_FORMATS.
         width, height: raw pixels, before orientation.
         orientation: EXIF's, 1 to 8; 1 is upright.
-        rgb8: three channels of eight bits, coded as every decoder reads it: what records hold.
-        body: offset behind the header, from where the end marker is looked for.
-        one_scan: whether a decoder is sure to go over the pixels only once.
+        rgb8: whether it has three channels of 8 bits in a coding that every decoder reads, as the
+            images in records must.
+        body: offset of the first byte after the header; the end marker is searched from here.
+        one_scan: whether decoders surely pass over the pixels only once.
     """
 
     format: str
@@ -70,18 +74,18 @@ class Header:
 
     @property
     def storable(self) -> bool:
-        """Whether a record can hold the file's own bytes untouched."""
+        """Whether a record can hold the file's bytes as they are."""
         return self.format != "other" and self.rgb8 and self.orientation == 1
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Width and height once the orientation is baked in."""
+        """Width and height after the orientation is applied."""
         turned = self.orientation >= 5
         return (self.height, self.width) if turned else (self.width, self.height)
 
 
 def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read an image's header and check that it is whole, without decoding it.
+    """Read an image's header, and check that its end is there, without decoding it.
 
     Raises:
         ImageError: ``not an image``, ``image cut short`` or ``image too large``.
@@ -111,7 +115,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 
 
 def _check_scans(data: bytes, header: Header, max_pixels: int) -> None:
-    """A progressive JPEG is decoded scan by scan, each of which may cover all of the picture."""
+    """Refuse a JPEG of too many scans: each scan may cover, and cost, the whole picture."""
     scans = sum(1 for _ in _JPEG_SCAN_START.finditer(data, header.body))
     if scans * header.width * header.height > _MAX_SCANS * max_pixels:
         size = f"{header.width} × {header.height}"
@@ -119,12 +123,12 @@ def _check_scans(data: bytes, header: Header, max_pixels: int) -> None:
 
 
 def check_size(image: ImageRef, header: Header, *seen: tuple[int, int]) -> None:
-    """Compare the size that an annotation states with those its author may have seen.
+    """Compare the size that an annotation states with the sizes that its author may have seen.
 
     Args:
-        image: states width and height, or None where nobody knows.
+        image: holds the stated width and height, or None.
         header: of the image's bytes.
-        seen: widths and heights that would do, raw or upright.
+        seen: the accepted (width, height) pairs: raw, upright or both.
 
     Raises:
         ImageError: ``size mismatch``, with the first of ``seen``.
@@ -200,22 +204,26 @@ def upright_size(path: str) -> tuple[int, int]:
     """Width and height of an image file, orientation applied, from its header alone.
 
     Raises:
-        ImageError: ``not an image``, or one that Pillow takes for a decompression bomb.
+        ImageError: ``not an image``, ``image cut short``, or one that Pillow takes for a
+            decompression bomb.
     """
+    with open(path, "rb") as file:
+        if file.read(len(_PNG_START)) == _PNG_START:  # Pillow decodes a PNG to find its EXIF
+            return probe(_PNG_START + file.read()).upright_size
     with open_with_pillow(path, ("JPEG", "PNG", *PILLOW_FORMATS)) as image:
         return _pillow_header(image).upright_size
 
 
 def _probe_other(data: bytes, max_pixels: int) -> tuple[Header, int]:
-    """The header, and how many pixels this format may have."""
+    """The header, and the pixel limit of this format."""
     with open_with_pillow(io.BytesIO(data)) as image:
-        return _pillow_header(image), max_pixels // _DEAR.get(image.format or "", 1)
+        return _pillow_header(image), max_pixels // _MEMORY_FACTORS.get(image.format or "", 1)
 
 
 def _pillow_header(image: Image.Image) -> Header:
     orientation = _orientation_of(image.getexif)
     width, height = image.size
-    if isinstance(image, TiffImageFile):  # whose ``size`` may be the upright one
+    if isinstance(image, TiffImageFile):  # its ``size`` may be the upright size
         width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
     if not (isinstance(width, int) and isinstance(height, int)):
         raise ImageError("not an image", f"its header says {width} × {height} pixels")
@@ -223,7 +231,7 @@ def _pillow_header(image: Image.Image) -> Header:
 
 
 def _exif_orientation(block: bytes) -> int:
-    """Of an EXIF block; 0 where it is none."""
+    """The orientation in an EXIF block; 0 where ``block`` is not one."""
 
     def read() -> Image.Exif:
         exif = Image.Exif()
@@ -236,7 +244,7 @@ def _exif_orientation(block: bytes) -> int:
 def _orientation_of(read: Callable[[], Image.Exif]) -> int:
     try:
         value = read().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # a camera's broken EXIF says nothing; Pillow raises many kinds
+    except Exception:  # cameras write broken EXIF, on which Pillow raises many kinds
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -247,7 +255,8 @@ def open_with_pillow(
     """Open an image lazily, as one of ``formats`` and no other.
 
     Raises:
-        ImageError: ``not an image``, or one that Pillow takes for a decompression bomb.
+        ImageError: ``not an image``, ``image cut short``, or one that Pillow takes for a
+            decompression bomb.
     """
     try:
         return Image.open(file, formats=formats)

@@ -1,7 +1,8 @@
 """Perceptual hashes: pictures that look alike have hashes that differ in few bits.
 
-The hash is pHash's, of 256 bits: the signs of a small grey picture's 16 × 16 lowest frequencies.
-It hardly heeds size, coding, brightness or contrast; it does heed cuts, turns and mirroring.
+The hash is pHash with 256 bits: one for each of the 16 × 16 lowest frequencies of a small grey
+picture. Size, encoding, brightness and contrast hardly change it; cropping, rotation and mirroring
+do.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,24 +24,24 @@ Indices = npt.NDArray[np.intp]
 HASH_BYTES = 32
 BITS = 8 * HASH_BYTES
 DEFAULT_DISTANCE = 56
-"""Bits that may differ; see docs/audit.md for how it was measured."""
+"""Bits by which near duplicates may differ; docs/audit.md has the measurements."""
 
 MAX_DISTANCE = 96
-"""From here on, strangers are alike too: any two pictures differ in about 128 bits."""
+"""Beyond this, unrelated pictures match too: they differ in about 128 bits."""
 
 _FREQUENCIES = 16
 _SIDE = 4 * _FREQUENCIES
 """Pixels of the small grey picture."""
 
 _DETAIL = 192
-"""Pixels that the shorter side keeps where a JPEG is shrunk while it is decoded."""
+"""The least pixels of the shorter side, where a JPEG is shrunk while it is decoded."""
 
 _ROWS, _COLUMNS = 2048, 4096
-"""Of the blocks that are compared at a time."""
+"""Size of the blocks that are compared at once."""
 
 
 def method() -> dict[str, str]:
-    """What hashes: the name, and the versions that decide the bits."""
+    """The hash's name, and the versions of the packages that its bits depend on."""
     packages = ("numpy", "opencv-python-headless", "pillow")
     versions = {"kpdata": __version__} | {name: version(name) for name in packages}
     return {"name": f"pHash, {BITS} bits"} | versions
@@ -49,12 +50,12 @@ def method() -> dict[str, str]:
 def perceptual_hash(
     data: bytes, max_pixels: int = MAX_PIXELS, box_xyxy: FloatArray | None = None
 ) -> Hashes:
-    """Hash an encoded image of any readable format, once it is upright.
+    """Hash an encoded image of any readable format, after it is turned upright.
 
     Args:
         data: the image's bytes.
         max_pixels: a larger image is refused.
-        box_xyxy: (4,) the part to hash, in upright pixels; all of it where that is empty.
+        box_xyxy: (4,) the part to hash, in upright pixels; the whole image if the box is empty.
 
     Returns:
         (32,) uint8.
@@ -73,8 +74,8 @@ def perceptual_hash(
 def _signs_of_frequencies(pixels: Pixels) -> Hashes:
     """(H, W, 3) → (32,): one bit for each of the lowest frequencies, 1 above their median.
 
-    The bits are those of ``imagehash.phash(image, 16)``, whose transform is not normalised: the
-    first row and column are larger by √2 than OpenCV's.
+    The bits are those of ``imagehash.phash(image, 16)``. Its cosine transform is not normalised, so
+    its first row and column are √2 times OpenCV's.
     """
     small = Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     frequencies = cv2.dct(np.asarray(small, np.float64))[:_FREQUENCIES, :_FREQUENCIES]
@@ -106,16 +107,16 @@ def near_pairs(
 ) -> Iterator[tuple[Indices, Indices]]:
     """Find all pairs of hashes that differ in at most ``distance`` bits.
 
-    Every pair is looked at, block by block, so none is missed and memory is bounded.
+    Every pair is compared, so none is missed. It is done in blocks, which bounds the memory.
 
     Args:
         first: (N, 32).
         second: (M, 32); None compares ``first`` with itself, every pair once.
-        distance: bits, from 0 on.
-        on_rows: called with the number of rows of ``first`` that are done with.
+        distance: bits, 0 or more.
+        on_rows: called with the number of rows of ``first`` that were just finished.
 
     Yields:
-        For each block with any such pair, their rows in ``first`` and in ``second``.
+        For each block that has such pairs: their rows in ``first``, and those in ``second``.
     """
     others = first if second is None else second
     for top in range(0, len(first), _ROWS):
@@ -132,10 +133,10 @@ def near_pairs(
 
 
 def _signs(hashes: Hashes) -> npt.NDArray[np.float32]:
-    """(N, 256) of ±1, whose products count bits exactly."""
+    """(N, 256) of ±1: the product of two rows is BITS − 2 · distance, exactly."""
     return np.unpackbits(hashes, axis=1).astype(np.float32) * 2 - 1
 
 
 def bit_distances(first: Hashes, second: Hashes) -> npt.NDArray[np.intp]:
-    """How many bits differ, row by row: (N, 32) and (N, 32) → (N,)."""
+    """(N,) how many bits differ in each row of two (N, 32) arrays."""
     return np.unpackbits(first ^ second, axis=1).sum(axis=1, dtype=np.intp)

@@ -1,4 +1,4 @@
-"""Changes to pixels that leave every keypoint where it is: occluders, colour and blur."""
+"""Augmentation of pixels that moves no keypoint: occluders, colour and blur."""
 
 import math
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ _AXIS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
 
 
 def cover(pixels: Pixels, rectangles: Iterable[Rectangle]) -> Pixels:
-    """A copy of (H, W, 3) ``pixels`` with the rectangles painted on it in their order."""
+    """A copy of (H, W, 3) ``pixels`` with the rectangles painted on it, in this order."""
     covered = pixels.copy()
     for x0, y0, x1, y1, rgb in rectangles:
         cv2.rectangle(covered, (x0, y0), (x1 - 1, y1 - 1), rgb, cv2.FILLED)
@@ -29,7 +29,7 @@ def cover(pixels: Pixels, rectangles: Iterable[Rectangle]) -> Pixels:
 def colour_matrix(
     brightness: float = 0.0, contrast: float = 1.0, saturation: float = 1.0, hue: float = 0.0
 ) -> FloatArray:
-    """The (3, 4) affine in RGB 0 … 255 that applies hue, saturation, contrast and brightness.
+    """(3, 4) affine on RGB from 0 to 255: hue first, then saturation, contrast and brightness.
 
     Args:
         brightness: added to every channel, in units of the full range.
@@ -45,7 +45,7 @@ def colour_matrix(
 
 
 def recolour(pixels: Pixels, matrix: FloatArray) -> Pixels:
-    """(H, W, 3) RGB ``pixels`` through a (3, 4) colour matrix, rounded and saturated."""
+    """Apply a (3, 4) colour matrix to (H, W, 3) RGB, rounded and clipped to 0 … 255."""
     if np.array_equal(matrix, _UNCHANGED):
         return pixels
     recoloured: Pixels = cv2.transform(pixels, matrix)
@@ -53,7 +53,7 @@ def recolour(pixels: Pixels, matrix: FloatArray) -> Pixels:
 
 
 def blur(pixels: Pixels, sigma: float) -> Pixels:
-    """Gaussian blur of (H, W, 3) ``pixels`` by ``sigma`` pixels; 0 leaves them as they are."""
+    """Blur (H, W, 3) ``pixels`` with a Gaussian of ``sigma`` pixels; 0 returns them as they are."""
     if sigma == 0:
         return pixels
     blurred: Pixels = cv2.GaussianBlur(pixels, (0, 0), sigma)
@@ -68,7 +68,7 @@ def _hue_rotation(degrees: float) -> FloatArray:
 
 
 def paint(pixels: Pixels, params: CopyParams) -> Pixels:
-    """Apply a draw's occluders, colour and blur to (H, W, 3) RGB, which is never written to."""
+    """Apply a copy's occluders, colour and blur to (H, W, 3) RGB; ``pixels`` is not changed."""
     if params.rectangles:
         pixels = cover(pixels, params.rectangles)
     matrix = colour_matrix(params.brightness, params.contrast, params.saturation, params.hue)

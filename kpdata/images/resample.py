@@ -1,4 +1,4 @@
-"""Pixels through an affine map: pure functions on decoded pictures."""
+"""Resample decoded pictures through affine maps."""
 
 import cv2
 import numpy as np
@@ -8,22 +8,23 @@ from kpdata.core.transform import Affine, scale_of
 
 _SHRINKS = (8, 4, 2)
 _LARGEST_SHRUNK = 0.8 + 1e-6
-"""The scale that may be left to sample at, once a picture is shrunk, and a float32's rounding. On
-COCO photos, a copy that is enlarged by a third then comes as near to the true mean as without
-shrinking, and all others nearer."""
+"""The largest scale that may remain after a picture was shrunk, plus float32 rounding.
+
+Measured on COCO photos: with it, a copy enlarged by a third is as close to the exact area mean as
+without shrinking, and all other copies are closer."""
 
 
 def shrink_for(affine: Affine) -> int:
-    """By how many whole pixels to average before ``affine``, so that sampling skips none.
+    """The side of the blocks to average before ``affine``, so that sampling skips no pixel.
 
-    A moderate enlargement on top of it still finds pixels enough.
+    Enough pixels remain for a copy that is moderately enlarged.
     """
     scale = scale_of(affine)
     return next((n for n in _SHRINKS if scale * n <= _LARGEST_SHRUNK), 1)
 
 
 def with_spare_channel(pixels: Pixels) -> Pixels:
-    """(H, W, 3) → (H, W, 4): OpenCV warps four channels more than twice as fast as three."""
+    """(H, W, 3) → (H, W, 4). OpenCV warps four channels more than twice as fast as three."""
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
 
 
@@ -37,14 +38,16 @@ def warp(
 ) -> Pixels:
     """Resample ``pixels`` through ``affine`` into (height, width, 3), bilinearly.
 
-    OpenCV counts pixel centres as integers, half a pixel from our continuous coordinates.
+    OpenCV puts pixel centres at integers, and our continuous coordinates put them at halves; the
+    matrix is corrected for that.
 
     Args:
         pixels: (H, W, 3), or (H, W, 4) whose last channel is dropped.
         affine: (2, 3) from the picture's pixels to the result.
         width, height: of the result.
-        fill: the colour beyond the edges.
-        shrink: of the picture; each of ``pixels`` is the mean of a block of this side.
+        fill: colour outside the picture.
+        shrink: side of the blocks that ``pixels`` was averaged over before; ``affine`` is for the
+            picture before that.
     """
     (a, b, x), (c, d, y) = (np.asarray(affine, np.float64) * (shrink, shrink, 1)).tolist()
     matrix = np.array([[a, b, x + (a + b - 1) / 2], [c, d, y + (c + d - 1) / 2]])
@@ -55,7 +58,7 @@ def warp(
 
 
 def mean_of_blocks(pixels: Pixels, side: int) -> Pixels:
-    """Shrink (H, W, 3) by ``side``: each pixel the mean of a block, the edges repeated to fit."""
+    """Average (H, W, 3) over blocks of ``side`` pixels; edge pixels fill the last ones up."""
     if side == 1:
         return pixels
     height, width = pixels.shape[:2]
@@ -65,15 +68,16 @@ def mean_of_blocks(pixels: Pixels, side: int) -> Pixels:
 
 
 def square(pixels: Pixels, affine: Affine, side: int) -> Pixels:
-    """(side, side, 3) of ``pixels`` through ``affine``, shrunk by whole blocks where they are many.
+    """Resample ``pixels`` to (side, side, 3) through ``affine``, as training crops are.
 
-    Bilinear sampling alone would skip over pixels, which no picture in training does. Beyond the
-    picture it is black.
+    If the square has much fewer pixels than the picture, blocks are averaged first: bilinear
+    sampling alone would skip pixels. Outside the picture the square is black.
 
     Args:
         pixels: (H, W, 3).
-        affine: (2, 3) from ``pixels`` to the square, as of :func:`kpdata.core.crop.square_crop`.
-        side: of the square.
+        affine: (2, 3) from ``pixels`` to the square, such as :func:`kpdata.core.crop.square_crop`
+            returns.
+        side: of the square in pixels.
     """
     shrink = shrink_for(affine)
     small = with_spare_channel(mean_of_blocks(pixels, shrink))
