@@ -1,1 +1,1 @@
-"""Files, object stores, temporary databases, atomic writes."""
+"""Local files, object stores, atomic writes, temporary databases and parallel reading."""

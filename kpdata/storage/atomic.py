@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Write files and folders atomically: complete, or not at all."""
 
 import glob
 import os
@@ -15,25 +15,25 @@ from kpdata.core.errors import DatasetError
 
 
 def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
-    """Write a file so that it takes its name only when it is whole, and on disk if ``durable``."""
+    """Write a file that appears only once it is complete and, if ``durable``, synced to disk."""
     with whole_file(path, ".tmp", durable) as temporary:
         temporary.write_bytes(data)
 
 
 def temporary_beside(path: Path, suffix: str = ".tmp") -> Path:
-    """A new name in the same folder, to be renamed to ``path`` once whole."""
+    """A unique new path in the same folder, to be renamed to ``path`` when it is complete."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}{suffix}")
 
 
 @contextmanager
 def whole_file(path: Path, suffix: str | None = None, durable: bool = True) -> Iterator[Path]:
-    """A name to write a file under, which becomes ``path`` when the block ends well.
+    """A temporary path to write to; renamed to ``path`` when the block ends without an error.
 
     Args:
         path: in a folder that exists; a file of that name is replaced.
-        suffix: how the name ends, for libraries that choose a format by it; as ``path`` does,
-            unless given.
-        durable: whether it is on disk before it appears.
+        suffix: of the temporary path, for libraries that choose a format by it; None takes that of
+            ``path``.
+        durable: whether to sync the file to disk before renaming it.
     """
     temporary = temporary_beside(path, path.suffix if suffix is None else suffix)
     try:
@@ -48,13 +48,14 @@ def whole_file(path: Path, suffix: str | None = None, durable: bool = True) -> I
 
 @contextmanager
 def replaced_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder to write files into: all of them appear in ``folder``, or none.
+    """A temporary folder to write files into; they move to ``folder`` when the block ends.
 
-    Files of these names that were there go; whatever else lies in ``folder`` stays.
+    Older files of these names are replaced, and other files stay. On an error nothing is moved.
 
     Args:
-        folder: made where it is missing.
-        names: of the files, in the order of appearance: the last one vouches for the others.
+        folder: made if it is missing.
+        names: of the files, in the order in which they are moved. If the last one is there, so are
+            all others.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -72,10 +73,10 @@ def replaced_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name ``out`` when the block ends well.
+    """A temporary folder to fill; renamed to ``out`` when the block ends without an error.
 
     Raises:
-        DatasetError: ``out`` is in use, or cannot be made.
+        DatasetError: ``out`` is a file or not empty, or cannot be written.
     """
     if out.is_symlink():
         out = out.resolve()
@@ -94,7 +95,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what killed processes left of folders of this name."""
+    """Remove temporary folders for ``out`` that killed processes left."""
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
         pid = left.name.removeprefix(f".{out.name}.").removesuffix(".partial")
         if pid.isdecimal() and int(pid) not in set(psutil.pids()) - {os.getpid()}:
@@ -103,7 +104,7 @@ def _sweep(out: Path) -> None:
 
 @contextmanager
 def as_write_error(target: object) -> Iterator[None]:
-    """Turn an OSError inside the block into a DatasetError: ``target`` cannot be written."""
+    """Turn an OSError in the block into a DatasetError: ``target`` cannot be written."""
     try:
         yield
     except OSError as error:

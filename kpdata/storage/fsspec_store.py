@@ -1,6 +1,6 @@
 """Stores that fsspec reaches: Google Cloud Storage, Azure and HDFS, the latter through WebHDFS.
 
-Credentials and settings come from the surroundings, as each library reads them, and from fsspec's
+Credentials and settings come from the environment, as each library reads them, and from fsspec's
 own configuration (``~/.config/fsspec``). Reading an object takes one request for its size and one
 for its bytes.
 """
@@ -21,7 +21,7 @@ from kpdata.storage.parallel import in_parallel
 from kpdata.storage.stores import MissingObject, Object, ObjectTooLarge, Url
 
 _EXTRAS = {"gs": "gcs", "az": "azure", "hdfs": "hdfs"}
-"""Scheme → the extra of kpdata that installs what serves it."""
+"""Scheme → the extra of kpdata that installs its packages."""
 
 _WEBHDFS_PORT = 9870
 
@@ -35,7 +35,7 @@ _TIMES = (
     "modified",
     "created",
 )
-"""Under what names fsspec's file systems say when an object was written; the first is taken."""
+"""Keys under which fsspec's file systems state when an object was written; the first one counts."""
 
 
 class _Place(NamedTuple):
@@ -53,7 +53,7 @@ class FsspecStore:
         self._lock = Lock()
 
     def _at(self, url: Url) -> _Place:
-        """Where a URL leads; HDFS has a file system for each name node."""
+        """The file system and path of a URL; HDFS has one file system for each name node."""
         key = url.bucket if url.scheme == "hdfs" else url.scheme
         with self._lock:
             if key not in self._systems:
@@ -128,7 +128,7 @@ class FsspecStore:
             files.pipe_file(path, data)
 
     def upload(self, path: Path, url: Url) -> None:
-        """Copy a file to an object; a process that dies meanwhile may leave a half one on HDFS."""
+        """Copy a file to an object; on HDFS, a process that dies may leave a partial one."""
         with _explained(url):
             files, where = self._at(url)
             files.put_file(str(path), where)
@@ -173,7 +173,7 @@ def _object(name: str, info: dict[str, Any]) -> Object:
 
 
 def _seconds(time: object) -> float:
-    """Seconds since the epoch, of a datetime, an ISO text, or a number of (milli)seconds."""
+    """Seconds since the epoch, from a datetime, ISO text, or a number of (milli)seconds."""
     if isinstance(time, str):
         time = datetime.fromisoformat(time)
     if isinstance(time, datetime):
@@ -184,13 +184,13 @@ def _seconds(time: object) -> float:
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Turn what a client library raises into one line that names the URL."""
+    """Turn errors of the client library into a StoreError of one line that names the URL."""
     try:
         yield
     except StoreError:
         raise
     except OSError as error:
-        if error.filename:  # a file's of this machine, such as on a full disk
+        if error.filename:  # about a local file, such as on a full disk
             raise
         if isinstance(error, FileNotFoundError):
             raise MissingObject(f"{url}: no such object") from error

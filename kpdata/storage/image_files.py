@@ -1,4 +1,4 @@
-"""Image files on disk: names that cannot leave their folder, and limits before anything is read."""
+"""Read image files: names may not leave their folder, and sizes are checked before reading."""
 
 import contextlib
 import errno
@@ -38,16 +38,16 @@ def safe_path(root: str, name: str) -> str:
 
 
 def refuse_unsafe(root: str, name: str) -> None:
-    """Raise ImageError where ``name`` alone says that it leads out of ``root``."""
+    """Raise ImageError if ``name`` is absolute, contains ``..`` or a NUL; looks at no file."""
     if os.path.isabs(name) or "\0" in name or ".." in name.replace("\\", "/").split("/"):
         raise ImageError("unsafe path", f"{name!r} leads out of the images folder {root}")
 
 
 def local_name(root: str, name: str) -> str:
-    """An annotation's name of an image as one below ``root``, which may still be unsafe.
+    """Make an image's name in annotations relative to ``root``; it may still be unsafe.
 
-    An absolute path that lies in ``root`` becomes relative. Windows' ``\\`` becomes ``/`` where
-    only that names a file.
+    An absolute path that lies in ``root`` becomes relative. ``\\`` of Windows becomes ``/`` if a
+    file of that name exists, and none of the original name does.
     """
     if os.path.isabs(name):
         for top in (os.path.abspath(root), _real_folder(root)):
@@ -66,9 +66,9 @@ def _real_folder(path: str) -> str:
 
 
 class Stamp(NamedTuple):
-    """What differs when an image has changed: its size and its time of modification.
+    """Tells whether an image has changed: its size, and its time of modification.
 
-    On a store, its version stands for the age.
+    Of an object on a store, ``mtime_ns`` is its version.
     """
 
     size: int
@@ -76,7 +76,7 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: str, max_bytes: int = MAX_BYTES) -> Stamp:
-    """Look at an image file without opening it.
+    """The stamp of an image file, which is not opened.
 
     Raises:
         ImageError: there is no regular file, it is empty, or it exceeds ``max_bytes``.
@@ -87,22 +87,22 @@ def stamp(path: str, max_bytes: int = MAX_BYTES) -> Stamp:
 
 
 def read_file(path: str, max_bytes: int = MAX_BYTES, expected: Stamp | None = None) -> bytes:
-    """The bytes of an image file, under the same conditions as :func:`stamp`.
+    """The bytes of an image file; raises as :func:`stamp` does.
 
-    With a stamp ``expected`` of it, a file that is another by now, or is being written to, is
+    If ``expected`` is given and the file's stamp differs, or changes while it is read, the file is
     refused as ``image changed``.
     """
     return _read(path, max_bytes, lambda size: (0, size), expected)
 
 
 def prefetch(path: str) -> None:
-    """Have the system begin to read a file, so that :func:`read_file` need not wait for the disk.
+    """Ask the system to load a file into its cache, so that :func:`read_file` does not wait.
 
-    Where it cannot, nothing happens.
+    On systems without this call, and for files that cannot be opened, nothing happens.
     """
     if not hasattr(os, "posix_fadvise"):
         return
-    with contextlib.suppress(OSError):  # reading it will fail, too
+    with contextlib.suppress(OSError):  # reading it will raise the same error
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -111,7 +111,7 @@ def prefetch(path: str) -> None:
 
 
 def read_tail(path: str, count: int, max_bytes: int = MAX_BYTES) -> bytes:
-    """The last ``count`` bytes of an image file, under the same conditions as :func:`stamp`."""
+    """The last ``count`` bytes of an image file; raises as :func:`stamp` does."""
     return _read(path, max_bytes, lambda size: (max(0, size - count), min(size, count)))
 
 
@@ -122,7 +122,7 @@ def _read(
     expected: Stamp | None = None,
 ) -> bytes:
     with _read_errors_explained(path):
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not hold the job up
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # or a named pipe would block
         try:
             start, count = span(_checked(path, os.fstat(file), max_bytes).size)
             data = os.pread(file, count, start)
@@ -141,7 +141,7 @@ def _read(
 
 @contextlib.contextmanager
 def _read_errors_explained(path: str) -> Iterator[None]:
-    """Turn an OSError that is the file's own fault into an ImageError."""
+    """Turn an OSError about this file into an ImageError; others, as of the disk, stay."""
     try:
         yield
     except OSError as error:
@@ -161,7 +161,7 @@ def _checked(path: str, status: os.stat_result, max_bytes: int) -> Stamp:
 
 
 def check_bytes(path: str, size: int, max_bytes: int) -> None:
-    """Raise ImageError unless an image may have so many bytes."""
+    """Raise ImageError if ``size`` is 0 or over ``max_bytes``."""
     if size == 0:
         raise ImageError("image empty", f"{path} has no bytes")
     if size > max_bytes:

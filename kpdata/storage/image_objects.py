@@ -1,4 +1,4 @@
-"""Images on a store, under the conditions that :mod:`kpdata.storage.image_files` sets for files."""
+"""Read images on a store, with the checks of :mod:`kpdata.storage.image_files`."""
 
 import posixpath
 from contextlib import ExitStack
@@ -26,7 +26,7 @@ def safe_url(root: str, name: str) -> str:
 
 
 def stamp(url: str, max_bytes: int = MAX_BYTES) -> Stamp:
-    """Ask the store for an image's stamp; those of a whole folder are cheaper of a StampListing.
+    """Ask the store for one image's stamp; for a whole folder, a StampListing is cheaper.
 
     Raises:
         ImageError: there is no such object, it is empty, or it exceeds ``max_bytes``.
@@ -39,9 +39,9 @@ def stamp(url: str, max_bytes: int = MAX_BYTES) -> Stamp:
 
 
 def read_object(url: str, max_bytes: int = MAX_BYTES, expected: Stamp | None = None) -> bytes:
-    """An image's bytes, under the same conditions as :func:`stamp`.
+    """An image's bytes; raises as :func:`stamp` does.
 
-    With a stamp ``expected`` of it, an object that is another by now is refused.
+    If ``expected`` is given and the object's stamp differs, it is refused as ``image changed``.
     """
     try:
         found, data = store_of(url).read(Url(url), max_bytes)
@@ -76,9 +76,10 @@ def _missing(url: str) -> ImageError:
 
 
 class StampListing:
-    """The stamps of all images below a folder, by one listing, in a temporary database.
+    """The stamps of all images below a folder, from one listing of the store.
 
-    Its memory does not grow with them, and a thousand images cost one request.
+    They are kept in a temporary database, so that memory does not grow with their number. A
+    thousand images cost one request.
     """
 
     def __init__(self, root: str):
@@ -103,7 +104,7 @@ class StampListing:
         self._stack.__exit__(kind, error, trace)
 
     def stamp(self, url: str, max_bytes: int = MAX_BYTES) -> Stamp:
-        """What :func:`stamp` says, without asking the store."""
+        """Return or raise what :func:`stamp` does, without a request."""
         name = url.removeprefix(f"{self._root}/")
         row = self._db.execute(
             "SELECT size, version FROM objects WHERE name = ?", (_bytes(name),)

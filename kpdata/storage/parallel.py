@@ -1,4 +1,4 @@
-"""Threads that work ahead of a loop."""
+"""Threads that prepare the next items of a loop."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -10,11 +10,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 THREADS = 32
-"""Requests under way at once: a store takes long to answer one, but answers many."""
+"""Requests at once: a store takes long for each, but answers many at the same time."""
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The function's result on every item, in order; threads are busy with the next ones."""
+    """Yield the function's result for every item, in order; threads compute the next ones."""
     pool = ThreadPoolExecutor(THREADS)
     waiting: deque[Future[R]] = deque()
     try:
@@ -31,12 +31,11 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 def ahead(
     function: Callable[[T], R], items: Iterable[T], depth: int, threads: int = 1
 ) -> Generator[tuple[T, Callable[[], R]], None, None]:
-    """Yield every item, in order, with what waits for the function's result on it.
+    """Yield (item, wait) for every item, in order; ``wait()`` returns the function's result.
 
-    Threads call the function for up to ``depth`` further items while the caller is busy with one;
-    an exception is raised where that item's result is asked for. Closing the generator ends the
-    threads, and no further item is begun. With a depth of 0 there is no thread: the function is
-    called when its result is asked for.
+    While the caller works on an item, threads call the function for up to ``depth`` further items.
+    ``wait()`` raises what the function raised. Closing the generator ends the threads and starts no
+    further item. With a depth of 0 there are no threads, and ``wait()`` calls the function.
     """
     if not depth:
         yield from ((item, partial(function, item)) for item in items)
@@ -56,7 +55,7 @@ def ahead(
 
 
 def announced(announce: Callable[[T], object], items: Iterable[T], depth: int) -> Iterator[T]:
-    """Yield every item, in order; each was announced ``depth`` items before its turn."""
+    """Yield every item, in order; ``announce`` is called for each, ``depth`` items earlier."""
     waiting: deque[T] = deque()
     for item in items:
         announce(item)

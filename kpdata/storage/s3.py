@@ -1,8 +1,8 @@
-"""S3, and the many stores that speak its language, through boto3.
+"""S3 and stores with the same API, through boto3.
 
-fsspec's s3fs does not serve it, as FsspecStore does the other stores: with 32 threads, and a server
-on the same machine, it read 129 to 151 objects of 20 KB a second where this client read 432 to 536;
-and it holds botocore at an older release than boto3 asks for.
+fsspec's s3fs is not used, for two reasons. With 32 threads and a server on the same machine, it
+read 129 to 151 objects of 20 KB a second, and this client 432 to 536. And it needs an older
+botocore than boto3 does.
 """
 
 import time
@@ -25,7 +25,7 @@ except ImportError as error:
     raise StoreError("s3:// needs boto3: pip install 'kpdata[s3]'") from error
 
 _ATTEMPTS = 10
-"""With a backoff of up to 20 s: one request in ten may fail for ever, and no job will."""
+"""With pauses of up to 20 s between them. If one request in ten fails, no job does."""
 
 _KEYS_PER_DELETION = 1000
 _MISSING = frozenset(("404", "NoSuchKey", "NotFound"))
@@ -36,7 +36,7 @@ _BAD_CREDENTIALS = frozenset(
 
 
 class S3Store:
-    """A store of S3, configured as every AWS tool is: environment and ~/.aws."""
+    """An S3 store, configured as AWS tools are: by the environment and ~/.aws."""
 
     def __init__(self) -> None:
         config = Config(
@@ -48,14 +48,14 @@ class S3Store:
             self._client: Any = boto3.client("s3", config=config)
 
     def list(self, folder: Url) -> Iterator[Object]:
-        """Every object below ``folder``; a thousand a request."""
+        """Every object below ``folder``; a thousand come with each request."""
         prefix = f"{folder.key}/" if folder.key else ""
         pages = self._client.get_paginator("list_objects_v2")
         with _explained(folder):
             for page in pages.paginate(Bucket=folder.bucket, Prefix=prefix):
                 for entry in page.get("Contents", ()):
                     name = entry["Key"].removeprefix(prefix)
-                    if name and not name.endswith("/"):  # what web consoles make for a folder
+                    if name and not name.endswith("/"):  # what web consoles make for folders
                         yield _object(name, entry["Size"], entry)
 
     def find(self, url: Url) -> Object | None:
@@ -79,7 +79,7 @@ class S3Store:
             return b""
 
     def _get(self, url: Url, max_bytes: int, **span: str) -> tuple[Object, bytes]:
-        """Ask again where the connection breaks within the body: botocore does so up to there."""
+        """Read an object; retries if the body breaks off, which botocore does not."""
         for attempt in range(_ATTEMPTS):
             with _explained(url):
                 answer = self._client.get_object(Bucket=url.bucket, Key=url.key, **span)
@@ -95,7 +95,7 @@ class S3Store:
         raise StoreError(f"{url}: cannot be read to its end: {cut}") from cut
 
     def download(self, url: Url, path: Path) -> None:
-        """Copy an object to a file, in parts that are tried again one by one."""
+        """Copy an object to a file, in parts that are retried one by one."""
         with _explained(url):
             self._client.download_file(url.bucket, url.key, str(path))
 
@@ -105,7 +105,7 @@ class S3Store:
             self._client.put_object(Bucket=url.bucket, Key=url.key, Body=data)
 
     def upload(self, path: Path, url: Url) -> None:
-        """Copy a file to an object, in parts which become visible together at the end."""
+        """Copy a file to an object, in parts; the object appears when all are uploaded."""
         with _explained(url):
             self._client.upload_file(str(path), url.bucket, url.key)
 
@@ -122,7 +122,7 @@ class S3Store:
 
 
 class _EmptyObject(StoreError):
-    """A part of nothing was asked for."""
+    """A range of an empty object was requested."""
 
 
 def _object(name: str, size: int, answer: dict[str, Any]) -> Object:
@@ -132,7 +132,7 @@ def _object(name: str, size: int, answer: dict[str, Any]) -> Object:
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Turn boto3's errors into one line that says what to do."""
+    """Turn boto3's errors into a StoreError of one line that says what to do."""
     try:
         yield
     except NoCredentialsError as error:
@@ -142,7 +142,7 @@ def _explained(url: str) -> Iterator[None]:
         ) from error
     except ClientError as error:
         raise _refusal(url, error) from error
-    except Boto3Error as error:  # an upload's, around the client's own
+    except Boto3Error as error:  # uploads wrap the client's error in it
         cause = error.__context__
         if isinstance(cause, ClientError):
             raise _refusal(url, cause) from error

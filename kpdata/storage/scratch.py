@@ -1,4 +1,4 @@
-"""Temporary databases, for what must not grow in memory with a dataset."""
+"""Temporary databases, for data that grows with a dataset and does not belong in memory."""
 
 import sqlite3
 import tempfile
@@ -10,10 +10,12 @@ from kpdata.core.errors import JobError
 
 @contextmanager
 def scratch_database(tables: str) -> Iterator[sqlite3.Connection]:
-    """A SQLite file without a name, gone at the end of the block: one transaction, any thread.
+    """A temporary SQLite database, removed when the block ends; any thread may use it.
+
+    Everything happens in one transaction, which is never committed.
 
     Args:
-        tables: a script to begin with.
+        tables: SQL that creates the tables.
 
     Raises:
         JobError: SQLite fails anywhere in the block, as when the temporary folder is full.

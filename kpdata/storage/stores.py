@@ -1,7 +1,7 @@
-"""Object stores, named by URL, and the few operations that kpdata needs of one.
+"""Object stores, named by URL, and the few operations that kpdata needs.
 
-A store has no folders and no renaming. It has objects, which appear whole or not at all, and
-listings, which show every object that was written before. Nothing more is asked of it.
+A store has no folders, and cannot rename. kpdata relies on two things only: an object appears
+complete or not at all, and a listing shows every object that was written before it.
 """
 
 import importlib
@@ -25,7 +25,7 @@ STORES = {
     "az": "kpdata.storage.fsspec_store:FsspecStore",
     "hdfs": "kpdata.storage.fsspec_store:FsspecStore",
 }
-"""Scheme → what serves it, as ``dotted.module:class``, imported when it is needed."""
+"""Scheme → its class, as ``dotted.module:class``, imported when it is first used."""
 
 
 _SCHEMES = tuple(f"{scheme}://" for scheme in STORES)
@@ -37,7 +37,7 @@ class Url(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Take the slashes at the end away."""
+        """Remove slashes at the end."""
         return super().__new__(cls, text.rstrip("/"))
 
     def __truediv__(self, name: str) -> "Url":
@@ -55,12 +55,12 @@ class Url(str):
 
     @property
     def bucket(self) -> str:
-        """The first part behind the scheme."""
+        """The part after the scheme."""
         return self.split("/")[2]
 
     @property
     def key(self) -> str:
-        """The part behind the bucket, which names an object in it."""
+        """The part after the bucket: the name of an object in it."""
         return "/".join(self.split("/")[3:])
 
 
@@ -73,10 +73,11 @@ def is_url(text: str) -> bool:
 
 
 def as_location(text: str | os.PathLike[str]) -> Location:
-    """What the user means by ``text``: a local path, or a place on a store.
+    """A local path, or a URL on a store, from the text or path that a user gave.
 
     Raises:
-        StoreError: a URL of a kind that kpdata does not know, or one without a bucket.
+        FormatError: it is no path, or empty.
+        StoreError: a URL of another scheme, or without a bucket.
     """
     if not isinstance(text, str | os.PathLike):
         raise FormatError(f"{text!r:.100} is no path: expected text or a Path")
@@ -100,17 +101,17 @@ def is_inside(where: Location, folder: Location) -> bool:
 
 
 def was_url(path: Path) -> bool:
-    """Whether a URL was taken for a local path, which makes one slash of two."""
+    """Whether a URL was made into a Path by mistake, which turns its ``//`` into ``/``."""
     return is_url(str(path).replace(":/", "://", 1))
 
 
 class Object(NamedTuple):
-    """What a store says of an object, without its bytes.
+    """An object's entry in a listing.
 
     Attributes:
         name: relative to the folder that was listed, or the URL's last part.
         size: bytes.
-        version: differs when the content does.
+        version: a number that changes when the content does.
         modified: seconds since the epoch, by the store's own clock.
     """
 
@@ -129,10 +130,10 @@ class ObjectTooLarge(StoreError):
 
 
 class Store(Protocol):
-    """What kpdata needs of a store.
+    """The operations that kpdata needs.
 
-    Errors that pass, such as a busy server's, are tried again inside. Every method raises
-    StoreError for one that stays, with a message that says what to do.
+    Methods retry temporary errors, such as those of a busy server. For all others they raise
+    StoreError with a message that says what to do.
     """
 
     def list(self, folder: Url) -> Iterator[Object]:
@@ -142,26 +143,26 @@ class Store(Protocol):
         """One object, or None where it is not there."""
 
     def read(self, url: Url, max_bytes: int) -> tuple[Object, bytes]:
-        """An object and its bytes; MissingObject, or ObjectTooLarge before anything is read."""
+        """An object and its bytes; raises MissingObject, or ObjectTooLarge before reading them."""
 
     def read_tail(self, url: Url, count: int) -> bytes:
-        """Its last ``count`` bytes, fewer where it has no more; MissingObject."""
+        """The last ``count`` bytes of an object, or all if it has fewer; raises MissingObject."""
 
     def download(self, url: Url, path: Path) -> None:
-        """Copy an object to a file; MissingObject."""
+        """Copy an object to a file; raises MissingObject."""
 
     def put(self, url: Url, data: bytes) -> None:
-        """Write an object, which appears whole or not at all and replaces what was there."""
+        """Write or replace an object, which appears complete or not at all."""
 
     def upload(self, path: Path, url: Url) -> None:
-        """Copy a file to an object, under the same conditions."""
+        """Copy a file to an object, which appears complete or not at all."""
 
     def delete(self, urls: Iterable[Url]) -> None:
-        """Remove objects; one that is not there is no error."""
+        """Remove objects; missing ones are ignored."""
 
 
 def store_of(url: str) -> Store:
-    """What serves a URL; one per process and scheme."""
+    """The store of a URL; each process has one for each scheme."""
     return _store(url.partition(":")[0])
 
 
@@ -174,18 +175,18 @@ def _store(scheme: str) -> Store:
 
 @contextmanager
 def local_copy(source: Location, suffixes: frozenset[str]) -> Iterator[Path]:
-    """A file or a folder as a local path: itself, or a copy of what is on a store.
+    """A local path to a file or folder; one on a store is copied until the block ends.
 
-    The copy has the same name, so that its hash in a manifest is the same, and is removed at the
-    end; messages speak of the store's place.
+    The copy has the same name, since names are recorded in manifests. Errors in the block name the
+    URL instead of the copy.
 
     Args:
         source: what to read.
-        suffixes: of the files below a folder that are copied, in lower case.
+        suffixes: of the files in a folder that are copied, in lower case.
 
     Raises:
-        FormatError: nothing is there.
-        StoreError: the store refuses, or an object's name is no file's.
+        FormatError: nothing is at the URL.
+        StoreError: the store refuses, or an object's name cannot be that of a file.
     """
     if isinstance(source, Path):
         yield source
@@ -199,7 +200,7 @@ def local_copy(source: Location, suffixes: frozenset[str]) -> Iterator[Path]:
 
 @contextmanager
 def errors_naming(copy: Path, original: Url) -> Iterator[None]:
-    """Have messages name the ``original`` in the place of its local copy."""
+    """Replace the path of a local copy by ``original`` in errors of the block."""
     try:
         yield
     except KpdataError as error:
