@@ -1,1 +1,1 @@
-"""The shard folder: records, TFRecord framing, manifest, quarantine, and reading it all back."""
+"""Shard folders: records, TFRecord framing, the manifest, the quarantine, and their readers."""

@@ -1,4 +1,4 @@
-"""Reading a shard folder, without TensorFlow or Beam."""
+"""Read a shard folder, without TensorFlow or Beam."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from kpdata.shards import records, tfrecord
 from kpdata.shards.manifest import Manifest, ShardInfo, compute_root_hash, read_manifest
 
 RECORD_SCHEME = "tfrecord:"
-"""Begins the URI of an image that lies inside a shard: ``tfrecord:OFFSET:K:PATH``."""
+"""The scheme of URIs of images inside shards: ``tfrecord:OFFSET:K:PATH``."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a dataset: iterate it for its samples, in shard order."""
+    """One split of a dataset. Iterating it yields its samples, in the order of the shards."""
 
     dataset: "Dataset"
     name: str
 
     @property
     def shards(self) -> tuple[ShardInfo, ...]:
-        """Its files."""
+        """Its shard files."""
         return self.dataset.manifest.splits[self.name].shards
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Open a folder that holds ``kpdata.json``; the shards are not looked at yet.
+        """Open a folder by its ``kpdata.json``; shards are not opened yet.
 
         Raises:
             DatasetError: there is no manifest, or it does not match its own root hash.
@@ -83,8 +83,8 @@ class Dataset:
         """Yield (offset, sample) for every record of one shard.
 
         Raises:
-            DatasetError, SchemaError: a damaged record, before it is yielded; or, behind the last
-                one, the file is not the one that the manifest describes.
+            DatasetError, SchemaError: a record is damaged, and is not yielded; or, after the last
+                record, the file is not the one that the manifest describes.
         """
         path = self.shard_path(shard)
         digest, found = blake3(), 0
@@ -102,25 +102,25 @@ class Dataset:
             )
 
     def shard_path(self, shard: ShardInfo) -> Path:
-        """Where a shard is; DatasetError when its file is missing."""
+        """The path of a shard; raises DatasetError if its file is missing."""
         path = self.folder / shard.name
         if not path.is_file():
             raise DatasetError(f"{path} is missing: the manifest lists it")
         return path
 
     def record_uri(self, shard: ShardInfo, offset: int) -> str:
-        """Names the image inside one record, for :func:`read_record` in any working directory."""
+        """A URI of the record at ``offset``, for :func:`read_record`; it holds an absolute path."""
         return f"{RECORD_SCHEME}{offset}:{len(self.skeleton)}:{self.shard_path(shard).absolute()}"
 
 
 def name_of(uri: str) -> str:
-    """What a message calls the record that ``uri`` names."""
+    """The record of ``uri`` in words, for messages."""
     offset, _, path = uri.removeprefix(RECORD_SCHEME).split(":", 2)
     return f"{path}: record at byte {offset}"
 
 
 def read_record(uri: str) -> Sample:
-    """The sample of the one record that ``uri`` names; DatasetError where it is damaged."""
+    """Read the record of ``uri``; raises DatasetError if it is damaged."""
     offset, num_keypoints, path = uri.removeprefix(RECORD_SCHEME).split(":", 2)
     for _, payload in tfrecord.read(path, int(offset)):
         with located(name_of(uri)):

@@ -1,4 +1,4 @@
-"""The encoded bytes of a reference's image: from a file, an object, or from inside a shard."""
+"""Read a sample's encoded image: from a file, an object on a store, or a record of a shard."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -22,16 +22,16 @@ _BYTES_AHEAD = 64 << 20
 
 
 def locate(image: ImageRef, images_root: str | None) -> ImageRef:
-    """The image with its real path or URL.
+    """Set ``image.uri`` to the path or URL that the image is read from.
 
     Args:
-        image: what a reader gave.
-        images_root: the folder or URL that its name may not leave; None for images in records.
+        image: as a format's reader returns it.
+        images_root: folder or URL that its name may not lead out of; None for images in records.
 
     Raises:
-        ImageError: its name leads out of ``images_root``, or there is none.
+        ImageError: its name leads out of ``images_root``, or that is None.
     """
-    if image.data is not None:  # it is read anew from its record
+    if image.data is not None:  # it is read again from its record
         return replace(image, data=None)
     if image.uri.startswith(dataset.RECORD_SCHEME):
         return image
@@ -42,7 +42,7 @@ def locate(image: ImageRef, images_root: str | None) -> ImageRef:
 
 
 def fetch(image: ImageRef, max_bytes: int = MAX_BYTES, expected: Stamp | None = None) -> bytes:
-    """Read the whole image; ImageError where that fails, or it no longer has a stamp expected."""
+    """Read the image; raises ImageError if that fails, or if its stamp is not ``expected``."""
     if is_url(image.uri):
         return read_object(image.uri, max_bytes, expected)
     if not image.uri.startswith(dataset.RECORD_SCHEME):
@@ -57,7 +57,7 @@ def fetch(image: ImageRef, max_bytes: int = MAX_BYTES, expected: Stamp | None = 
 
 
 def fetch_tail(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:
-    """Read the image's last 4 KiB, where distinct images almost always differ."""
+    """Read the image's last 4 KiB, in which different images almost always differ."""
     if is_url(image.uri):
         return read_object_tail(image.uri, _TAIL_BYTES)
     if image.uri.startswith(dataset.RECORD_SCHEME):
@@ -66,12 +66,12 @@ def fetch_tail(image: ImageRef, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 class Fetcher:
-    """Reads images, each of which was announced before, so that none need be waited for.
+    """Reads images that were announced some time before, so that the caller hardly waits.
 
-    The system begins to read files. Threads get objects, up to 64 MiB of them.
+    For files, the system loads them into its cache. For objects, threads download up to 64 MiB.
 
     Attributes:
-        depth: how many images to announce ahead.
+        depth: how many images to announce ahead of the one that is fetched.
     """
 
     def __init__(self, images_root: str | None, max_bytes: int = MAX_BYTES):
@@ -83,7 +83,7 @@ class Fetcher:
         self._lock = Lock()
 
     def announce(self, image: ImageRef, expected: Stamp) -> None:
-        """Have the image begun to be read."""
+        """Begin to read the image."""
         if not is_url(image.uri):
             if not image.uri.startswith(dataset.RECORD_SCHEME):
                 prefetch(image.uri)
@@ -97,7 +97,7 @@ class Fetcher:
             self._bytes_coming += expected.size
 
     def fetch(self, image: ImageRef, expected: Stamp) -> bytes:
-        """What :func:`fetch` returns or raises."""
+        """Return or raise what the function :func:`fetch` does."""
         with self._lock:
             size, future = self._coming.pop(image.uri, (0, None))
             self._bytes_coming -= size

@@ -1,6 +1,6 @@
-"""``kpdata.json``: what a shard folder holds, and the one hash over it all.
+"""The manifest ``kpdata.json``: what a shard folder holds, and the root hash over all of it.
 
-The manifest is written last. A folder without it is not a dataset.
+It is written last. A folder without it is not a dataset.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class ShardInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One shard file: what it must hold, to the byte."""
+    """One shard file: its records, its bytes, and the BLAKE3 hash of the whole file, hex."""
 
     name: str
     records: Count
@@ -60,9 +60,10 @@ class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the annotations came from.
 
     Attributes:
-        format: the reader's name, and ``convention`` what it took the numbers to mean.
+        format: name of the format.
+        convention: how its coordinates and visibility were understood.
         files: annotation file name → sha256.
-        options: what else the reader was told, such as a category.
+        options: the reader's options, such as a category.
     """
 
     format: str
@@ -72,21 +73,22 @@ class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything about a dataset but its records.
+    """Everything about a dataset except its records.
 
     Attributes:
-        schema_version: of the wire spec and of this file.
+        schema_version: of the records and of this file.
         skeleton: what the K keypoints are.
-        mapping: where each came from, when another skeleton was mapped by name.
-        source: the annotations' origin.
-        options: what the conversion was asked to do.
-        splits: by name.
-        counts: everything that was skipped, zeroed or repaired, by name.
-        quarantine: refused samples by reason; ``quarantine_sha256`` pins their keys.
-        references: a hash of every key, label and image size that went in.
-        sizes: narrowest, widest, lowest and highest record picture, in pixels.
-        software: versions that made it; the only part the root hash leaves out.
-        root_hash: sha256 over all the rest.
+        mapping: where each keypoint came from, if the source's skeleton was mapped to another.
+        source: where the annotations came from.
+        options: the conversion's.
+        splits: name → its content.
+        counts: what was skipped, zeroed or repaired, by name.
+        quarantine: reason → number of refused samples.
+        quarantine_sha256: hash of the keys and reasons of refused samples.
+        references: hash of every key, label and image size that was converted.
+        sizes: smallest and largest width and height of the pictures, in pixels.
+        software: versions of the packages that made it; not in the root hash.
+        root_hash: sha256 over everything else.
     """
 
     schema_version: int
@@ -105,26 +107,26 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Version(msgspec.Struct, frozen=True):
-    """What is read of a manifest first: all else may differ between versions."""
+    """The part of a manifest that is read first: all else may differ between versions."""
 
     schema_version: int
 
 
 def software() -> dict[str, str]:
-    """The versions that decide how pictures come out."""
+    """Package → version, of the packages that pictures' bytes depend on."""
     packages = ("numpy", "opencv-python-headless", "pillow")
     return {"kpdata": __version__} | {name.split("-")[0]: version(name) for name in packages}
 
 
 def compute_root_hash(manifest: Manifest) -> str:
-    """sha256 of the manifest's canonical JSON, less ``software`` and the hash itself."""
+    """sha256 of the manifest as JSON with sorted keys, without ``software`` and ``root_hash``."""
     fields = msgspec.to_builtins(manifest)
     del fields["software"], fields["root_hash"]
     return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Seal ``folder``: write the manifest, with its root hash, whole or not at all."""
+    """Write the manifest with its root hash into ``folder``, atomically; return it."""
     sealed = msgspec.structs.replace(manifest, root_hash=compute_root_hash(manifest))
     text = msgspec.json.format(msgspec.json.encode(sealed), indent=1)
     write_atomically(folder / MANIFEST, text + b"\n")
@@ -132,10 +134,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def read_manifest(folder: Location) -> Manifest:
-    """Read and check ``folder``'s manifest, trusting nothing in it.
+    """Read ``folder``'s manifest and check its values. The root hash is not checked.
 
     Raises:
-        DatasetError: there is none, it is damaged, or of another version of the schema.
+        DatasetError: there is none, it is damaged, or it has another schema version.
         StoreError: the folder's store refuses, or cannot be reached.
     """
     path = folder / MANIFEST

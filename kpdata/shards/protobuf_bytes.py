@@ -1,4 +1,4 @@
-"""Protobuf's own bytes: what a message's length-delimited fields are, without parsing it."""
+"""Read the field lengths of a serialised protobuf message, without parsing the message."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -6,11 +6,11 @@ from itertools import islice
 from kpdata.core.errors import DatasetError
 
 _MAX_FIELDS = 1000
-"""Of one message in a record too large to be parsed on trust."""
+"""The most fields of one message; a record with more is refused."""
 
 
 def varint(value: int) -> bytes:
-    """Protobuf's variable-length integer: seven bits a byte, the lowest first."""
+    """Encode a protobuf varint: seven bits in each byte, the lowest first."""
     groups = bytearray()
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)
@@ -20,9 +20,9 @@ def varint(value: int) -> bytes:
 
 
 def bytes_beside_longest(data: bytes) -> int:
-    """Bytes of a serialised Example outside its longest value, which an image must be.
+    """Bytes of a serialised Example outside its longest value, which must be the image.
 
-    Parsing takes many times the memory of small values, and little more than that of a long one.
+    Parsing takes many times the memory of short values, but hardly more than that of a long one.
     """
     start, end = 0, len(data)
     for _ in ("features", "feature", "map entry's value", "bytes_list", "value"):
@@ -35,9 +35,9 @@ def bytes_beside_longest(data: bytes) -> int:
 
 
 def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Begin and end of each length-delimited field of the message between two places."""
+    """(start, end) of each length-delimited field of the message in ``data[start:end]``."""
     while start < end:
-        _, start = _read_varint(data, start, end)  # all tags that tf.train.Example has on this way
+        _, start = _read_varint(data, start, end)  # the tag: all have a length here
         length, start = _read_varint(data, start, end)
         if length > end - start:
             raise DatasetError("not a tf.train.Example: a field is longer than its message")
@@ -46,7 +46,7 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _read_varint(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """The inverse of :func:`varint`: the value, and where it ends."""
+    """Decode a varint: its value, and the offset after it."""
     value = 0
     for offset in range(start, min(start + 10, end)):
         value |= (data[offset] & 0x7F) << 7 * (offset - start)

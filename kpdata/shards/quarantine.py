@@ -1,4 +1,4 @@
-"""What becomes of samples that cannot be used: they are listed, counted, and limited in number."""
+"""The quarantine: samples that cannot be used are listed, counted, and limited in number."""
 
 import hashlib
 from collections import Counter
@@ -38,13 +38,13 @@ class _Entry(msgspec.Struct):
 def check_quarantine(
     reasons: Counter[str], total: int, max_quarantine: float, details: Iterable[str]
 ) -> None:
-    """Stop a job whose source is worse than its user expects.
+    """Raise JobError if more samples were refused than the user allows.
 
     Args:
         reasons: refused samples by reason.
-        total: all samples, refused ones included.
+        total: number of all samples, with the refused ones.
         max_quarantine: the percentage of ``total`` that may be refused.
-        details: what is wrong with the refused samples, of which a few are quoted.
+        details: the refused samples' details; the message quotes the first few.
 
     Raises:
         JobError: more were refused; the message says why, and what to do.

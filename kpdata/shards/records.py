@@ -1,7 +1,7 @@
-"""Sample ⇄ tf.train.Example bytes: the wire spec, without TensorFlow.
+"""Encode samples as serialised tf.train.Examples and decode them, without TensorFlow.
 
-Names follow the TF Object Detection API where it has one. A missing box, area or head size is zero
-on the wire, as an unlabelled keypoint is.
+Feature names are those of the TF Object Detection API where it has one. A missing box, area or head
+size is stored as zero, and so is a keypoint that is not labelled.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from kpdata.shards.wire.example_pb2 import Example, Features  # type: ignore[att
 SCHEMA_VERSION = 2
 
 MAX_INSTANCES = 10_000
-"""In one record; a crowd that large is labelled as one."""
+"""The most instances of one record; a larger crowd should be labelled as a crowd."""
 
 MAX_BESIDE_IMAGE = 16 << 20
-"""Bytes of a record that are not its image's: the labels of MAX_INSTANCES, and more."""
+"""The most bytes of a record besides its image; more than the labels of MAX_INSTANCES take."""
 
 
 class Feature(NamedTuple):
-    """One row of the wire spec.
+    """One feature of every record.
 
     Attributes:
         name: the feature's name in the Example.
@@ -73,11 +73,11 @@ FEATURES = tuple(
     kpdata/group                      bytes  1
     """.strip().splitlines()
 )
-"""The wire spec: every feature of a record, in the order of the table in docs/wire.md."""
+"""Every feature of a record, in the order of the table in docs/wire.md."""
 
 _LISTS = {"bytes": "bytes_list", "float": "float_list", "int64": "int64_list"}
 _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
-"""Tags of length-delimited fields: the value of every list, map entry and message on the way in."""
+"""Protobuf tags of length-delimited fields with the numbers 1 and 2."""
 
 _IMAGE_KEY = _FIELD_1 + bytes([len(FEATURES[0].name)]) + FEATURES[0].name.encode()
 
@@ -86,7 +86,7 @@ _NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
 def encode(sample: Sample) -> bytes:
-    """Serialise a sample that carries its image's bytes and its view.
+    """Serialise a sample, which must hold its image's bytes and its view.
 
     Equal samples give equal bytes: the features are written in sorted order.
     """
@@ -94,10 +94,10 @@ def encode(sample: Sample) -> bytes:
 
 
 def encode_parts(sample: Sample) -> tuple[bytes, bytes, bytes]:
-    """:func:`encode` in three parts, of which the second is the image's own bytes, not copied.
+    """:func:`encode` in three parts; the second is the image's own bytes, without a copy.
 
-    Sorted order puts ``image/encoded`` first, so its map entry is spelled out around the bytes and
-    protobuf writes the rest behind it.
+    ``image/encoded`` comes first in sorted order. Its map entry is built here by hand, around the
+    bytes, and protobuf serialises the features after it.
     """
     with located(sample.key):
         _check_instances(len(sample.instances))
@@ -171,15 +171,15 @@ def _flatten(sample: Sample) -> dict[str, Iterable[Any]]:
 
 
 def decode(data: bytes, num_keypoints: int) -> Sample:
-    """Parse one record: the inverse of :func:`encode`, up to float32.
+    """Decode one record. Coordinates are exact up to float32.
 
     Args:
         data: a serialised Example.
         num_keypoints: K of the dataset's skeleton.
 
     Raises:
-        DatasetError: not an Example; a feature is missing, or of the wrong kind or length.
-        SchemaError: a value that no sample may hold.
+        DatasetError: it is not an Example, or a feature is missing or of the wrong kind or length.
+        SchemaError: a value that no sample can hold.
     """
     values = _parse(data, num_keypoints)
 

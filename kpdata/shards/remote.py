@@ -1,4 +1,4 @@
-"""A dataset on a store, read through a temporary folder that is filled as it is asked for."""
+"""A dataset on a store, read through a temporary folder; shards are downloaded when needed."""
 
 import re
 import tempfile
@@ -27,12 +27,12 @@ _OTHERS = (MANIFEST, QUARANTINE, "dataset_info.json", "features.json")
 class RemoteDataset(Dataset):
     """A dataset on a store.
 
-    A shard is downloaded when it is first read, and kept until :meth:`release`, or until nobody
-    refers to the remote any more.
+    A shard is downloaded when it is first read. The copy is kept until :meth:`release`, or until
+    this object is garbage.
 
     Attributes:
-        folder: the temporary folder; a shard that is not here yet is an empty file.
-        url: the dataset's place.
+        folder: the temporary folder; a shard that is not downloaded yet is an empty file.
+        url: of the dataset.
     """
 
     url: Url
@@ -40,7 +40,7 @@ class RemoteDataset(Dataset):
 
     @classmethod
     def of(cls, url: Url) -> "RemoteDataset":
-        """Download all but the shards.
+        """Download everything but the shards.
 
         Raises:
             DatasetError: there is no readable manifest.
@@ -60,7 +60,7 @@ class RemoteDataset(Dataset):
             return cls(folder, read_manifest(folder), url, scratch)
 
     def shard_path(self, shard: ShardInfo) -> Path:
-        """Where a shard's copy is; DatasetError where the store has none."""
+        """The path of a shard's copy; raises DatasetError if the store does not have it."""
         path = self.folder / shard.name
         if not (path.is_file() and path.stat().st_size):
             try:
@@ -76,17 +76,17 @@ class RemoteDataset(Dataset):
             return super().__getitem__(split)
 
     def read_shard(self, shard: ShardInfo) -> Iterator[tuple[int, Sample]]:
-        """What :meth:`Dataset.read_shard` yields or raises, which speaks of the store's shard."""
+        """Do what :meth:`Dataset.read_shard` does; errors name the URL, not the copy."""
         with errors_naming(self.folder, self.url):
             yield from super().read_shard(shard)
 
     def release(self, shard: ShardInfo) -> None:
-        """Give the room of a shard's copy back."""
+        """Delete the content of a shard's copy, to free disk space."""
         (self.folder / shard.name).write_bytes(b"")
 
 
 def open_remote(url: Url) -> RemoteDataset:
-    """What :meth:`Dataset.open` is for a folder."""
+    """Open a dataset on a store; raises as :meth:`Dataset.open` does."""
     remote = RemoteDataset.of(url)
     if compute_root_hash(remote.manifest) != remote.manifest.root_hash:
         raise DatasetError(f"{url}: the manifest was changed: see `kpdata verify {url}`")

@@ -1,4 +1,4 @@
-"""Counting what a split, or a part of one, holds."""
+"""Count the content of a split, or of one shard."""
 
 import numpy as np
 
@@ -8,11 +8,13 @@ _VISIBILITIES = np.array([NOT_LABELLED, OCCLUDED, VISIBLE], np.float32)
 
 
 class Tally:
-    """Counts records, one by one, as :class:`kpdata.shards.manifest.SplitInfo` states them.
+    """Counters with the meaning of those in :class:`kpdata.shards.manifest.SplitInfo`.
 
     Attributes:
-        samples: source images; whoever counts knows which record is the first of one.
-        records: originals and copies; ``copies`` are the augmented ones among them.
+        samples: source images. The caller counts them: a record does not show whether its source
+            was counted before.
+        records: originals and copies.
+        copies: augmented records among them.
         instances: objects in the originals.
         visibility: (K, 3) keypoints of the originals with v = 0, 1 and 2.
     """

@@ -1,7 +1,7 @@
-"""``dataset_info.json`` and ``features.json``: what ``tfds.builder_from_directory`` reads.
+"""``dataset_info.json`` and ``features.json``, which ``tfds.builder_from_directory`` reads.
 
-Hand-written JSON of TFDS's ``DatasetInfo`` and ``Feature`` protos (tfds 4.9), so that writing it
-needs no TFDS. TFDS refuses keys that it does not know: all else is in ``kpdata.json``.
+They are TFDS's ``DatasetInfo`` and ``Feature`` protos (tfds 4.9) as JSON, made without TFDS. TFDS
+refuses unknown keys, so that everything else is in ``kpdata.json``.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ _DTYPES = {"float": "float32", "int64": "int64"}
 
 
 def metadata(manifest: Manifest) -> dict[str, bytes]:
-    """File name → content, which follows from the manifest alone."""
+    """File name → content; both files depend on the manifest alone."""
     contents = {"dataset_info.json": _dataset_info(manifest), "features.json": _features()}
     return {
         name: msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"

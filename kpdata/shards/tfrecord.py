@@ -1,4 +1,4 @@
-"""TFRecord framing: length, CRC of the length, payload, CRC of the payload.
+"""Read and write TFRecord files. A record is length, length's CRC, payload, payload's CRC.
 
 The format and the CRC's mask are those of TensorFlow's ``core/lib/io/record_writer``.
 """
@@ -18,7 +18,7 @@ from kpdata.core.errors import DatasetError
 from kpdata.storage.atomic import temporary_beside
 
 MAX_RECORD_BYTES = 320 << 20
-"""No record is longer: a picture of a hundred million pixels fits, however badly it compresses."""
+"""The longest record. An image of a hundred million pixels fits even if it does not compress."""
 
 _MASK = 0xA282EAD8
 _FRAME_BYTES = 16
@@ -33,28 +33,26 @@ def _masked_crc(*parts: bytes) -> int:
 
 
 def framed(*parts: bytes) -> tuple[bytes, ...]:
-    """The pieces of one record, to be written in turn: its payload is the parts joined."""
+    """The pieces of one record, to be written one after the other; the payload is all parts."""
     length = struct.pack("<Q", sum(map(len, parts)))
     header = length + struct.pack("<I", _masked_crc(length))
     return header, *parts, struct.pack("<I", _masked_crc(*parts))
 
 
 class Writer:
-    """Write a TFRecord file that appears whole or not at all.
+    """Write a TFRecord file that appears complete or not at all.
 
-    A thread hashes and writes in blocks of a MiB, beside the caller's own work, and a durable file
-    goes to disk block by block, so that the last sync has little left to wait for.
-
-    Records go to a temporary name beside ``path``. Leaving the ``with`` block cleanly syncs the
-    file and renames it; an exception removes it.
+    Records go to a temporary file beside ``path``. It is synced and renamed when the ``with`` block
+    ends, and removed if it ends with an exception. A thread hashes and writes blocks of a MiB while
+    the caller works. A durable file goes to disk block by block, so that the last sync is short.
 
     Args:
         path: the file's final name.
-        durable: sync to disk before renaming, so that a crash of the machine leaves no half file.
+        durable: sync to disk before renaming, so that a machine crash leaves no partial file.
 
     Attributes:
-        records, bytes: what has been written so far.
-        blake3: of the whole file, hex, once closed.
+        records, bytes: number written so far.
+        blake3: hash of the whole file, hex; empty until the block has ended.
     """
 
     def __init__(self, path: str | Path, durable: bool = True):
@@ -75,7 +73,7 @@ class Writer:
         """Append one record, whose payload is the parts joined.
 
         Raises:
-            DatasetError: it is longer than any reader would take it.
+            DatasetError: it is longer than MAX_RECORD_BYTES, which readers refuse.
         """
         length = sum(map(len, parts))
         if length > MAX_RECORD_BYTES:
@@ -92,7 +90,7 @@ class Writer:
             self._flush()
 
     def _flush(self) -> None:
-        """Hash and write what is waiting, in the thread, behind what it is still busy with."""
+        """Have the thread hash and write what is waiting, once it has finished the block before."""
         if self._flushing:
             self._flushing.result()
         self._flushing = self._thread.submit(self._put, self._waiting)
@@ -133,23 +131,24 @@ class Writer:
         finally:
             self._thread.shutdown()
             self._temporary.unlink(missing_ok=True)
-            self._file.close()  # a full disk refuses again here
+            self._file.close()  # can raise again on a full disk
 
 
 def _begin_sync(file: int, start: int) -> None:
-    """Have Linux write what is behind ``start`` to disk, and wait for none of it.
+    """Start to write everything after ``start`` to disk, without waiting for it.
 
-    It does so before it heeds the advice itself, which spares what is on its way to disk.
+    The advice is to drop pages from the cache. Linux first starts to write changed pages to disk,
+    and keeps them in the cache meanwhile; that start is what is wanted here.
     """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file, start, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Digest(Protocol):
-    """What hashlib and blake3 give."""
+    """A hash object of hashlib or blake3."""
 
     def update(self, data: bytes, /) -> object:
-        """Hash more."""
+        """Add bytes to the hash."""
 
 
 def read(
@@ -159,12 +158,12 @@ def read(
 
     Args:
         path: the file.
-        start: where a record begins.
-        digest: is given all bytes that were read by the time a record is yielded.
+        start: offset at which a record begins.
+        digest: is updated with each record's bytes before the record is yielded.
 
     Raises:
         DatasetError: a record is cut, damaged or claims an impossible length; the message names
-            the file, the record and its offset. Nothing is allocated on a length's word alone.
+            the file, the record and its offset. A length is checked before memory is allocated.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -202,7 +201,7 @@ def _read_one(file: BinaryIO, available: int, where: str) -> tuple[bytes, bytes,
 
 
 def offsets(path: str | Path) -> Iterator[int]:
-    """Where each record of a file begins; payloads are passed over, so their CRCs are not checked.
+    """Yield the offset of each record. Payloads are skipped, so that their CRCs are not checked.
 
     Raises:
         DatasetError: a record is cut, or its length's CRC does not match.
