@@ -1,4 +1,4 @@
-"""A shard folder as a Python object: ``kpdata.open``."""
+"""Shard folders as Python objects, which ``kpdata.open`` returns."""
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +27,10 @@ _SHOWN = 4
 
 
 def open_dataset(path: "str | PathLike[str]") -> "Dataset":
-    """Open a shard folder, here or on a store, without TensorFlow or Beam.
+    """Open a shard folder, local or on a store, without TensorFlow or Beam.
 
     Raises:
-        DatasetError: no dataset is there, or its manifest is damaged.
+        DatasetError: there is no dataset, or its manifest is damaged.
         StoreError: the store refuses, or cannot be reached.
     """
     where = as_location(path)
@@ -39,7 +39,7 @@ def open_dataset(path: "str | PathLike[str]") -> "Dataset":
 
 
 class Dataset(Mapping[str, "Split"]):
-    """Verified shards: the splits by name, and what the manifest says of them.
+    """A dataset of shards: a mapping from split names to splits.
 
     >>> import kpdata as kp
     >>> ds = kp.open(shards)
@@ -50,10 +50,10 @@ class Dataset(Mapping[str, "Split"]):
     >>> for picture in ds["val"]:
     ...     keypoints = picture.instances[0].keypoints       # (17, 3): x, y in pixels, visibility
 
-    Two are equal where their root hashes are: then so are their bytes.
+    Two datasets are equal if their root hashes are. Then their shards are, byte for byte.
 
     Attributes:
-        stored: the same folder as the rest of kpdata reads it.
+        stored: the lower-level object that reads the shards.
     """
 
     def __init__(self, stored: shards.Dataset):
@@ -61,17 +61,17 @@ class Dataset(Mapping[str, "Split"]):
 
     @property
     def path(self) -> Path:
-        """The folder; of a dataset on a store, its temporary copy."""
+        """The local folder; for a dataset on a store, the temporary folder of its copies."""
         return self.stored.folder
 
     @property
     def location(self) -> Location:
-        """Where the dataset lies, here or on a store."""
+        """The folder or URL of the dataset."""
         return self.stored.url if isinstance(self.stored, RemoteDataset) else self.stored.folder
 
     @property
     def manifest(self) -> Manifest:
-        """All that ``kpdata.json`` says."""
+        """The content of ``kpdata.json``."""
         return self.stored.manifest
 
     @property
@@ -86,7 +86,7 @@ class Dataset(Mapping[str, "Split"]):
 
     @property
     def root_hash(self) -> str:
-        """Of everything but software versions: equal hashes mean equal bytes."""
+        """Hash of everything but software versions: equal hashes mean equal shards."""
         return self.manifest.root_hash
 
     def __getitem__(self, split: str) -> "Split":
@@ -122,7 +122,7 @@ class Dataset(Mapping[str, "Split"]):
 
 
 class Split(Sequence[Picture]):
-    """One split: a sequence of pictures, by index, in slices or in order.
+    """One split: a sequence of pictures, with indices, slices and iteration.
 
     >>> import kpdata as kp
     >>> train = kp.open(shards)["train"]
@@ -134,7 +134,7 @@ class Split(Sequence[Picture]):
     Attributes:
         stored: the dataset.
         name: the split's.
-        rows: which of its records, in the order of the shards.
+        rows: indices of its records in the whole split, whose order is that of the shards.
     """
 
     def __init__(self, stored: shards.Dataset, name: str, rows: range | None = None):
@@ -166,29 +166,32 @@ class Split(Sequence[Picture]):
         return (Picture(sample, self.skeleton) for sample in self.samples())
 
     def samples(self) -> Iterator[Sample]:
-        """The samples without a way to look at them; a whole split is checked as it is read."""
+        """Yield the samples without the Picture around them.
+
+        A whole split, not a slice, is also checked against the manifest while it is read.
+        """
         if self._is_whole:
             yield from self.stored[self.name]
         else:
             yield from (self.sample(index) for index in range(len(self)))
 
     def sample(self, index: int) -> Sample:
-        """One sample.
+        """One sample by its index.
 
         Raises:
-            IndexError: there are not so many.
+            IndexError: the split has fewer.
             DatasetError: its record is damaged.
         """
         uri = self.stored.record_uri(*self._place(self.rows[index]))
         return shards.read_record(uri)
 
     def keypoints(self) -> FloatArray:
-        """(N, K, 3) x and y in the records' pixels, and visibility, of all instances."""
+        """(N, K, 3) x, y and visibility of all instances, in pixels of the records."""
         found = [i.keypoints for sample in self.samples() for i in sample.instances]
         return np.array(found, np.float32).reshape(-1, len(self.skeleton), 3)
 
     def to_dataframe(self) -> Any:
-        """A pandas DataFrame with a row for each keypoint of each instance.
+        """Make a pandas DataFrame with a row for each keypoint of each instance.
 
         Its columns are split, key, image, copy, instance, category, keypoint, x, y, visibility.
 
@@ -215,7 +218,7 @@ class Split(Sequence[Picture]):
         return TorchSplit(self)
 
     def to_tf(self) -> Any:
-        """A ``tf.data.Dataset`` of dicts.
+        """Make a ``tf.data.Dataset`` of dicts.
 
         Each holds ``image`` (H, W, 3) uint8, ``keypoints`` (N, K, 3) float32 in pixels with
         visibility, ``boxes`` (N, 4) float32 xyxy in pixels, zero where there is no box, ``labels``
@@ -259,7 +262,7 @@ class Split(Sequence[Picture]):
             if row < shard.records:
                 path = self.stored.shard_path(shard)
                 found = offsets or array("Q", tfrecord.offsets(path))
-                self._offsets[number] = found  # whole at once: threads may ask together
+                self._offsets[number] = found  # one assignment, so that threads can share the split
                 if row >= len(found):
                     raise DatasetError(f"{path} holds fewer records than the manifest says")
                 return shard, found[row]
@@ -281,8 +284,7 @@ class TorchSplit:
     xyxy in pixels, of at least a pixel (around its keypoints, where an instance has none),
     ``labels`` (N) int64, ``keypoints`` (N, K, 3) float32 with visibility 0, 1 or 2, ``area`` (N)
     float32, ``iscrowd`` and ``image_id``. Instances without box and keypoints are left out. It can
-    be pickled, so that a DataLoader's worker processes read for
-    themselves.
+    be pickled, so that worker processes of a DataLoader can read the shards.
     """
 
     def __init__(self, split: Split):
@@ -326,7 +328,7 @@ SPLIT_COLUMNS = ("split", "images", "originals", "copies", "instances", "shards"
 
 
 def split_rows(manifest: Manifest) -> list[tuple[str | int, ...]]:
-    """What each split holds, by SPLIT_COLUMNS."""
+    """A table row for each split, with SPLIT_COLUMNS as columns."""
     return [
         (name, s.samples, s.records - s.copies, s.copies, s.instances, len(s.shards),
          f"{sum(shard.bytes for shard in s.shards) / 1e6:.1f}")
@@ -338,7 +340,7 @@ VISIBILITY_SHARES = ("visible %", "occluded %", "not labelled %")
 
 
 def visibility_shares(info: SplitInfo) -> tuple[str, str, str]:
-    """The shares of visible, occluded and unlabelled keypoints among a split's originals."""
+    """Percentages of visible, occluded and unlabelled keypoints of a split's originals, as text."""
     absent, occluded, visible = np.sum(info.visibility, axis=0, initial=0).tolist()
     whole = max(1, absent + occluded + visible)
     visible_, occluded_, absent_ = (f"{100 * n / whole:.1f}" for n in (visible, occluded, absent))
@@ -346,7 +348,10 @@ def visibility_shares(info: SplitInfo) -> tuple[str, str, str]:
 
 
 def _box_of(instance: Instance) -> FloatArray | None:
-    """(4,) xyxy of at least a pixel, which torchvision asks for; None where nothing is labelled."""
+    """(4,) xyxy with sides of at least a pixel, as torchvision requires.
+
+    It is around the labelled keypoints, if the instance has no box; None if it has neither.
+    """
     box = instance.bbox_xyxy if instance.bbox_xyxy is not None else keypoint_box(instance)
     if box is None:
         return None
@@ -355,7 +360,7 @@ def _box_of(instance: Instance) -> FloatArray | None:
 
 
 def _parse_with(tf: Any, num_keypoints: int) -> Any:
-    """What turns a serialised record into a dict of tensors, inside TensorFlow's graph."""
+    """A function from a serialised record to a dict of tensors, for use in a TensorFlow graph."""
     types = {"bytes": tf.string, "float": tf.float32, "int64": tf.int64}
     spec = {
         name: tf.io.FixedLenFeature([int(length)] if length != "1" else [], types[kind])

@@ -1,1 +1,1 @@
-"""Pictures for people: keypoints drawn, and sheets of them."""
+"""Output for people: pictures with keypoints drawn, contact sheets, and the console."""

@@ -1,7 +1,7 @@
-"""What the user sees of a command: progress and tables, by rich.
+"""Progress and tables on the console, by rich.
 
-Names and paths are the user's, or a stranger's: nothing here takes their square brackets or colons
-for markup, nor passes their control characters on.
+Names and paths may come from untrusted files. Their brackets and colons are not read as rich's
+markup, and their control characters are escaped.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from kpdata.view.printing import as_text, printable
 
 _SECONDS_BETWEEN_LINES = 5.0
 _LONGEST_WORD = 16
-"""Longer words, such as hashes, are broken where text has little room."""
+"""Characters; longer words, such as hashes, are broken in narrow columns."""
 
 
 class _Screen(Console):
@@ -42,7 +42,7 @@ class _Screen(Console):
 
 
 def screen(stderr: bool = False, quiet: bool = False) -> Console:
-    """Where commands print: printable text without markup, on lines as long as it takes."""
+    """A console that prints escaped text without markup, and does not wrap lines."""
     return _Screen(
         stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True
     )
@@ -50,7 +50,7 @@ def screen(stderr: bool = False, quiet: bool = False) -> Console:
 
 @contextlib.contextmanager
 def resumable() -> Iterator[None]:
-    """Have an interrupted command say how to resume it."""
+    """Let an interrupted command print how to resume it."""
     try:
         yield
     except (KeyboardInterrupt, click.Abort):
@@ -61,9 +61,9 @@ class Meter(Progress):
     """Progress on standard error: a live bar on a terminal and in notebooks, else plain lines.
 
     Attributes:
-        console: where it goes.
-        is_watched: whether that is a terminal or a notebook.
-        is_live: whether bars move there.
+        console: where it is printed.
+        is_watched: whether that is a terminal or a notebook, and is not quiet.
+        is_live: whether a moving bar can be shown.
     """
 
     def __init__(self, quiet: bool = False):
@@ -98,7 +98,7 @@ class Meter(Progress):
         self._bars.stop()
 
     def begin(self, step: str, total: int | None = None, unit: str = "images") -> None:
-        """Show a step of ``total`` units, in the place of the one before."""
+        """Show a step of ``total`` units instead of the step before."""
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._task = self._bars.add_task(step, total=total, rate="")
@@ -106,11 +106,11 @@ class Meter(Progress):
         self._started = self._printed = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
-        """Count ``count`` units more."""
+        """Show ``count`` more units as done."""
         self.reach(self._done + count)
 
     def reach(self, done: int, note: str = "") -> None:
-        """Show that ``done`` units of the step are done."""
+        """Show ``done`` units as done, and ``note`` beside the rate."""
         self._done = done
         now = time.monotonic()
         rate = done / max(now - self._started, 1e-9)
@@ -132,16 +132,17 @@ class Meter(Progress):
         self.console.print(text)
 
     def warn(self, text: str) -> None:
-        """Print a line above the bar that says that it is a warning."""
+        """Print a line above the bar, marked as a warning."""
         self.tell(f"warning: {text}")
 
 
 def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1
 ) -> Table:
-    """A table whose first ``left`` columns hold text and the others numbers.
+    """A table whose first ``left`` columns hold text, and the others numbers.
 
-    On a narrow terminal only text behind the first column wraps: names and numbers stay whole.
+    On a narrow terminal only the second and further text columns wrap, so that names and numbers
+    stay whole.
     """
     cells = [[as_text(cell) for cell in row] for row in rows]
     made = Table(
@@ -164,16 +165,16 @@ def table(
 
 
 Shown = bool | Progress | None
-"""Whether to show progress: None on a terminal and in notebooks; or who is told instead."""
+"""Whether to show progress; None shows it on a terminal and in notebooks. A Progress gets it."""
 
 
 @contextlib.contextmanager
 def shown(progress: Shown) -> Iterator[Progress]:
-    """Where a Python call's progress goes.
+    """The Progress for a Python call.
 
     Args:
         progress: True shows it and False does not; None shows it on a terminal and in notebooks. A
-            Progress is told instead. What is not shown still warns, by Python's own warnings.
+            Progress is used as it is. Where nothing is shown, warnings become Python warnings.
     """
     if isinstance(progress, Progress):
         yield progress

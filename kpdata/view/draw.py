@@ -1,7 +1,7 @@
-"""Keypoints, edges and boxes on pictures, and contact sheets of them.
+"""Draw keypoints, edges and boxes on pictures.
 
-The left side is orange, the right side blue, the middle green. A dot is visible, an outlined ring
-occluded; what is not labelled is not drawn.
+The left side is orange, the right side blue, the middle green. A visible keypoint is a dot, an
+occluded one an outlined ring; one that is not labelled is not drawn.
 """
 
 from collections.abc import Iterable
@@ -33,10 +33,10 @@ def draw_instance(
     """A copy of ``rgb`` (H, W, 3) with the instance's box, edges and keypoints.
 
     Args:
-        rgb: the picture; continuous pixels are the instance's.
-        instance: K keypoints, those of ``skeleton``.
-        skeleton: which edges to draw, and which side each keypoint is on.
-        thickness: of the edges in pixels; None suits the picture's size.
+        rgb: the picture.
+        instance: with the K keypoints of ``skeleton``, in continuous pixels of ``rgb``.
+        skeleton: its edges are drawn, and its flip pairs decide the colours.
+        thickness: of the edges in pixels; None chooses by the picture's size.
     """
     width = thickness or max(1, round(max(rgb.shape[:2]) / 250))
     canvas = np.ascontiguousarray(rgb).copy()
@@ -58,12 +58,12 @@ def draw_sample(sample: Sample, skeleton: Skeleton, size: int | None = None) -> 
     """The sample's picture (H, W, 3) with all its instances drawn.
 
     Args:
-        sample: carries its encoded picture.
+        sample: holds its encoded picture.
         skeleton: the keypoints' names and edges.
         size: the longer side of the result in pixels; None keeps the picture's own size.
 
     Raises:
-        ImageError: the sample carries no picture, or one that does not decode.
+        ImageError: the sample holds no picture, or it does not decode.
     """
     return draw_instances(codec.decode_stored(sample.image), sample.instances, skeleton, size)
 
@@ -81,7 +81,7 @@ def draw_instances(
 
 
 def write_png(path: Path, rgb: Pixels) -> None:
-    """Write (H, W, 3) RGB as a PNG that appears whole or not at all.
+    """Write (H, W, 3) RGB as a PNG, atomically.
 
     Raises:
         OSError: the file cannot be written.
@@ -101,7 +101,7 @@ def _edge_colour(first: Colour, second: Colour) -> Colour:
 
 
 def _fixed(xy: FloatArray) -> npt.NDArray[np.int32]:
-    """Continuous pixels as OpenCV's fixed-point numbers, whose pixel centres are whole."""
+    """Continuous pixels in OpenCV's fixed-point numbers, which have pixel centres at integers."""
     return np.round((xy - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
 
@@ -140,7 +140,7 @@ def _draw_box(canvas: Pixels, bbox_xyxy: FloatArray, width: int, is_crowd: bool)
 
 
 def resized(rgb: Pixels, longer: int) -> Pixels:
-    """``rgb`` with its longer side so many pixels long."""
+    """``rgb`` resized so that its longer side has ``longer`` pixels."""
     scale = longer / max(rgb.shape[:2])
     width, height = (max(1, round(side * scale)) for side in rgb.shape[1::-1])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

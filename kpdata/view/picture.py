@@ -1,6 +1,6 @@
-"""One picture with its labels, as people meet it: in a notebook, or on its way to a file.
+"""A picture with its labels, to look at in a notebook or to write into a file.
 
-What decodes and draws is imported when it is used: opening a dataset does not wait for it.
+Code that decodes and draws is imported when it is used, so that opening a dataset is fast.
 """
 
 import base64
@@ -17,13 +17,13 @@ from kpdata.storage.atomic import as_write_error
 from kpdata.view.printing import as_text
 
 SHOWN = 512
-"""Pixels of the longer side of a picture on the screen."""
+"""Longer side, in pixels, of a picture that is shown."""
 
 THUMBNAIL = 192
 
 
 class Picture:
-    """A sample with what it takes to look at it.
+    """A sample with its skeleton and methods to decode, draw and show it.
 
     >>> import kpdata as kp
     >>> picture = kp.open(shards)["train"][0]
@@ -35,11 +35,11 @@ class Picture:
     PosixPath('picture.png')
 
     Attributes:
-        sample: the image's reference or bytes, and its instances.
+        sample: the image and its instances.
         skeleton: what the K keypoints of every instance are.
 
     Args:
-        read: gives the pixels, where the sample does not hold its encoded image.
+        read: returns the pixels, for samples that do not hold their encoded image.
     """
 
     def __init__(
@@ -60,22 +60,22 @@ class Picture:
 
     @property
     def image(self) -> ImageRef:
-        """Where the encoded image is, or its bytes."""
+        """The encoded image, or where to read it."""
         return self.sample.image
 
     @property
     def view(self) -> View | None:
-        """How the picture was made from its source image; None for that image itself."""
+        """How the picture was made from its source image; None if it is that image."""
         return self.sample.view
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """The objects in it; none where the picture shows nobody."""
+        """The labelled objects; can be empty."""
         return self.sample.instances
 
     @property
     def keypoints(self) -> FloatArray:
-        """(N, K, 3) x and y in continuous pixels, and visibility, of all instances."""
+        """(N, K, 3) x, y and visibility of all instances, in continuous pixels."""
         stacked = [instance.keypoints for instance in self.instances]
         return np.array(stacked, np.float32).reshape(-1, len(self.skeleton), 3)
 
@@ -92,7 +92,7 @@ class Picture:
         return codec.decode_stored(self.sample.image)
 
     def draw(self, size: int | None = None) -> Pixels:
-        """(H, W, 3) with its keypoints drawn; left is orange, right blue, a ring is occluded.
+        """(H, W, 3) with its keypoints drawn: left orange, right blue, a ring for an occluded one.
 
         Args:
             size: the longer side in pixels; None keeps the picture's own.
@@ -102,14 +102,14 @@ class Picture:
         return draw_instances(self.pixels(), self.instances, self.skeleton, size)
 
     def show(self, path: str | Path | None = None, size: int | None = SHOWN) -> Path | None:
-        """Show the picture with its keypoints: in a notebook in place, else in a viewer.
+        """Show the picture with its keypoints, in the notebook or else in an image viewer.
 
         Args:
-            path: a PNG to write instead.
+            path: a PNG file to write instead.
             size: the longer side in pixels; None keeps the picture's own.
 
         Returns:
-            The path, where one is given.
+            The path, if one is given.
         """
         if path is not None:
             from kpdata.view.draw import write_png
@@ -134,12 +134,12 @@ class Picture:
 
     @property
     def group(self) -> str | None:
-        """What a split never tears apart, such as a video, where it is known."""
+        """What must stay in one split, such as a video; None if unknown."""
         return self.sample.group
 
     @property
     def split(self) -> str | None:
-        """The split it lies in, or the source's official one; None where there is none."""
+        """The source's official split; None if it has none."""
         return self.sample.split
 
     def __repr__(self) -> str:

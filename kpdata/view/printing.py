@@ -1,4 +1,6 @@
-"""What commands say beside their tables: nothing that a file holds can rewrite the screen."""
+"""Print lines and errors; control characters from files are escaped, or they could rewrite the
+screen.
+"""
 
 import io
 
@@ -8,11 +10,11 @@ _DEL_AND_C1 = range(0x7F, 0xA0)
 _CONTROLS = [code for code in (*range(0x20), *_DEL_AND_C1) if chr(code) not in "\n\t"]
 _AS_DIGITS = {code: f"\\x{code:02x}" for code in _CONTROLS}
 _AS_JSON = {code: f"\\u{code:04x}" for code in _DEL_AND_C1}
-"""JSON's writers escape the others."""
+"""The control characters that JSON writers do not escape."""
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters as ``\x1b``, except for the ends of lines and tabs."""
+    r"""Escape control characters as ``\x1b``, except line ends and tabs."""
     return text.translate(_AS_DIGITS)
 
 
@@ -27,15 +29,15 @@ def print_json(text: str) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print a message on standard error, its lines behind the first set in.
+    """Print a message on standard error; lines after the first are indented.
 
-    So no part of it, such as a name with an end of line in it, passes for another message.
+    So a name with a line end in it cannot look like a second message.
     """
     click.echo(printable(text).replace("\n", "\n  "), err=True)
 
 
 def print_usage_error(error: click.ClickException) -> None:
-    """Print what click says of a wrong command line on standard error."""
+    """Print click's message about a wrong command line on standard error."""
     shown = io.StringIO()
     error.show(shown)
     click.echo(printable(shown.getvalue()), err=True, nl=False)

@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures on one, each with a caption."""
+"""Contact sheets: many small pictures in a grid, each with a caption."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ _PAPER, _INK = (24, 24, 26), (225, 225, 225)
 
 
 def contact_sheet(tiles: Sequence[tuple[Pixels, str]], columns: int = 0, tile: int = 256) -> Pixels:
-    """Pictures side by side, row by row, each with a caption below.
+    """Put pictures into a grid, row by row, each with its caption below.
 
     Args:
         tiles: pictures (H, W, 3) of any size, and their captions.
-        columns: how many in a row; 0 makes the sheet about as wide as it is high.
-        tile: the side in pixels of the square that each picture is fitted into.
+        columns: pictures in a row; 0 makes the sheet about as wide as it is high.
+        tile: side in pixels of the square that each picture is resized to fit.
 
     Returns:
         (H, W, 3) RGB of rows · columns tiles with gaps between; (1, 1, 3) without tiles.
