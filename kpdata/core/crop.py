@@ -15,6 +15,9 @@ CropFrom = Literal["bbox", "keypoints", "image"]
 
 _LEAST_MARGIN, _LARGEST_MARGIN = 0.1, 10.0
 
+_LEAST_EXTENT = 1.0
+"""Pixels: a crop of what is smaller would show a few source pixels, magnified."""
+
 
 @dataclass(frozen=True)
 class CropRule:
@@ -61,7 +64,17 @@ class CropRule:
         """Why an instance cannot be cropped, as a short name to count by; None where it can."""
         if reason := why_not_shown(instance):
             return reason
-        return "no box" if self.crop_from == "bbox" and instance.bbox_xyxy is None else None
+        if self.crop_from == "image":
+            return None
+        if self.crop_from == "bbox":
+            if instance.bbox_xyxy is None:
+                return "no box"
+            sides = instance.bbox_xyxy[2:] - instance.bbox_xyxy[:2]
+            return (
+                None if sides.min() > 0 and sides.max() >= _LEAST_EXTENT else "box without extent"
+            )
+        xy = instance.xy[instance.visibility > 0]
+        return None if np.ptp(xy, axis=0).max() >= _LEAST_EXTENT else "keypoints all at one point"
 
     def square(self, instance: Instance, width: int, height: int, side: int) -> Affine:
         """(2, 3) affine from image pixels to the instance's crop of ``side`` × ``side`` pixels.

@@ -1,13 +1,15 @@
 """Which split a sample belongs to: by a stable hash of its group, so nothing ever leaks.
 
-A group's place on [0, 1) depends on the seed and its own name alone. Adding images to a dataset
-never moves an old one to another split, unless a new one joins groups: then all of them go where
-the smallest name goes.
+A group's position on [0, 1) depends on the seed and its own name alone. Adding images to a dataset
+never moves an old one to another split, but in two cases. A new image may join groups: then all of
+them go where the smallest name goes. And a split that was reached by no position was given the
+nearest group: that may go back once the split has one of its own.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Iterable
+from itertools import accumulate, pairwise
 
 import msgspec
 
@@ -40,6 +42,12 @@ class Splits(msgspec.Struct, frozen=True):
         """Whether the source's own split is kept."""
         return not self.shares
 
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Split name → the part of [0, 1) that is its own."""
+        ends = list(accumulate(self.shares.values()))
+        return dict(zip(self.shares, pairwise([0.0, *ends]), strict=True))
+
     def assign(self, group: str, official: str | None) -> str | None:
         """The split of a group; None where the official split is asked for and unknown.
 
@@ -50,10 +58,8 @@ class Splits(msgspec.Struct, frozen=True):
         point = position(group, self.seed)
         if self.official:
             return "val" if official == TRAIN and point < self.val_share else official
-        reached = 0.0
-        for name, share in self.shares.items():
-            reached += share
-            if point < reached:
+        for name, (_, high) in self.ranges.items():
+            if point < high:
                 return name
         return list(self.shares)[-1]
 
@@ -130,6 +136,8 @@ def _check_names(text: str, names: Iterable[str]) -> None:
 def group_finder(pattern: str) -> Callable[[str], str | None]:
     """A function from an image's name to its group: what ``pattern``'s first group captures.
 
+    In a pattern of alternatives, ``^(cam1)_|^(cam2)_``, that is the group of the one that matches.
+
     Raises:
         FormatError: not a regular expression, or one without a group.
     """
@@ -145,6 +153,6 @@ def group_finder(pattern: str) -> Callable[[str], str | None]:
 
     def find(name: str) -> str | None:
         match = compiled.search(name)
-        return (match.group(1) or None) if match else None
+        return next(filter(None, match.groups()), None) if match else None
 
     return find

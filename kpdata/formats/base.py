@@ -151,6 +151,7 @@ class Source:
         groups_from_names: samples' groups are read off their images' names, so that ``group``
             takes their place; else it can only join what the source holds together.
         groups_are_numbers: samples' groups are numbers, which begin anew in another source.
+        hints: what the user may want to say otherwise, with the option that does.
         convention: what the numbers were taken to mean, where that is not all that the format says.
     """
 
@@ -162,6 +163,7 @@ class Source:
     has_boxes: bool
     groups_from_names: bool = False
     groups_are_numbers: bool = False
+    hints: tuple[str, ...] = ()
     convention: str = ""
 
     @property

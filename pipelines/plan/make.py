@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from kpdata.core.errors import FormatError, ImageError
+from kpdata.core.groups import NumberedNames, roboflow_picture
 from kpdata.core.mapping import map_sample
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import Rejected, Sample
@@ -38,6 +39,7 @@ REJECTED = "rejected.jsonl"
 StampOf = Callable[[str, int], Stamp]
 """An image's path or URL, and the largest size in bytes → its stamp; ImageError without one."""
 
+_VERSIONS = "images grouped as Roboflow's versions of one picture, NAME.rf.HASH"
 _UNGROUPED = "images whose name --group does not match"  # in manifests, and so in root hashes
 
 
@@ -98,12 +100,18 @@ def make_plan(source: Source, request: Request, folder: Path, progress: Progress
     folder.mkdir(parents=True, exist_ok=True)
     progress.begin("planning", unit="samples")
     with References() as references:
-        _collect(source, request, references, progress)
+        frames = _collect(source, request, references, progress)
         joined = {
             "identical images joined into one group": references.join_identical_images(request),
             "near-duplicate images grouped": join_near_duplicates(references, request, progress),
         }
         officials = references.official_splits()
+        if request.splits.official and references.samples and not officials:
+            raise FormatError(
+                f"split is official, but {request.format or 'the source'} has no split of its own "
+                "here: choose percentages, such as `split` 80/10/10, or give a file for each "
+                "split, as in train=a.json val=b.json"
+            )
         references.assign_splits(request.splits)
         totals = references.split_totals()
         rejected = _write_rejected(references.rejected(), folder / REJECTED)
@@ -113,23 +121,31 @@ def make_plan(source: Source, request: Request, folder: Path, progress: Progress
         warnings = (
             *_split_warnings(request, totals, officials, references),
             *_flip_warning(request),
+            *frames.hint(),
+            *source.hints,
         )
         fingerprint = references.fingerprint
     return Plan(folder, shards, rejected, +(source.counts + Counter(joined)), fingerprint, warnings)
 
 
-def _collect(source: Source, request: Request, references: References, progress: Progress) -> None:
+def _collect(
+    source: Source, request: Request, references: References, progress: Progress
+) -> NumberedNames:
+    frames = NumberedNames()
     group_of = group_finder(request.group) if request.group else None
     with _stamps(request) as stamp_of:
         intake = _Intake(source, request, references, stamp_of, group_of)
         for sample in source.samples:
             progress.advance(1)
             intake.take(sample)
+            if group_of is None and isinstance(sample, Sample) and not sample.group:
+                frames.add(sample.image.name)
     if references.samples and source.counts[_UNGROUPED] == references.samples:
         raise FormatError(
             f"group is {request.group!r}, which matches no image's name: every image would be its "
             "own group"
         )
+    return frames
 
 
 @dataclass(frozen=True)
@@ -174,6 +190,9 @@ class _Intake:
 
     def _grouped(self, sample: Sample) -> Sample:
         if self.group_of is None:
+            if sample.group is None and (picture := roboflow_picture(sample.image.name)):
+                self.source.counts[_VERSIONS] += 1
+                return replace(sample, group=picture)
             return sample
         group = self.group_of(sample.image.name)
         self.source.counts[_UNGROUPED] += group is None
@@ -291,13 +310,10 @@ def _split_warnings(
     if empty:
         samples = sum(total.samples for total in totals.values())
         groups = references.count_groups()
-        enough = groups >= len(splits.shares)
         which = f"split {empty[0]} is" if len(empty) == 1 else f"splits {' and '.join(empty)} are"
         yield (
             f"{which} empty: {samples:,} images in {groups:,} group{'s' * (groups > 1)} are too "
-            f"few for {'the share' if enough else f'{len(splits.shares)} splits'}. "
-            f"Give {'a larger share, another `seed`' if enough else 'fewer splits'}, or a finer "
-            "`group`."
+            f"few for {len(splits.shares)} splits. Give fewer splits, or a finer `group`."
         )
     if len(totals) == 1 and splits.official:
         yield f"the source's official split has only {next(iter(totals))}: nothing to test on"

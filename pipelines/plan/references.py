@@ -3,6 +3,7 @@
 import hashlib
 import sqlite3
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -12,7 +13,7 @@ from typing import NamedTuple, Self
 from kpdata.core.errors import FormatError, ImageError
 from kpdata.core.groups import Groups
 from kpdata.core.sample import ImageRef, Rejected, Sample, pack, unpack_sample
-from kpdata.core.splits import TRAIN, Splits, display_order, stable_hash
+from kpdata.core.splits import TRAIN, Splits, display_order, position, stable_hash
 from kpdata.pipelines.request import Request
 from kpdata.shards.fetch import fetch, fetch_tail
 from kpdata.storage.image_files import Stamp
@@ -187,11 +188,44 @@ class References:
         self._db.execute(
             "INSERT INTO assigned SELECT split_of(grp, official), rank, key, id FROM refs"
         )
+        self._fill_empty_splits(splits)
         self._db.execute(
             "INSERT INTO rejected SELECT key, 'no official split', "
             "'the source gives ' || key || ' no split: choose percentages, `split` 80/10/10 say' "
             "FROM assigned WHERE split IS NULL ORDER BY id"
         )
+
+    def _fill_empty_splits(self, splits: Splits) -> None:
+        """Give each split that has no group the one that its share of [0, 1) nearly reached.
+
+        A split keeps its last group, so some stay empty where there are fewer groups than splits.
+        """
+        filled = {name for (name,) in self._db.execute("SELECT DISTINCT split FROM assigned")}
+        if filled >= splits.shares.keys():
+            return
+        rows = self._db.execute("SELECT DISTINCT grp, split FROM refs JOIN assigned USING (id)")
+        split_of: dict[str, str] = dict(rows)
+        for empty, (low, high) in splits.ranges.items():
+            if empty in split_of.values():
+                continue
+            sizes = Counter(split_of.values())
+            nearest = min(
+                (
+                    (max(low - point, point - high), group)
+                    for group, split in split_of.items()
+                    if sizes[split] > 1
+                    for point in (position(group, splits.seed),)
+                ),
+                default=None,
+            )
+            if nearest is None:
+                return
+            _, group = nearest
+            split_of[group] = empty
+            self._db.execute(
+                "UPDATE assigned SET split = ? WHERE id IN (SELECT id FROM refs WHERE grp = ?)",
+                (empty, group),
+            )
 
     def _check_keys(self) -> None:
         twice = self._db.execute(

@@ -46,6 +46,15 @@ def test_what_has_no_square_is_named_by_its_reason():
         assert crop_rule.why_not(nobody) == why_not_shown(nobody) == "no labelled keypoint"
         assert crop_rule.why_not(replace(nobody, is_crowd=True)) == "crowd"
     assert why_not_shown(boxless) is None
+    for flat in ([10, 10, 10, 10], [10, 10, 50, 10], [10, 10, 10, 50], [10, 10, 10.5, 10.5]):
+        flat_box = replace(PERSON, bbox_xyxy=np.array(flat, np.float32))
+        assert CropRule("bbox").why_not(flat_box) == "box without extent"
+        assert CropRule("keypoints").why_not(flat_box) is None
+        assert CropRule("image").why_not(flat_box) is None
+    one_point = replace(PERSON, keypoints=np.array([[5, 5, 2], [0, 0, 0], [5.5, 5, 1]], np.float32))
+    assert CropRule("keypoints").why_not(one_point) == "keypoints all at one point"
+    in_a_row = replace(PERSON, keypoints=np.array([[5, 5, 2], [9, 5, 2], [0, 0, 0]], np.float32))
+    assert CropRule("keypoints").why_not(in_a_row) is None
     with pytest.raises(SchemaError, match="no box to put a square around"):
         CropRule("bbox").square(boxless, 200, 150, 64)
     with pytest.raises(SchemaError, match="no labelled keypoint to put"):

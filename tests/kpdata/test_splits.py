@@ -150,6 +150,11 @@ def test_an_optional_group_that_captured_nothing_is_no_group():
     assert group_finder(r"(\d*)")("walk_12") is None
 
 
+def test_of_alternatives_the_group_that_matched_counts():
+    find = group_finder(r"(cam\d)_\d+|clip-(.+)-\d+")
+    assert (find("cam1_12.jpg"), find("clip-walk-3.jpg"), find("x.jpg")) == ("cam1", "walk", None)
+
+
 def test_an_unusable_pattern_is_refused_with_advice():
     with pytest.raises(FormatError, match=r"group is '\(', not a regular expression: "):
         group_finder("(")

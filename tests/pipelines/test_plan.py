@@ -19,7 +19,7 @@ from kpdata.core.errors import FormatError, JobError
 from kpdata.core.mapping import map_by_name
 from kpdata.core.sample import ImageRef, Instance, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
-from kpdata.core.splits import stable_hash
+from kpdata.core.splits import Splits, stable_hash
 from kpdata.formats.base import Source
 from kpdata.pipelines.plan.file import PlanHeader, read_plan
 from kpdata.pipelines.plan.make import REJECTED, Plan, make_plan
@@ -491,7 +491,7 @@ def test_a_sample_without_an_official_split_is_refused_by_name(images: Path) -> 
 
 
 def test_a_source_without_official_splits_says_so(images: Path) -> None:
-    with pytest.raises(FormatError, match=r"10 × no official split.*choose percentages"):
+    with pytest.raises(FormatError, match="has no split of its own here: choose percentages"):
         plan_of(images, numbered(images, 10), "official")
 
 
@@ -523,19 +523,80 @@ def test_two_samples_under_one_key_are_refused(images: Path) -> None:
     [
         (
             "train=98,val=1,test=1",
-            "splits val and test are empty: 2 images in 2 groups are too few for 3 splits. "
-            "Give fewer splits, or a finer `group`.",
+            ("split test is empty: 2 images in 2 groups are too few for 3 splits. "
+             "Give fewer splits, or a finer `group`.",),
         ),
-        (
-            "train=99,test=1",
-            "split test is empty: 2 images in 2 groups are too few for the share. "
-            "Give a larger share, another `seed`, or a finer `group`.",
-        ),
+        ("train=99,test=1", ()),
     ],
-)
-def test_an_empty_split_is_a_warning_with_advice(images: Path, splits: str, says: str) -> None:
+)  # fmt: skip
+def test_a_split_is_empty_only_where_groups_are_fewer(
+    images: Path, splits: str, says: tuple[str, ...]
+) -> None:
     plan = plan_of(images, [add(images, "a.jpg", b"1"), add(images, "b.jpg", b"22")], splits)
-    assert plan.warnings == (says,)
+    assert plan.warnings == says
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("groups", [3, 4, 10])
+def test_no_split_is_empty_where_there_are_groups_enough(
+    images: Path, groups: int, seed: int
+) -> None:
+    samples = [
+        add(images, f"{group}_{frame}.jpg", b"%d" % (100 * group + frame), group=str(group))
+        for group in range(groups)
+        for frame in range(3)
+    ]
+    plan = plan_of(images, samples, seed=seed)
+    by_split = keys_by_split(plan)
+    assert by_split.keys() == {"train", "val", "test"}
+    assert sum(map(len, by_split.values())) == 3 * groups
+    for keys in by_split.values():
+        for key in keys:
+            assert {f"{key[0]}_{frame}.jpg" for frame in range(3)} <= set(keys)
+
+
+def test_only_a_split_that_would_be_empty_takes_a_group_that_is_not_its_own(images: Path) -> None:
+    few = numbered(images, 10)
+    plan = plan_of(images, few)
+    moved = [
+        key for key, split in split_by_key(plan).items()
+        if Splits({"train": 0.8, "val": 0.1, "test": 0.1}).assign(key, None) != split
+    ]  # fmt: skip
+    assert len(moved) <= 1
+
+
+def test_versions_of_one_picture_by_roboflow_are_one_group(images: Path) -> None:
+    names = [f"boat_{boat}_png.rf.{number:012x}.png" for boat in range(40) for number in (1, 77)]
+    samples = [add(images, name, name.encode()) for name in names]
+    plan = plan_of(images, samples)
+    split = split_by_key(plan)
+    for first, second in zip(names[::2], names[1::2], strict=True):
+        assert split[first] == split[second]
+    (said,) = (what for what in plan.counts if "Roboflow" in what)
+    assert plan.counts[said] == 80
+    apart = split_by_key(plan_of(images, samples, folder="own", group="(.+)"))
+    assert any(apart[a] != apart[b] for a, b in zip(names[::2], names[1::2], strict=True))
+
+
+def test_names_that_look_like_frames_are_a_hint_unless_they_are_grouped(images: Path) -> None:
+    names = [f"v{video}/{frame:04}.jpg" for video in range(5) for frame in range(6)]
+    samples = [add(images, name, name.encode()) for name in names]
+    (hint,) = plan_of(images, samples).warnings
+    assert hint.startswith("images look like frames of 5 videos (v0/0000.jpg, v0/0001.jpg, ...)")
+    pattern = hint.rpartition("`group` ")[2].strip("'")
+    grouped = plan_of(images, samples, folder="grouped", group=pattern)
+    assert grouped.warnings == ()
+    split = split_by_key(grouped)
+    assert len({(name[:2], split[name]) for name in names}) == 5
+
+
+def test_what_a_reader_hints_at_is_a_warning(images: Path) -> None:
+    source = Source(
+        SKELETON, iter(numbered(images, 60)), images, (Path("labels.json"),), Counter(), True,
+        hints=("give `skeleton` coco17",),
+    )  # fmt: skip
+    request = Request(skeleton=SKELETON, images_root=str(images))
+    assert make_plan(source, request, images.parent / "plan").warnings == source.hints
 
 
 def test_full_splits_need_no_warning(images: Path) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -30,7 +30,7 @@ from kpdata.formats._lib.survey import (
     skeleton_of,
     survey,
 )
-from kpdata.formats.base import LARGEST, ZEROED, Source, Unusable, find_images, image_ref
+from kpdata.formats.base import LABELLED, LARGEST, ZEROED, Source, Unusable, find_images, image_ref
 from kpdata.formats.settings import get_skeleton
 from kpdata.storage.scratch import scratch_database
 from kpdata.storage.stores import Location
@@ -42,6 +42,9 @@ UNANNOTATED = "images without an annotation file"
 HIDDEN = "hidden files, whose names begin with a dot, left out"
 NEGATIVE = "points [x, y] with both negative, taken for missing, v = 0"
 AT_ORIGIN = "points [0, 0], taken for missing, v = 0"
+RESPELT = "labels in other upper and lower case, read as the keypoint's name"
+_MOST = 0.6
+"""Share of a built-in skeleton's keypoints that makes it worth a hint."""
 _SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 
 
@@ -50,6 +53,8 @@ def read_folder(
     images: Location | None,
     skeleton: Skeleton | str | None,
     recognise: Callable[[object], Style],
+    visibility: str | None = "coco",
+    pixel_origin: str | None = None,
 ) -> Source:
     """Read a folder of JSON files, one per image, sub-folders included, in the order of names.
 
@@ -60,6 +65,9 @@ def read_folder(
             images, else ``../images``.
         skeleton: a Skeleton, a built-in one's name or a JSON file; None takes the files' names.
         recognise: the style of a decoded file; raises Unusable where it is none.
+        visibility: whether v = 1 is occluded (``coco``) or just ``labelled``; None finds out:
+            labelled where some v is 1 and none is 2.
+        pixel_origin: ``center`` or ``corner`` of the first pixel; by default the style's.
 
     Raises:
         FormatError: no such folder, no JSON file or no images in it, no skeleton, or labels of two
@@ -77,45 +85,55 @@ def read_folder(
     root = find_images(annotations, images, candidates)
     with ExitStack() as stack:
         listing = FilePairs(stack.enter_context(scratch_database(TABLES)), annotations, root)
-        return _source(annotations, root, listing, skeleton, recognise, stack)
+        style, first = first_sound(annotations, listing, recognise)
+        unannotated = 0 if style.names_image else listing.count_unannotated()
+        counts: Counter[str] = +Counter({UNANNOTATED: unannotated, HIDDEN: listing.hidden})
+        if isinstance(skeleton, str):
+            skeleton = get_skeleton(skeleton)
+        derived = skeleton is None
+        if derived and style.names != "all":
+            skeleton = derive_skeleton(annotations, style, first)
+        found = survey(annotations, listing, style)
+        skeleton = skeleton or skeleton_of(annotations, found.names)
+        v_is_labelled = visibility == "labelled" or (
+            visibility is None and 1 in found.visibilities and 2 not in found.visibilities
+        )
+        if pixel_origin:
+            style = style.counted_from(pixel_origin)
+        unlabelled = "person" if skeleton in BUILT_IN.values() else skeleton.name
+        reader = _Reader(
+            annotations=annotations,
+            root=root,
+            style=style,
+            skeleton=skeleton,
+            derived=derived,
+            counts=counts,
+            classes=classes_of(found.labels, unlabelled),
+            v_is_labelled=v_is_labelled,
+        )
+        return Source(
+            skeleton=skeleton,
+            samples=reader.samples(listing, stack.pop_all()),
+            images_root=root,
+            annotation_files=(annotations,),
+            counts=counts,
+            has_boxes=found.has_boxes,
+            convention=f"{style.convention}{', v of 1 is visible' if v_is_labelled else ''}",
+            hints=tuple(_hints(skeleton)) if derived else (),
+        )
 
 
-def _source(
-    annotations: Path,
-    root: Location,
-    listing: FilePairs,
-    skeleton: Skeleton | str | None,
-    recognise: Callable[[object], Style],
-    stack: ExitStack,
-) -> Source:
-    style, first = first_sound(annotations, listing, recognise)
-    unannotated = 0 if style.names_image else listing.count_unannotated()
-    counts: Counter[str] = +Counter({UNANNOTATED: unannotated, HIDDEN: listing.hidden})
-    if isinstance(skeleton, str):
-        skeleton = get_skeleton(skeleton)
-    derived = skeleton is None
-    if derived and style.names != "all":
-        skeleton = derive_skeleton(annotations, style, first)
-    has_boxes, labels, names = survey(annotations, listing, style)
-    skeleton = skeleton or skeleton_of(annotations, names)
-    reader = _Reader(
-        annotations=annotations,
-        root=root,
-        style=style,
-        skeleton=skeleton,
-        derived=derived,
-        counts=counts,
-        classes=classes_of(labels, "person" if skeleton in BUILT_IN.values() else skeleton.name),
-    )
-    return Source(
-        skeleton=skeleton,
-        samples=reader.samples(listing, stack.pop_all()),
-        images_root=root,
-        annotation_files=(annotations,),
-        counts=counts,
-        has_boxes=has_boxes,
-        convention=style.convention,
-    )
+def _hints(skeleton: Skeleton) -> Iterator[str]:
+    """Which built-in skeleton the keypoints may be those of, some of which nobody labelled."""
+    names = set(skeleton.keypoints)
+    for known in BUILT_IN.values():
+        if len(names) >= _MOST * len(known) and names < set(known.keypoints):
+            yield (
+                f"the labels name {len(names)} of the {len(known)} keypoints of {known.name}, and "
+                f"stand in alphabetical order: give `skeleton` {known.name} for its order, edges "
+                "and all of its keypoints"
+            )
+            return
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,14 @@ class _Reader:
     derived: bool
     counts: Counter[str]
     classes: dict[Label | None, tuple[str, int]]
+    v_is_labelled: bool
+
+    @cached_property
+    def spellings(self) -> dict[str, str]:
+        """Keypoint in lower case → its name, where no two differ in case alone."""
+        names = self.skeleton.keypoints
+        folded = {name.casefold(): name for name in names}
+        return folded if len(folded) == len(names) else {}
 
     def samples(self, listing: FilePairs, stack: ExitStack) -> Iterator[Sample | Rejected]:
         """All samples; ``stack`` holds the listing's database."""
@@ -219,6 +245,11 @@ class _Reader:
 
     def _ordered(self, found: AnnotatedObject, names: dict[str, str]) -> list[tuple[str, Point]]:
         """Paths and points in the skeleton's order, None where the object lacks one."""
+        if self.style.names == "all" and not names.keys() <= set(self.skeleton.keypoints):
+            respelt = {self.spellings.get(name.casefold(), name): names[name] for name in names}
+            if len(respelt) == len(names):
+                self.counts[RESPELT] += len(names.keys() - respelt.keys())
+                names = respelt
         for name in names.keys() - set(self.skeleton.keypoints):
             problem = f"{names[name]} is not a keypoint of skeleton {self.skeleton.name}"
             if self.derived and self.style.names == "first":
@@ -242,6 +273,9 @@ class _Reader:
         if visibility not in (0, 1, 2):
             problem = f"{path}[2] is {visibility:g}: expected v of 0, 1 or 2"
             raise Unusable("bad keypoints", problem)
+        if visibility == 1 and self.v_is_labelled:
+            self.counts[LABELLED] += 1
+            visibility = VISIBLE
         if visibility == 0:
             if len(point) == 3 and (x, y) != (0, 0):
                 self.counts[ZEROED] += 1

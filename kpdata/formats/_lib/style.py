@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -78,6 +78,13 @@ class Style(NamedTuple):
     names_image: bool = False
     shift: float = 0.5
     convention: str = "0-based pixel indices, boxes continuous xyxy, v 0/1/2, 2 where not given"
+
+    def counted_from(self, pixel_origin: str) -> Self:
+        """The same style, with (0, 0) at the first pixel's ``center`` or ``corner``."""
+        if pixel_origin == "center":
+            return self._replace(shift=0.5)
+        pixels = self.convention.replace("0-based pixel indices", "continuous pixels")
+        return self._replace(shift=0.0, convention=pixels)
 
     def tidied(self, value: Any) -> tuple[Any, Counter[str]]:
         """``value`` with its keys by their own names, and the keys that are not read, counted."""

@@ -85,28 +85,30 @@ def _natural(name: str) -> tuple[Any, ...]:
 
 
 class Survey(NamedTuple):
-    """What all files together hold: boxes or none, labels, and names of keypoints."""
+    """What all files together hold: boxes or none, labels, names of keypoints, values of v."""
 
     has_boxes: bool
     labels: set[Label | None]
     names: set[str]
+    visibilities: set[float | None]
 
 
 def survey(annotations: Path, listing: FilePairs, style: Style) -> Survey:
-    """Look at all files, or at one where the style has neither boxes nor labels.
+    """Look at all files.
 
     No more names are kept than show that there are too many.
     """
     has_boxes = False
     labels: dict[Label | None, Path] = {}
     names: set[str] = set()
+    visibilities: set[float | None] = set()
     for path, found in _all_objects(annotations, listing, style):
         has_boxes |= found.box is not None
         labels.setdefault(found.label, path)
         if len(names) <= MAX_KEYPOINTS:
             names.update(found.names or ())
-        if style.names == "first":
-            break
+        visibilities.update(p[2] if len(p) == 3 else 2 for p in found.keypoints.values() if p)
+        visibilities &= {0, 1, 2}  # others are faults, of any number
     kinds = {type(label): label for label in labels if label is not None}
     if len(kinds) > 1:
         name, number = kinds[str], kinds[int]
@@ -114,7 +116,15 @@ def survey(annotations: Path, listing: FilePairs, style: Style) -> Survey:
             f"{labels[number]}: its label {number} is a number, but {labels[name]} has the name "
             f"{name!r}: give all labels as names, or all as numbers"
         )
-    return Survey(has_boxes, set(labels), names)
+    return Survey(has_boxes, set(labels), _folded(names), visibilities)
+
+
+def _folded(names: set[str]) -> set[str]:
+    """One spelling of names that differ in upper and lower case alone, lower case before others."""
+    spellings: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (name != name.lower(), name)):
+        spellings.setdefault(name.casefold(), name)
+    return set(spellings.values())
 
 
 def _all_objects(

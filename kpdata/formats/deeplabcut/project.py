@@ -18,6 +18,8 @@ OTHER_SCORERS = "CollectedData files that are not of config.yaml's scorer, left 
 FAULTY_EDGES = "edges of config.yaml's skeleton that join no two keypoints, left out"
 
 _CONFIG = "config.yaml"
+_LIGHTNING = "CollectedData.csv"
+"""The one file of labels of a Lightning Pose project, beside the folder of its images."""
 _LARGEST = 1e9
 """No number that names something is; Python spells none of thousands of digits."""
 
@@ -76,6 +78,10 @@ def open_project(annotations: Path) -> Project:
         )
     path, config = _config(root)
     tables, counts = _tables(labeled, config.scorer)
+    if not tables:
+        tables = tuple(path for path in (root / _LIGHTNING,) if path.is_file())
+    if not tables:
+        raise FormatError(f"{labeled}: holds no VIDEO/CollectedData_SCORER.csv: label images first")
     return Project(root, tables, path, config, counts)
 
 
@@ -111,8 +117,6 @@ def _tables(labeled: Path, scorer: str) -> tuple[tuple[Path, ...], Counter[str]]
     except OSError as error:
         raise FormatError(f"{error.filename}: cannot list it: {error.strerror}") from error
     tables = tuple(path for path, _ in found if path)
-    if not tables:
-        raise FormatError(f"{labeled}: holds no VIDEO/CollectedData_SCORER.csv: label images first")
     others = sum(count for _, count in found)
     return tables, Counter({NO_LABELS: len(found) - len(tables), OTHER_SCORERS: others})
 

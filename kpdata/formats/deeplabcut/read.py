@@ -30,6 +30,7 @@ ANIMAL = "animal"
 HALF = "keypoints with x or y alone, taken for not labelled"
 AT_ORIGIN = "keypoints at (0, 0), taken for not labelled"
 UNLABELLED = "images without a labelled keypoint, perhaps not labelled yet"
+SHORT = "rows shorter than their header, whose missing cells are read as empty"
 UNIQUE_PARTS = "unique bodyparts, which belong to no animal, left out"
 
 
@@ -93,6 +94,9 @@ class _Reader:
         seen: dict[str, int] = {}
         for line, cells in table.rows():
             name = table.image_name(cells)
+            if len(cells) in range(table.index, table.width, 2):  # no x without its y
+                self.counts[SHORT] += 1
+                cells += [""] * (table.width - len(cells))
             try:
                 _check_row(table, name, cells, seen)
                 sample = self._sample(table, name, cells)

@@ -80,9 +80,12 @@ class Table:
     def image_name(self, cells: list[str]) -> str:
         """A row's image as a relative POSIX path, which may still be unsafe.
 
-        Windows' ``\\`` becomes ``/``.
+        Windows' ``\\`` becomes ``/``, and ``./a//b`` is ``a/b``: one image, of one video.
         """
-        return "/".join(cells[: self.index]).replace("\\", "/").rstrip("/")
+        name = "/".join(cells[: self.index]).replace("\\", "/").rstrip("/")
+        first, *rest = name.split("/")
+        kept = [part for part in rest if part not in ("", ".")]
+        return "/".join(kept if first == "." else [first, *kept])
 
 
 def read_table(path: Path, folder: Path) -> Table:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from kpdata.formats.base import IMAGES, SKELETON, Format, Option, imported
+from kpdata.formats.base import IMAGES, PIXEL_ORIGIN, SKELETON, VISIBILITY, Format, Option, imported
 from kpdata.formats.detect import Seen
 
 
@@ -56,5 +56,7 @@ FORMAT = Format(
             "STYLE",
             ("list", "torchvision", "named"),
         ),
+        VISIBILITY,
+        PIXEL_ORIGIN,
     ),
 )

@@ -27,6 +27,8 @@ def read(
     images: Location | None = None,
     skeleton: Skeleton | str | None = None,
     style: str | None = None,
+    visibility: str | None = None,
+    pixel_origin: str | None = None,
 ) -> Source:
     """Read a folder of JSON files, one per image; see :func:`read_folder`.
 
@@ -36,6 +38,7 @@ def read(
         skeleton: a Skeleton, a built-in one's name or a JSON file; the named style can do without,
             and then takes the first file's keys.
         style: a key of STYLES; by default the first file that is sound tells.
+        visibility, pixel_origin: what v = 1 means, and where (0, 0) lies; see :func:`read_folder`.
 
     Raises:
         FormatError: what :func:`read_folder` refuses, or an unknown style.
@@ -46,4 +49,4 @@ def read(
     def chosen(value: object) -> Style:
         return STYLES[style] if style else recognise(value)
 
-    return read_folder(annotations, images, skeleton, chosen)
+    return read_folder(annotations, images, skeleton, chosen, visibility, pixel_origin)

@@ -5,6 +5,7 @@ whose label is the category; shapes of one ``group_id`` are one object. Coordina
 labelme's canvas, which spans [0, W] × [0, H] from the upright image's corner: they are continuous.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ BOTH_OFF = "points with flag visible and one for occlusion, both off, v = 2"
 
 _UNCLEAR = "objects not told apart"
 _HIDDEN_WORDS = frozenset({"occluded", "hidden", "invisible"})
+
+_MARKED_LABEL = re.compile(rf"(.+?)[ _.-]*[ _.(-]({'|'.join(sorted(_HIDDEN_WORDS))})\)?", re.I)
 
 GroupId = int | str | None
 
@@ -173,7 +176,8 @@ class _ShapeReader:
         return groups
 
     def _point(self, number: int, shape: _Shape) -> _Point:
-        if not shape.label:
+        label, mark = _split_label(shape.label)
+        if not label:
             problem = f"$.shapes[{number}].label is empty: expected the keypoint's name"
             raise Unusable("bad keypoints", problem)
         points = _coordinates(number, shape)
@@ -181,13 +185,17 @@ class _ShapeReader:
             raise Unusable(
                 "bad keypoints", f"$.shapes[{number}].points is {points!r:.80}: expected one [x, y]"
             )
-        (x, y), visibility = points[0], self._visibility(number, shape)
-        return _Point(number, shape.label, x, y, visibility)
+        (x, y), visibility = points[0], self._visibility(number, shape, mark)
+        return _Point(number, label, x, y, visibility)
 
-    def _visibility(self, number: int, shape: _Shape) -> int:
-        """1 for a point that is marked as occluded in a way that means nothing else, else 2."""
+    def _visibility(self, number: int, shape: _Shape, mark: str) -> int:
+        """1 for a point that is marked as occluded in a way that means nothing else, else 2.
+
+        ``mark`` is the word that its label ends with.
+        """
         flags = self._flags(shape)
-        marks = [f"with flag {name}" for name, on in flags.items() if on and name != "visible"]
+        marks = [f"whose label ends with {mark}"] if mark else []
+        marks += [f"with flag {name}" for name, on in flags.items() if on and name != "visible"]
         if flags.get("visible") is False and len(flags) == 1:
             marks.append("with flag visible off")
         description = shape.description
@@ -316,6 +324,16 @@ def _object(group: _Group) -> AnnotatedObject:
     )
 
 
+def _split_label(label: str) -> tuple[str, str]:
+    """A label's name, and the word that marks an occluded point behind it; empty without one.
+
+    >>> _split_label("left_wrist_occluded"), _split_label("bow ")
+    (('left_wrist', 'occluded'), ('bow', ''))
+    """
+    found = _MARKED_LABEL.fullmatch(label.strip())
+    return (found[1], found[2].lower()) if found else (label.strip(), "")
+
+
 def _box(number: int, shape: _Shape) -> _Box:
     points = _coordinates(number, shape)
     values = [value for point in points for value in point]
@@ -326,7 +344,7 @@ def _box(number: int, shape: _Shape) -> _Box:
             f"four, within {LARGEST:g} pixels",
         )
     xs, ys = values[::2], values[1::2]
-    return _Box(number, shape.label, [min(xs), min(ys), max(xs), max(ys)])
+    return _Box(number, shape.label.strip(), [min(xs), min(ys), max(xs), max(ys)])
 
 
 def _coordinates(number: int, shape: _Shape) -> list[tuple[float, float]]:

@@ -1,6 +1,6 @@
 """YOLO pose, as Ultralytics trains on it: data.yaml, images/ and labels/."""
 
-from kpdata.formats.base import IMAGES, SKELETON, Format, imported
+from kpdata.formats.base import IMAGES, SKELETON, VISIBILITY, Format, imported
 from kpdata.formats.detect import Seen
 
 
@@ -24,6 +24,6 @@ FORMAT = Format(
     detect=_detect,
     hint=_hint,
     aliases=("yolo_pose", "ultralytics", "yolov8", "yolo11"),
-    options=(IMAGES, SKELETON),
+    options=(IMAGES, SKELETON, VISIBILITY),
     has_splits=True,
 )

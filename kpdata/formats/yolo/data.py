@@ -18,6 +18,13 @@ from kpdata.formats.base import Unusable
 from kpdata.storage.bounded import read_bounded
 from kpdata.storage.image_files import local_name
 
+OWN_MARK = "# YOLO pose, written by kpdata"
+"""How the file that kpdata writes begins."""
+
+_MAX_CLASSES = 10_000
+_PEOPLE = frozenset({"person", "people", "human", "man", "woman", "pedestrian", "player", "0"})
+_SPLIT_KEYS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+
 _MAX_LIST_BYTES = 256 << 20
 """Of a list of images: some four million."""
 
@@ -27,7 +34,7 @@ class Data(msgspec.Struct, frozen=True, dict=True):
 
     Attributes:
         kpt_shape: the number of keypoints, and 2 or 3 numbers for each.
-        names: the classes.
+        names: the classes; without it, ``nc`` of them are called class_0 and so on.
         train, val, test: folders of images, text files that list images, or lists of these.
         path: the folder that they are relative to.
         flip_idx: the mirror image's keypoint, for each keypoint.
@@ -35,7 +42,8 @@ class Data(msgspec.Struct, frozen=True, dict=True):
     """
 
     kpt_shape: tuple[int, int]
-    names: dict[int, str] | list[str]
+    names: dict[int, str] | list[str] | None = None
+    nc: int | None = None
     train: str | list[str] | None = None
     val: str | list[str] | None = None
     test: str | list[str] | None = None
@@ -51,6 +59,8 @@ class Data(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def classes(self) -> dict[int, str]:
         """Class number → name."""
+        if self.names is None:
+            return {number: f"class_{number}" for number in range(min(self.nc or 0, _MAX_CLASSES))}
         return dict(enumerate(self.names)) if isinstance(self.names, list) else self.names
 
     def root(self, file: Path, images: Path | None) -> Path:
@@ -92,7 +102,9 @@ class Data(msgspec.Struct, frozen=True, dict=True):
         return names
 
     def _is_coco(self) -> bool:
-        return self.flip_idx == COCO17.flip_index.tolist()
+        """Whether the keypoints are COCO's: its mirror images are copied for animals, too."""
+        is_person = all(name.strip().lower() in _PEOPLE for name in self.classes.values())
+        return is_person and self.flip_idx == COCO17.flip_index.tolist()
 
 
 def load_data(path: Path) -> Data:
@@ -103,11 +115,36 @@ def load_data(path: Path) -> Data:
     """
     with located(str(path)):
         try:
-            data: Data = read_yaml(path, "a YOLO pose data.yaml", Data)
+            content = read_yaml(path, "a YOLO pose data.yaml")
         except OSError as error:
             raise FormatError(f"cannot be read: {error.strerror}") from error
+        try:
+            data = msgspec.convert(_with_split_names(content), Data)
+        except msgspec.ValidationError as error:
+            raise FormatError(f"not a YOLO pose data.yaml: {error}") from error
         _check(data)
         return data
+
+
+def is_own(path: Path) -> bool:
+    """Whether kpdata wrote a data.yaml, as its first line says: its v are COCO's."""
+    with open(path, "rb") as file:
+        return file.read(len(OWN_MARK)) == OWN_MARK.encode()
+
+
+def _with_split_names(content: Any) -> Any:
+    """What a data.yaml holds, with the splits under the keys that Ultralytics' own files have.
+
+    Ultralytics also reads ``validation``; CVAT's exports have the user's own spelling.
+    """
+    if not isinstance(content, dict):
+        return content
+    known = {str(key): value for key, value in content.items() if isinstance(key, str)}
+    for key, value in content.items():
+        split = _SPLIT_KEYS.get(str(key).lower())
+        if split and known.get(split) is None:
+            known[split] = value
+    return known
 
 
 def _check(data: Data) -> None:
@@ -118,7 +155,7 @@ def _check(data: Data) -> None:
             "or 3 numbers for each"
         )
     if not data.classes:
-        raise FormatError("names has no class")
+        raise FormatError("names has no class: list the classes there, such as names: [boat]")
     flips = data.flip_idx
     if flips is None:
         return
@@ -129,8 +166,21 @@ def _check(data: Data) -> None:
         )
 
 
+def absent_test(root: Path, data: Data) -> bool:
+    """Whether a test folder is named that is not there, as in exports of a dataset without one."""
+    if not isinstance(data.test, str) or not (data.train or data.val):
+        return False
+    try:
+        _inside(root, data.test)
+    except FormatError:
+        return True
+    return False
+
+
 def split_images(file: Path, root: Path, data: Data) -> Iterator[tuple[str, str]]:
     """(split, name) of every image; names are relative to ``root``, in order within a folder.
+
+    A test folder that is absent is left out, see :func:`absent_test`.
 
     Raises:
         FormatError: a folder or a list is missing, lies outside ``root``, or is named twice.
@@ -138,6 +188,8 @@ def split_images(file: Path, root: Path, data: Data) -> Iterator[tuple[str, str]
     seen: dict[str, str] = {}
     for split in DEFAULT_NAMES:
         entries = getattr(data, split) or []
+        if split == "test" and absent_test(root, data):
+            continue
         for entry in [entries] if isinstance(entries, str) else entries:
             with located(f"{file}: {split}: {entry}"):
                 inner = _inside(root, entry)
@@ -177,4 +229,13 @@ def _listed(root: Path, inner: str) -> Iterator[str]:
     except (Unusable, OSError, UnicodeDecodeError) as error:
         raise FormatError(f"cannot be read: {error}") from error
     for name in filter(None, map(str.strip, names)):
-        yield os.path.normpath(local_name(str(root), name))
+        yield _without_export_folders(root, os.path.normpath(local_name(str(root), name)))
+
+
+def _without_export_folders(root: Path, name: str) -> str:
+    """``name`` without the folders that CVAT writes before it, where only so it is a file."""
+    if os.path.isabs(name) or name.startswith("..") or os.path.lexists(root / name):
+        return name
+    parts = name.split("/")
+    shorter = ("/".join(parts[start:]) for start in range(1, len(parts)))
+    return next((one for one in shorter if os.path.lexists(root / one)), name)

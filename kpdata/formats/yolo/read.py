@@ -8,7 +8,7 @@ A line of a label file is an object: its class, the box's centre and size, and e
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,15 +18,17 @@ from kpdata.core.errors import FormatError, ImageError, SchemaError, located
 from kpdata.core.sample import FloatArray, Instance, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.formats._lib.listing import check_file
-from kpdata.formats.base import LARGEST, ZEROED, Source, Unusable, image_ref, require_file
+from kpdata.formats.base import LABELLED, LARGEST, ZEROED, Source, Unusable, image_ref, require_file
 from kpdata.formats.settings import get_skeleton
-from kpdata.formats.yolo.data import Data, load_data, split_images
+from kpdata.formats.yolo.data import Data, absent_test, is_own, load_data, split_images
 from kpdata.images.headers import upright_size
 from kpdata.storage.bounded import read_bounded
 from kpdata.storage.image_files import safe_path, stamp
 from kpdata.storage.stores import Location, Url
 
 UNLABELLED = "images without a label file"
+LABELLED_CONVENTION = "normalised x/W, y/H of the upright image, v 0/1, 1 is visible"
+
 ABSENT = "keypoints at (0, 0) or with a negative coordinate and no v, taken for not labelled"
 
 _BOX = 5
@@ -34,7 +36,10 @@ _BOX = 5
 
 
 def read(
-    annotations: Path, images: Location | None = None, skeleton: Skeleton | str | None = None
+    annotations: Path,
+    images: Location | None = None,
+    skeleton: Skeleton | str | None = None,
+    visibility: str | None = None,
 ) -> Source:
     """Read a dataset's data.yaml, and the images and labels of its train, val and test.
 
@@ -43,7 +48,10 @@ def read(
         images: the dataset's folder, which holds ``images`` and ``labels``; by default what the
             YAML's ``path`` names below its own folder, else that folder.
         skeleton: names for the keypoints; by default the YAML's ``kpt_names``, else COCO's where
-            number and mirror image are COCO's, else ``keypoint_1`` and so on.
+            number and mirror image are COCO's and the class is a person, else ``keypoint_1`` and so
+            on.
+        visibility: ``coco``, where v = 1 is occluded, or ``labelled``, where it says no more than
+            that the keypoint is there; by default labelled where no label has v = 2.
 
     Raises:
         FormatError: the YAML is at fault, or names no image; the message names the key.
@@ -64,7 +72,11 @@ def read(
         skeleton = skeleton or data.skeleton()
     root = data.root(annotations, images)
     counts: Counter[str] = Counter()
-    reader = _Reader(root, data, counts)
+    if absent_test(root, data):
+        counts[f"splits left out, whose folder is absent: test ({data.test:.100})"] = 1
+    reader = _Reader(root, data, counts, v_is_labelled=visibility == "labelled")
+    if visibility is None and data.kpt_shape[1] == 3 and not is_own(annotations):
+        reader = replace(reader, v_is_labelled=reader.has_no_two(annotations))
     return Source(
         skeleton=skeleton,
         samples=reader.samples(annotations),
@@ -72,6 +84,7 @@ def read(
         annotation_files=(annotations,),
         counts=counts,
         has_boxes=True,
+        convention=LABELLED_CONVENTION if reader.v_is_labelled else "",
     )
 
 
@@ -89,6 +102,21 @@ class _Reader:
     root: Path
     data: Data
     counts: Counter[str]
+    v_is_labelled: bool = False
+
+    def has_no_two(self, annotations: Path) -> bool:
+        """Whether some label has v = 1 and none has 2; ends at the first 2."""
+        ones = False
+        for _, name in split_images(annotations, self.root, self.data):
+            try:
+                lines = _Reader(self.root, self.data, Counter()).lines(name)
+            except (Unusable, ImageError):  # the second reading says so
+                continue
+            for line in lines:
+                if (line.keypoints[:, 2] == 2).any():
+                    return False
+                ones |= bool((line.keypoints[:, 2] == 1).any())
+        return ones
 
     def samples(self, annotations: Path) -> Iterator[Sample | Rejected]:
         """Every image of every split, in the order of their names."""
@@ -103,7 +131,7 @@ class _Reader:
         stamp(path)
         width, height = upright_size(path)
         size = np.array([width, height])
-        lines = self._lines(self.root / label_name(name))
+        lines = self.lines(name)
         return Sample(
             key=name,
             image=image_ref(self.root, name, width, height),
@@ -111,14 +139,17 @@ class _Reader:
             split=split,
         )
 
-    def _lines(self, path: Path) -> list[_Line]:
+    def lines(self, image: str) -> list[_Line]:
+        """What an image's label file holds; nothing where there is none."""
+        path = self.root / label_name(image)
         if not os.path.lexists(path):
             self.counts[UNLABELLED] += 1
             return []
         try:
+            safe_path(str(self.root), label_name(image))  # its folder may be a symlink, too
             check_file(path, self.root)
             text = read_bounded(path).decode()
-        except (OSError, Unusable, FormatError, UnicodeDecodeError) as error:
+        except (OSError, ImageError, Unusable, FormatError, UnicodeDecodeError) as error:
             raise Unusable("bad annotation", f"{path}: {error}") from error
         rows = enumerate(text.splitlines(), start=1)
         return [self._line(f"{path}: line {n}", n, row.split()) for n, row in rows if row.strip()]
@@ -156,6 +187,9 @@ class _Reader:
         if line.keypoints.shape[1] == 3:
             visibility = line.keypoints[:, 2]
             self.counts[ZEROED] += int(((visibility == 0) & xy.any(axis=1)).sum())
+            if self.v_is_labelled:
+                self.counts[LABELLED] += int((visibility == 1).sum())
+                visibility = np.where(visibility == 1, 2, visibility)
         else:
             absent = (xy < 0).any(axis=1) | ~xy.any(axis=1)
             visibility = np.where(absent, 0, 2)

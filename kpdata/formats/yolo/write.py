@@ -31,6 +31,7 @@ from kpdata.formats._lib.writing import (
     relative_name,
     write_folder,
 )
+from kpdata.formats.yolo.data import OWN_MARK
 from kpdata.formats.yolo.read import label_name
 from kpdata.images.headers import Header, check_size, open_with_pillow
 
@@ -245,7 +246,7 @@ def _data_yaml(splits: list[str], skeleton: Skeleton, names: list[str]) -> str:
     text = yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
     )
-    return f"# YOLO pose, written by kpdata {__version__}\n{text}"
+    return f"{OWN_MARK} {__version__}\n{text}"
 
 
 def _text(value: float) -> str:

@@ -15,7 +15,7 @@ from kpdata.core.errors import FormatError, SchemaError
 from kpdata.core.sample import Rejected
 from kpdata.formats import read
 from kpdata.formats.deeplabcut.project import FAULTY_EDGES, NO_LABELS, OTHER_SCORERS
-from kpdata.formats.deeplabcut.read import AT_ORIGIN, HALF, UNIQUE_PARTS, UNLABELLED
+from kpdata.formats.deeplabcut.read import AT_ORIGIN, HALF, SHORT, UNIQUE_PARTS, UNLABELLED
 
 PARTS = ("nose", "left_ear", "right_ear")
 EMPTY = ("", "")
@@ -170,6 +170,31 @@ def test_a_cell_at_fault_costs_one_image(project, cell):
         "or an empty cell"
     )
     assert good.key == "labeled-data/walk/2.png"
+
+
+def test_rows_cut_short_of_empty_cells_are_read_and_counted(project):
+    text = table({"1.png": POINTS}) + "labeled-data,walk,2.png,1,2\nlabeled-data,walk,3.png\n"
+    (_, second, third), source = samples(one(project, text))
+    assert second.instances[0].keypoints.tolist() == [[1.5, 2.5, 2], [0, 0, 0], [0, 0, 0]]
+    assert third.instances == ()
+    assert source.counts == Counter({SHORT: 2, UNLABELLED: 1})
+
+
+def test_an_image_has_one_name_and_one_video(project):
+    text = table({"1.png": POINTS}, index=1)
+    more = ["./labeled-data/walk/2.png", "labeled-data//walk/./3.png"]
+    numbers = ",".join(map(str, np.ravel(POINTS)))
+    text += "".join(f"{name},{numbers}\n" for name in more)
+    found, _ = samples(one(project, text))
+    assert [sample.key for sample in found] == [f"labeled-data/walk/{n}.png" for n in (1, 2, 3)]
+    assert {sample.group for sample in found} == {"labeled-data/walk"}
+
+
+def test_a_lightning_pose_project_has_one_file_beside_its_images(tmp_path):
+    (tmp_path / "labeled-data" / "walk").mkdir(parents=True)
+    (tmp_path / "CollectedData.csv").write_text(table({"1.png": POINTS}, index=1))
+    (sample,), _ = samples(tmp_path)
+    assert sample.key == "labeled-data/walk/1.png"
 
 
 def test_rows_at_fault_cost_one_image_each(project):

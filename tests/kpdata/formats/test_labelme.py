@@ -11,7 +11,7 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.core.skeletons import COCO17
 from kpdata.formats import read
 from kpdata.formats._lib.json_stream import decode
-from kpdata.formats._lib.per_image import BACKSLASHES, UNANNOTATED, UNMARKED
+from kpdata.formats._lib.per_image import BACKSLASHES, RESPELT, UNANNOTATED, UNMARKED
 from kpdata.formats.base import Unusable
 from kpdata.formats.labelme import read as labelme_files
 from kpdata.formats.labelme.read import LabelmeFile, read_shapes
@@ -89,13 +89,62 @@ corners = st.tuples(coordinates, coordinates, coordinates, coordinates)
 def people(draw):
     """Objects as (label, box, {name: [x, y, v]}): each with a keypoint or a box."""
     triples = st.tuples(coordinates, coordinates, st.sampled_from([1, 2])).map(list)
-    points = st.dictionaries(st.text(min_size=1, max_size=5), triples, max_size=4)
+    names = st.text(min_size=1, max_size=5).map(str.strip).filter(bool)
+    points = st.dictionaries(names, triples, max_size=4)
     boxes = st.none() | corners.map(
         lambda c: [min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3])]
     )
-    one = st.tuples(st.text(max_size=5), boxes, points).filter(lambda o: o[1] or o[2])
+    one = st.tuples(st.text(max_size=5).map(str.strip), boxes, points)
+    one = one.filter(lambda o: o[1] or o[2])
     found = draw(st.lists(one, max_size=5))
     return [(label if xyxy else None, xyxy, points) for label, xyxy, points in found]
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "v"),
+    [
+        ("bow ", "bow", 2),
+        (" bow_occluded", "bow", 1),
+        ("bow (Hidden)", "bow", 1),
+        ("bow-invisible", "bow", 1),
+        ("occluded", "occluded", 2),
+        ("unoccluded", "unoccluded", 2),
+    ],
+)
+def test_blanks_around_labels_and_marks_behind_them_are_no_names(label, name, v):
+    ((_, _, points),), _ = objects_of(point(label, 20, 30))
+    assert points == {name: [20, 30, v]}
+
+
+def test_labels_in_other_upper_and_lower_case_are_one_keypoint(folder):
+    annotations = folder(
+        one=labelme(point("Bow", 1, 2), point("stern", 3, 4)),
+        two=labelme(point("bow ", 5, 6), point("STERN", 7, 8), image="two.jpg"),
+    )
+    source = read("labelme", annotations)
+    first, second = source.samples
+    assert source.skeleton.keypoints == ("bow", "stern")
+    assert first.instances[0].keypoints.tolist() == [[1, 2, 2], [3, 4, 2]]
+    assert second.instances[0].keypoints.tolist() == [[5, 6, 2], [7, 8, 2]]
+    assert source.counts == {RESPELT: 2}
+
+
+def test_names_that_differ_in_case_alone_stay_two_where_the_skeleton_has_both(folder):
+    both = Skeleton("both", ("bow", "Bow"))
+    source = read("labelme", folder(one=labelme(point("Bow", 1, 2), point("bow", 3, 4))),
+                  skeleton=both)  # fmt: skip
+    (sample,) = source.samples
+    assert sample.instances[0].keypoints.tolist() == [[3, 4, 2], [1, 2, 2]]
+
+
+def test_most_of_a_known_skeletons_names_are_a_hint(folder):
+    names = COCO17.keypoints[:16]
+    points = [point(name, n, n) for n, name in enumerate(names)]
+    (hint,) = read("labelme", folder(one=labelme(*points))).hints
+    assert "16 of the 17 keypoints of coco17" in hint
+    assert "give `skeleton` coco17" in hint
+    assert read("labelme", folder(one=labelme(*points)), skeleton="coco17").hints == ()
+    assert read("labelme", folder(one=labelme(*EYES))).hints == ()
 
 
 OCCLUDED = [

@@ -11,7 +11,7 @@ from kpdata.formats import read
 from kpdata.formats._lib import listing
 from kpdata.formats._lib import per_image as per_image_json
 from kpdata.formats._lib.listing import FilePairs, annotation_files
-from kpdata.formats.base import ZEROED
+from kpdata.formats.base import LABELLED, ZEROED
 from kpdata.storage.scratch import scratch_database
 
 FACE = Skeleton(name="face", keypoints=("left_eye", "right_eye", "nose"))
@@ -28,6 +28,25 @@ NAMED = {"left_eye": [1, 2], "right_eye": [3, 4, 1], "nose": None}
 
 def read_all(annotations, **options):
     return list(read("json", annotations, skeleton=FACE, **options).samples)
+
+
+def test_v_of_one_means_labelled_where_no_point_has_two(folder):
+    ones = [{"keypoints": [[1, 2, 1], [3, 4, 1], [0, 0, 0]]}]
+    source = read("json", folder(one=ones), skeleton=FACE)
+    (sample,) = source.samples
+    assert sample.instances[0].visibility.tolist() == [2, 2, 0]
+    assert source.counts[LABELLED] == 2
+    source = read("json", folder(one=ones), skeleton=FACE, visibility="coco")
+    (sample,) = source.samples
+    assert sample.instances[0].visibility.tolist() == [1, 1, 0]
+
+
+def test_pixels_from_the_corner_are_not_shifted(folder):
+    source = read("json", folder(one=LIST), skeleton=FACE, pixel_origin="corner")
+    (sample,) = source.samples
+    assert sample.instances[0].keypoints.tolist() == [[1, 2, 2], [3, 4, 1], [0, 0, 0]]
+    assert sample.instances[0].bbox_xyxy.tolist() == [1, 2, 3, 4]
+    assert source.convention.startswith("continuous pixels")
 
 
 def test_list_style(folder, tmp_path):

@@ -16,6 +16,7 @@ from kpdata.core.errors import FormatError, SchemaError
 from kpdata.core.sample import Rejected
 from kpdata.core.skeletons import COCO17
 from kpdata.formats import read
+from kpdata.formats.base import LABELLED
 from kpdata.formats.yolo.read import ABSENT, UNLABELLED, label_name
 
 BOAT = {
@@ -78,6 +79,73 @@ def test_a_line_is_an_instance_in_pixels(dataset):
     assert source.images_root == path.parent
 
 
+TRAIN, VAL = "images/train/1.jpg", "images/val/2.jpg"
+
+
+def test_val_may_be_called_validation(dataset):
+    path = dataset({TRAIN: LINE, VAL: LINE}, val=None, validation="images/val")
+    found, _ = samples(path)
+    assert [sample.split for sample in found] == ["train", "val"]
+
+
+def test_an_export_of_cvat_lists_images_below_a_folder_that_is_not_there(dataset, tmp_path):
+    path = dataset({"images/Train/1.jpg": LINE}, train=None, val=None, Train="Train.txt")
+    (tmp_path / "Train.txt").write_text("data/images/Train/1.jpg\n")
+    ((sample,), _) = samples(path)
+    assert (sample.image.name, sample.split) == ("images/Train/1.jpg", "train")
+    assert len(sample.instances) == 1
+
+
+def test_a_test_folder_that_is_absent_is_left_out_and_said(dataset):
+    path = dataset({TRAIN: LINE, VAL: LINE}, test="../test/images")
+    found, source = samples(path)
+    assert [sample.split for sample in found] == ["train", "val"]
+    assert [what for what in source.counts if "folder is absent: test" in what]
+    with pytest.raises(FormatError, match="val: nowhere: not found below"):
+        samples(dataset({TRAIN: LINE}, val="nowhere"))
+
+
+def test_classes_without_names_are_numbered(dataset):
+    found, _ = samples(dataset({TRAIN: LINE, VAL: "1" + LINE[1:]}, names=None, nc=2))
+    assert [sample.instances[0].category for sample in found] == ["class_0", "class_1"]
+    with pytest.raises(FormatError, match="names has no class"):
+        samples(dataset({TRAIN: LINE}, names=None))
+
+
+def test_cocos_mirror_images_name_the_keypoints_of_people_alone(dataset):
+    flips = COCO17.flip_index.tolist()
+    line = "0 .5 .5 .2 .2" + " .5 .5 2" * 17
+    people = dataset({TRAIN: line, VAL: line}, kpt_shape=[17, 3], flip_idx=flips, names=["Person"])
+    assert samples(people)[1].skeleton is COCO17
+    cows = dataset({TRAIN: line, VAL: line}, kpt_shape=[17, 3], flip_idx=flips, names=["cow"])
+    skeleton = samples(cows)[1].skeleton
+    assert skeleton.keypoints[0] == "keypoint_1"
+    assert skeleton.flip_index.tolist() == flips
+
+
+def test_v_of_one_means_labelled_where_no_label_has_two(dataset):
+    ones = LINE.replace("0.25 2", "0.25 1")
+    (first, _), source = samples(dataset({TRAIN: ones, VAL: ones}))
+    assert first.instances[0].visibility.tolist() == [2, 2, 0]
+    assert source.counts[LABELLED] == 4
+    (first, _), _ = samples(dataset({TRAIN: ones, VAL: LINE}))
+    assert first.instances[0].visibility.tolist() == [1, 1, 0]
+    (first, _), _ = samples(dataset({TRAIN: ones, VAL: ones}), visibility="coco")
+    assert first.instances[0].visibility.tolist() == [1, 1, 0]
+
+
+def test_a_folder_of_labels_that_leads_out_is_not_followed(dataset, tmp_path):
+    path = dataset({TRAIN: None, VAL: LINE})
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    (outside / "train").mkdir(parents=True)
+    (outside / "train" / "1.txt").write_text(LINE)
+    (tmp_path / "labels/train").symlink_to(outside / "train")
+    refused, good = samples(path)[0]
+    assert refused.reason == "bad annotation"
+    assert "symlink that leads out" in refused.detail
+    assert good.split == "val"
+
+
 @given(
     values=st.lists(
         st.tuples(st.floats(0, 1), st.floats(0, 1), st.sampled_from([1, 2])), min_size=3, max_size=3
@@ -91,7 +159,7 @@ def test_normalised_labels_come_back(tmp_path_factory, values):
     words = " ".join(f"{x!r} {y!r} {v}" for x, y, v in values)
     (folder / "labels/train/1.txt").write_text(f"0 0.5 0.5 1 1 {words}")
     (folder / "data.yaml").write_text(yaml.safe_dump(BOAT | {"val": None}))
-    ((sample,), _) = samples(folder / "data.yaml")
+    ((sample,), _) = samples(folder / "data.yaml", visibility="coco")
     found = sample.instances[0].keypoints / [80, 40, 1]
     np.testing.assert_allclose(found, values, atol=1e-6)
 
