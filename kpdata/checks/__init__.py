@@ -1,1 +1,1 @@
-"""What looks wrong: damage, leaks, duplicates, and labels that mean something else."""
+"""Checks of datasets: damage, leaks, duplicates, and labels in the wrong convention."""

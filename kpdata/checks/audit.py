@@ -1,7 +1,8 @@
-"""Audit shard folders: what lies in one split and, as good as the same, in another one too.
+"""Audit shard folders: find pictures that lie in two splits, identical or nearly so.
 
-A leak joins two pictures in splits of different names, of one dataset or of several: what trains on
-one ``train`` and is tested on another ``test`` must not have seen it. Only originals are compared.
+A leak is a pair of pictures in splits of different names, of one dataset or of several: a model
+that trains on one ``train`` must not be tested on the same picture in another ``test``. Augmented
+copies are left out.
 """
 
 from array import array
@@ -49,7 +50,7 @@ from kpdata.shards.manifest import ShardInfo
 Column = npt.NDArray[np.uint64]  # (N,)
 
 MAX_LEAKS = 100_000
-"""Leaks of a kind that are listed; the search for that kind ends where there are more."""
+"""The most leaks of a kind that are listed; the search for that kind then ends."""
 
 _COLUMNS = ("shard", "offset", "split", "sha256", "key", "group")
 
@@ -62,18 +63,18 @@ def audit(
 ) -> Certificate:
     """Look for leaks across the splits of one dataset, or of several taken together.
 
-    Shards are read picture by picture, and checked against the manifest; each picture leaves some
-    80 bytes in memory.
+    Shards are read picture by picture, and checked against the manifest. Memory grows by about 80
+    bytes for each picture.
 
     Args:
         folders: shard folders, each given once.
-        distance: bits in which the hashes of near duplicates may differ.
-        shared_ids: a source image's name or group means the same in all folders, not only in those
-            that were made of the same annotations.
-        progress: is told how far it is.
+        distance: the most bits by which hashes of near duplicates differ.
+        shared_ids: whether names of images and groups mean the same in all folders, and not only in
+            those that were made of the same annotations.
+        progress: is told of each picture.
 
     Raises:
-        DatasetError: a folder is damaged, given twice, or not what its root hash says.
+        DatasetError: a folder is damaged or given twice, or does not match its root hash.
         ImageError: a picture does not decode; the message names its record.
     """
     datasets = [Dataset.open(folder) for folder in folders]
@@ -105,7 +106,7 @@ def audit(
 
 
 def _name_spaces(datasets: Sequence[Dataset], shared_ids: bool) -> list[str]:
-    """For each dataset, a name that it shares with those made of the same annotations."""
+    """A name for each dataset; those that were made of the same annotations get the same name."""
     origins: Groups[str] = Groups({})
     seen: dict[str, Path] = {}
     for dataset in datasets:
@@ -122,12 +123,12 @@ def _name_spaces(datasets: Sequence[Dataset], shared_ids: bool) -> list[str]:
 
 
 class _Pictures:
-    """The originals of all datasets, as columns of numbers; what they stand for stays on disk.
+    """The originals of all datasets as columns of numbers; the pictures stay on disk.
 
     Attributes:
         hashes: (N, 32) perceptual hashes.
-        split: (N,) ranks of the splits' names.
-        sha256, key, group: (N,) 64-bit hashes of these.
+        split: (N,) each split's rank: train, val, test, others.
+        sha256, key, group: (N,) 64-bit hashes of the picture, its key and its group.
     """
 
     def __init__(self, datasets: Sequence[Dataset], names: Sequence[str]):
@@ -176,7 +177,7 @@ class _Pictures:
             progress.advance(1)
 
     def checked(self) -> tuple[Checked, ...]:
-        """What was read."""
+        """The datasets, with the number of pictures that were read from each split."""
         pictures = Counter(self._columns["shard"])
         counts = {str(d.folder): dict.fromkeys(d.splits, 0) for d in self._datasets}
         for k, (dataset, split, _) in enumerate(self._shards):
@@ -187,7 +188,7 @@ class _Pictures:
         )
 
     def leaks(self, pairs: Mapping[tuple[int, int], str]) -> tuple[Leak, ...]:
-        """Pairs of rows as leaks, in order of their kinds, the most alike first."""
+        """Make leaks of pairs of rows, sorted by kind and then by distance."""
         rows = np.array(list(pairs), np.intp).reshape(-1, 2)
         distances = bit_distances(self.hashes[rows[:, 0]], self.hashes[rows[:, 1]]).tolist()
         order = sorted(
@@ -217,16 +218,16 @@ class _Pictures:
 
 
 def _source_box(sample: Sample) -> FloatArray | None:
-    """(4,) where a crop shows its source image, and not what was filled in beside it."""
+    """(4,) xyxy: the part of a crop that shows its source image, without the fill around it."""
     view = sample.view
     if view is None or view.instance == WHOLE_IMAGE:
         return None
-    with np.errstate(over="ignore"):  # a forged view may reach anywhere
+    with np.errstate(over="ignore"):  # a forged view can have huge values
         return map_box(view.transform, np.array([0, 0, view.source_width, view.source_height]))
 
 
 def _firsts(found: _Pictures, column: Column) -> Indices:
-    """The first row of every value in every split, ordered by value and then by split."""
+    """The first row of each value in each split, ordered by value and then by split."""
     order = np.lexsort((found.split, column))
     values, splits = column[order], found.split[order]
     new = (values[1:] != values[:-1]) | (splits[1:] != splits[:-1])
@@ -234,9 +235,9 @@ def _firsts(found: _Pictures, column: Column) -> Indices:
 
 
 def _shared(found: _Pictures, column: Column) -> Iterator[tuple[int, int]]:
-    """For every value in several splits, its first picture in the first of them and in each other.
+    """Yield pairs of rows that have the same value in two splits.
 
-    In rows of ``found``.
+    The value's first row in the first split is paired with its first row in each other split.
     """
     firsts = _firsts(found, column)
     values = column[firsts].tolist()
@@ -249,7 +250,7 @@ def _shared(found: _Pictures, column: Column) -> Iterator[tuple[int, int]]:
 
 
 def _near(found: _Pictures, distance: int, progress: Progress) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that lie in two splits and look alike, but share nothing by name or byte."""
+    """Yield pairs of rows in two splits that look alike and are not pairs of another kind."""
     distinct = np.sort(_firsts(found, found.sha256))
     by_split = [distinct[found.split[distinct] == rank] for rank in np.unique(found.split)]
     pairs = list(combinations(by_split, 2))

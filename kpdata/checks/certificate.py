@@ -1,4 +1,4 @@
-"""The certificate of an audit: what was checked and how, and every leak that was found."""
+"""The certificate: an audit's result, with what was compared, how, and every leak found."""
 
 from itertools import islice
 from pathlib import Path
@@ -22,11 +22,11 @@ _TILE = 256
 
 
 class Picture(msgspec.Struct, frozen=True):
-    """Where an original picture is, and what its record says of it.
+    """An original picture: where its record is, and some of its fields.
 
     Attributes:
-        dataset, split, shard, offset: the folder, and the place of the record in it.
-        key, file, group: the source image's key and file name, and what decided its split.
+        dataset, split, shard, offset: the folder, and the position of the record in it.
+        key, file, group: the source image's key, file name and split group.
         instance: index of the instance that a crop shows; −1 for a whole image.
         sha256: of the picture's encoded bytes, hex.
     """
@@ -43,12 +43,12 @@ class Picture(msgspec.Struct, frozen=True):
 
 
 class Leak(msgspec.Struct, frozen=True):
-    """Two pictures that must not lie in two splits.
+    """Two pictures in different splits that should be in one.
 
     Attributes:
         kind: one of KINDS.
-        distance: bits in which their perceptual hashes differ.
-        first, second: in order of train, val, test and other splits.
+        distance: number of bits by which their perceptual hashes differ.
+        first, second: ordered by split: train, val, test, others.
     """
 
     kind: str
@@ -61,9 +61,9 @@ class Checked(msgspec.Struct, frozen=True):
     """A dataset that was audited.
 
     Attributes:
-        folder, root_hash: which.
-        pictures: split → original pictures compared.
-        names: datasets with the same value here share their source images' names and groups.
+        folder, root_hash: identify the dataset.
+        pictures: split → number of original pictures that were compared.
+        names: names of images and groups mean the same in datasets with the same value here.
     """
 
     folder: str
@@ -73,16 +73,16 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """What was audited, how, and what was found.
+    """The result of an audit.
 
     Attributes:
-        kpdata: the version that audited.
-        method: the perceptual hash, and versions of what computes it.
-        distance: two pictures this many bits apart, or fewer, are near duplicates.
+        kpdata: version of kpdata.
+        method: name of the perceptual hash, and versions of the packages that compute it.
+        distance: the most bits between near duplicates.
         datasets: in the order given.
-        counts: leaks of each kind; a pair counts under the first kind that it is.
-        complete: whether ``leaks`` holds all there are; False beyond MAX_LEAKS of one kind.
-        leaks: kind by kind.
+        counts: kind → number of leaks; a pair counts under the first kind that it matches.
+        complete: whether ``leaks`` holds all leaks; False if there are over MAX_LEAKS of one kind.
+        leaks: sorted by kind.
     """
 
     kpdata: str
@@ -95,13 +95,13 @@ class Certificate(msgspec.Struct, frozen=True):
 
 
 def write_certificate(path: Path, certificate: Certificate) -> None:
-    """Write the certificate as JSON that appears whole or not at all."""
+    """Write the certificate as JSON, atomically."""
     text = msgspec.json.format(msgspec.json.encode(certificate), indent=1)
     write_atomically(path, text + b"\n")
 
 
 def leak_sheet(certificate: Certificate, of_each: int = 24) -> Pixels:
-    """Pictures of the first leaks of each kind, side by side, two pairs in a row: (H, W, 3).
+    """(H, W, 3) contact sheet of the first leaks of each kind, with two pairs in a row.
 
     Raises:
         KpdataError: a shard changed since the audit.

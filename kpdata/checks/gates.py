@@ -1,7 +1,7 @@
-"""Checks before a long run: is the dataset what it says, and does the model learn at all?
+"""Checks before a long run: are the labels what they should be, and can the model learn?
 
-Each gate is a pure function of plain arrays that takes well under a second; the numbers behind the
-limits were measured on LSP, COCO and rendered data and stand beside them.
+Each check, a *gate*, is a pure function of arrays and takes well under a second. The comments at
+the limits give the numbers measured on LSP, COCO and rendered data.
 """
 
 from dataclasses import dataclass
@@ -23,41 +23,43 @@ VISIBILITY, SIDES, COORDINATES = "visibility", "left and right", "coordinates"
 OVERFIT, VARIETY = "overfit", "variety"
 
 MOST_INSTANCES = 2000
-"""Larger datasets are judged by this many instances, evenly spread."""
+"""Of a larger dataset, this many instances are checked, evenly spread."""
 
 MOST_OCCLUDED = 0.6
-"""LSP 7 %, COCO 13 %, rendered scenes 31 %; turned round, 93, 87 and 69 %."""
+"""Share of occluded keypoints: LSP 7 %, COCO 13 %, rendered scenes 31 %; inverted 93, 87, 69 %."""
 
 _CHANCE, _CERTAIN = 0.1, 4.0
-"""How far from 50 % a share must be, and in how many standard deviations, to be no chance. LSP
-shows 72 % of its people from the front; with half of its samples swapped, 50 ± 2 %."""
+"""How far a share must be from 50 %, and in how many standard deviations, not to be chance.
+
+LSP shows 72 % of its people from the front; with left and right swapped in half of its samples, the
+share is 50 ± 2 %."""
 
 _ONE_SIDED = 0.97
 
 _ENOUGH = 200
-"""Clear poses for a judgement of sides."""
+"""The least number of clear poses to judge sides by."""
 
 OVERFIT_BAR, OVERFIT_WITHIN = 0.8, 0.05
-"""The share of keypoints that must be found, and how near, in units of the crop's side."""
+"""The share of keypoints that must be found, and within which distance, in crop sides."""
 
 LEAST_VARIETY = 0.1
-"""How far predictions must differ between crops, in units of how far the truth does."""
+"""The least spread of predictions between crops, in units of the truth's spread."""
 
 _LEAST_SPREAD = 0.01
-"""In units of the crop's side: a truth that moves less is one pose, but for noise."""
+"""In units of the crop's side; a truth that spreads less is one pose plus noise."""
 
 _GO_ON = "To train nevertheless: `skip_checks`."
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate found.
+    """The result of a gate.
 
     Attributes:
         gate: its name.
-        passed: whether training may go on.
-        explanation: the numbers seen; for a failed gate also the likely cause, the fix, and how to
-            go on without it.
+        passed: whether training may start.
+        explanation: the measured numbers; for a failed gate also the likely cause, the fix, and how
+            to skip the check.
     """
 
     gate: str
@@ -68,11 +70,11 @@ class Verdict:
 def check_data(
     truth: FloatArray, source_size: FloatArray, bbox_xyxy: FloatArray | None, skeleton: Skeleton
 ) -> list[Verdict]:
-    """Judge the labels of a training split, one verdict a gate.
+    """Check the labels of a training split; returns a verdict for each gate.
 
     Args:
-        truth: (N, K, 3) x and y in source pixels, visibility 0, 1 or 2. No augmented copies: in a
-            mirrored one, names have changed places.
+        truth: (N, K, 3) x and y in source pixels, visibility 0, 1 or 2. Leave augmented copies out:
+            a mirrored one swaps left and right.
         source_size: (N, 2) width and height of the source images.
         bbox_xyxy: (N, 4) in source pixels, NaN where there is none; None for none at all.
         skeleton: names the K keypoints; without flip pairs, sides are not judged.
@@ -89,7 +91,7 @@ def check_data(
 
 
 def judge_visibility(visibility: FloatArray) -> Verdict:
-    """Whether the occluded flag has the right sense: most keypoints that are labelled are seen.
+    """Whether the visibility flag is inverted: most labelled keypoints should be visible.
 
     Args:
         visibility: (N, K) 0, 1 or 2.
@@ -115,12 +117,12 @@ def judge_visibility(visibility: FloatArray) -> Verdict:
 
 
 def judge_sides(truth: FloatArray, skeleton: Skeleton) -> Verdict:
-    """Whether left and right mean the same inside a pose, and from one sample to the next.
+    """Whether left and right are consistent within a pose, and between samples.
 
-    Inside a pose the flip pairs must agree on which side is left, unless the body is twisted. A 2-D
-    pose with its names exchanged looks like the same pose seen from behind, so that no single one
-    gives itself away. A dataset does: left and right then depend neither on what most pictures show
-    (people from the front) nor on what is visible (a nose).
+    Within a pose, the flip pairs must agree on which side is left, unless the body is twisted. A
+    single 2-D pose with left and right exchanged looks like the same pose seen from behind, so it
+    cannot be detected. Over a dataset it can: most pictures show people from the front, and from
+    behind no nose is visible. With exchanged names, sides depend on neither.
 
     Args:
         truth: (N, K, 3) x, y, visibility.
@@ -176,7 +178,7 @@ def _is_unbalanced(group: PoseGroup) -> bool:
 def judge_coordinates(
     truth: FloatArray, source_size: FloatArray, bbox_xyxy: FloatArray | None
 ) -> Verdict:
-    """Whether coordinates are pixels of these images: inside, spread, and in their boxes.
+    """Whether coordinates are pixels of these images: inside them, spread out, and in their boxes.
 
     Args:
         truth: (N, K, 3) x, y, visibility.
@@ -213,15 +215,15 @@ def judge_overfit(
     bar: float = OVERFIT_BAR,
     within: float = OVERFIT_WITHIN,
 ) -> Verdict:
-    """Whether a model has learnt a few crops by heart, which every sound set-up can.
+    """Whether a model has learnt a few crops by heart; a sound set-up always can.
 
     Args:
         truth: (N, K, 3) keypoints in crop pixels, visibility 0, 1 or 2.
         predicted: (N, K, 2 or more) x and y in the same pixels, for the same crops.
         side: of the crops, in pixels.
-        steps: how many the model was given.
+        steps: number of training steps it had.
         bar: the share of labelled keypoints that must be found.
-        within: how near is found, in units of ``side``.
+        within: the largest error of a keypoint that is found, in units of ``side``.
     """
     labelled = np.asarray(truth[..., 2] != NOT_LABELLED)
     given = f"{len(truth)} training crops seen {steps:,} times, without augmentation"
@@ -252,7 +254,7 @@ def judge_overfit(
 def judge_variety(
     truth: FloatArray, predicted: FloatArray, side: float, least: float = LEAST_VARIETY
 ) -> Verdict:
-    """Whether predictions follow their crops, rather than being one pose for all.
+    """Whether predictions differ between crops, rather than being the same pose for all.
 
     Args:
         truth: (N, K, 3) keypoints in crop pixels, visibility 0, 1 or 2.

@@ -1,4 +1,4 @@
-"""Where labels lie: in their images and boxes, or in another unit, order or picture."""
+"""Find coordinates in a wrong unit or order, or of other images."""
 
 from collections.abc import Iterator
 
@@ -10,15 +10,15 @@ from kpdata.core.sample import FloatArray
 BoolArray = npt.NDArray[np.bool_]
 
 FEW = 20
-"""Poses below which nothing is said."""
+"""With fewer poses, nothing is judged."""
 
 _MOST_OUTSIDE, _SOME_OUTSIDE = 0.25, 0.05
-"""LSP 0.004 %, COCO 0; with x and y exchanged 29 and 27 %."""
+"""Share of keypoints outside: LSP 0.004 %, COCO 0; with x and y exchanged 29 and 27 %."""
 
 _CORNER, _INSIDE_BOX = 0.4, 0.5
 _LARGEST_UNIT, _WIDER_THAN_PERCENT = 1.5, 130.0
 _PERCENT_END = 50.0, 102.0
-"""Between these lies the largest of coordinates given in percent."""
+"""The largest of coordinates in percent lies between these."""
 
 
 def coordinate_faults(
@@ -27,11 +27,11 @@ def coordinate_faults(
     source_size: FloatArray,
     bbox_xyxy: FloatArray | None,
 ) -> Iterator[str]:
-    """Say what is wrong, the most telling first, each with numbers, cause and fix.
+    """Yield a message for each fault, with numbers, cause and fix; the most specific comes first.
 
     Args:
-        xy: (N, K, 2) in what should be pixels.
-        labelled: (N, K) those that count; at least one of each pose.
+        xy: (N, K, 2) coordinates, which should be pixels.
+        labelled: (N, K) which keypoints count; at least one of each pose.
         source_size: (N, 2) width and height of the images.
         bbox_xyxy: (N, 4), NaN where there is none; None for none at all.
     """
@@ -87,9 +87,9 @@ def share_outside(xy: FloatArray, labelled: BoolArray, source_size: FloatArray) 
 
 
 def _looks_like_percent(xy: FloatArray, labelled: BoolArray, source_size: FloatArray) -> int:
-    """How many images can tell, if coordinates end where percentages do and centre at 50; or 0.
+    """The number of images of over 130 pixels, if coordinates end near 100 and centre on 50; or 0.
 
-    Small objects in the middle of small images end there too, but centre on half the *image*.
+    Small objects in the middle of small images end near 100 too, but centre on half the *image*.
     """
     can_tell = source_size.max(axis=1) > _WIDER_THAN_PERCENT
     if can_tell.sum() < FEW:
@@ -105,7 +105,7 @@ def _looks_like_percent(xy: FloatArray, labelled: BoolArray, source_size: FloatA
 
 
 def _share_in_box(xy: FloatArray, labelled: BoolArray, bbox_xyxy: FloatArray) -> float | None:
-    """The share of keypoints in their boxes, grown by half on each side, where it is too small."""
+    """The share of keypoints in their boxes, enlarged by half on each side; None if it is large."""
     known = np.isfinite(bbox_xyxy).all(axis=1)
     if known.sum() < FEW:
         return None

@@ -1,9 +1,9 @@
-"""The orientation of poses: what pairs of left and right say, without knowing the body.
+"""The orientation of poses, from flip pairs alone, whatever the body.
 
-Two flip pairs span a quadrilateral, such as shoulders and hips. On the way from the middle of the
-one to the middle of the other, left lies on one hand or on the other: that is the pose's
-*orientation*. It does not change as the pose is turned in the image, but does when it is mirrored,
-seen from behind, or when the names left and right are exchanged.
+Take two flip pairs, such as shoulders and hips, and go from the middle of the first to the middle
+of the second. The left keypoints then lie on your left or on your right: this is the pose's
+*orientation*. Rotating the pose in the image does not change it. Mirroring it, looking from behind,
+or exchanging the names left and right does.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ LEAST_AGREEMENT = 0.6
 """Pairs that share a body agree in 80 % (LSP's ankles and wrists) to 99 % (shoulders and hips)."""
 
 _CLEAR, _FAR = 0.25, 4.0
-"""How far apart left and right must be at right angles to that way, in units of its length."""
+"""The distance of left from right across that path, in units of its length, in a clear pose."""
 
 _MOST_PAIRS = 24
 _SMALLEST_GROUP = 100
@@ -31,13 +31,13 @@ _SMALLEST_GROUP = 100
 
 @dataclass(frozen=True, eq=False)
 class PairAgreement:
-    """Two flip pairs and the poses in which both are clearly apart.
+    """Two flip pairs, and the poses in which they agree on which side is left.
 
     Attributes:
-        names: the pairs.
-        clear: how many poses show both clearly apart.
-        poses: (M,) the poses in which the two agree.
-        orientation: (M,) that of each of them.
+        names: of the pairs.
+        clear: number of poses in which the sides of both pairs are clearly apart.
+        poses: (M,) indices of the clear poses in which the two agree.
+        orientation: (M,) the orientation of each of them.
     """
 
     names: tuple[Pair, Pair]
@@ -47,7 +47,7 @@ class PairAgreement:
 
     @property
     def agreeing(self) -> int:
-        """How many poses agree: M."""
+        """The number of poses in which they agree: M."""
         return len(self.poses)
 
     @property
@@ -63,7 +63,13 @@ class PairAgreement:
 
 @dataclass(frozen=True)
 class PoseGroup:
-    """Poses that have something in common, and the share of the commoner orientation."""
+    """Poses that have the same keypoints visible.
+
+    Attributes:
+        name: what they have in common, for messages.
+        count: number of poses.
+        share: of the orientation that is more frequent, 0.5 to 1.
+    """
 
     name: str
     count: int
@@ -76,7 +82,7 @@ class PoseGroup:
 
     @property
     def certainty(self) -> float:
-        """The imbalance in standard deviations of tossed coins."""
+        """The imbalance, in standard deviations of that many coin tosses."""
         return 2 * self.imbalance * float(np.sqrt(self.count))
 
     def describe(self) -> str:
@@ -85,7 +91,7 @@ class PoseGroup:
 
 
 def agreements(truth: FloatArray, skeleton: Skeleton) -> Iterator[PairAgreement]:
-    """Every two of the first flip pairs, and how they agree.
+    """Yield the agreement of every two of the first flip pairs.
 
     Args:
         truth: (N, K, 3) x, y, visibility.
@@ -106,7 +112,7 @@ def agreements(truth: FloatArray, skeleton: Skeleton) -> Iterator[PairAgreement]
 
 
 def _across(vectors: FloatArray, walk: FloatArray) -> FloatArray:
-    """(N,) the part of each vector at right angles to the walk, in units of its length."""
+    """(N,) each vector's component across ``walk``, in units of the length of ``walk``."""
     cross = vectors[:, 0] * walk[:, 1] - vectors[:, 1] * walk[:, 0]
     length = (walk**2).sum(axis=1)
     return np.divide(cross, length, out=np.zeros_like(cross), where=length > 0)
@@ -140,7 +146,7 @@ def disagreeing_pair(truth: FloatArray, skeleton: Skeleton, least: int) -> PairA
 def orientation_groups(
     pairs_found: PairAgreement, visible: BoolArray, skeleton: Skeleton
 ) -> Iterator[PoseGroup]:
-    """All poses of two pairs, then those with the same keypoints visible, left or right.
+    """Yield the group of all poses, then groups by the visibility of a keypoint or flip pair.
 
     Args:
         pairs_found: whose poses are counted.

@@ -1,4 +1,4 @@
-"""Verify a shard folder: every byte against the manifest, and no leak across splits."""
+"""Verify a shard folder: check every byte against the manifest, and look for leaks."""
 
 import hashlib
 import sqlite3
@@ -32,22 +32,22 @@ from kpdata.storage.stores import Location, as_location, errors_naming
 
 _LEAKS_LISTED = 1000
 _LONGEST_LINE = 1 << 20
-"""Of ``quarantine.jsonl``, in bytes; a longer one does not parse."""
+"""Bytes of a line of ``quarantine.jsonl``; a longer one counts as damage."""
 
 
 def verify(folder: str | Location, progress: Progress = SILENT) -> tuple[Manifest, list[str]]:
-    """Check a dataset whole.
+    """Check a whole dataset.
 
-    Every CRC and hash, every record parsed and its image hashed, all counts against the
-    manifest, the root hash, and that no group, source image or identical picture lies in two
-    splits. A fault in one shard does not hide those in others.
+    Checked are every CRC and hash, every record and its image, all counts in the manifest, the root
+    hash, and that no group, source image or identical picture lies in two splits. A fault in one
+    shard does not hide faults in others.
 
     Args:
-        folder: the dataset; of one on a store, no more than a shard at a time is copied here.
-        progress: is told of each shard once it is checked.
+        folder: the dataset. From a store, one shard at a time is downloaded.
+        progress: is told of each shard that was checked.
 
     Returns:
-        The manifest, and a message for each fault; an empty list for a sound dataset.
+        The manifest, and a message for each fault; no messages for a sound dataset.
 
     Raises:
         DatasetError: there is no readable manifest.
@@ -131,7 +131,7 @@ def _check_shard(
 
 
 def _check_image(sample: Sample) -> None:
-    """That the bytes are those that the record speaks of, by hash, format and size."""
+    """Raise DatasetError unless the image has the hash, format and size that its record states."""
     image, data = sample.image, codec.stored_bytes(sample.image)
     found = hashlib.sha256(data).hexdigest()
     if found != image.sha256:
@@ -148,7 +148,7 @@ def _check_image(sample: Sample) -> None:
 
 
 def _count_faults(split: str, found: Tally, stated: SplitInfo) -> Iterator[str]:
-    """What the manifest states otherwise."""
+    """Yield a message for each count that differs from the manifest's."""
     for what in ("samples", "records", "copies", "instances"):
         here, there = getattr(found, what), getattr(stated, what)
         if here != there:
@@ -158,7 +158,10 @@ def _count_faults(split: str, found: Tally, stated: SplitInfo) -> Iterator[str]:
 
 
 class _Leaks:
-    """Remembers on disk, in 64 bits each, which split a group, source image or picture was in."""
+    """Finds groups, source images and pictures in two splits.
+
+    It keeps a 64-bit hash of each with its split, in a temporary database.
+    """
 
     TABLES = "CREATE TABLE seen (hash INTEGER PRIMARY KEY, split TEXT)"
 
@@ -168,7 +171,7 @@ class _Leaks:
         self._more = 0
 
     def see(self, sample: Sample, split: str) -> bool:
-        """Note a record's names, and say whether its source image is seen for the first time."""
+        """Store a record's names; return whether its source image was not seen before."""
         self._note("group", sample.group, split)
         self._note("picture of sha256", sample.image.sha256, split)
         return self._note("image", sample.key, split)
@@ -187,5 +190,5 @@ class _Leaks:
 
     @property
     def faults(self) -> list[str]:
-        """A message for each leak, up to a number."""
+        """A message for each leak, up to _LEAKS_LISTED, and the number of the others."""
         return self._found + ([f"… and {self._more:,} more leaks"] if self._more else [])

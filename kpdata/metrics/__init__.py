@@ -4,9 +4,9 @@
     score = pck(poses).score(np.random.default_rng(0))
     delta = compare(pck(first), pck(second), np.random.default_rng(0))
 
-Everything is in source-image coordinates. A metric is a function of :class:`Poses` that returns a
-:class:`Measure`; that one knows how to become a :class:`Score` and how to be compared. Unlabelled
-keypoints (v = 0) never count; occluded ones (v = 1) do.
+All coordinates are pixels of the source image. A metric is a function of :class:`Poses` that
+returns a :class:`Measure`, from which a :class:`Score` or a comparison of two models is computed. Keypoints
+that are not labelled (v = 0) never count; occluded ones (v = 1) do.
 """
 
 from kpdata.metrics.baseline import mean_pose, pose_in_source

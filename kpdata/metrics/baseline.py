@@ -1,4 +1,4 @@
-"""The baseline of every score: one constant pose predicted for every instance."""
+"""The baseline of every score: the mean pose, predicted for every instance."""
 
 import numpy as np
 
@@ -7,13 +7,13 @@ from kpdata.core.transform import apply_affines
 
 
 def mean_pose(xy_norm: FloatArray, visibility: FloatArray) -> FloatArray:
-    """(K, 2) the mean of each keypoint over the instances that label it.
+    """(K, 2) the mean position of each keypoint over the instances in which it is labelled.
 
     Args:
         xy_norm: (M, K, 2) training keypoints in crop-normalised coordinates, 0 to 1 in the crop.
         visibility: (M, K) 0, 1 or 2.
 
-    A keypoint that no instance labels is put in the middle of the crop, (0.5, 0.5).
+    A keypoint that is never labelled is put in the middle of the crop, (0.5, 0.5).
     """
     labelled = np.asarray(visibility)[..., None] > 0  # (M, K, 1)
     total = np.where(labelled, np.asarray(xy_norm, np.float64), 0).sum(axis=0)
@@ -24,7 +24,7 @@ def mean_pose(xy_norm: FloatArray, visibility: FloatArray) -> FloatArray:
 def pose_in_source(
     pose_norm: FloatArray, inverse_affines: FloatArray, crop_size: int | tuple[int, int]
 ) -> FloatArray:
-    """(N, K, 2) one crop-normalised pose in the source pixels of N crops.
+    """(N, K, 2) the pose in source pixels, for each of N crops.
 
     Args:
         pose_norm: (K, 2), 0 to 1 in the crop.

@@ -1,4 +1,4 @@
-"""How near predicted keypoints lie to the true ones: PCK, PCP, AUC, EPE, NME."""
+"""Metrics of the distance between predicted and true keypoints: PCK, PCP, AUC, EPE, NME."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ AUC_THRESHOLDS = np.arange(21) / 100
 """0, 0.01 … 0.2: both ends are included."""
 
 STRETCHED_SIDE = 256
-"""The square, in pixels, that the stretched metric's images are resized to."""
+"""Side in pixels of the square that :func:`pckh_stretched` resizes images to."""
 
 _WHICH = "all labelled keypoints count, occluded ones included"
 
@@ -59,8 +59,8 @@ def pckh(poses: Poses, threshold: float = 0.5) -> Measure:
 def pckh_stretched(poses: Poses) -> Measure:
     """``pckh@0.707 (stretched)``: d² ≤ 0.5 h² on images stretched to 256 × 256.
 
-    h is the distance of the skeleton's head pair. The widespread reimplementation of BlazePose that
-    reports "PCK@0.5" on LSP compares squared distances, on images squeezed out of their aspect.
+    h is the distance of the skeleton's head pair. A widespread reimplementation of BlazePose
+    reports this as "PCK@0.5" on LSP: it compares squared distances, on images of a changed aspect ratio.
 
     Raises:
         SchemaError: no ``image_size``, or the skeleton has no head pair.
@@ -91,7 +91,7 @@ def auc(poses: Poses, reference: Reference = "torso") -> Measure:
 
 
 def nme(poses: Poses, reference: Reference = "torso") -> Measure:
-    """NME: the mean error in reference lengths; arguments as :func:`pck`'s."""
+    """NME: the mean error in reference lengths; arguments and errors as in :func:`pck`."""
     lengths = reference_lengths(poses, reference)
     errors = _normalised(distances(poses), lengths)
     name, definition = f"NME ({lengths.name})", "mean of error / reference"
@@ -116,7 +116,7 @@ def pcp(poses: Poses, limbs: Sequence[Pair] | None = None) -> Measure:
 
     Args:
         poses: truth and predictions.
-        limbs: pairs of keypoint names, each counted once whichever way round; None takes the
+        limbs: pairs of keypoint names; a pair and its reverse count as one. None takes the
             skeleton's edges.
 
     Raises:
@@ -163,7 +163,10 @@ def keypoint_mean(
     definition: str,
     left_out: dict[str, int],
 ) -> Measure:
-    """The mean of ``values`` (N, K) over the keypoints ``counted`` (N, K)."""
+    """Make a Measure: the mean of ``values`` (N, K) where ``counted`` (N, K) is True.
+
+    The other arguments are fields of :class:`Measure`.
+    """
     return Measure(
         name=name,
         unit=unit,

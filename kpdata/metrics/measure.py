@@ -1,7 +1,7 @@
-"""What a metric returns: a value for any weighting of the instances, hence also its uncertainty.
+"""Scores with bootstrap intervals, and paired comparisons of two models.
 
-A bootstrap resample of N instances is a vector of N counts. A metric that can be computed from such
-weights is resampled without touching a coordinate again, and two models are compared by giving both
+A bootstrap resample of N instances is a vector of N counts. A :class:`Measure` computes its metric
+from such weights, so that resampling needs no coordinates. Two models are compared by giving both
 the same weights.
 """
 
@@ -20,21 +20,21 @@ Interval = tuple[float, float]
 
 RESAMPLES = 1000
 _CHUNK = 1 << 18
-"""Weights held at a time: a bound on memory, whatever the number of instances."""
+"""The number of weights in memory at once, which bounds it for any number of instances."""
 
 
 class Score(msgspec.Struct, frozen=True):
-    """A number that says what it is.
+    """The value of a metric, with its definition, count and uncertainty.
 
     Attributes:
         name: short, for a table: ``PCK@0.2 (torso)``.
-        value: the metric over everything counted; None where nothing counts.
+        value: the metric over everything that counts; None if nothing does.
         unit: ``fraction`` (of 1), ``px`` or ``reference lengths``.
         definition: normaliser, pair, threshold, and which keypoints count.
-        n: how many ``counted`` entered the value.
+        n: number of keypoints, limbs or instances that entered the value.
         counted: what n counts: ``keypoints``, ``limbs`` or ``instances``.
-        left_out: how many of what did not enter, and why.
-        parts: the value of each keypoint, limb or OKS threshold alone.
+        left_out: reason → number of those that did not enter.
+        parts: name → value of each keypoint, limb or OKS threshold alone.
         averaged: ``parts`` with each left/right pair replaced by its mean.
         interval: bootstrap 95 % interval of ``value`` over the instances.
         baseline: the same metric of the mean pose on the same instances; None until set.
@@ -53,7 +53,7 @@ class Score(msgspec.Struct, frozen=True):
     baseline: float | None = None
 
     def with_baseline(self, baseline: "Score") -> "Score":
-        """This score with the mean pose's beside it.
+        """This score, with the mean pose's value as its ``baseline``.
 
         Raises:
             SchemaError: ``baseline`` is another metric, or counted another number of instances.
@@ -86,15 +86,15 @@ class Difference(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, eq=False)
 class Measure:
-    """A metric of some predictions, not yet boiled down to a number.
+    """A metric of given predictions, for any weights of the instances.
 
     Attributes:
         name, unit, definition, n, counted, left_out: as in :class:`Score`.
-        units: how many things the bootstrap resamples (instances, or images for AP).
-        parts: P names of what the metric is also measured on alone.
-        groups: averaged name → the positions in ``parts`` to average.
-        estimate: weights (B, units) → values (B, 1 + P), the overall value first; NaN where
-            nothing counts.
+        units: number of units that the bootstrap resamples: instances, or images for AP.
+        parts: P names, each with a value of its own.
+        groups: name → indices in ``parts`` to average.
+        estimate: function from weights (B, units) to values (B, 1 + P), the overall value first;
+            NaN where nothing counts.
     """
 
     name: str
@@ -110,11 +110,11 @@ class Measure:
 
     @property
     def value(self) -> float:
-        """The number alone; NaN where nothing counts."""
+        """The overall value; NaN if nothing counts."""
         return float(self.estimate(np.ones((1, self.units)))[0, 0])
 
     def score(self, rng: np.random.Generator, resamples: int = RESAMPLES) -> Score:
-        """The number, with its percentile bootstrap interval drawn from ``rng``."""
+        """Compute the value and its percentile bootstrap interval; ``rng`` resamples."""
         values = self.estimate(np.ones((1, self.units)))[0]  # (1 + P,)
         draws = [self.estimate(weights)[:, 0] for weights in _resampled(self.units, rng, resamples)]
         return Score(
@@ -134,9 +134,9 @@ class Measure:
 def compare(
     first: Measure, second: Measure, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Difference:
-    """second − first, with paired bootstrap intervals: each resample is the same for both.
+    """second − first, with paired bootstrap intervals: both get the same resamples.
 
-    The instances must stand in the same order in both.
+    Both must have the same instances in the same order.
 
     Raises:
         SchemaError: the two are different metrics or counted different numbers of instances.
@@ -171,7 +171,7 @@ def compare(
 def ratio_of_sums(
     total: npt.NDArray[Any], count: npt.NDArray[Any]
 ) -> Callable[[FloatArray], FloatArray]:
-    """The estimate of every metric that is Σ total / Σ count.
+    """``Measure.estimate`` of a metric that is Σ total / Σ count.
 
     Args:
         total: (N, P) what each instance adds to the numerator of each part; 0 where not counted.
@@ -192,7 +192,7 @@ def ratio_of_sums(
 
 
 def _resampled(units: int, rng: np.random.Generator, resamples: int) -> Iterator[FloatArray]:
-    """(B, units) counts of ``units`` draws with replacement, ``resamples`` rows in all."""
+    """Yield (B, units) resampling counts, in blocks of rows, ``resamples`` rows in all."""
     rows = max(1, _CHUNK // units)
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
@@ -202,7 +202,7 @@ def _resampled(units: int, rng: np.random.Generator, resamples: int) -> Iterator
 
 
 def _averaged(parts: FloatArray, groups: dict[str, tuple[int, ...]]) -> FloatArray:
-    """(B, P) → (B, groups): the mean over each group's parts that have a value."""
+    """(B, P) → (B, groups): the mean of each group's parts, without those that are NaN."""
     averaged = np.full((len(parts), len(groups)), np.nan)
     for column, group in enumerate(groups.values()):
         values = parts[:, list(group)]

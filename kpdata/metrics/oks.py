@@ -21,7 +21,7 @@ def oks(poses: Poses) -> FloatArray:
     """(N,) the mean over labelled keypoints of exp(−d² / (2 · area · (2σ)²)).
 
     NaN for an instance without a labelled keypoint or without an area above 0. This is the formula
-    of COCO's evaluation, whose factor of 2 before σ is not in COCO's own text.
+    of COCO's evaluation code; its factor of 2 before σ is missing in COCO's description.
 
     Raises:
         SchemaError: the skeleton has no sigmas, or the poses no area.
@@ -39,14 +39,14 @@ def oks(poses: Poses) -> FloatArray:
 def average_precision(poses: Poses, image_ids: Sequence[Hashable] | None = None) -> Measure:
     """OKS AP over .50:.05:.95 with at most 20 detections per image.
 
-    pycocotools computes the OKS and matches predictions with instances; the precision is summed up
-    here, with a weight per image, to the same value as there. A prediction is ranked by the mean of
-    its K keypoints' scores. The interval resamples images.
+    pycocotools computes the OKS and matches predictions with instances. The precision is computed
+    here, with a weight for each image; with equal weights it is that of pycocotools. Predictions
+    are ranked by the mean of their K keypoint scores. The interval resamples images.
 
     Args:
         poses: truth and predictions, with areas.
-        image_ids: (N,) which image each instance is in, so that predictions compete for the
-            instances of an image; None puts each instance in an image of its own.
+        image_ids: (N,) the image of each instance: predictions of an image are matched with its
+            instances. None puts each instance into an image of its own.
 
     Raises:
         SchemaError: the skeleton has no sigmas, the poses no area, or nothing can be scored.
@@ -85,7 +85,7 @@ def average_precision(poses: Poses, image_ids: Sequence[Hashable] | None = None)
 
 
 def _evaluated(poses: Poses, usable: BoolArray, images: FloatArray, sigmas: FloatArray) -> Any:
-    """A COCOeval whose ``evaluate`` has run on the usable instances."""
+    """A COCOeval object, after ``evaluate`` on the usable instances."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -117,7 +117,7 @@ def _coco_truth(poses: Poses, usable: BoolArray, images: FloatArray) -> dict[str
             "num_keypoints": int((keypoints[:, 2] > 0).sum()),
             "keypoints": keypoints.ravel().tolist(),
             "area": float(area),
-            "bbox": [0, 0, 0, 0],  # asked for, and used only without a labelled keypoint
+            "bbox": [0, 0, 0, 0],  # required, but used only if no keypoint is labelled
         }
         for number, (keypoints, area, image) in enumerate(rows, 1)
     ]
@@ -141,9 +141,9 @@ def _coco_results(poses: Poses, usable: BoolArray, images: FloatArray) -> list[d
 
 
 def _precision_estimate(evaluation: Any) -> Callable[[FloatArray], FloatArray]:
-    """Weights per image (B, units) → (B, 1 + T): AP, and AP at each OKS threshold.
+    """A function from image weights (B, units) to (B, 1 + T): AP, and AP at each OKS threshold.
 
-    COCOeval.accumulate with a weight on each image: w copies of an image give the same curve.
+    It is COCOeval.accumulate with weights: a weight of w has the effect of w copies of the image.
     """
     results = evaluation.evalImgs
     scores = np.concatenate([result["dtScores"] for result in results])
@@ -171,10 +171,10 @@ def _precisions(
     """(T,) interpolated average precision.
 
     Args:
-        true: (T, D) weight of each detection where it is right, by falling score.
+        true: (T, D) weight of each detection where it is right, else 0; by falling score.
         weight: (D,) weight of each detection.
         wanted: the weight of all true instances.
-        recalls: (R,) where the precision is read off.
+        recalls: (R,) recalls at which the precision is averaged.
     """
     found = np.cumsum(true, axis=1)
     made = np.cumsum(weight)
@@ -194,7 +194,7 @@ def _area(poses: Poses) -> FloatArray:
 
 
 def _usable(poses: Poses) -> BoolArray:
-    """(N,): instances that OKS is defined for."""
+    """(N,) whether OKS is defined for each instance."""
     return (_area(poses) > 0) & poses.labelled.any(axis=1)
 
 

@@ -41,7 +41,7 @@ class Poses:
     image_size: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        """Make every array float64; raise SchemaError naming the one that does not fit."""
+        """Convert the arrays to float64; raise SchemaError for a wrong shape or value."""
         n, k = len(self.truth), len(self.skeleton)
         if not n:
             raise SchemaError("truth holds no instance: there is nothing to score")
@@ -75,11 +75,11 @@ class Poses:
 
     @property
     def labelled(self) -> BoolArray:
-        """(N, K): the keypoints that count, occluded ones included."""
+        """(N, K) whether each keypoint counts; occluded ones do."""
         return self.truth[..., 2] != NOT_LABELLED
 
     def require(self, name: str, purpose: str) -> FloatArray:
-        """The optional array ``name``; raises SchemaError saying what needs it."""
+        """The optional array ``name``; raises SchemaError if it was not given."""
         value: FloatArray | None = getattr(self, name)
         if value is None:
             raise SchemaError(f"{purpose} needs {name}, and none was given")
@@ -88,12 +88,12 @@ class Poses:
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
-    """The reference of a normalised metric.
+    """Reference lengths: what the errors of a normalised metric are divided by.
 
     Attributes:
-        values: (N,) pixels; 0 or NaN where the instance has no usable reference.
-        name: for a metric's name: ``torso``, ``head``, ``bbox`` or ``a–b``.
-        definition: what was measured, with the pair's names.
+        values: (N,) pixels; 0 or NaN if the instance has no usable reference.
+        name: part of the metric's name: ``torso``, ``head``, ``bbox`` or ``a–b``.
+        definition: what was measured, with the names of the keypoints.
     """
 
     values: FloatArray
@@ -102,12 +102,12 @@ class Lengths:
 
     @property
     def usable(self) -> BoolArray:
-        """(N,): instances with a reference to divide by."""
+        """(N,) whether each instance has a finite reference above 0."""
         return (self.values > 0) & np.isfinite(self.values)
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How many instances have none, by cause."""
+        """Cause → number of instances without a usable reference."""
         return {
             f"instances without a {self.name} reference": int((~np.isfinite(self.values)).sum()),
             f"instances with {self.name} length 0": int((self.values <= 0).sum()),
@@ -119,7 +119,7 @@ def distances(poses: Poses, scale: FloatArray | float = 1.0) -> FloatArray:
 
     Args:
         poses: what to compare.
-        scale: (N, 2) factors on x and y to measure under, or one for all.
+        scale: (N, 2) factors on x and y before measuring, or one number for all.
     """
     factors = np.broadcast_to(np.asarray(scale, np.float64), (len(poses), 2))
     offset = (poses.predicted[..., :2] - poses.truth[..., :2]) * factors[:, None]
@@ -143,9 +143,9 @@ def pair_lengths(poses: Poses, pair: Pair, scale: FloatArray | float = 1.0) -> F
 def reference_lengths(poses: Poses, reference: Reference) -> Lengths:
     """The length that errors are divided by, for each instance.
 
-    ``torso`` and ``head`` are the skeleton's pairs, except that ``head`` is the source's own head
-    size as soon as it has any: one number never mixes two normalisers. ``bbox`` is the box's longer
-    side.
+    ``torso`` and ``head`` are distances of the skeleton's pairs. But if any instance has a head
+    size from the source, ``head`` is the head size for all, so that a score never mixes two references.
+    ``bbox`` is the box's longer side.
 
     Raises:
         SchemaError: the poses have no such reference; the message says what to give.
@@ -164,7 +164,7 @@ def reference_lengths(poses: Poses, reference: Reference) -> Lengths:
 
 
 def require_pair(skeleton: Skeleton, reference: str) -> Pair:
-    """The skeleton's ``torso`` or ``head`` pair; raises SchemaError where it names none."""
+    """The skeleton's ``torso`` or ``head`` pair; raises SchemaError if it has none."""
     pair: Pair | None = getattr(skeleton, reference)
     if pair is None:
         raise SchemaError(
@@ -184,7 +184,7 @@ def _skeleton_pair(skeleton: Skeleton, reference: str) -> Pair:
 
 
 def keypoint_groups(skeleton: Skeleton) -> dict[str, tuple[int, ...]]:
-    """Averaged name → positions in ``skeleton.keypoints``: left and right side by side."""
+    """Group left and right: shared name → indices in ``skeleton.keypoints``."""
     names = _averaged_names(skeleton)
     groups: dict[str, tuple[int, ...]] = {}
     for position, name in enumerate(skeleton.keypoints):
@@ -193,7 +193,7 @@ def keypoint_groups(skeleton: Skeleton) -> dict[str, tuple[int, ...]]:
 
 
 def limb_groups(skeleton: Skeleton, limbs: Sequence[Pair]) -> dict[str, tuple[int, ...]]:
-    """Averaged name → positions in ``limbs``: a limb beside its mirror image."""
+    """Group limbs with their mirror images: shared name → indices in ``limbs``."""
     names = _averaged_names(skeleton)
     mirror = {
         name: skeleton.keypoints[other]
@@ -212,7 +212,7 @@ def limb_groups(skeleton: Skeleton, limbs: Sequence[Pair]) -> dict[str, tuple[in
 
 
 def _averaged_names(skeleton: Skeleton) -> dict[str, str]:
-    """Keypoint → what it and its mirror image share: ``left_wrist`` → ``wrist``."""
+    """Keypoint → the name that it shares with its mirror image: ``left_wrist`` → ``wrist``."""
     names = {name: name for name in skeleton.keypoints}
     for pair in skeleton.flip_pairs or ():
         left, right = (name.split("_") for name in pair)

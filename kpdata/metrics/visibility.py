@@ -1,6 +1,6 @@
-"""Whether a predicted visibility probability tells visible keypoints from occluded ones.
+"""Metrics of predicted visibility: how well it separates visible from occluded keypoints.
 
-Both metrics are over labelled keypoints: nobody knows about the others.
+Only labelled keypoints count, since the truth of the others is unknown.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ _WHICH = "labelled keypoints count, true class visible (v = 2) or occluded (v = 
 
 
 def visibility_accuracy(poses: Poses, probability: FloatArray, threshold: float = 0.5) -> Measure:
-    """The share of labelled keypoints called visible or occluded rightly.
+    """The share of labelled keypoints that are classified correctly as visible or occluded.
 
     Args:
         poses: the truth.
         probability: (N, K) predicted probability of being visible.
-        threshold: called visible from here on.
+        threshold: a keypoint counts as predicted visible from this probability on.
     """
     called = _checked(poses, probability) >= threshold
     return keypoint_mean(
@@ -37,7 +37,7 @@ def visibility_accuracy(poses: Poses, probability: FloatArray, threshold: float 
 
 
 def visibility_roc_auc(poses: Poses, probability: FloatArray) -> Measure:
-    """The chance that a visible keypoint is given a higher probability than an occluded one.
+    """The chance that a visible keypoint gets a higher probability than an occluded one.
 
     It is the area under the ROC curve (Mann–Whitney's U); None where a class is absent.
 
@@ -70,7 +70,7 @@ def visibility_roc_auc(poses: Poses, probability: FloatArray) -> Measure:
 def _roc_auc(
     probability: FloatArray, positive: BoolArray, counted: BoolArray
 ) -> Callable[[FloatArray], FloatArray]:
-    """Weights (B, N) → (B,) area under the ROC curve of (N, P) values, sorted once."""
+    """A function from weights (B, N) to (B,) areas under the ROC curve of (N, P) values."""
     instance = np.nonzero(counted)[0]
     order = np.argsort(probability[counted], kind="stable")
     instance, values = instance[order], probability[counted][order]
