@@ -82,7 +82,7 @@ def command(
 
 
 def _check_targets(*targets: Path | None) -> None:
-    """Raise DatasetError for a file that could not be written, before hours of work for it."""
+    """Raise DatasetError if a file cannot be written, before hours of work are done for it."""
     for path in filter(None, targets):
         with as_write_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)

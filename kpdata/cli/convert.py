@@ -34,20 +34,20 @@ from kpdata.view.printing import print_json
 _BEAM_OPTIONS = "kpdata.beam_options"
 
 _ANNOTATIONS_TOO = frozenset({"to_skeleton", "max_quarantine"})
-"""What holds for other targets than shards, too."""
+"""Options that also apply when converting to annotations."""
 
 
 class _WithBeamOptions(ReadsAnnotations):
-    """A command that keeps what stands behind ``--`` apart, in ``ctx.meta``."""
+    """A command that puts all arguments after ``--`` into ``ctx.meta``, as Beam options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the Beam options away, and parse the rest."""
+        """Separate the Beam options, and parse the rest."""
         end = args.index("--") if "--" in args else len(args)
         ctx.meta[_BEAM_OPTIONS] = tuple(args[end + 1 :])
         return super().parse_args(ctx, args[:end])
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Name the Beam options last."""
+        """Add the Beam options to the usage line."""
         return [*super().collect_usage_pieces(ctx), "[-- BEAM OPTIONS]"]
 
 

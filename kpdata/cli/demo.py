@@ -15,7 +15,7 @@ from kpdata.view.printing import print_line
 
 _SPLIT = "test"
 FEWEST = 42
-"""With fewer, one of the splits would be empty: the pictures' names decide."""
+"""With fewer images, one of the splits would be empty."""
 _OWN = frozenset({"synth", "shards", "run", "contact-sheet.png"})
 
 
@@ -52,7 +52,7 @@ def command(out: Path, count: int, no_train: bool) -> None:
 
 
 def _refuse_other_demo(out: Path, count: int) -> None:
-    """Raise KpdataError where ``out`` holds something else than a demo of so many pictures."""
+    """Raise KpdataError if ``out`` holds anything but a demo of ``count`` pictures."""
     if out.exists() and not out.is_dir():
         raise KpdataError(f"--out {out} is a file: name a new folder")
     others = sorted({path.name for path in out.glob("*")} - _OWN) if out.exists() else []
@@ -70,7 +70,7 @@ def _refuse_other_demo(out: Path, count: int) -> None:
 
 
 def _make_shards(out: Path, count: int) -> dict[Path, str]:
-    """Make ``out/shards``; the picture of what is in it."""
+    """Make ``out/shards`` and a contact sheet; returns {sheet: its description}."""
     annotations = out / "synth" / "annotations.json"
     if annotations.is_file():
         print_line(f"{annotations.parent} is there already: kept")
@@ -85,7 +85,7 @@ def _make_shards(out: Path, count: int) -> dict[Path, str]:
 
 
 def _can_train() -> bool:
-    """Whether the trainer is installed; says so if not."""
+    """Whether a training backend is installed; prints a line if not."""
     from kpdata.train.run.backend import prepare_backend
 
     try:
@@ -97,7 +97,7 @@ def _can_train() -> bool:
 
 
 def _refuse_empty_splits(shards: Path) -> None:
-    """Raise KpdataError where there is nothing to train on, to choose the epoch by or to score."""
+    """Raise KpdataError if train, val or test has no instances."""
     splits = Dataset.open(shards).manifest.splits
     some = [name for name, split in splits.items() if split.instances]
     empty = [name for name in (TRAIN, VAL, _SPLIT) if name not in some]
@@ -109,7 +109,7 @@ def _refuse_empty_splits(shards: Path) -> None:
 
 
 def _train_and_score(shards: Path, run: Path) -> dict[Path, str]:
-    """Make ``run``, with its evaluation; the pictures that it leaves."""
+    """Train and evaluate ``run``; returns {picture: its description}."""
     from kpdata.train.evaluate.report import BARS, CURVE, SHEETS
     from kpdata.train.run.folder import RunFolder
 

@@ -1,4 +1,4 @@
-"""What the library calls parameters, the command line calls flags."""
+"""Turn parameter names in the library's messages into flags of the command line."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from kpdata.view.console import Meter
 
 
 def as_flags(message: str, parameters: Sequence[click.Parameter]) -> str:
-    """A library's message in the words of a command line.
+    """Replace parameter names in a library's message by flags.
 
     >>> crop = click.Option(["--crop"])
     >>> as_flags("crop is 9000: expected 8 to 8192: leave `crop` out", [crop])
@@ -22,7 +22,7 @@ def as_flags(message: str, parameters: Sequence[click.Parameter]) -> str:
 
 
 class CommandMeter(Meter):
-    """Progress of the command that runs, in the words of its command line."""
+    """Progress of the command that runs; its messages name flags."""
 
     def __init__(self, quiet: bool = False):
         super().__init__(quiet)

@@ -59,7 +59,7 @@ def _skeleton_title(manifest: Manifest) -> str:
 
 
 def _keypoints(manifest: Manifest) -> tuple[list[str], list[list[object]]]:
-    """Columns and rows; where another skeleton was mapped, the second column says from what."""
+    """Columns and rows; if the skeleton was mapped, the second column says from what."""
     names = manifest.skeleton.keypoints
     counts = [
         [sum(split.visibility[k][v] for split in manifest.splits.values()) for v in range(3)]
@@ -87,7 +87,7 @@ def _origin(keypoint: MappedKeypoint) -> str:
 
 
 def _reasons(manifest: Manifest) -> dict[str, list[str]]:
-    """Why keypoints were derived as they were: reason → names."""
+    """Reason → names of the keypoints that were derived for it."""
     reasons: dict[str, list[str]] = {}
     for keypoint in manifest.mapping:
         if keypoint.reason:
@@ -119,7 +119,7 @@ def _provenance(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _splits(splits: object) -> str:
-    """What was asked with --split: without shares, the source's own splits were kept."""
+    """The --split option; without shares, the source's own splits were kept."""
     if not isinstance(splits, dict) or splits.get("shares"):
         return _plain(splits)
     val = splits.get("val_share")

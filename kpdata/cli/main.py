@@ -28,7 +28,7 @@ COMMANDS = {
     "export": "Write a trained model as TFLite, ONNX or SavedModel.",
     "demo": "Show the whole path on rendered data, in a few minutes.",
 }
-"""Name → short help, so that ``kpdata --help`` imports nothing but click."""
+"""Name → short help. It stands here so that ``kpdata --help`` imports nothing but click."""
 
 EXAMPLES = """
 \b
@@ -43,18 +43,18 @@ Examples:
 
 
 _CHECKS = frozenset({"audit", "verify"})
-"""Commands that exit with 1 for what they find, and so with 2 where they cannot look."""
+"""Commands that exit with 1 if they find a fault, and with 2 if they cannot check."""
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group whose commands are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order of a first visit."""
+        """The commands, in the order in which a new user needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module that bears the command's name."""
+        """Import the module with the command's name."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"kpdata.cli.{cmd_name.replace('-', '_')}")
@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what an error calls a parameter is called by its flag here."""
+        """Run the command; turn parameter names in its errors into flags."""
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -83,23 +83,25 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, help=f"Keypoint datasets, from any annotation to shards.\n{EXAMPLES}")
 @click.version_option(package_name="kpdata", prog_name="kpdata")
 def cli() -> None:
-    """The group itself does nothing."""
+    """Do nothing: the commands do the work."""
 
 
 def main() -> None:
-    """The console script: a user's mistake ends in one message, never in a traceback."""
+    """Run the command line; a user's mistake ends with one message and no traceback."""
     from kpdata.core.errors import KpdataError
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name or a dash that the terminal cannot show
     trouble = 2 if set(sys.argv[1:2]) & _CHECKS else 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
-    atexit.register(gc.freeze)  # to look through all of Beam for garbage at the end takes 0.2 s
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # it ends a command as Ctrl-C does
+    atexit.register(gc.freeze)  # garbage collection of Beam at exit takes 0.2 s
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Abort as error:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C comes too late to matter
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ignore a second Ctrl-C
         _end(f"interrupted. {error}".removesuffix(". "), 130)
     except click.ClickException as error:
         print_usage_error(error)

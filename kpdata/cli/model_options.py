@@ -1,4 +1,4 @@
-"""Options of the commands that come from the models' declarations, made when they are needed."""
+"""Command options that the models declare; they are made when the command runs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import click
 
 
 class DeclaredCommand(click.Command):
-    """A command with more options than its function names: ``declared`` makes them."""
+    """A command with additional options, which the function ``declared`` returns."""
 
     def __init__(
         self, *args: Any, declared: Callable[[], Sequence[click.Option]], **more: Any
@@ -22,7 +22,7 @@ class DeclaredCommand(click.Command):
 
 
 def training_options() -> list[click.Option]:
-    """``--model``, ``--stage``, and the options of every model."""
+    """Make ``--model``, ``--stage``, and the options of all models."""
     from kpdata.train.models.registry import default_model, models
 
     specs = models().values()
@@ -67,7 +67,7 @@ def _shown(info: Any) -> str:
 
 
 def head_option() -> list[click.Option]:
-    """``--head`` of ``export``: any model's."""
+    """Make ``--head`` of ``export``, with the heads of all models as choices."""
     from kpdata.train.models.registry import models
 
     heads = dict.fromkeys(head.name for spec in models().values() for head in spec.heads)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they amount to."""
+"""Options that several commands share, and their types."""
 
 import math
 from collections.abc import Callable
@@ -75,7 +75,7 @@ augment_config_option = click.option(
 
 
 def crop_options(function: F) -> F:
-    """How samples become pictures."""
+    """Add the options that say how samples become pictures."""
     for option in reversed(
         (
             click.option("--crop", type=int, metavar="PX", help="One square record per instance."),
@@ -106,5 +106,5 @@ def crop_options(function: F) -> F:
 
 
 def given_options(ctx: click.Context) -> set[str]:
-    """The parameters that were typed, whatever their value."""
+    """The names of the parameters that were given on the command line."""
     return {n for n in ctx.params if ctx.get_parameter_source(n) == ParameterSource.COMMANDLINE}

@@ -1,4 +1,4 @@
-"""What a conversion came to: the closing tables, and the same as JSON."""
+"""The result of a conversion, as tables or as JSON."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_outcome(outcome: "Outcome", out: Location) -> None:
-    """Print the closing tables."""
+    """Print the tables at the end of a conversion."""
     console = screen()
     manifest = outcome.manifest
     if outcome.unchanged:
@@ -53,7 +53,7 @@ def _speed(outcome: "Outcome") -> str:
 
 
 def as_dict(outcome: "Outcome") -> dict[str, Any]:
-    """The outcome for JSON; the rate is None where nothing was written."""
+    """The result as JSON values; the rate is None if nothing was written."""
     manifest = msgspec.to_builtins(outcome.manifest)
     for split in manifest["splits"].values():
         split["shards"] = len(split["shards"])

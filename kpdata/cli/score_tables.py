@@ -1,4 +1,4 @@
-"""How scores look on the screen."""
+"""Format scores for tables."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,28 +11,28 @@ _SHORT_UNITS = {"fraction": " %", "px": " px", "reference lengths": ""}
 
 
 def amount(value: float | None, unit: str) -> str:
-    """A score's value, fractions in percent."""
+    """Format a score's value; fractions in percent."""
     return MISSING if value is None else f"{_number(value, unit)}{_SHORT_UNITS[unit]}"
 
 
 def change(value: float | None, unit: str) -> str:
-    """A difference of two values with its sign, that of fractions in percentage points."""
+    """Format a difference of two values, with its sign; of fractions in percentage points."""
     if value is None:
         return MISSING
     return f"{_number(value, unit, '+')}{_SHORT_UNITS[unit].replace('%', 'pp')}"
 
 
 def span(interval: Interval | None, unit: str, signed: bool = False) -> str:
-    """A 95 % interval: of a value, or, signed, of a difference."""
+    """Format a 95 % interval; with signs for a difference."""
     if interval is None:
         return MISSING
     return " … ".join(_number(end, unit, "+" if signed else "") for end in interval)
 
 
 def keypoint_rows(skeleton: Skeleton) -> Iterator[tuple[str, str, bool]]:
-    """(label, name, whether left and right are averaged) of a table's rows.
+    """Yield (label, name, whether left and right are averaged) for each row of a table.
 
-    An averaged pair comes before its two keypoints, whose labels are indented.
+    The average of a pair comes before its two keypoints, whose labels are indented.
     """
     for group, places in keypoint_groups(skeleton).items():
         yield group, group, True
@@ -42,7 +42,7 @@ def keypoint_rows(skeleton: Skeleton) -> Iterator[tuple[str, str, bool]]:
 
 
 def by_reason(what: str, reasons: Mapping[str, str]) -> Iterator[str]:
-    """A line for each reason, with the metrics that it stands for."""
+    """Yield a line for each reason, with the metrics that it applies to."""
     for reason in dict.fromkeys(reasons.values()):
         names = ", ".join(name for name, why in reasons.items() if why == reason)
         yield f"{what}: {names}: {reason}"

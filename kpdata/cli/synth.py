@@ -47,7 +47,7 @@ def command(count: int, out: Path, seed: int, size: tuple[int, int], quiet: bool
 def render_dataset(count: int, out: Path, seed: int, size: tuple[int, int], meter: Meter) -> None:
     """Write ``count`` pictures and their annotations into ``out``."""
     from kpdata import synth
-    from kpdata.core.skeleton import COCO17
+    from kpdata.core.skeletons import COCO17
     from kpdata.formats.coco import write
 
     meter.begin("rendering", count)

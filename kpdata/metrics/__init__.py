@@ -5,8 +5,8 @@
     delta = compare(pck(first), pck(second), np.random.default_rng(0))
 
 All coordinates are pixels of the source image. A metric is a function of :class:`Poses` that
-returns a :class:`Measure`, from which a :class:`Score` or a comparison of two models is computed. Keypoints
-that are not labelled (v = 0) never count; occluded ones (v = 1) do.
+returns a :class:`Measure`, from which a :class:`Score` or a comparison of two models is computed.
+Keypoints that are not labelled (v = 0) never count; occluded ones (v = 1) do.
 """
 
 from kpdata.metrics.baseline import mean_pose, pose_in_source

@@ -60,7 +60,8 @@ def pckh_stretched(poses: Poses) -> Measure:
     """``pckh@0.707 (stretched)``: d² ≤ 0.5 h² on images stretched to 256 × 256.
 
     h is the distance of the skeleton's head pair. A widespread reimplementation of BlazePose
-    reports this as "PCK@0.5" on LSP: it compares squared distances, on images of a changed aspect ratio.
+    reports this as "PCK@0.5" on LSP: it compares squared distances, on images of a changed aspect
+    ratio.
 
     Raises:
         SchemaError: no ``image_size``, or the skeleton has no head pair.
