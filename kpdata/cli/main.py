@@ -94,9 +94,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name or a dash that the terminal cannot show
     trouble = 2 if set(sys.argv[1:2]) & _CHECKS else 1
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # it ends a command as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends a command as Ctrl-C does
     atexit.register(gc.freeze)  # garbage collection of Beam at exit takes 0.2 s
     try:
         cli.main(standalone_mode=False)

@@ -144,8 +144,8 @@ def reference_lengths(poses: Poses, reference: Reference) -> Lengths:
     """The length that errors are divided by, for each instance.
 
     ``torso`` and ``head`` are distances of the skeleton's pairs. But if any instance has a head
-    size from the source, ``head`` is the head size for all, so that a score never mixes two references.
-    ``bbox`` is the box's longer side.
+    size from the source, ``head`` is the head size for all, so that a score never mixes two
+    references. ``bbox`` is the box's longer side.
 
     Raises:
         SchemaError: the poses have no such reference; the message says what to give.
