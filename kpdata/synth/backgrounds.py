@@ -1,4 +1,4 @@
-"""What lies behind the figures: studios, rooms, landscapes, textures and clutter."""
+"""Backgrounds of simulated pictures: studios, rooms, landscapes, textures and clutter."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a figure looks like: proportions, skin, hair and clothes."""
+"""The look of a figure: proportions, skin, hair and clothes."""
 
 from dataclasses import dataclass
 

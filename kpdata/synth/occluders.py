@@ -1,4 +1,4 @@
-"""Things that stand before the figures: poles, boxes and leaves.
+"""Occluders, which are painted in front of the figures: poles, boxes and leaves.
 
 Sizes are in canvas pixels. Each kind returns a colour layer and the mask of what it covers.
 """

@@ -1,4 +1,4 @@
-"""Bodies onto a canvas: shapes into the depth buffer, colours, cast shadows and exposure."""
+"""Paint bodies onto a canvas: shapes in the depth buffer, colours, cast shadows, exposure."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ _CODES = 256  # per figure: 32 parts of 8 materials
 
 
 class Sun(NamedTuple):
-    """Where the light comes from.
+    """The light of a scene.
 
     Attributes:
         direction: (3,) unit vector towards it in the world.

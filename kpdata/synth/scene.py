@@ -1,4 +1,4 @@
-"""One picture: figures placed before a camera, drawn, hidden in part, labelled and exposed."""
+"""Make one picture: place figures before a camera, draw them, add occluders, label, and expose."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,7 +28,7 @@ _NEAREST = 0.6  # metres before the camera
 
 
 class Scene(NamedTuple):
-    """What is before the camera."""
+    """The figures, and the camera that sees them."""
 
     camera: Camera
     bodies: list[Body]
@@ -45,7 +45,7 @@ def samples(count: int, seed: int = 0, size: tuple[int, int] = (320, 240)) -> It
 
     Args:
         count: how many.
-        seed: another seed, other pictures.
+        seed: another seed gives other pictures.
         size: width and height in pixels, at least 32 each.
 
     Yields:
@@ -152,7 +152,7 @@ def draw_picture(
 def _occlude(
     rng: np.random.Generator, canvas: Image, raster: Raster, silhouettes: list[Mask]
 ) -> None:
-    """Put something before a third of the figures; what it covers belongs to no figure."""
+    """Paint an occluder before a third of the figures; its pixels belong to no figure."""
     for silhouette in silhouettes:
         if silhouette.any() and rng.random() < 0.35:
             covered = add_occluder(rng, canvas, mask_box(silhouette))
