@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from kpdata.core.errors import DatasetError, JobError, StoreError
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import Rejected, Sample
 from kpdata.formats.base import Source
 from kpdata.pipelines.output.local import Workspace, holds_text, open_workspace
 from kpdata.pipelines.output.remote import open_remote_workspace
-from kpdata.pipelines.plan.make import Plan, ShardPlan, make_plan
+from kpdata.pipelines.plan.make import Plan, ShardPlan, join_groups, make_plan
 from kpdata.pipelines.provenance import Provenance
 from kpdata.pipelines.request import Request
 from kpdata.pipelines.run import execution
@@ -70,6 +72,7 @@ def convert(
         source = _starting_workers(source, request, workspace, processes)
         conversion = Conversion.planned(source, request, workspace, progress)
         conversion.write(processes, progress)
+        conversion = conversion.settled(lambda again: again.write(processes, progress))
         return conversion.seal()
 
 
@@ -118,6 +121,7 @@ class Conversion:
         provenance: what the manifest will record of the source and the options.
         existing: the manifest, where the output holds this very dataset already; else None.
         pending: the shards that are still to be written.
+        written: the shards that this run wrote before it planned again.
         started: when the work began, by ``time.monotonic()``.
         planned_at: when planning ended, likewise.
     """
@@ -130,6 +134,7 @@ class Conversion:
     pending: tuple[ShardPlan, ...]
     started: float
     planned_at: float
+    written: tuple[str, ...] = ()
 
     @classmethod
     @contextmanager
@@ -202,28 +207,78 @@ class Conversion:
         except (JobError, StoreError, RuntimeError, OSError) as error:
             raise JobError(_why(self.workspace, error)) from error
 
+    def settled(self, write: Callable[["Conversion"], None]) -> "Conversion":
+        """The conversion once no picture lies in two splits.
+
+        Two images with different bytes can be stored as the same picture: grey ones with other
+        metadata, a GIF and a BMP, two black crops. Only the written shards show it. Their groups
+        are joined, and the shards that so change are written again.
+
+        Args:
+            write: writes the pending shards of the conversion that it gets.
+        """
+        conversion = self
+        while not conversion.existing and (twins := conversion._twins()):
+            plan = join_groups(conversion.shard_plan, twins, self.request)
+            pending = tuple(_pending(self.workspace, plan))
+            self.workspace.prepare([shard.name for shard in pending])
+            written = {*conversion.written, *conversion.shards} - {shard.name for shard in pending}
+            conversion = replace(
+                conversion, shard_plan=plan, pending=pending, written=tuple(sorted(written))
+            )
+            write(conversion)
+        return conversion
+
+    def _twins(self) -> list[tuple[int, int]]:
+        """Pairs of groups, by their hashes, that have a picture in common across two splits."""
+        reports = _reports(self.workspace, self.shard_plan)
+        shards = [shard for shard in self.shard_plan.shards if shard.name in reports]
+        columns = [
+            np.frombuffer(reports[shard.name].pictures, "<u8").reshape(-1, 2) for shard in shards
+        ]
+        if not columns:
+            return []
+        pictures, groups = np.concatenate(columns).T  # (N,) each
+        ranks = {split: rank for rank, split in enumerate(dict.fromkeys(s.split for s in shards))}
+        splits = np.repeat([ranks[s.split] for s in shards], [len(column) for column in columns])
+        order = np.lexsort((groups, splits, pictures))
+        pictures, groups, splits = pictures[order], groups[order], splits[order]
+        across = (pictures[1:] == pictures[:-1]) & (splits[1:] != splits[:-1])
+        pairs = np.column_stack([groups[:-1], groups[1:]])[across]
+        return sorted({(first, second) for first, second in pairs.tolist()})
+
     def seal(self) -> Outcome:
         """Write the manifest, which makes a dataset of the shards. All must be written.
+
+        Where a picture would lie in two splits, shards are written again in this process first.
 
         Raises:
             JobError: a shard is missing, or more samples are bad than the request allows.
         """
         if self.existing:
             return Outcome(self.existing, time.monotonic() - self.started, unchanged=True)
+        return self.settled(_write_here)._sealed()
+
+    def _sealed(self) -> Outcome:
         reports = _reports(self.workspace, self.shard_plan)
         rejected = rejected_counts(self.shard_plan, reports.values())
         _check_quarantine(
             rejected, self.shard_plan, self.request, _details(self.shard_plan, reports)
         )
+        if not any(report.shard.records for report in reports.values()):
+            counts = sum((Counter(one.counts) for one in reports.values()), Counter(rejected))
+            noted = "".join(f"; {count:,} {what}" for what, count in counts.items())
+            raise JobError(f"there is nothing to write into {self.workspace.location}{noted}")
         written_at = time.monotonic()
         manifest = seal(self.workspace, self.shard_plan, reports, self.provenance)
-        kept = reports.keys() - set(self.shards)
+        written = {*self.written, *self.shards} & reports.keys()
+        kept = reports.keys() - written
         return Outcome(
             manifest,
             time.monotonic() - self.started,
             written_at - self.planned_at,
-            written_samples=sum(shard.samples for shard in self.pending),
-            written_bytes=sum(reports[shard.name].shard.bytes for shard in self.pending),
+            written_samples=sum(s.samples for s in self.shard_plan.shards if s.name in written),
+            written_bytes=sum(reports[name].shard.bytes for name in written),
             kept_samples=sum(reports[name].samples for name in kept),
             warnings=self.shard_plan.warnings,
         )
@@ -242,9 +297,21 @@ def _refuse_another_conversion(workspace: Workspace, provenance: Provenance) -> 
     workspace.keep_fingerprint(provenance.fingerprint)
 
 
+def _write_here(conversion: Conversion) -> None:
+    for shard in conversion.shards:
+        conversion.write_function(spare_cores=True)(shard)
+
+
 def _pending(workspace: Workspace, plan: Plan) -> list[ShardPlan]:
-    """The shards to write, including those that refused samples: these may be corrected by now."""
-    whole = {name for name, report in _reports(workspace, plan).items() if not report.rejected}
+    """The shards to write, including those that refused samples: these may be corrected by now.
+
+    What an earlier run wrote is kept only if its bytes still have the hash of its report.
+    """
+    whole = {
+        name
+        for name, report in _reports(workspace, plan).items()
+        if not report.rejected and workspace.blake3_of(name) == report.shard.blake3
+    }
     return [shard for shard in plan.shards if shard.name not in whole]
 
 

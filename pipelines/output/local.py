@@ -20,6 +20,7 @@ from kpdata.core.errors import DatasetError, JobError
 from kpdata.pipelines.output.notes import ProgressNote, add_notes
 from kpdata.shards.manifest import MANIFEST
 from kpdata.storage.atomic import write_atomically
+from kpdata.storage.files import file_blake3
 from kpdata.storage.stores import Location
 
 _FINGERPRINT = "fingerprint.json"
@@ -101,6 +102,10 @@ class Workspace:
     def sizes(self) -> dict[str, int]:
         """Shard → bytes, for every shard file in ``out``, planned or not."""
         return {path.name: path.stat().st_size for path in self.out.glob("*.tfrecord")}
+
+    def blake3_of(self, shard: str) -> str:
+        """Hex BLAKE3 of a shard file."""
+        return file_blake3(self.out / shard)
 
     def size_of(self, shard: str) -> int | None:
         """Bytes of a shard file; None where there is no such file."""

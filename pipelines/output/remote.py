@@ -19,6 +19,7 @@ from kpdata.pipelines.output.local import Workspace, refused
 from kpdata.pipelines.output.lock import FolderLock, require_claim
 from kpdata.pipelines.output.notes import ProgressNote, add_notes
 from kpdata.shards.manifest import MANIFEST
+from kpdata.storage.files import file_blake3
 from kpdata.storage.parallel import in_parallel
 from kpdata.storage.stores import Location, MissingObject, Store, Url, any_of, store_of
 
@@ -141,6 +142,13 @@ class RemoteWorkspace(Workspace):
         """Shard → bytes, for every shard on the store, planned or not."""
         found = self._store.list(self.url)
         return {one.name: one.size for one in found if _is_shard(one.name)}
+
+    def blake3_of(self, shard: str) -> str:
+        """Hex BLAKE3 of a shard, which is downloaded for that."""
+        with tempfile.TemporaryDirectory(prefix="kpdata-") as folder:
+            here = Path(folder) / shard
+            self._store.download(self.url / shard, here)
+            return file_blake3(here)
 
     def reports(self, shards: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield (shard, report's content) for those of these shards that have a report."""

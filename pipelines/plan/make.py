@@ -5,10 +5,11 @@ shard's bytes.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -17,9 +18,9 @@ from kpdata.core.groups import NumberedNames, roboflow_picture
 from kpdata.core.mapping import map_sample
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import Rejected, Sample
-from kpdata.core.splits import TRAIN, group_finder
+from kpdata.core.splits import TRAIN, group_finder, stable_hash
 from kpdata.formats.base import Source
-from kpdata.pipelines.plan.file import PlanHeader
+from kpdata.pipelines.plan.file import PlanHeader, read_plan
 from kpdata.pipelines.plan.near_duplicates import join_near_duplicates
 from kpdata.pipelines.plan.references import References, SplitTotals
 from kpdata.pipelines.plan.sharding import SplitSize, shards_per_split
@@ -39,6 +40,7 @@ REJECTED = "rejected.jsonl"
 StampOf = Callable[[str, int], Stamp]
 """An image's path or URL, and the largest size in bytes → its stamp; ImageError without one."""
 
+_TWINS = "groups joined, since a picture of each is stored as the same bytes"
 _VERSIONS = "images grouped as Roboflow's versions of one picture, NAME.rf.HASH"
 _UNGROUPED = "images whose name --group does not match"  # in manifests, and so in root hashes
 
@@ -114,7 +116,8 @@ def make_plan(source: Source, request: Request, folder: Path, progress: Progress
             )
         references.assign_splits(request.splits)
         totals = references.split_totals()
-        rejected = _write_rejected(references.rejected(), folder / REJECTED)
+        with open(folder / REJECTED, "wb") as file:
+            rejected = _write_rejected(references.rejected(), file)
         if not totals:
             raise FormatError(_nothing_usable(source, rejected, references))
         shards = tuple(_write_plans(references, totals, request, folder))
@@ -126,6 +129,34 @@ def make_plan(source: Source, request: Request, folder: Path, progress: Progress
         )
         fingerprint = references.fingerprint
     return Plan(folder, shards, rejected, +(source.counts + Counter(joined)), fingerprint, warnings)
+
+
+def join_groups(plan: Plan, pairs: Iterable[tuple[int, int]], request: Request) -> Plan:
+    """Plan again, with pairs of groups joined; plan files of shards that stay the same stay, too.
+
+    Args:
+        plan: whose files are read, and replaced.
+        pairs: of groups that must share a split, each as its ``stable_hash``.
+        request: that of the plan.
+    """
+    pairs = list(pairs)
+    wanted = {hashed for pair in pairs for hashed in pair}
+    names: dict[int, str] = {}
+    with References() as references:
+        for shard in plan.shards:
+            path = plan.folder / f"{shard.name}.plan"
+            for sample, stamp in read_plan(path)[1]:
+                references.add(sample, stamp)
+                if (hashed := stable_hash(sample.split_group)) in wanted:
+                    names[hashed] = sample.split_group
+            path.unlink()
+        joined = sum(references.join(names[first], names[second]) for first, second in pairs)
+        references.assign_splits(request.splits)
+        with open(plan.folder / REJECTED, "ab") as file:
+            torn = _write_rejected(references.rejected(), file)
+        shards = tuple(_write_plans(references, references.split_totals(), request, plan.folder))
+    counts = plan.counts + Counter({_TWINS: joined})
+    return replace(plan, shards=shards, rejected=plan.rejected + torn, counts=counts)
 
 
 def _collect(
@@ -265,12 +296,11 @@ def _expected_size(split: str, total: SplitTotals, request: Request) -> SplitSiz
     return SplitSize(total.samples, crops * copies)
 
 
-def _write_rejected(rejected: Iterator[Rejected], path: Path) -> Counter[str]:
+def _write_rejected(rejected: Iterator[Rejected], file: BinaryIO) -> Counter[str]:
     reasons: Counter[str] = Counter()
-    with open(path, "wb") as file:
-        for item in rejected:
-            reasons[item.reason] += 1
-            file.write(as_line(item))
+    for item in rejected:
+        reasons[item.reason] += 1
+        file.write(as_line(item))
     return reasons
 
 

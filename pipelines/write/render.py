@@ -19,6 +19,12 @@ from kpdata.images.photometric import paint
 from kpdata.images.resample import mean_of_blocks, shrink_for, warp, with_spare_channel
 from kpdata.pipelines.request import Request
 
+OUTSIDE = "labelled keypoints outside of their image"
+ONE_COLOUR = "instances not cropped: crop of one colour"
+
+_NOISE = 1e-3
+"""Pixels by which float32 numbers stray over an edge."""
+
 
 @dataclass(frozen=True)
 class _Upright:
@@ -94,7 +100,7 @@ class Rendered(NamedTuple):
 
     Attributes:
         records: a sample for each; its pixels are rendered when the iterator reaches it.
-        counts: what was changed or left out, by name; complete before the first record is rendered.
+        counts: what was changed or left out, by name; complete once all records are rendered.
     """
 
     records: Iterator[Sample]
@@ -151,6 +157,7 @@ class _Renderer:
             self.counts["images turned upright"] += 1
             if not applied:
                 sample = self._turned(sample, to_upright, width, height)
+        self.counts[OUTSIDE] += _labelled_outside(sample.instances, width, height)
         base, source_size = to_upright, annotated_size
         if sample.view:
             base = compose(to_upright, sample.view.transform)
@@ -199,7 +206,26 @@ class _Renderer:
             reduce: with_spare_channel(_decode(upright, reduce))
             for reduce in sorted({picture.frame.reduction for picture in pictures})
         }
-        return (self._drawn(upright.sample, decoded, picture) for picture in pictures)
+        return self._drawn_all(upright.sample, decoded, pictures)
+
+    def _drawn_all(
+        self, sample: Sample, decoded: dict[int, Pixels], pictures: list[_Picture]
+    ) -> Iterator[Sample]:
+        """All pictures but crops of one colour, with their copies: they show nothing."""
+        empty: set[int] = set()
+        for picture in pictures:
+            frame = picture.frame
+            if frame.index in empty:
+                continue
+            pixels = warp(
+                decoded[frame.reduction], picture.affine, frame.width, frame.height,
+                shrink=frame.reduction,
+            )  # fmt: skip
+            if frame.index != WHOLE_IMAGE and not picture.view.copy and _is_of_one_colour(pixels):
+                self.counts[ONE_COLOUR] += 1
+                empty.add(frame.index)
+                continue
+            yield self._encoded(sample, picture, pixels)
 
     def _planned(self, upright: _Upright, frame: _Frame, copy: int) -> _Picture:
         params, affine = CopyParams(), frame.affine
@@ -230,10 +256,8 @@ class _Renderer:
             instances.append(occlude(moved, params.rectangles))
         return tuple(instances)
 
-    def _drawn(self, sample: Sample, decoded: dict[int, Pixels], picture: _Picture) -> Sample:
-        frame, params, affine, instances, view = picture
-        shrink = frame.reduction
-        pixels = warp(decoded[shrink], affine, frame.width, frame.height, shrink=shrink)
+    def _encoded(self, sample: Sample, picture: _Picture, pixels: Pixels) -> Sample:
+        frame, params, _, instances, view = picture
         if view.copy:
             data = codec.encode(paint(pixels, params), "jpeg", params.jpeg_quality)
         else:
@@ -242,6 +266,21 @@ class _Renderer:
             sample.image.name, width=frame.width, height=frame.height, data=data, format="jpeg"
         )
         return replace(sample, image=image, instances=instances, view=view)
+
+
+def _labelled_outside(instances: tuple[Instance, ...], width: int, height: int) -> int:
+    """How many labelled keypoints lie outside of their image."""
+    if not instances:
+        return 0
+    keypoints = np.concatenate([instance.keypoints for instance in instances])  # (N * K, 3)
+    x, y, visibility = keypoints.T
+    outside = (x < -_NOISE) | (y < -_NOISE) | (x > width + _NOISE) | (y > height + _NOISE)
+    return int((outside & (visibility > 0)).sum())
+
+
+def _is_of_one_colour(pixels: Pixels) -> bool:
+    first = pixels[0, 0]
+    return bool((pixels[::16, ::16] == first).all() and (pixels == first).all())
 
 
 def _whole_frame(upright: _Upright) -> _Frame:

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import cv2
 import msgspec
+from blake3 import blake3
 
 from kpdata.core.errors import (
     DatasetError,
@@ -18,6 +19,7 @@ from kpdata.core.errors import (
     StoreError,
 )
 from kpdata.core.sample import Rejected, Sample
+from kpdata.core.splits import stable_hash
 from kpdata.pipelines.output.local import Workspace
 from kpdata.pipelines.plan.file import Reference, read_plan
 from kpdata.pipelines.request import Request
@@ -47,6 +49,9 @@ class ShardReport(msgspec.Struct, frozen=True):
         sizes: ``min_width``, ``max_width``, ``min_height`` and ``max_height`` of its pictures.
         counts: what was changed or left out, by name.
         rejected: samples that were refused while the shard was written.
+        pictures: for each record, eight bytes of the BLAKE3 of its picture and the eight of its
+            group's :func:`~kpdata.core.splits.stable_hash`: who has them all can find a picture
+            that lies in two splits.
     """
 
     plan_blake3: str
@@ -58,6 +63,7 @@ class ShardReport(msgspec.Struct, frozen=True):
     sizes: dict[str, Count]
     counts: dict[str, Count]
     rejected: list[Rejected]
+    pictures: bytes
 
 
 class _ShardTally(Tally):
@@ -67,12 +73,15 @@ class _ShardTally(Tally):
         super().__init__(num_keypoints)
         self.counts: Counter[str] = Counter()
         self.rejected: list[Rejected] = []
+        self._pictures = bytearray()
         self._widths: list[int] = []
         self._heights: list[int] = []
 
     def add(self, sample: Sample) -> None:
-        """Count a record, and the size of its picture."""
+        """Count a record, and note its picture."""
         super().add(sample)
+        self._pictures += blake3(sample.image.data or b"").digest(length=8)
+        self._pictures += stable_hash(sample.split_group).to_bytes(8, "little")
         self._widths = _extremes(self._widths, sample.image.width or 0)
         self._heights = _extremes(self._heights, sample.image.height or 0)
 
@@ -84,7 +93,7 @@ class _ShardTally(Tally):
         visibility = [(absent, hidden, seen) for absent, hidden, seen in self.visibility.tolist()]
         return ShardReport(
             plan_blake3, shard, self.samples, self.copies, self.instances, visibility, sizes,
-            dict(+self.counts), self.rejected,
+            dict(+self.counts), self.rejected, bytes(self._pictures),
         )  # fmt: skip
 
 
@@ -92,16 +101,28 @@ def _extremes(known: list[int], value: int) -> list[int]:
     return [min([value, *known]), max([value, *known])]
 
 
+def report_bytes(report: ShardReport) -> bytes:
+    """What a report file holds: the report, and a line with its own BLAKE3."""
+    text = msgspec.json.encode(report)
+    return b"%b\n%b\n" % (text, blake3(text).hexdigest().encode())
+
+
 def whole_report(data: bytes, plan_blake3: str, size: int | None) -> ShardReport | None:
     """The report in ``data``, if its shard is whole and was made from this very plan.
+
+    The shard's bytes are not read: compare them with the report's hash before you trust a shard of
+    an earlier run.
 
     Args:
         data: a report file's content. It may be damaged, as after a crash of the machine.
         plan_blake3: hash of the current plan.
         size: bytes of the shard file; None where there is no file.
     """
+    text, _, digest = data.rstrip(b"\n").rpartition(b"\n")
+    if blake3(text).hexdigest().encode() != digest:
+        return None
     try:
-        report = msgspec.json.decode(data, type=ShardReport)
+        report = msgspec.json.decode(text, type=ShardReport)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return report if (report.plan_blake3, report.shard.bytes) == (plan_blake3, size) else None
@@ -146,7 +167,7 @@ def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardRepo
             progress.advance(1, writer.bytes)
     shard = ShardInfo(name, writer.records, writer.bytes, writer.blake3)
     report = tally.report(plan_blake3, shard)
-    write_atomically(workspace.report_path(name), msgspec.json.encode(report), durable=False)
+    write_atomically(workspace.report_path(name), report_bytes(report), durable=False)
     return report
 
 
