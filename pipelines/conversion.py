@@ -265,7 +265,8 @@ class Conversion:
         _check_quarantine(
             rejected, self.shard_plan, self.request, _details(self.shard_plan, reports)
         )
-        if not any(report.shard.records for report in reports.values()):
+        records = sum(report.shard.records for report in reports.values())
+        if len(reports) == len(self.shard_plan.shards) and not records:
             counts = sum((Counter(one.counts) for one in reports.values()), Counter(rejected))
             noted = "".join(f"; {count:,} {what}" for what, count in counts.items())
             raise JobError(f"there is nothing to write into {self.workspace.location}{noted}")

@@ -181,7 +181,7 @@ def _several(content: dict[str, Any]) -> None:
         ),
         pytest.param(
             lambda c: c["categories"][0].pop("keypoints"),
-            ["no category has keypoints: give the person_keypoints file"],
+            ["does not name its keypoints, of which an annotation holds 17: give --skeleton"],
             id="no keypoints in the category",
         ),
         pytest.param(_several, ["give --category: 'person', 'dog'"], id="several categories"),

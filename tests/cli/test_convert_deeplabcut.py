@@ -69,8 +69,12 @@ def test_crops_are_made_around_keypoints_or_of_the_image(
 ) -> None:
     crop = ("convert", "deeplabcut", project / "labeled-data", "--crop", 32)
     refuses(*crop, says=["deeplabcut has no boxes to crop around: choose --crop-from image"])
-    result = kpdata(*crop, "--crop-from", "keypoints", "--out", tmp_path / "out")
-    assert result.code == 0
+    around = ("--crop-from", "keypoints", "--out", tmp_path / "out")
+    refuses(*crop, *around, says=["100 instances not cropped: keypoints all at one point"])
+    with_tails = make_project(tmp_path / "tails", 2)
+    for table in with_tails.rglob("*.csv"):
+        table.write_text(table.read_text().replace(".5,\n", ".5,9\n"))
+    assert kpdata("convert", "deeplabcut", with_tails, "--crop", 32, *around).code == 0
 
 
 def test_one_video_fills_one_split_unless_its_parts_are_named(

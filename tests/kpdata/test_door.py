@@ -133,7 +133,7 @@ def test_warnings_reach_those_who_see_no_progress(forty, tmp_path):
     for progress in (False, None):
         out = tmp_path / f"{progress}"
         with pytest.warns(KpdataWarning, match=r"split val is empty"):
-            kp.convert(forty[0], out, split="98/1/1", seed=5, progress=progress)
+            kp.convert(forty[0], out, split="98/2", group="^(.)", progress=progress)
 
 
 @pytest.mark.parametrize("split", ["../oops", "val-x", "a b", "", 3])

@@ -431,9 +431,9 @@ def test_a_shard_that_is_not_what_its_report_says_is_written_again(
         patched.setattr(conversion, "seal", _fail)
         with pytest.raises(JobError, match="power cut"):
             convert(source, source.parent / "images", out)
-    shard = "out/train-00000-of-00003.tfrecord"
-    report = "out/.kpdata/reports/train-00000-of-00003.tfrecord.json"
-    assert {shard, report} < set(names(client, out))
+    shard = min(name for name in names(client, out) if name.startswith("out/train-"))
+    report = f"out/.kpdata/reports/{shard.rpartition('/')[2]}.json"
+    assert report in names(client, out)
     if fault == "gone":
         client.delete_object(Bucket=out.bucket, Key=shard)
     else:

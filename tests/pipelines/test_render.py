@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from kpdata.core.augment import AugmentConfig
+from kpdata.core.crop import CropRule
 from kpdata.core.errors import ImageError
 from kpdata.core.sample import WHOLE_IMAGE, ImageRef, Instance, Sample
 from kpdata.core.skeleton import Skeleton
@@ -66,8 +67,11 @@ def encoded(pixels: Pixels, kind: str = "JPEG", **options: Any) -> bytes:
 
 
 @cache
-def flat(width: int, height: int) -> bytes:
-    return encoded(np.full((height, width, 3), 90, np.uint8))
+def any_image(width: int, height: int) -> bytes:
+    """An image whose pixels differ from their neighbours and from those far away."""
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    grey = (x * 97 + y * 57) % 128 + 60 * x / width + 60 * y / height
+    return encoded(np.dstack([grey] * 3).astype(np.uint8))
 
 
 def noise(width: int = 64, height: int = 48) -> Pixels:
@@ -107,7 +111,7 @@ def test_the_square_is_centred_on_what_it_is_drawn_from(
     crop_from: str, centre: tuple[float, float], side: float
 ) -> None:
     person = instance([[80, 60, 2], [110, 70, 1]], (60, 40, 140, 80))
-    (crop,), _ = rendered(flat(300, 200), person, crop=64, crop_from=crop_from, margin=1.5)
+    (crop,), _ = rendered(any_image(300, 200), person, crop=64, crop_from=crop_from, margin=1.5)
     assert crop.view is not None
     scale = 64 / (side * 1.5)
     assert apply_affine(crop.view.transform, np.array(centre)) == pytest.approx([32, 32], abs=1e-4)
@@ -121,7 +125,7 @@ def test_an_image_crop_leaks_nothing_of_the_labels() -> None:
     here = instance([[10, 10, 2], [20, 20, 2]], (5, 5, 25, 25))
     there = instance([[200, 150, 2], [220, 160, 2]], (190, 140, 230, 170))
     first, second = (
-        rendered(flat(300, 200), person, crop=64, crop_from="image")[0][0]
+        rendered(any_image(300, 200), person, crop=64, crop_from="image")[0][0]
         for person in (here, there)
     )
     assert first.view is not None
@@ -132,7 +136,7 @@ def test_an_image_crop_leaks_nothing_of_the_labels() -> None:
 
 def test_each_instance_gets_a_record_of_its_own_that_names_it() -> None:
     people = [instance([[x, 30, 2], [x + 5, 30, 2]], (x - 5, 20, x + 10, 40)) for x in (20, 60, 90)]
-    crops, _ = rendered(flat(120, 60), *people, crop=32)
+    crops, _ = rendered(any_image(120, 60), *people, crop=32)
     assert [crop.view and crop.view.instance for crop in crops] == [0, 1, 2]
     assert all(len(crop.instances) == 1 for crop in crops)
     assert {crop.key for crop in crops} == {"key"}
@@ -141,7 +145,7 @@ def test_each_instance_gets_a_record_of_its_own_that_names_it() -> None:
 def test_what_cannot_be_cropped_is_counted_by_its_reason() -> None:
     whole = instance([[10, 10, 2], [20, 20, 2]], (5, 5, 30, 30))
     crops, counts = rendered(
-        flat(64, 48),
+        any_image(64, 48),
         replace(whole, is_crowd=True),
         instance([[0, 0, 0], [0, 0, 0]], (5, 5, 30, 30)),
         instance([[10, 10, 2], [20, 20, 2]]),
@@ -158,22 +162,39 @@ def test_what_cannot_be_cropped_is_counted_by_its_reason() -> None:
 
 def test_an_instance_without_a_box_can_be_cropped_from_its_keypoints() -> None:
     crops, _ = rendered(
-        flat(64, 48), instance([[10, 10, 2], [20, 20, 2]]), crop=32, crop_from="keypoints"
+        any_image(64, 48), instance([[10, 10, 2], [20, 20, 2]]), crop=32, crop_from="keypoints"
     )
     assert len(crops) == 1
 
 
 def test_keypoints_that_leave_the_crop_become_unlabelled_and_are_counted() -> None:
     person = instance([[30, 30, 2], [60, 45, 1]], (20, 20, 40, 40))
-    (crop,), counts = rendered(flat(64, 48), person, crop=40, margin=1)
+    (crop,), counts = rendered(any_image(64, 48), person, crop=40, margin=1)
     assert crop.instances[0].keypoints.tolist() == [[20, 20, 2], [0, 0, 0]]
     assert counts == {"keypoints outside a crop, set to v = 0": 1}
 
 
-def test_a_single_keypoint_still_makes_a_square() -> None:
-    person = instance([[30, 30, 2], [0, 0, 0]])
-    (crop,), _ = rendered(flat(64, 48), person, crop=32, crop_from="keypoints")
-    assert crop.instances[0].keypoints[0].tolist() == pytest.approx([16, 16, 2])
+@pytest.mark.parametrize(
+    ("crop_from", "box", "reason"),
+    [
+        ("keypoints", None, "keypoints all at one point"),
+        ("bbox", (30, 30, 30, 30), "box without extent"),
+        ("bbox", (10, 30, 50, 30), "box without extent"),
+    ],
+)
+def test_what_has_no_extent_is_not_cropped(crop_from: str, box: Any, reason: str) -> None:
+    person = instance([[30, 30, 2], [0, 0, 0]], box)
+    crops, counts = rendered(any_image(64, 48), person, crop=32, crop_from=crop_from)
+    assert crops == []
+    assert counts == {f"instances not cropped: {reason}": 1}
+
+
+def test_labelled_keypoints_outside_of_the_image_are_counted() -> None:
+    person = instance([[-3, 10, 2], [64.0001, 10, 1]], (2, 2, 40, 40))
+    other = instance([[10, 49, 1], [0, 0, 0]], (2, 2, 40, 40))
+    made, counts = rendered(any_image(64, 48), person, other)
+    assert counts == {"labelled keypoints outside of their image": 2}
+    assert made[0].instances[0].keypoints[0].tolist() == [-3, 10, 2]
 
 
 # --- there and back -------------------------------------------------------------------------------
@@ -182,7 +203,7 @@ def test_a_single_keypoint_still_makes_a_square() -> None:
 @settings(max_examples=40)
 @given(
     st.data(),
-    st.sampled_from([(4000, 3000), (640, 480), (97, 4000)]),
+    st.sampled_from([(4000, 3000), (640, 480), (970, 4000)]),
     st.sampled_from([8, 64, 256]),
     st.floats(1, 3),
     st.sampled_from(["bbox", "keypoints", "image"]),
@@ -194,8 +215,9 @@ def test_the_inverse_transform_gives_the_sources_coordinates(
     points = data.draw(st.lists(inside, min_size=2, max_size=2))
     low, high = np.sort(np.array([data.draw(inside), data.draw(inside)]), axis=0)
     person = instance([[x, y, 2] for x, y in points], (*low, *high))
+    assume(CropRule(crop_from, margin).why_not(person) is None)
     made, _ = rendered(
-        flat(*size), person, crop=crop, margin=margin, crop_from=crop_from, augment=2
+        any_image(*size), person, crop=crop, margin=margin, crop_from=crop_from, augment=2
     )
     assert len(made) == 3
     for record in made:
@@ -587,7 +609,7 @@ def replace_config(**changes: Any) -> AugmentConfig:
 
 def test_a_crop_made_from_a_record_still_leads_back_to_the_first_source() -> None:
     person = instance([[803.3, 601.9, 2], [700.0, 650.0, 2]], (600, 400, 1000, 800))
-    (first,), _ = rendered(flat(1600, 1200), person, crop=256, margin=2)
+    (first,), _ = rendered(any_image(1600, 1200), person, crop=256, margin=2)
     (second,) = render(
         first, first.image.data or b"", "test", Request(skeleton=EYES, crop=64)
     ).records

@@ -27,8 +27,8 @@ def choose(
         skeleton: what the keypoints are, whatever the file calls them; None where the file says.
 
     Raises:
-        FormatError: no category has keypoints, those of several differ, or the annotations hold
-            another number of them than the names.
+        FormatError: no category has keypoints, those of several differ, or they are not as many
+            as the skeleton's.
     """
     able = {
         position: entry
@@ -59,6 +59,11 @@ def choose(
         raise FormatError(
             f"{path}: several categories have keypoints, and not the same: give `category`: {names}"
         )
+    return chosen
+
+
+def check_lengths(path: Path, index: Index, chosen: dict[int, Category]) -> None:
+    """Raise FormatError where all annotations of a category hold another number than it names."""
     for entry in chosen.values():
         held, named = _counts_held(index, entry), len(entry.keypoints or ())
         if len(held) == 1 and named not in held:
@@ -70,7 +75,6 @@ def choose(
                 f"annotations holds {held[0]}, as x, y and v: give `skeleton`, "
                 f"{skeletons_of(held[0])}{pairs}"
             )
-    return chosen
 
 
 def _counts_held(index: Index, category: Category) -> list[int]:

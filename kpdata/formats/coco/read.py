@@ -30,7 +30,7 @@ from kpdata.formats.base import (
     image_ref,
     require_file,
 )
-from kpdata.formats.coco.categories import choose, skeleton_of
+from kpdata.formats.coco.categories import check_lengths, choose, skeleton_of
 from kpdata.formats.coco.index import TABLES, Index, Row
 from kpdata.formats.settings import get_skeleton
 from kpdata.storage.image_files import local_name, safe_path
@@ -97,6 +97,7 @@ def read(
         counts: Counter[str] = Counter()
         if skeleton is None:
             skeleton, counts = skeleton_of(annotations, chosen)
+            check_lengths(annotations, index, chosen)
             if skeleton == COCO17 and index.wholebody:
                 skeleton = COCO_WHOLEBODY133
         counts.update(index.counts)
