@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from kpdata.train.export.export import Card
 
 AnyPath = str | Path
-Annotations = Labels | Dataset | AnyPath | AnyMapping[str, AnyPath]
+Annotations = Labels | Dataset | AnyPath | AnyMapping[str, AnyPath | Sequence[AnyPath]]
 
 
 def read(

@@ -32,8 +32,8 @@ _SHOWN = 4
 
 
 def read(
-    annotations: AnyPath | Mapping[str, AnyPath],
-    images: AnyPath | Mapping[str, AnyPath] | None = None,
+    annotations: AnyPath | Mapping[str, AnyPath | Sequence[AnyPath]],
+    images: AnyPath | Mapping[str, AnyPath | Sequence[AnyPath]] | None = None,
     *,
     format: str | None = None,  # noqa: A002 - the term
     progress: Progress = SILENT,
@@ -49,8 +49,10 @@ def read(
     'its keys images, annotations, categories'
 
     Args:
-        annotations: a file or folder, here or on a store; or split → path, for a file a split.
-        images: the images' folder, where it cannot be found beside the annotations; or split → one.
+        annotations: a file or folder, here or on a store; or split → path, for a file a split; or
+            split → paths, for several datasets in one split.
+        images: the images' folder, where it cannot be found beside the annotations; or split → one;
+            or split → one for each of its paths.
         format: its name or alias; None recognises it by the content.
         progress: is told what was recognised.
         **options: what the format's reader takes: see ``kpdata formats``.
@@ -59,8 +61,8 @@ def read(
         FormatError: nothing is there, it is of no known format or of several, or not what its
             format says; an option that the format does not take.
     """
-    locations = annotations if isinstance(annotations, Mapping) else {"": annotations}
-    if not locations:
+    given = annotations if isinstance(annotations, Mapping) else {"": annotations}
+    if not given:
         raise FormatError("annotations is empty: give a file or folder")
     if isinstance(annotations, Mapping):
         for split in annotations:
@@ -70,18 +72,46 @@ def read(
                     "digits and _, as in {'train': …, 'val': …}"
                 )
     folders = images if isinstance(images, Mapping) else {"": images} if images is not None else {}
-    for split in folders:
-        if split and split not in locations:
-            raise FormatError(f"`images` {split}=…: no annotations are called {split}=…")
     labels = Labels(
-        {split: as_location(path) for split, path in locations.items()},
-        {split: as_location(path) for split, path in folders.items()},
+        *_by_source(given, folders),
         find(format) if format else None,
         {name: value for name, value in options.items() if value is not None},
     )
     for line in labels.recognitions:
         progress.tell(line)
     return labels
+
+
+def _by_source(
+    annotations: Mapping[str, AnyPath | Sequence[AnyPath]],
+    images: Mapping[str, AnyPath | Sequence[AnyPath]],
+) -> tuple[dict[str, Location], dict[str, Location]]:
+    """The annotations and images of each source; the second one of split train is ``train+2``."""
+    locations: dict[str, Location] = {}
+    folders: dict[str, Location] = {}
+    for split in images:
+        if split and split not in annotations:
+            raise FormatError(f"`images` {split}=…: no annotations are called {split}=…")
+    for split, given in annotations.items():
+        paths: Sequence[Any] = _listed(given) if split else [given]
+        own = _listed(images[split]) if split in images else []
+        if len(own) not in (0, 1, len(paths)):
+            raise FormatError(
+                f"`images` has {len(own)} folders for {split or 'the annotations'}, of which there "
+                f"are {len(paths)}: give one for all, or one for each"
+            )
+        for number, path in enumerate(paths, start=1):
+            name = split if number == 1 else f"{split}+{number}"
+            locations[name] = as_location(path)
+            if own:
+                folders[name] = as_location(own[number - 1 if len(own) > 1 else 0])
+    if "" in images and "" not in annotations:
+        folders[""] = as_location(_listed(images[""])[0])
+    return locations, folders
+
+
+def _listed(given: AnyPath | Sequence[AnyPath]) -> Sequence[Any]:
+    return given if isinstance(given, (list, tuple)) else [given]
 
 
 class Labels(Sequence[Picture]):
@@ -120,7 +150,7 @@ class Labels(Sequence[Picture]):
         if isinstance(self.options.get("skeleton"), (str, Path)):
             self.options["skeleton"] = get_skeleton(str(self.options["skeleton"]))
         self.format = format or self._recognise()
-        self.split_names = tuple(split for split in locations if split)
+        self.split_names = tuple(dict.fromkeys(n.partition("+")[0] for n in locations if n))
         with ExitStack() as stack:
             first = self._open(stack)
             self._first: tuple[Source, ExitStack] | None = (first, stack.pop_all())

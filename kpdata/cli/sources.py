@@ -77,7 +77,7 @@ def labels_from(options: dict[str, Any], progress: Progress = SILENT) -> Labels:
     _check_splits(annotations)
     (split, location), *others = annotations
     return read(
-        dict(annotations) if split or others else location,
+        _by_split(annotations) if split or others else location,
         images or None,
         format=declared.name if declared else None,
         progress=progress,
@@ -120,25 +120,31 @@ def _split_format(words: Sequence[str]) -> tuple[Format | None, list[SplitLocati
 
 def _images_by_split(
     given: Sequence[SplitLocation], annotations: Sequence[SplitLocation]
-) -> dict[str, Location]:
-    """Split → the folder of its images; the key "" is for splits without a folder of their own."""
-    known = {"", *(found.split for found in annotations)}
+) -> dict[str, list[Location]]:
+    """Split → the folders of its images; the key "" is for splits without a folder of their own."""
+    known = Counter(found.split for found in annotations)
     for split, times in Counter(found.split for found in given).items():
-        if times > 1:
+        if split and split not in known:
+            raise FormatError(f"`images` {split}=…: no ANNOTATIONS are called {split}=…")
+        if times not in (1, known[split]):
             raise FormatError(
                 f"`images` is given {times} times{f' for {split}' if split else ''}: once, or "
                 "SPLIT=FOLDER for each split's own"
             )
-        if split not in known:
-            raise FormatError(f"`images` {split}=…: no ANNOTATIONS are called {split}=…")
-    return dict(given)
+    return _by_split(given)
+
+
+def _by_split(given: Sequence[SplitLocation]) -> dict[str, list[Location]]:
+    found: dict[str, list[Location]] = {}
+    for split, location in given:
+        found.setdefault(split, []).append(location)
+    return found
 
 
 def _check_splits(annotations: Sequence[SplitLocation]) -> None:
-    splits = {found.split for found in annotations}
-    if len(annotations) > 1 and ("" in splits or len(splits) < len(annotations)):
+    if len(annotations) > 1 and any(not found.split for found in annotations):
         listed = " ".join(f"{split}={at}" if split else f"{at}" for split, at in annotations)
         raise FormatError(
-            f"{listed}: give one ANNOTATIONS, or each with a split of its own, such as "
-            "train=a.json val=b.json"
+            f"{listed}: give one ANNOTATIONS, or each with its split, such as "
+            "train=a.json train=b.json val=c.json"
         )

@@ -1,55 +1,109 @@
-"""Several sources as one: a file of annotations for each split."""
+"""Several sources as one: one or more files of annotations for each split."""
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from kpdata.core.errors import FormatError, ImageError
-from kpdata.core.sample import Rejected, Sample
+from kpdata.core.flip_pairs import Pair
+from kpdata.core.sample import Rejected, Sample, with_keypoints
+from kpdata.core.skeleton import Skeleton
 from kpdata.formats.base import Source
 from kpdata.storage.image_files import safe_path
 from kpdata.storage.stores import Location, Url
 
+REARRANGED = "instances whose keypoints were put into the order of all sources' together"
+
 
 def merge(sources: Mapping[str, Source]) -> Source:
-    """One source of several, each of which is the official split that it is named after.
+    """One source of several, each of which is of one official split.
 
-    The split's name begins every key, so that numbers may start anew in every file. Where the
-    images lie in several folders, an image's name begins with its own below their common parent,
-    and so does a group that was read off it.
+    Args:
+        sources: by split; ``train+2`` is the second source of split train.
+
+    A source's name begins every key, so that numbers may start anew in every file. Where the images
+    lie in several folders, an image's name begins with its own below their common parent, and so
+    does a group that was read off it. Where skeletons differ, the keypoints are those of all, by
+    name: what a source does not have is not labelled in its samples.
 
     Raises:
-        FormatError: the keypoints differ, or the images' folders have no parent in common.
+        FormatError: images lie on a store and here, or on two stores.
+        SchemaError: the keypoints of all sources together make no skeleton.
     """
-    (name, first), *others = sources.items()
-    for other, source in others:
-        if source.skeleton.keypoints != first.skeleton.keypoints:
-            raise FormatError(
-                f"{name} and {other} have different keypoints "
-                f"({', '.join(first.skeleton.keypoints)}; {', '.join(source.skeleton.keypoints)}): "
-                "convert each into shards of its own"
-            )
+    skeleton = _union(source.skeleton for source in sources.values())
     root, prefixes = _common_root({name: source.images_root for name, source in sources.items()})
     counts: Counter[str] = Counter()
 
     def samples() -> Iterator[Sample | Rejected]:
-        for split, source in sources.items():
+        for name, source in sources.items():
+            index = _indices(source.skeleton, skeleton)
             for sample in source.samples:
-                yield _as_part(sample, split, prefixes[split], source)
+                part = _as_part(sample, name, prefixes[name], source)
+                if index is not None and isinstance(part, Sample):
+                    counts[REARRANGED] += len(part.instances)
+                    part = _rearranged(part, index)
+                yield part
             counts.update(source.counts)
 
     return Source(
-        skeleton=first.skeleton,
+        skeleton=skeleton,
         samples=samples(),
         images_root=root,
         annotation_files=tuple(path for s in sources.values() for path in s.annotation_files),
         counts=counts,
         has_boxes=any(source.has_boxes for source in sources.values()),
         groups_from_names=all(source.groups_from_names for source in sources.values()),
+        hints=tuple(dict.fromkeys(hint for s in sources.values() for hint in s.hints)),
         convention="; ".join(dict.fromkeys(s.convention for s in sources.values() if s.convention)),
     )
+
+
+def _union(skeletons: Iterable[Skeleton]) -> Skeleton:
+    """All keypoints of all skeletons, in the order in which their names come first."""
+    every: list[Skeleton] = []
+    for skeleton in skeletons:
+        if skeleton not in every:
+            every.append(skeleton)
+    first = every[0]
+    if all(set(other.keypoints) <= set(first.keypoints) for other in every):
+        return first
+
+    def unique(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+        seen = {frozenset(pair): pair for pair in reversed(list(pairs))}
+        return tuple(reversed(seen.values()))
+
+    measured = all(skeleton.sigmas for skeleton in every)
+    return Skeleton(
+        name="+".join(dict.fromkeys(skeleton.name for skeleton in every)),
+        keypoints=tuple(dict.fromkeys(name for one in every for name in one.keypoints)),
+        edges=unique(pair for one in every for pair in one.edges),
+        flip_pairs=unique(pair for one in every for pair in one.flip_pairs or ()),
+        sigmas={n: s for one in reversed(every) for n, s in one.sigmas.items()} if measured else {},
+        torso=next((one.torso for one in every if one.torso), None),
+        head=next((one.head for one in every if one.head), None),
+    )
+
+
+def _indices(own: Skeleton, all_: Skeleton) -> list[int] | None:
+    """(K,) where each of all keypoints stands in a source's own, -1 where not; None if alike."""
+    if own.keypoints == all_.keypoints:
+        return None
+    known = {name: index for index, name in enumerate(own.keypoints)}
+    return [known.get(name, -1) for name in all_.keypoints]
+
+
+def _rearranged(sample: Sample, index: list[int]) -> Sample:
+    there = np.array(index) >= 0
+    instances = []
+    for instance in sample.instances:
+        keypoints = np.zeros((len(index), 3), np.float32)  # (K, 3)
+        keypoints[there] = instance.keypoints[np.array(index)[there]]
+        instances.append(with_keypoints(instance, keypoints))
+    return replace(sample, instances=tuple(instances))
 
 
 def _common_root(roots: Mapping[str, Location | None]) -> tuple[Location | None, dict[str, str]]:
@@ -61,15 +115,16 @@ def _common_root(roots: Mapping[str, Location | None]) -> tuple[Location | None,
         common = os.path.commonpath(folders.values())
     except ValueError:  # some are on a store, and some are not
         common = ""
-    if len(folders) < len(roots) or "/" not in common.rstrip("/"):
+    on_store = [isinstance(root, Url) for root in roots.values()]
+    apart = any(on_store) and not (all(on_store) and "/" in common.rstrip("/"))
+    if len(folders) < len(roots) or apart:
         listed = ", ".join(f"{name}: {root or 'in the file'}" for name, root in roots.items())
         raise FormatError(f"the images have no folder in common ({listed}): put them below one")
     inner = {
         name: "" if folder == common else f"{os.path.relpath(folder, common)}/"
         for name, folder in folders.items()
     }
-    on_store = any(isinstance(root, Url) for root in roots.values())
-    return Url(common.replace(":/", "://", 1)) if on_store else Path(common), inner
+    return Url(common.replace(":/", "://", 1)) if any(on_store) else Path(common), inner
 
 
 def _absolute(root: Location) -> str:
@@ -77,9 +132,9 @@ def _absolute(root: Location) -> str:
 
 
 def _as_part(
-    sample: Sample | Rejected, split: str, prefix: str, source: Source
+    sample: Sample | Rejected, name: str, prefix: str, source: Source
 ) -> Sample | Rejected:
-    key = f"{split}/{sample.key}"
+    key, split = f"{name}/{sample.key}", name.partition("+")[0]
     if isinstance(sample, Rejected):
         return sample._replace(key=key)
     image = replace(sample.image, name=prefix + sample.image.name)
@@ -88,6 +143,6 @@ def _as_part(
             safe_path(str(source.images_root), sample.image.name)  # the common parent is no excuse
         except ImageError as error:
             return Rejected(key, error.reason, str(error))
-    apart = f"{split}/" if source.groups_are_numbers else ""
+    apart = f"{name}/" if source.groups_are_numbers else ""
     group = sample.group and apart + (prefix if source.groups_from_names else "") + sample.group
     return replace(sample, key=key, image=image, split=split, group=group)

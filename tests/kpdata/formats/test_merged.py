@@ -4,13 +4,15 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kpdata.core.errors import FormatError
-from kpdata.core.sample import ImageRef, Rejected, Sample
+from kpdata.core.sample import ImageRef, Instance, Rejected, Sample
+from kpdata.core.skeleton import Skeleton
 from kpdata.core.skeletons import COCO17, LSP14
 from kpdata.formats.base import Source
-from kpdata.formats.merged import merge
+from kpdata.formats.merged import REARRANGED, merge
 from kpdata.storage.stores import Url
 
 
@@ -124,9 +126,7 @@ def test_folders_on_a_store():
     assert [s.image.name for s in merged.samples] == ["train/1.jpg", "val/1.jpg"]
 
 
-@pytest.mark.parametrize(
-    "other", [Url("s3://b/x"), None, Path("/elsewhere")], ids=["store", "none", "far"]
-)
+@pytest.mark.parametrize("other", [Url("s3://b/x"), None], ids=["store", "none"])
 def test_images_without_a_common_folder_are_refused(other):
     with pytest.raises(
         FormatError, match=r"no folder in common \(a: /here/x, b: .*put them below one"
@@ -139,8 +139,59 @@ def test_two_buckets_are_no_folder_in_common():
         merge({"a": source(Url("s3://b/x"), "1"), "b": source(Url("s3://c/x"), "1")})
 
 
-def test_other_keypoints_are_refused(tmp_path):
-    with pytest.raises(
-        FormatError, match=r"a and b have different keypoints \(nose, .*; right_ankle"
-    ):
-        merge({"a": source(tmp_path, "1"), "b": source(tmp_path, "1", skeleton=LSP14)})
+def test_images_on_two_disks_are_named_from_the_root():
+    merged = merge({"a": source(Path("/here/x"), "1"), "b": source(Path("/elsewhere"), "1")})
+    assert merged.images_root == Path("/")
+    assert [s.image.name for s in merged.samples] == ["here/x/1", "elsewhere/1"]
+
+
+def test_two_sources_of_one_split(tmp_path):
+    merged = merge({
+        "train": source(tmp_path / "a", "1"), "train+2": source(tmp_path / "b", "1"),
+        "val": source(tmp_path / "b", "2"),
+    })  # fmt: skip
+    assert [(s.key, s.image.name, s.split) for s in merged.samples] == [
+        ("train/0", "a/1", "train"), ("train+2/0", "b/1", "train"), ("val/0", "b/2", "val"),
+    ]  # fmt: skip
+
+
+def person(skeleton, value):
+    return Instance(np.full((len(skeleton), 3), (value, value, 2), np.float32))
+
+
+def with_people(skeleton, value):
+    made = source(None, "1", skeleton=skeleton)
+    samples = (replace(s, instances=(person(skeleton, value),)) for s in made.samples)
+    return replace(made, samples=samples)
+
+
+def test_other_keypoints_are_joined_by_name():
+    merged = merge({"a": with_people(COCO17, 1), "b": with_people(LSP14, 5)})
+    names = merged.skeleton.keypoints
+    first, second = (sample.instances[0] for sample in merged.samples)
+    assert merged.skeleton.name == "coco17+lsp14"
+    assert names == (*COCO17.keypoints, "neck", "head_top")
+    assert first.xy.tolist() == [[1, 1]] * 17 + [[0, 0]] * 2
+    for name, (x, _, v) in zip(names, second.keypoints.tolist(), strict=True):
+        assert (x, v) == ((5, 2) if name in LSP14.keypoints else (0, 0))
+    flip = merged.skeleton.flip_index
+    assert [names[flip[names.index(n)]] for n in ("left_eye", "neck")] == ["right_eye", "neck"]
+    assert merged.skeleton.sigmas == {}
+    assert merged.counts[REARRANGED] == 2
+
+
+def test_the_same_keypoints_in_another_order_follow_the_first():
+    other = Skeleton("other", COCO17.keypoints[::-1])
+    merged = merge({"a": with_people(COCO17, 1), "b": with_people(other, 5)})
+    assert merged.skeleton is COCO17
+    _, second = merged.samples
+    assert second.instances[0].keypoints.tolist() == [[5, 5, 2]] * 17
+
+
+def test_numbered_groups_of_two_files_are_not_the_same():
+    numbered = [
+        replace(one, groups_are_numbers=True, samples=(replace(s, group="1") for s in one.samples))
+        for one in (source(None, "1"), source(None, "1"))
+    ]
+    first, second = merge({"train": numbered[0], "val": numbered[1]}).samples
+    assert (first.group, second.group) == ("train/1", "val/1")
