@@ -101,7 +101,7 @@ def convert(
     110
 
     If it is stopped, the same call goes on from there. The shards are the same, byte for byte, for
-    any number of workers.
+    any number of workers. (docs/wire.md says on which machines.)
 
     Args:
         annotations: what :func:`read` or :func:`open` returns, or a path that :func:`read` takes.

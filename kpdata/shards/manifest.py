@@ -4,6 +4,7 @@ It is written last. A folder without it is not a dataset.
 """
 
 import hashlib
+import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -112,10 +113,22 @@ class _Version(msgspec.Struct, frozen=True):
     schema_version: int
 
 
+_CPU_AVX2 = 11
+"""OpenCV's number of it, ``CV_CPU_AVX2``, for which Python has no name."""
+
+
 def software() -> dict[str, str]:
-    """Package → version, of the packages that pictures' bytes depend on."""
+    """What pictures' bytes depend on: package → version, and the kind of processor.
+
+    OpenCV resamples with fused multiply-add where a processor has AVX2, and rounds otherwise where
+    it has not: some pixels of crops and copies differ by one. Newer extensions change nothing.
+    """
+    import cv2  # takes long: who only reads a manifest does not need it
+
     packages = ("numpy", "opencv-python-headless", "pillow")
-    return {"kpdata": __version__} | {name.split("-")[0]: version(name) for name in packages}
+    versions = {name.split("-")[0]: version(name) for name in packages}
+    extension = " AVX2" if cv2.checkHardwareSupport(_CPU_AVX2) else ""
+    return {"kpdata": __version__, **versions, "processor": platform.machine() + extension}
 
 
 def compute_root_hash(manifest: Manifest) -> str:

@@ -191,8 +191,8 @@ def _refuse_other_software(planned: dict[str, str]) -> None:
         if (found := here.get(name)) != (expected := planned.get(name)):
             raise JobError(
                 f"worker on {socket.gethostname()}: {name} is {found}, but where the command was "
-                f"typed it is {expected}, and pictures may differ: install the same version on "
-                "every machine, and restart the workers"
+                f"typed it is {expected}, and pictures may differ: have the same on every "
+                "machine, and restart the workers"
             )
 
 
