@@ -20,12 +20,12 @@ def show_outcome(outcome: "Outcome", out: Location) -> None:
     manifest = outcome.manifest
     if outcome.unchanged:
         console.print(
-            f"{out} holds a dataset made of the same annotations, options and image sizes "
-            "already: nothing to do."
+            f"{out} holds a dataset made of the same annotations and options already: nothing to "
+            "do. Of images, names and sizes in bytes were compared, not their content."
         )
     console.print(table(f"{out}", SPLIT_COLUMNS, split_rows(manifest)))
     skeleton = manifest.skeleton
-    title = f"\nskeleton {skeleton.name}: {len(skeleton)} keypoints; of the originals' are"
+    title = f"\nkeypoints of skeleton {skeleton.name} ({len(skeleton)}), by visibility"
     shares = [(name, *visibility_shares(split)) for name, split in manifest.splits.items()]
     console.print(table(title, ("split", *VISIBILITY_SHARES), shares))
     notes = Counter(manifest.counts) + Counter(
