@@ -23,6 +23,11 @@ def show_outcome(outcome: "Outcome", out: Location) -> None:
             f"{out} holds a dataset made of the same annotations and options already: nothing to "
             "do. Of images, names and sizes in bytes were compared, not their content."
         )
+        if manifest.quarantine:
+            console.print(
+                "Samples in quarantine were not tried again: to take those that you have mended, "
+                "remove the folder first, or name another."
+            )
     console.print(table(f"{out}", SPLIT_COLUMNS, split_rows(manifest)))
     skeleton = manifest.skeleton
     title = f"\nkeypoints of skeleton {skeleton.name} ({len(skeleton)}), by visibility"
