@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kpdata.formats.detect import Seen
 
 LARGEST = 1e7
-"""No coordinate of a picture comes near it, in pixels; what does is refused."""
+"""Pixels. Larger coordinates are refused: no real picture has them."""
 
 LARGEST_AREA = LARGEST**2
 
@@ -26,7 +26,7 @@ ZEROED = "keypoints with v = 0 but coordinates, zeroed"
 
 @dataclass(frozen=True)
 class Option:
-    """One thing that a reader can be told besides where the annotations are.
+    """An option of a reader, besides the path of the annotations.
 
     Attributes:
         name: the reader's parameter; a flag of that name on the command line.
@@ -64,7 +64,7 @@ LABELLED = "keypoints with v = 1 taken for visible, since none in the source has
 
 @dataclass(frozen=True)
 class Format:
-    """Everything that the rest of the house knows of an annotation format.
+    """The declaration of an annotation format: all that commands, docs and detection ask of it.
 
     >>> Format(
     ...     name="toy",
@@ -81,15 +81,16 @@ class Format:
         summary: one line on what it is.
         coordinates: what a coordinate means in its files, for the table in docs/formats.md.
         visibility: what its flags mean, for the same table.
-        read: ``read(annotations, **options)`` gives a Source; see :func:`imported`.
-        detect: what in the annotations shows that they are of this format; None where nothing does.
-        hint: what to give instead, for annotations that are almost of this format; else None.
+        read: ``read(annotations, **options)`` returns a Source; see :func:`imported`.
+        detect: returns what in the annotations shows that they are of this format; None if nothing
+            does.
+        hint: returns advice on annotations that are almost of this format; else None.
         aliases: other names that people give it, lower case.
         options: what else its reader can be told.
-        write: ``write(samples, skeleton, out, images_root, max_quarantine)`` gives its counts.
-        is_target: the conversion itself writes it.
-        has_splits: its samples are split already, and stay so unless the user says otherwise.
-        copied: suffixes of the files that are copied of a folder on an object store.
+        write: ``write(samples, skeleton, out, images_root, max_quarantine)`` returns its counts.
+        is_target: a conversion writes this format itself, without ``write``.
+        has_splits: its samples are split already, and stay so unless the user asks for another.
+        copied: suffixes of the files that are downloaded when its folder is on an object store.
     """
 
     name: str
@@ -108,7 +109,7 @@ class Format:
 
     @property
     def convention(self) -> str:
-        """What manifests say of its numbers: other words are another root hash."""
+        """What manifests say of its numbers. Manifests are hashed: other words, another hash."""
         return f"{self.coordinates}, {self.visibility}"
 
     @property

@@ -1,4 +1,4 @@
-"""Recognising a format by what the annotations hold, never by their names alone."""
+"""Recognise a format by the content of the annotations, never by their names alone."""
 
 import csv
 import heapq
@@ -40,13 +40,13 @@ _OTHER_FILES = {
     b"\xfe\xff": "text in UTF-16, which must be saved as UTF-8",
     b"version https://git-lfs": "a pointer of Git LFS: the file itself is not here",
 }
-"""How files begin that many take for annotations → what they are."""
+"""First bytes of files that people often give as annotations → what these files are."""
 
 
 class Seen:
-    """Annotations as a format may look at them; each look is taken once, when it is asked for.
+    """Annotations as a format's ``detect`` may inspect them. Each property is read once, on demand.
 
-    A look that does not fit, such as the MATLAB variables of a JSON file, finds nothing.
+    A property that does not fit, such as the MATLAB variables of a JSON file, is empty.
 
     Attributes:
         path: the file or folder.

@@ -1,4 +1,4 @@
-"""The formats that kpdata knows: one room each, which declares all that others ask of it."""
+"""The formats that kpdata knows, each declared by a package of its own."""
 
 import difflib
 from pathlib import Path
@@ -15,7 +15,7 @@ FORMATS: dict[str, Format] = {}
 
 
 def register(declared: Format) -> None:
-    """Add a format: from here on it is read, listed, documented and recognised as the others are.
+    """Add a format. From then on it is read, listed, documented and recognised like the others.
 
     Raises:
         ValueError: another format has its name or one of its aliases.
@@ -48,7 +48,7 @@ def find(name: str) -> Format:
 
 
 def lookup(name: str) -> Format | None:
-    """What :func:`find` finds, or None."""
+    """The format of a name or an alias; None if there is none."""
     return _names().get(_plain(name))
 
 
@@ -80,7 +80,7 @@ def read(format: str, annotations: Path, **options: Any) -> Source:  # noqa: A00
 
 
 def reader_options() -> dict[Option, list[str]]:
-    """What readers can be told → the formats that take it, in the order of the formats."""
+    """All options of all readers, each with the names of the formats that take it."""
     takers: dict[Option, list[str]] = {}
     for declared in FORMATS.values():
         for option in declared.options:

@@ -100,7 +100,7 @@ def _members(
 
 
 class _Scanner:
-    """A position in a file, with as much of what follows as the pattern at hand needs."""
+    """A position in a file, with as much of what follows as the current pattern needs."""
 
     def __init__(self, path: Path, file: BinaryIO):
         self._path, self._file = path, file

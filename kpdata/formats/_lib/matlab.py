@@ -1,9 +1,9 @@
-"""Numbers, text and structs out of a MATLAB v5 to v7 file, which may be hostile.
+"""A reader of numbers, text and structs in MATLAB v5 to v7 files, which may be hostile.
 
 After "MAT-File Format" of the MathWorks. A file is a header and a row of elements, each a tag (type
 and size) and its bytes; a variable is an element of further elements: flags, shape, name, and then
-its numbers, or the names of its fields and a variable for each. No size is believed before the
-bytes are there, and nothing is inflated beyond a budget.
+its numbers, or the names of its fields and a variable for each. Every size is checked against the
+bytes that are there, and nothing is inflated beyond a budget.
 """
 
 import math
@@ -50,7 +50,7 @@ _MOST_FIELDS = _MOST_EMPTY = 4096
 
 
 class Variable(NamedTuple):
-    """A variable or a field, of which nothing but its head has been looked at.
+    """A variable or a field, of which only the head has been read.
 
     Attributes:
         name: its own, or its field's.
@@ -69,7 +69,7 @@ class Variable(NamedTuple):
     rest: memoryview
 
     def must_be(self, what: str) -> FormatError:
-        """The error to raise where it is something else."""
+        """The error to raise if it is something else."""
         found = "complex array" if self.is_complex else f"MATLAB {_CLASSES[self.kind]}"
         return FormatError(f"{self.name} is a {found}: expected {what}")
 
@@ -161,7 +161,7 @@ def number(variable: Variable) -> float | None:
 
 
 def text(variable: Variable, most: int) -> str:
-    """What a row of at most so many characters says; "" where the variable is empty.
+    """The text of a row of at most ``most`` characters; "" if the variable is empty.
 
     Raises:
         FormatError: it holds anything else; a damaged one.
@@ -294,7 +294,7 @@ def _variable(data: memoryview, order: str, field: str = "") -> Variable:
 
 
 def _stored_numbers(variable: Variable) -> tuple[int, memoryview]:
-    """How they are stored, and their bytes."""
+    """The stored type of its numbers, and their bytes."""
     if variable.kind not in _NUMBERS or variable.is_complex:
         raise variable.must_be("an array of numbers")
     kind, data, _ = _element(variable.rest, 0, variable.order)

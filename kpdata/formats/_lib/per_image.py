@@ -138,7 +138,7 @@ def _hints(skeleton: Skeleton) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Everything that turns a file into a Sample."""
+    """Turns annotation files into samples."""
 
     annotations: Path
     root: Location

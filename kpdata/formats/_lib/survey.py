@@ -133,7 +133,7 @@ def _all_objects(
     for pair in listing.pairs():
         path = annotations / pair.annotation
         objects: list[AnnotatedObject] = []
-        with suppress(Unusable):  # the second reading says so
+        with suppress(Unusable):  # reported when the samples are read
             objects = contents_of(path, annotations, style).objects
         for found in objects:
             yield path, found

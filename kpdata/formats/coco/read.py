@@ -169,7 +169,7 @@ def _lies_in(folder: Path, name: str) -> bool:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Everything that turns the index's rows into samples."""
+    """Turns the rows of the index into samples."""
 
     path: Path
     root: Location

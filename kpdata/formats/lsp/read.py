@@ -1,7 +1,8 @@
 """Leeds Sports Pose and its extension: MATLAB files of 14 keypoints, 1-based pixels.
 
-The two look alike and differ in everything that matters: LSP holds (3, 14, N) and its flag 1 means
-*occluded*; LSP extended holds (14, 3, N) and its flag 1 means *labelled*. The array's shape tells.
+The two files look alike but mean opposite things: LSP holds (3, 14, N) and its flag 1 means
+*occluded*; LSP extended holds (14, 3, N) and its flag 1 means *labelled*. The shape of the
+array tells them apart.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Our own shards as a source: every original record becomes a sample again."""
+"""Read kpdata's own shards: every original record becomes a sample again."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def _key(sample: Sample) -> str:
 
 
 def _fault(instance: Instance) -> tuple[str, str] | None:
-    """What no picture can hold, as reason and detail."""
+    """Values that no real picture has, as reason and detail; None if there are none."""
     for what, values in (("keypoints", instance.xy), ("box", instance.bbox_xyxy)):
         if values is not None and (far := values[np.abs(values) > LARGEST]).size:
             return (

@@ -110,7 +110,7 @@ class _Reader:
         for _, name in split_images(annotations, self.root, self.data):
             try:
                 lines = _Reader(self.root, self.data, Counter()).lines(name)
-            except (Unusable, ImageError):  # the second reading says so
+            except (Unusable, ImageError):  # reported when the samples are read
                 continue
             for line in lines:
                 if (line.keypoints[:, 2] == 2).any():
