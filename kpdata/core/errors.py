@@ -3,6 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_LONGEST = 2000
+"""Characters of a message."""
+
+
+def shortened(text: str) -> str:
+    """``text`` without its middle, if it is longer than a message may be.
+
+    Messages quote names and values, and a word in a hostile file may have millions of characters.
+    """
+    if len(text) <= _LONGEST:
+        return text
+    half = _LONGEST // 2
+    return f"{text[:half]} [… {len(text) - 2 * half:,} characters …] {text[-half:]}"
+
 
 class KpdataError(Exception):
     """The base of all errors about the user's input; the message names place, value and fix.
@@ -14,6 +28,9 @@ class KpdataError(Exception):
     ...     print(error)
     nowhere is not a dataset: it has no kpdata.json. ...
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(shortened(message))
 
 
 class SchemaError(KpdataError):

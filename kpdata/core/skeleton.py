@@ -24,6 +24,8 @@ from kpdata.core.errors import SchemaError
 from kpdata.core.flip_pairs import Pair, flip_pairs_by_name
 
 MAX_KEYPOINTS = 1000
+MAX_NAME = 200
+"""Characters of a keypoint's name: tables and messages list them."""
 
 
 class Skeleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -126,5 +128,7 @@ def _name_fault(names: Sequence[str]) -> str | None:
     for name in names:
         if not name or name in seen:
             return f"{name!r} is {'given twice' if name else 'empty'}"
+        if len(name) > MAX_NAME:
+            return f"{name!r:.40} has {len(name):,} characters, at most {MAX_NAME} are read"
         seen.add(name)
     return None

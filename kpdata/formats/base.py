@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kpdata.core.errors import FormatError
+from kpdata.core.errors import FormatError, shortened
 from kpdata.core.sample import ImageRef, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.storage.stores import Location, Url, any_of, store_of
@@ -133,7 +133,7 @@ class Unusable(Exception):
     """One annotation of an image, or the file that holds them, cannot be used."""
 
     def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
+        super().__init__(shortened(detail))
         self.reason = reason
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from kpdata.core.errors import FormatError, ImageError
+from kpdata.core.errors import FormatError, ImageError, shortened
 from kpdata.core.groups import NumberedNames, roboflow_picture
 from kpdata.core.mapping import map_sample
 from kpdata.core.progress import SILENT, Progress
@@ -192,7 +192,7 @@ class _Intake:
     def take(self, sample: Sample | Rejected) -> None:
         """Add one sample."""
         if isinstance(sample, Rejected):
-            self.references.reject(Rejected(*map(escaped, sample)))
+            self.references.reject(Rejected(*(shortened(escaped(text)) for text in sample)))
             return
         if escaped(sample.key + sample.image.name) != sample.key + sample.image.name:
             where = escaped(sample.image.uri or sample.image.name)
