@@ -91,6 +91,19 @@ def auc(poses: Poses, reference: Reference = "torso") -> Measure:
     return _share(poses, values, lengths, f"AUC@0.2 ({lengths.name})", definition)
 
 
+def pck_area(poses: Poses, reference: Reference = "torso", threshold: float = 0.2) -> Measure:
+    """The exact area under PCK's curve from 0 to ``threshold``, as a share of the largest.
+
+    A keypoint adds 1 - error / (threshold × reference), or 0 beyond it. Unlike PCK this still grows
+    when every keypoint lies within the threshold. Arguments and errors as in :func:`pck`.
+    """
+    lengths = reference_lengths(poses, reference)
+    errors = _normalised(distances(poses), lengths)
+    values = np.clip(1 - errors / threshold, 0, 1)
+    definition = f"area under the curve of PCK from 0 to {threshold:g} × reference, as a share"
+    return _share(poses, values, lengths, f"PCK area@{threshold:g} ({lengths.name})", definition)
+
+
 def nme(poses: Poses, reference: Reference = "torso") -> Measure:
     """NME: the mean error in reference lengths; arguments and errors as in :func:`pck`."""
     lengths = reference_lengths(poses, reference)

@@ -24,7 +24,7 @@ from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.skeletons import COCO17, LSP14
-from kpdata.metrics import mean_pose, pck
+from kpdata.metrics import mean_pose, pck, pck_area
 from kpdata.pipelines import Request, convert
 from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import write_manifest
@@ -40,6 +40,7 @@ from kpdata.train.loop.phase import PhaseRun
 from kpdata.train.loop.train import load_crops, train
 from kpdata.train.models.base import Phase
 from kpdata.train.models.blazepose.network import shared_layers
+from kpdata.train.models.layers import BATCH_NORM_MEMORY
 from kpdata.train.models.parts import COORDINATES_HEAD, Loss
 from kpdata.train.models.registry import models
 from kpdata.train.run.config import TrainConfig
@@ -109,7 +110,7 @@ def with_epochs(config: TrainConfig, epochs: int, **changes: Any) -> TrainConfig
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Let validation find these scores, one an epoch."""
     monkeypatch.setattr(
-        PhaseRun, "_scores", lambda self, *_: {"coordinates": scores[len(self.state.epochs)]}
+        PhaseRun, "_scores", lambda self, *_: ({"coordinates": scores[len(self.state.epochs)]},) * 2
     )
 
 
@@ -159,8 +160,9 @@ def staged(
             seen[-1]["end"] = values(self.net)
             super().on_epoch_end(epoch, logs)
 
-        def _scores(self, *_: Any) -> dict[str, float]:
-            return {"heatmap": [0.9, 0.1, 0.5][len(self.state.epochs)]}
+        def _scores(self, *_: Any) -> tuple[dict[str, float], dict[str, float]]:
+            found = {self.heads[0]: [0.9, 0.1, 0.5][len(self.state.epochs)]}
+            return found, found
 
     folder = RunFolder(tmp_path_factory.mktemp("staged") / "run")
     with pytest.MonkeyPatch.context() as patch:
@@ -316,7 +318,10 @@ def test_the_averaged_weights_are_validated_and_kept_and_training_goes_on_withou
     poses = Truth.of(val).poses(dataset.skeleton, seen.keypoints["coordinates"])
     expected = pck(poses, "torso", PLAIN.threshold).value
     assert state.best.scores["coordinates"] == pytest.approx(expected)
-    assert max(row.score for row in state.epochs) == state.epochs[state.best.epoch - 1].score
+    assert max(row.area for row in state.epochs) == state.epochs[state.best.epoch - 1].area
+    assert state.best.areas["coordinates"] == pytest.approx(
+        pck_area(poses, "torso", PLAIN.threshold).value
+    )
 
 
 # --- stopping
@@ -326,7 +331,43 @@ def test_a_phase_ends_early_when_its_score_no_longer_rises(tiny_shards, tmp_path
     scripted(monkeypatch, [0.1, 0.5, 0.3, 0.5, 0.4, 0.9])
     state = run(tmp_path / "run", tiny_shards, with_epochs(PLAIN, 6, patience=2))
     assert [row.score for row in state.epochs] == [0.1, 0.5, 0.3, 0.5]
-    assert (state.best.epoch, state.done) == (2, 1)
+    assert (state.best.epoch, state.done) == (4, 1)  # of two equal ones, the later
+
+
+def test_a_later_phase_of_the_same_heads_replaces_only_what_is_worse(
+    tiny_shards, tmp_path, monkeypatch
+):
+    scripted(monkeypatch, [0.6, 0.2, 0.3])
+    phases = (Phase("all", 1, 32, 3e-3), Phase("all", 2, 32, 1.0))
+    config = msgspec.structs.replace(PLAIN, phases=phases)
+    progress = Interrupts()
+    state = run(tmp_path / "run", tiny_shards, config, progress)
+    assert (state.best.phase, state.best.epoch, state.best.areas) == (0, 1, {"coordinates": 0.6})
+    assert progress.warnings == [
+        "phase 2 made nothing better: epoch 1 of phase 1 is kept. Was its learning rate of 1 too "
+        "high?"
+    ]
+
+
+def test_epochs_are_told_apart_when_every_keypoint_is_right(tiny_shards, tmp_path, monkeypatch):
+    areas = iter([0.95, 0.99, 0.97])
+    monkeypatch.setattr(
+        PhaseRun, "_scores", lambda *_: ({"coordinates": 1.0}, {"coordinates": next(areas)})
+    )
+    state = run(tmp_path / "run", tiny_shards, with_epochs(PLAIN, 3))
+    assert state.best.epoch == 2
+
+
+def test_norms_that_train_from_scratch_forget_their_first_steps():
+    """Their moving statistics validate; after a short run they must be the batches' own."""
+    config = REGRESSION.with_options(backbone="mobilenet", head="softargmax", dropout=0.0)
+    for net in (config.build(14, 64), BLAZEPOSE.build(14, 64)):
+        norms = [
+            layer for layer in net._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+        ]  # fmt: skip
+        assert norms
+        assert {layer.momentum for layer in norms} == {BATCH_NORM_MEMORY}
 
 
 def test_the_plateau_halves_the_rate_and_a_resumed_run_has_it_again(

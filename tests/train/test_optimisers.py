@@ -26,7 +26,7 @@ def rows(scores):
     """Epochs with these validation scores; None where nothing was validated."""
     return [
         EpochRecord(
-            0, "heatmap", 64, n + 1, {}, {} if score is None else {"heatmap": score}, 0.1, 1, 1
+            0, "heatmap", 64, n + 1, {}, {}, 0.1, 1, 1, {} if score is None else {"heatmap": score}
         )
         for n, score in enumerate(scores)
     ]

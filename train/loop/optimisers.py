@@ -69,9 +69,9 @@ def plateau_rate(config: TrainConfig, phase: Phase, records: Sequence[EpochRecor
     """
     rate, best, waited = phase.learning_rate, -math.inf, 0
     for record in records:
-        if record.score is None:
+        if record.area is None:
             continue
-        best, waited = (record.score, 0) if record.score > best else (best, waited + 1)
+        best, waited = (record.area, 0) if record.area > best else (best, waited + 1)
         if waited >= config.plateau_patience:
             rate, waited = rate * _PLATEAU_FACTOR, 0
     warm = min(1.0, (len(records) + 1) / (phase.warmup + 1))

@@ -12,7 +12,7 @@ import numpy as np
 
 from kpdata.core.errors import TrainingError
 from kpdata.core.progress import Progress
-from kpdata.metrics import pck
+from kpdata.metrics import pck, pck_area
 from kpdata.train.data.batches import Batches
 from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.evaluate.plots import curves, sheet
@@ -105,10 +105,21 @@ class PhaseRun(keras.callbacks.Callback):
                 shuffle=False,
                 verbose=0,
             )
+        self._tell_if_not_better()
         self.state = msgspec.structs.replace(self.state, done=self.number + 1)
         self.folder.save_state(self.state)
         curves(self.folder.history_csv, self.folder.path / "curves.png")
         return self.state
+
+    def _tell_if_not_better(self) -> None:
+        """Warn of a phase whose epochs all stay behind an earlier phase's."""
+        best = self.state.best
+        if self.val and best and best.phase < self.number and self._done():
+            self.progress.warn(
+                f"phase {self.number + 1} made nothing better: epoch {best.epoch} of phase "
+                f"{best.phase + 1} is kept. Was its learning rate of "
+                f"{self.phase.learning_rate:g} too high?"
+            )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Start the epoch's clock, and what is dropped in it, which no checkpoint holds."""
@@ -134,18 +145,20 @@ class PhaseRun(keras.callbacks.Callback):
         trained = time.monotonic() - self._started
         self._refuse_bad_weights()
         last = epoch + 1 == sum(p.epochs for p in self.config.phases[: self.number + 1])
-        scores, best = {}, self.state.best
+        scores: dict[str, float] = {}
+        areas: dict[str, float] = {}
+        best = self.state.best
         with averaged_weights(self.learner, self.optimiser):
             if self.val and (last or (epoch + 1) % self.config.validate_every == 0):
                 predicted = predict_crops(self.reader, self.val)
                 self._refuse_bad_predictions(self.val, predicted)
-                scores = self._scores(self.val, predicted)
+                scores, areas = self._scores(self.val, predicted)
                 if (epoch + 1) % _EPOCHS_BETWEEN_SHEETS == 0:
                     some = np.arange(min(len(self.val), _CROPS_SHOWN))
                     drawn = sheet(self.val, predicted.keypoints[predicted.primary], some)
                     self.log.picture(epoch + 1, "val", drawn)
-            if self._is_best(scores):
-                best = self._keep_best(epoch + 1, scores)
+            if self._is_best(areas):
+                best = self._keep_best(epoch + 1, scores, areas)
         record = EpochRecord(
             phase=self.number,
             trains=self.phase.trains,
@@ -153,6 +166,7 @@ class PhaseRun(keras.callbacks.Callback):
             epoch=epoch + 1,
             losses={name: float(value) for name, value in (logs or {}).items()},
             scores=scores,
+            areas=areas,
             learning_rate=float(self.optimiser.learning_rate),
             images_per_second=self.batches.steps * self.config.batch_size / trained,
             seconds=time.monotonic() - self._started,
@@ -170,7 +184,9 @@ class PhaseRun(keras.callbacks.Callback):
         self.model.stop_training = self._is_stale()
 
     def _tell(self, record: EpochRecord, is_best: bool) -> None:
-        score = "" if record.score is None else f", val PCK {record.score:.3f}"
+        score = ""
+        if record.score is not None:
+            score = f", val PCK {record.score:.3f}, area {record.area:.3f}"
         if score and is_best:
             score += " best"
         self.progress.tell(
@@ -207,28 +223,35 @@ class PhaseRun(keras.callbacks.Callback):
     def _done(self) -> tuple[EpochRecord, ...]:
         return self.state.of_phase(self.number)
 
-    def _scores(self, val: LabelledCrops, predicted: Predictions) -> dict[str, float]:
-        scores = {}
+    def _scores(
+        self, val: LabelledCrops, predicted: Predictions
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """PCK of each head, and the area under its curve."""
+        scores, areas = {}, {}
         for head, keypoints in predicted.keypoints.items():
             poses = Truth.of(val).poses(val.skeleton, keypoints)
             reference = self.config.reference or chosen_reference(poses)
             scores[head] = pck(poses, reference, self.config.threshold).value
-        return scores
+            areas[head] = pck_area(poses, reference, self.config.threshold).value
+        return scores, areas
 
-    def _is_best(self, scores: dict[str, float]) -> bool:
-        """Better than every other epoch of the phase, or the last where nothing is validated."""
-        if not self.val:
-            return True
+    def _is_best(self, areas: dict[str, float]) -> bool:
+        """Whether no other epoch that trained the same heads is better: of equal ones, the last.
+
+        Without validation the last epoch counts.
+        """
         best = self.state.best
-        if not scores or best is None or best.phase != self.number:
-            return bool(scores)
-        return mean(scores.values()) > mean(best.scores.values())
+        if not self.val or best is None:
+            return bool(areas) or not self.val
+        if not areas or best.areas.keys() != areas.keys():
+            return bool(areas)
+        return mean(areas.values()) >= mean(best.areas.values())
 
-    def _keep_best(self, epoch: int, scores: dict[str, float]) -> Best:
+    def _keep_best(self, epoch: int, scores: dict[str, float], areas: dict[str, float]) -> Best:
         before = self.state.best.heads if self.state.best else self.state.init_heads
         heads = tuple(dict.fromkeys((*before, *self.heads)))
         file = self.folder.save_weights(f"best-{epoch:05d}", self.net.save_weights)
-        return Best(file, self.number, epoch, self.phase.input_size, heads, scores)
+        return Best(file, self.number, epoch, self.phase.input_size, heads, scores, areas)
 
     def _checkpoint(self, epoch: int) -> None:
         last = self.folder.save_weights(f"last-{epoch:05d}", self.learner.save_weights)
@@ -236,9 +259,9 @@ class PhaseRun(keras.callbacks.Callback):
         self.folder.save_state(self.state)
 
     def _is_stale(self) -> bool:
-        scores = [record.score for record in self._done() if record.score is not None]
+        areas = [record.area for record in self._done() if record.area is not None]
         patience = self.config.patience
-        return bool(patience) and epochs_since_best(scores) >= patience
+        return bool(patience) and epochs_since_best(areas) >= patience
 
     def _refuse_bad_weights(self) -> None:
         """Raise TrainingError for weights that are no numbers, after losses that were."""

@@ -28,6 +28,7 @@ class EventLog:
         """Losses, validation scores, learning rate and speed of one epoch."""
         values = {f"loss/{name}": value for name, value in row.losses.items()}
         values |= {f"val_pck/{head}": value for head, value in row.scores.items()}
+        values |= {f"val_pck_area/{head}": value for head, value in row.areas.items()}
         values |= {"learning_rate": row.learning_rate, "images_per_second": row.images_per_second}
         summary = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._add(row.epoch, summary)

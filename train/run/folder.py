@@ -16,6 +16,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, TypeVar
 
 import msgspec
@@ -66,6 +67,7 @@ class EpochRecord(msgspec.Struct, frozen=True):
         epoch: counted over all phases, from 1.
         losses: the mean of each over the epoch; ``loss`` is their weighted sum.
         scores: validation PCK of each head; empty where there was no validation.
+        areas: area under the curve of validation PCK of each head, by which epochs are compared.
         learning_rate: at the epoch's end.
         images_per_second: of training alone; ``seconds`` include the validation.
     """
@@ -79,21 +81,28 @@ class EpochRecord(msgspec.Struct, frozen=True):
     learning_rate: float
     images_per_second: float
     seconds: float
+    areas: dict[str, float] = {}
 
     @property
     def score(self) -> float | None:
-        """What validation selects by: the mean over the heads."""
-        return sum(self.scores.values()) / len(self.scores) if self.scores else None
+        """Validation PCK, the mean over the heads; None where there was no validation."""
+        return mean(self.scores.values()) if self.scores else None
+
+    @property
+    def area(self) -> float | None:
+        """What epochs are compared by: the mean of ``areas``. PCK itself is soon 1 on easy data."""
+        return mean(self.areas.values()) if self.areas else None
 
 
 class Best(msgspec.Struct, frozen=True):
-    """The weights that count: of the best epoch of the last phase that was begun.
+    """The weights that count: of the best epoch, among those that trained the last heads.
 
     Attributes:
         file: below the run's folder.
         phase, epoch, input_size: where they come from.
         heads: those that had been trained by then.
-        scores: their validation PCK.
+        scores: validation PCK of the heads that the phase trained.
+        areas: area under the curve of validation PCK, likewise.
     """
 
     file: str
@@ -102,6 +111,7 @@ class Best(msgspec.Struct, frozen=True):
     input_size: int
     heads: tuple[str, ...]
     scores: dict[str, float]
+    areas: dict[str, float] = {}
 
     def __post_init__(self) -> None:
         """Raise SchemaError where no model can be built of it."""
@@ -243,6 +253,7 @@ def _as_csv(rows: tuple[EpochRecord, ...]) -> str:
             **{name if name == "loss" else f"loss_{name}": v for name, v in row.losses.items()},
             **({} if row.score is None else {"val_pck": row.score}),
             **{f"val_pck_{head}": value for head, value in row.scores.items()},
+            **({} if row.area is None else {"val_pck_area": row.area}),
             "learning_rate": row.learning_rate,
             "images_per_second": row.images_per_second,
             "seconds": row.seconds,

@@ -164,7 +164,8 @@ def _softargmax_head(features: Any, pooled: Any, input_size: int, count: int) ->
     for number in range(1, doublings + 1):
         x = layers.UpSampling2D(interpolation="bilinear", name=f"up_{number}")(x)
         conv = layers.SeparableConv2D(256, 3, padding="same", use_bias=False, name=f"mix_{number}")
-        x = layers.BatchNormalization(name=f"mix_{number}_norm")(conv(x))
+        norm = layers.BatchNormalization(momentum=BATCH_NORM_MEMORY, name=f"mix_{number}_norm")
+        x = norm(conv(x))
         x = layers.ReLU(name=f"mix_{number}_relu")(x)
     logits = layers.Conv2D(count, 1, name="heatmap_logit", dtype="float32")(x)
     heatmap = SpatialSoftmax(name="heatmap", dtype="float32")(logits)
