@@ -155,17 +155,20 @@ def _result(run: "Run") -> dict[str, Any]:
         "epochs": len(state.epochs),
         "seconds": sum(record.seconds for record in state.epochs),
         "best_epoch": best.epoch if best else None,
-        "val_pck": best.scores if best else {},
+        "val_pck": state.val_pck,
     }
 
 
 def _show(run: "Run", shards: Location | None) -> None:
     console = screen()
     result = _result(run)
-    scores = ", ".join(f"{head} {value:.3f}" for head, value in result["val_pck"].items())
+    (answers, score), *others = [*result["val_pck"].items()] or [("", None)]
+    said = "" if score is None else f", validation PCK {score:.3f} of its answer, {answers}"
+    if others:
+        said += f" ({', '.join(f'{head} {value:.3f}' for head, value in others)})"
     console.print(
         f"{run.path}: {result['epochs']:,} epochs in {result['seconds']:,.0f} s; best epoch "
-        f"{result['best_epoch']:,}" + (f", validation PCK: {scores}" if scores else "")
+        f"{result['best_epoch']:,}{said}"
     )
     dataset = open_dataset(shards or run.info.shards)
     splits = [split for split in dataset.splits if split not in ("train", "val")]

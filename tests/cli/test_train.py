@@ -191,7 +191,8 @@ def test_a_run_says_what_it_did_and_what_comes_next(kpdata, tiny_shards, tmp_pat
     result = kpdata("train", tiny_shards, *QUICK, "--out", out, "--skip-checks")
     assert result.code == 0, result.err
     assert f"{out}: 1 epochs in " in result.out
-    assert "best epoch 1, validation PCK: coordinates 0." in result.out
+    assert "best epoch 1, validation PCK 0." in result.out
+    assert " of its answer, coordinates" in result.out
     assert f"next: kpdata evaluate {out} {tiny_shards} --split test" in result.out
     assert "phase 1 of 1: all, 1 epochs of 4 steps at 32 px" in result.err
     assert "epoch 1: loss " in result.err

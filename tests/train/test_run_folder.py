@@ -45,6 +45,7 @@ def test_a_run_that_has_not_ended_an_epoch_has_an_empty_state(folder):
 
 def test_an_epochs_score_is_the_mean_of_its_heads():
     assert row(1, heatmap=0.5, coordinates=0.25).score == 0.375
+    assert row(1).area is None
     assert row(1).score is None
 
 
@@ -156,3 +157,16 @@ def test_states_are_plain_json(folder):
     tree = json.loads((folder.path / "state.json").read_text())
     assert tree["epochs"][0]["scores"] == {"heatmap": 0.5}
     assert msgspec.convert(tree, State) == folder.state()
+
+
+def test_each_head_has_the_score_of_the_weights_that_it_was_kept_from():
+    def epoch(number, phase, **areas):
+        scores = {head: area / 2 for head, area in areas.items()}
+        return EpochRecord(phase, "x", 64, number, {}, scores, 1e-3, 9.0, 2.0, areas)
+
+    epochs = (
+        epoch(1, 0, heatmap=0.8), epoch(2, 0, heatmap=0.4), epoch(3, 1, coordinates=0.6),
+    )  # fmt: skip
+    best = Best("f", 1, 3, 64, ("heatmap", "coordinates"), {"coordinates": 0.3})
+    assert list(State(epochs, best).val_pck.items()) == [("heatmap", 0.4), ("coordinates", 0.3)]
+    assert State(epochs).val_pck == {}

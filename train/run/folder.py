@@ -135,6 +135,21 @@ class State(msgspec.Struct, frozen=True):
     done: int = 0
     init_heads: tuple[str, ...] = ()
 
+    @property
+    def val_pck(self) -> dict[str, float]:
+        """Validation PCK of each head of the best weights, the one that answers first.
+
+        A head that the last phase did not train has the score of the epoch that it was kept from.
+        """
+        scores = {}
+        for head in self.best.heads if self.best else ():
+            known = [record for record in self.epochs if head in record.areas]
+            if head in (own := self.best.scores if self.best else {}):
+                scores[head] = own[head]
+            elif known:
+                scores[head] = max(known, key=lambda record: record.areas[head]).scores[head]
+        return scores
+
     def of_phase(self, phase: int) -> tuple[EpochRecord, ...]:
         """The epochs of one phase."""
         return tuple(epoch for epoch in self.epochs if epoch.phase == phase)
