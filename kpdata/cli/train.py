@@ -10,7 +10,6 @@ from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.model_options import DeclaredCommand, training_options
 from kpdata.cli.options import LOCATION, as_json, quiet
-from kpdata.core.errors import TrainingError
 from kpdata.dataset import open_dataset
 from kpdata.storage.stores import Location
 from kpdata.view.console import screen
@@ -135,9 +134,9 @@ def _train(
         return train(shards, out, resume=resume, progress=meter, **options)
     except KeyboardInterrupt:
         done = len(RunFolder(out).state().epochs)
-        kept = f"epochs kept: {done}. Go on with: kpdata train --out {out} --resume"
-        nothing = "no epoch is done: run the same command again"
-        raise TrainingError(f"interrupted; {kept if done else nothing}") from None
+        kept = f"Epochs kept: {done}. Go on with: kpdata train --out {out} --resume"
+        nothing = "No epoch is done: run the same command again"
+        raise click.Abort(kept if done else nothing) from None
 
 
 def _list_recipes() -> None:

@@ -303,11 +303,11 @@ def test_ctrl_c_and_kill_9_cost_no_more_than_the_epoch(kpdata, tiny_shards, tmp_
     whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     first = started(*options, "--out", folder.path)
     said = ended(first, folder, 1, signal.SIGINT)
-    assert first.returncode == 1
+    assert first.returncode == 130
     assert "Traceback" not in said
     kept = len(folder.state().epochs)
     resume = f"kpdata train --out {folder.path} --resume"
-    assert f"interrupted; epochs kept: {kept}. Go on with: {resume}" in said
+    assert f"interrupted. Epochs kept: {kept}. Go on with: {resume}" in said
     second = started("--out", folder.path, "--resume")
     ended(second, folder, kept + 2, signal.SIGKILL)
     assert second.returncode == -signal.SIGKILL

@@ -175,6 +175,34 @@ def test_inverted_visibility_fails_by_its_own_gate_alone(seed):
     assert failed(inverted(people(seed))) == [VISIBILITY]
 
 
+def crowd(seed: int, occluded: float) -> Data:
+    """People of whom some are seen whole and some hidden whole, as in a crowd."""
+    truth, *rest = people(seed)
+    rng = np.random.default_rng(seed)
+    share = rng.choice([0.0, 0.5, 1.0], len(truth), p=[0.2, 1.6 - 2 * occluded, 2 * occluded - 0.8])
+    hidden = rng.random(truth.shape[:2]) < share[:, None]
+    truth[..., 2] = np.where(hidden, 1, 2)
+    return truth, *rest
+
+
+@pytest.mark.parametrize("occluded", [0.62, 0.64, 0.7])
+def test_a_crowd_is_occluded_for_the_most_part_and_passes(occluded):
+    data = crowd(0, occluded)
+    share = (data[0][..., 2] == 1).mean()
+    assert share == pytest.approx(occluded, abs=0.04)
+    assert failed(data) == []
+
+
+def test_a_crowd_whose_flag_is_inverted_where_hardly_any_is_seen_whole_fails():
+    truth, *rest = people(0)
+    rng = np.random.default_rng(0)
+    whole = rng.random(len(truth)) < 0.3
+    seen = np.where(whole[:, None], True, rng.random(truth.shape[:2]) < 0.6)
+    truth[..., 2] = np.where(seen, 1, 2)  # inverted: what is seen says occluded
+    assert 0.6 < (truth[..., 2] == 1).mean() < 0.85
+    assert failed((truth, *rest)) == [VISIBILITY]
+
+
 def test_a_flag_that_only_says_labelled_gets_its_own_explanation():
     truth, *rest = people(0)
     truth[..., 2] = 1
