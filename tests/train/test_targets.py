@@ -108,6 +108,19 @@ def test_udp_gives_the_encoded_place_back_from_discs_and_from_gaussians(size, he
         assert wrong.max() < 1e-3
 
 
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize(("size", "heatmap_size"), [(64, 16), (96, 24), (112, 28), (128, 32)])
+def test_udp_counts_no_pixel_whose_offset_was_not_trained(size, heatmap_size, sigma):
+    keypoints = keypoints_anywhere(size, seed=2)
+    trained = np.asarray(discs(keypoints, size, heatmap_size))
+    way = np.array(offsets(keypoints, size, heatmap_size))
+    outside = np.concatenate([trained, trained], axis=-1) == 0
+    way[outside] = np.random.default_rng(0).normal(0, 1, int(outside.sum()))
+    maps = heatmaps(keypoints, size, heatmap_size, sigma)
+    wrong, _ = errors(decode_udp(maps, way, size), keypoints, size, heatmap_size)
+    assert wrong.max() < 1e-3
+
+
 def test_dark_follows_a_slanted_gaussian_where_parabolas_along_the_axes_do_not():
     i, j = np.indices((32, 32)) + 0.5
     x, y = j - 15.3, i - 16.8

@@ -21,6 +21,10 @@ RADIUS = 0.0546875
 _BLUR_SIGMA = 1.0
 _VOTE_SIGMA = 1.0
 _HIGH = 0.6
+_TIE = 0.01
+_PEAK_TO_KEYPOINT = 0.5**0.5
+"""Heatmap pixels: the furthest that a keypoint lies from the centre of its own pixel."""
+
 _LEAST = 1e-10
 
 
@@ -100,7 +104,8 @@ def decode_dark(maps: Tensor, size: int, blur_sigma: float = _BLUR_SIGMA) -> Ten
 def decode_udp(maps: Tensor, offset_maps: Tensor, size: int) -> Tensor:
     """(B, K, 3): the mean of the positions that the pixels around the peak vote for, by height.
 
-    Those below 0.6 of the heatmap's maximum do not count, as no offset is trained far out. UDP
+    Offsets are trained only within a disc around the keypoint. So a pixel counts if it is so near
+    the peak that it surely lies in the disc, and has at least 0.6 of the heatmap's maximum. UDP
     blurs heatmap and offsets and reads one pixel; a mean of positions is right up to the disc's
     edge.
 
@@ -114,8 +119,18 @@ def decode_udp(maps: Tensor, offset_maps: Tensor, size: int) -> Tensor:
     is_high = heights >= _HIGH * ops.max(heights, (1, 2), keepdims=True)
     weights = ops.where(is_high, heights, 0.0)
     votes = _blur(weights, _VOTE_SIGMA)
-    peaks = _peaks(_flat(votes), width)
     grids = _centres(width)[:, None], _centres(height)[:, None, None]
+
+    def squares(peaks: tuple[Tensor, Tensor]) -> Tensor:
+        """(B, h, w, K): of the distances from a pixel for each keypoint."""
+        along = zip(grids, peaks, strict=True)
+        return sum(ops.square(grid - peak[:, None, None, :]) for grid, peak in along)
+
+    beside = squares(_peaks(_flat(votes), width)) <= 2  # the blur's hill leans away from edges
+    peaks = _peaks(_flat(ops.where(beside, weights + _TIE * votes, 0.0)), width)
+    sure = max(RADIUS * height - _PEAK_TO_KEYPOINT, 0.0)
+    weights = ops.where(squares(peaks) <= sure**2 + _LEAST, weights, 0.0)
+    votes = _blur(weights, _VOTE_SIGMA)
     positions = []
     for grid, offset in zip(grids, ops.split(offset_maps, 2, axis=-1), strict=True):
         voted = weights * (grid + RADIUS * height * ops.cast(offset, "float32"))
