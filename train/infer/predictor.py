@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
 from kpdata.core.progress import SILENT, Progress
@@ -96,7 +98,13 @@ class Predictor:
     def net(self) -> Any:
         """The Keras model, with its weights."""
         net = self.config.build(len(self.skeleton), self.input_size, loading=True)
-        RunFolder(self.path).load_weights(self.best.file, net.load_weights)
+        folder = RunFolder(self.path)
+        folder.load_weights(self.best.file, net.load_weights)
+        if not all(np.isfinite(weight).all() for weight in net.get_weights()):
+            raise TrainingError(
+                f"{folder.weights(self.best.file)}: some weights are not numbers, so that nothing "
+                "can be predicted with them: train again, or take another run"
+            )
         return net
 
     def predict(
