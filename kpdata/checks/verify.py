@@ -27,6 +27,7 @@ from kpdata.shards.manifest import (
 from kpdata.shards.quarantine import digest
 from kpdata.shards.remote import RemoteDataset
 from kpdata.shards.tally import Tally
+from kpdata.storage.bounded import open_regular
 from kpdata.storage.scratch import scratch_database
 from kpdata.storage.stores import Location, as_location, errors_naming
 
@@ -103,15 +104,18 @@ def _folder_faults(dataset: Dataset) -> Iterator[str]:
 
 def _quarantine_digest(path: Path) -> str | None:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return digest(iter(lambda: file.readline(_LONGEST_LINE), b""))
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
 def _holds(path: Path, content: bytes) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(content) + 1) == content
+    try:
+        with open_regular(path) as file:
+            return file.read(len(content) + 1) == content
+    except OSError:
+        return False
 
 
 def _check_shard(

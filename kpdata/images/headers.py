@@ -15,6 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from kpdata.core import defaults
 from kpdata.core.errors import ImageError
 from kpdata.core.sample import ImageRef
+from kpdata.storage.bounded import open_regular
 
 MAX_PIXELS = defaults.MAX_PIXELS
 """The most pixels of a JPEG or PNG that is read."""
@@ -207,7 +208,7 @@ def upright_size(path: str) -> tuple[int, int]:
         ImageError: ``not an image``, ``image cut short``, or one that Pillow takes for a
             decompression bomb.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if file.read(len(_PNG_START)) == _PNG_START:  # Pillow decodes a PNG to find its EXIF
             return probe(_PNG_START + file.read()).upright_size
     with open_with_pillow(path, ("JPEG", "PNG", *PILLOW_FORMATS)) as image:

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import msgspec
 
 from kpdata import __version__
-from kpdata.core.errors import DatasetError, SchemaError
+from kpdata.core.errors import DatasetError, FormatError, SchemaError
 from kpdata.core.mapping import MappedKeypoint
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import SPLIT_NAME
 from kpdata.shards.records import SCHEMA_VERSION
 from kpdata.storage.atomic import write_atomically
+from kpdata.storage.bounded import read_bounded
 from kpdata.storage.stores import Location, MissingObject, Url, store_of, was_url
 
 MANIFEST = "kpdata.json"
@@ -180,11 +181,9 @@ def _stored_manifest(folder: Url) -> bytes:
 def _manifest_file(folder: Path) -> bytes:
     path = folder / MANIFEST
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise DatasetError(f"{path}: is not a regular file: not written by kpdata")
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise DatasetError(f"{path}: larger than any manifest: not written by kpdata")
-        return path.read_bytes()
+        return read_bounded(path, MAX_MANIFEST_BYTES)
+    except FormatError:
+        raise DatasetError(f"{path}: larger than any manifest: not written by kpdata") from None
     except NotADirectoryError:
         raise DatasetError(f"{folder} is a file: give the folder that holds {MANIFEST}") from None
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from kpdata.core.errors import DatasetError
 from kpdata.storage.atomic import temporary_beside
+from kpdata.storage.bounded import open_regular
 
 MAX_RECORD_BYTES = 320 << 20
 """The longest record. An image of a hundred million pixels fits even if it does not compress."""
@@ -165,7 +166,7 @@ def read(
         DatasetError: a record is cut, damaged or claims an impossible length; the message names
             the file, the record and its offset. A length is checked before memory is allocated.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         offset, number = start, 0
         file.seek(start)
@@ -206,7 +207,7 @@ def offsets(path: str | Path) -> Iterator[int]:
     Raises:
         DatasetError: a record is cut, or its length's CRC does not match.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         offset = 0
         while offset < size:

@@ -34,7 +34,18 @@ def whole_file(path: Path, suffix: str | None = None, durable: bool = True) -> I
         suffix: of the temporary path, for libraries that choose a format by it; None takes that of
             ``path``.
         durable: whether to sync the file to disk before renaming it.
+
+    What is not a regular file, such as a pipe or /dev/null, is written to and never replaced. Of a
+    symlink, the file that it names is replaced.
     """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        with tempfile.TemporaryDirectory(prefix="kpdata-") as folder:
+            elsewhere = Path(folder) / f"file{path.suffix if suffix is None else suffix}"
+            yield elsewhere
+            with open(elsewhere, "rb") as written, open(path, "wb") as file:
+                shutil.copyfileobj(written, file)
+        return
     temporary = temporary_beside(path, path.suffix if suffix is None else suffix)
     try:
         yield temporary

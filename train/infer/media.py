@@ -103,8 +103,14 @@ def count_frames(items: Iterable[Item]) -> int:
     return sum(_frames_in(item.path) if item.is_video else 1 for item in items)
 
 
+def _capture(path: Path) -> Any:
+    """OpenCV's reader of a video; of a pipe or a device, which may never end, it has no frame."""
+    is_video = path.is_file() and path.stat().st_size > 0  # a file of /proc has no size
+    return cv2.VideoCapture(str(path) if is_video else "")
+
+
 def _frames_in(path: Path) -> int:
-    capture = cv2.VideoCapture(str(path))
+    capture = _capture(path)
     try:
         return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     finally:
@@ -148,7 +154,7 @@ def array_item(pixels: Pixels, number: int) -> Item:
 
 
 def _video(path: Path) -> Iterator[Image]:
-    capture = cv2.VideoCapture(str(path))
+    capture = _capture(path)
     try:
         number = 0
         while True:
@@ -168,7 +174,7 @@ def _video(path: Path) -> Iterator[Image]:
 
 def frame_rate(path: Path) -> float:
     """Frames a second; 25 where the video does not say."""
-    capture = cv2.VideoCapture(str(path))
+    capture = _capture(path)
     try:
         rate = float(capture.get(cv2.CAP_PROP_FPS))
     finally:

@@ -18,6 +18,7 @@ from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
 from kpdata.metrics import Poses
 from kpdata.shards.manifest import Count
+from kpdata.storage.bounded import open_regular
 
 if TYPE_CHECKING:
     from kpdata.train.data.crops import LabelledCrops
@@ -266,7 +267,7 @@ def _read(path: Path, kind: type[T]) -> list[T]:
     decoder = msgspec.json.Decoder(kind)
     lines: list[T] = []
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             for line in file:
                 lines.append(decoder.decode(line))
     except FileNotFoundError:

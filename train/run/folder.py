@@ -13,6 +13,7 @@ import contextlib
 import csv
 import fcntl
 import io
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,7 @@ class RunFolder:
 
     def state(self) -> State:
         """How far it is."""
-        if not (self.path / "state.json").is_file():
+        if not os.path.lexists(self.path / "state.json"):
             return State()
         return self._read("state.json", State)
 

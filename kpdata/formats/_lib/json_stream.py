@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 
 from kpdata.core.errors import FormatError
+from kpdata.storage.bounded import open_regular
 
 CHUNK = 1 << 20
 MAX_ELEMENT = 64 << 20
@@ -62,7 +63,7 @@ def batches(
             the arrays; the message says where.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             yield from _members(_Scanner(path, file), arrays, values)
     except IsADirectoryError as error:
         raise FormatError(f"{path}: is a folder: give the .json file") from error
