@@ -22,6 +22,7 @@ from kpdata.formats.base import IMAGES
 from kpdata.formats.settings import get_skeleton, load_config
 from kpdata.labels import Labels
 from kpdata.labels import read as read_labels
+from kpdata.shards.manifest import MANIFEST
 from kpdata.storage.stores import Location, Url, as_location, is_inside
 from kpdata.view.console import Shown, shown
 
@@ -402,7 +403,8 @@ def _refuse_far_shards(labels: Labels, request: "Request") -> None:
 
 def _refuse_inside(source: Source, out: Location) -> None:
     """Refuse an output inside a source folder: the next run would read the output as a source."""
-    for folder in source.folders:
+    shards = (path.parent for path in source.annotation_files if path.name == MANIFEST)
+    for folder in (*source.folders, *shards):
         if is_inside(out, folder):
             raise FormatError(
                 f"out is {out}, which lies in {folder}, which is read as a whole: the next run "

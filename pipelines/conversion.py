@@ -200,6 +200,12 @@ class Conversion:
         if not self.pending:
             return
         where = execution.Execution.of(self.request, self.pending)
+        asked = min(self.request.workers or 0, len(self.pending))
+        if 0 < where.workers < asked:
+            progress.warn(
+                f"{where.workers} workers for the {asked} that were asked for: more would not find "
+                "memory here"
+            )
         try:
             execution.run(
                 self, where, processes, on_tick=lambda: _show_written(self.workspace, progress)

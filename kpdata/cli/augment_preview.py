@@ -24,6 +24,7 @@ from kpdata.view.printing import print_error, print_line
 if TYPE_CHECKING:
     from kpdata.pipelines.request import Request
 
+_MOST_TILES = 2000
 _TILE = 256
 
 
@@ -67,17 +68,23 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
     labels = labels_from(options)
     with labels.source() as source:
         request = request_for(labels, source, _conversion(options))
-        pictures = list(islice(_pictures(source, request), rows * (request.augment + 1)))
-    if not pictures:
+        shown = rows * (request.augment + 1)
+        if shown > _MOST_TILES:
+            raise FormatError(
+                f"rows is {rows} and augment {request.augment}, which are {shown:,} pictures: a "
+                f"sheet holds at most {_MOST_TILES:,}"
+            )
+        tiles = [  # only one sample's full pictures are held at a time
+            (draw.draw_sample(sample, request.skeleton, _TILE), _caption(sample))
+            for sample in islice(_pictures(source, request), shown)
+        ]
+    if not tiles:
         raise FormatError(f"{labels.locations[0]}: no sample could be drawn")
-    tiles = [
-        (draw.draw_sample(sample, request.skeleton, _TILE), _caption(sample)) for sample in pictures
-    ]
     sheet = contact_sheet(tiles, columns=request.augment + 1, tile=_TILE)
     with as_write_error(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)
-    print_line(f"{out}: {len(pictures)} pictures")
+    print_line(f"{out}: {len(tiles)} pictures")
 
 
 def _pictures(source: Source, request: "Request") -> Iterator[Sample]:
@@ -96,7 +103,7 @@ def _pictures(source: Source, request: "Request") -> Iterator[Sample]:
         try:
             located, _ = locate(sample, request)
             data = fetch(located.image, request.max_bytes)
-            yield from list(render(located, data, TRAIN, request).records)
+            yield from render(located, data, TRAIN, request).records
         except ImageError as error:
             print_error(f"left out: {error}")
         except OSError as error:

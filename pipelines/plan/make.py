@@ -40,6 +40,9 @@ REJECTED = "rejected.jsonl"
 StampOf = Callable[[str, int], Stamp]
 """An image's path or URL, and the largest size in bytes → its stamp; ImageError without one."""
 
+_MANY = 500
+"""Counts that a manifest lists."""
+
 _TWINS = "groups joined, since a picture of each is stored as the same bytes"
 _VERSIONS = "images grouped as Roboflow's versions of one picture, NAME.rf.HASH"
 _UNGROUPED = "images whose name --group does not match"  # in manifests, and so in root hashes
@@ -128,7 +131,17 @@ def make_plan(source: Source, request: Request, folder: Path, progress: Progress
             *source.hints,
         )
         fingerprint = references.fingerprint
-    return Plan(folder, shards, rejected, +(source.counts + Counter(joined)), fingerprint, warnings)
+    counts = _bounded(+(source.counts + Counter(joined)))
+    return Plan(folder, shards, rejected, counts, fingerprint, warnings)
+
+
+def _bounded(counts: Counter[str]) -> Counter[str]:
+    """The counts with the largest ones by name, since a file's own words are in some names."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept, others = Counter(dict(ordered[:_MANY])), ordered[_MANY:]
+    if others:
+        kept[f"others, under {len(others):,} names"] = sum(count for _, count in others)
+    return kept
 
 
 def join_groups(plan: Plan, pairs: Iterable[tuple[int, int]], request: Request) -> Plan:

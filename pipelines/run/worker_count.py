@@ -4,6 +4,8 @@ import math
 import os
 from collections.abc import Sequence
 
+import psutil
+
 from kpdata.pipelines.plan.make import ShardPlan
 from kpdata.pipelines.request import Request
 
@@ -17,6 +19,10 @@ _SECONDS_PER_OBJECT = 0.003
 """Additional cost of reading an image from a store, with 32 requests at once."""
 
 
+_BYTES_PER_WORKER = 200 << 20
+"""Memory of a process with its libraries and an image of some megapixels."""
+
+
 def usable_cores() -> int:
     """Number of cores that this process may use: fewer than the machine has, if it is pinned."""
     if hasattr(os, "sched_getaffinity"):
@@ -26,7 +32,8 @@ def usable_cores() -> int:
 
 def worker_count(request: Request, pending: Sequence[ShardPlan]) -> int:
     """Worker processes for these shards; 0 where this process alone is about as fast."""
-    workers = min(request.workers or usable_cores(), len(pending))
+    affordable = max(1, psutil.virtual_memory().available // _BYTES_PER_WORKER)
+    workers = min(request.workers or usable_cores(), len(pending), affordable)
     samples = sum(shard.samples for shard in pending)
     return workers if samples >= samples_that_pay(request, workers) else 0
 
