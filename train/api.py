@@ -69,7 +69,7 @@ AnyPath = str | Path
 
 
 class HoldsDataset(Protocol):
-    """What ``kpdata.open`` returns."""
+    """Anything with a dataset's location, such as what ``kpdata.open`` returns."""
 
     stored: Dataset
 
@@ -178,7 +178,7 @@ def configuration(
     settings: Overrides = (),
     **model_options: Any,
 ) -> TrainConfig:
-    """What :func:`train` would train; its arguments are the same.
+    """The configuration that :func:`train` would use, from the same arguments.
 
     Raises:
         KpdataError: a parameter that cannot be.
@@ -239,7 +239,7 @@ def _check_whole(**numbers: Any) -> None:
 
 
 def _check_options(model: str, options: Mapping[str, Any]) -> None:
-    """Raise KpdataError for an option that is another model's, or nobody's."""
+    """Raise KpdataError for an option that the model does not declare."""
     owners: dict[str, list[str]] = defaultdict(list)
     for spec in models().values():
         for info in spec.option_infos:
@@ -258,7 +258,7 @@ def _check_options(model: str, options: Mapping[str, Any]) -> None:
 
 
 def _opened(dataset: AnyDataset) -> Dataset:
-    """The shards that a path, a URL or an opened dataset stands for.
+    """Open shards given as a path, a URL or an opened dataset.
 
     Raises:
         DatasetError, StoreError: no readable dataset is there.
@@ -278,7 +278,7 @@ def _opened(dataset: AnyDataset) -> Dataset:
 
 
 def _same_data(folder: RunFolder, dataset: AnyDataset | None) -> Dataset:
-    """The dataset that a run was begun with, wherever it lies now."""
+    """The dataset that a run was begun with. It may have moved since."""
     info = folder.info()
     opened = _opened(info.shards if dataset is None else dataset)
     if opened.manifest.root_hash != info.root_hash:
@@ -327,27 +327,27 @@ class Run:
 
     @property
     def config(self) -> TrainConfig:
-        """What it does."""
+        """The configuration of the run."""
         return RunFolder(self.path).config()
 
     @property
     def info(self) -> RunInfo:
-        """What it was trained on."""
+        """The dataset that it was trained on, and how its images were cropped."""
         return RunFolder(self.path).info()
 
     @property
     def state(self) -> State:
-        """How far it is: a record of each epoch, and which weights count."""
+        """The progress of the run: a record of each epoch, and the weights that are kept."""
         return RunFolder(self.path).state()
 
     @property
     def skeleton(self) -> Skeleton:
-        """Names the keypoints that it finds."""
+        """The skeleton of the keypoints that it predicts."""
         return self.info.skeleton
 
     @property
     def best(self) -> Best | None:
-        """The weights that count; None before the first validation."""
+        """The weights that are kept; None before the first validation."""
         return self.state.best
 
     def evaluate(
@@ -402,7 +402,7 @@ class Run:
         return evaluation
 
     def evaluation_folder(self, split: str) -> Path:
-        """Where :meth:`evaluate` writes unless it is told otherwise."""
+        """The folder that :meth:`evaluate` writes to by default."""
         return self.path / f"evaluation-{split}"
 
     def predict(
@@ -565,7 +565,7 @@ class Run:
         return card
 
     def _predictor(self) -> "Predictor":
-        """The model; Keras is imported here."""
+        """Build the model. This imports Keras."""
         if self._loaded is None:
             prepare_backend()
             from kpdata.train.infer.predictor import Predictor
@@ -575,7 +575,7 @@ class Run:
 
 
 def _check_decode(predictor: "Predictor", decode: str, heads: Iterable[str]) -> None:
-    """Raise KpdataError for a decoding that there is not, or that heads have no use for."""
+    """Raise KpdataError for an unknown decoding, or one that the model's heads do not support."""
     spec, heads = predictor.config.spec, tuple(heads)
     known = dict.fromkeys(way for name in heads for way in spec.head(name).decodings)
     if known and decode not in known:
@@ -624,7 +624,7 @@ def _boxes_and_results(
 def _tell_how(
     predictor: "Predictor", has_boxes: bool, margin: float, flip: bool, progress: Progress
 ) -> None:
-    """Say what to know of the predictions, before there are any."""
+    """Report how images will be cropped and scored, before the first prediction."""
     from kpdata.train.infer.predictions import FLIP_NOT_TRAINED
 
     rule = predictor.crop_rule

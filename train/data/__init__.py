@@ -1,1 +1,1 @@
-"""From shards to batches: the crop of each instance, its pixels, and the order of crops."""
+"""Make batches from shards: find each instance's crop, decode it, and order the crops."""

@@ -1,4 +1,4 @@
-"""The batches of a training run: deterministic, and each can be made on its own.
+"""The batches of a training run. They are deterministic, and each can be made alone.
 
 A batch is a dict of arrays: ``image`` (B, P, P, 3) uint8, ``keypoints`` (B, K, 3) in crop
 pixels, and the random parameters of :mod:`kpdata.train.ops.augment`, applied on the device. The
@@ -49,20 +49,20 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return -(-len(self.crops) // self.batch_size)
 
     def indices(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
-        """(B,) which crops a step shows."""
+        """(B,) indices of the crops of a step."""
         order = _order(self.seed, epoch, len(self.crops), self.steps * self.batch_size)
         return order[step * self.batch_size :][: self.batch_size]
 
     def keys(self, epoch: int, step: int) -> list[str]:
-        """(B,) the source images behind a step."""
+        """(B,) keys of the source images of a step."""
         return [self.crops.keys[i] for i in self.indices(epoch, step)]
 
     def params(self, epoch: int, step: int) -> BatchParams:
-        """The random changes of a batch."""
+        """The augmentation parameters of a batch."""
         chosen = self.indices(epoch, step)
         crops, side = [transform.IDENTITY] * len(chosen), self.crops.side
         return sample_batch(self.augment, self.seed, epoch, chosen.tolist(), crops, side)
@@ -84,7 +84,7 @@ class Batches:
         return {"index": index} | {name: np.stack([p[name] for p in params]) for name in params[0]}
 
     def forever(self, first_epoch: int = 0) -> Iterator[tuple[Batch]]:
-        """Every batch from an epoch's first on, as ``model.fit`` takes them, prepared ahead."""
+        """All batches from the first of an epoch on, as ``model.fit`` takes them, made ahead."""
 
         def all_steps() -> Iterator[tuple[int, int]]:
             epoch = first_epoch
@@ -110,12 +110,12 @@ class Batches:
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int, wanted: int) -> npt.NDArray[np.int64]:
-    """(wanted,) every crop once, then some of them again."""
+    """(wanted,) indices: every crop once, then some crops again to fill the last batch."""
     order = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(count)
     fill = np.random.default_rng([seed, epoch, _FILL]).integers(0, count, wanted - count)
     return np.concatenate([order, fill])
 
 
 def made_ahead(make: Callable[[Any], Batch], items: Iterable[Any]) -> Iterator[Batch]:
-    """``map(make, items)``, in order, a few of them ahead in threads."""
+    """``map(make, items)`` in order; threads make a few items ahead."""
     return (result() for _, result in ahead(make, items, _AHEAD, _WORKERS))

@@ -1,4 +1,4 @@
-"""A square crop for each instance: what the trainer learns from and the evaluation looks at."""
+"""Square crops, one for each instance, for training and evaluation."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _WITHOUT_BOXES = (
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """N square crops of P × P pixels: all that a model is given.
+    """N square crops of P × P pixels: the input of a model.
 
     Attributes:
         side: P.
@@ -73,7 +73,7 @@ class LabelledCrops(Crops):
     counts: dict[str, int]
 
     def take(self, indices: Indices) -> "LabelledCrops":
-        """Those at ``indices``, read into memory."""
+        """The crops at ``indices``, read into memory."""
         arrays = {
             field.name: getattr(self, field.name)[indices]
             for field in fields(self)
@@ -84,7 +84,7 @@ class LabelledCrops(Crops):
 
     @property
     def shared_crops(self) -> int:
-        """How many show what another instance's crop of the same image shows, too."""
+        """How many crops show the same part of an image as another instance's crop."""
         squares = [(k, a.tobytes()) for k, a in zip(self.keys, self.to_source, strict=True)]
         shown = Counter(square for square, _ in set(zip(squares, self.instance, strict=True)))
         return sum(shown[square] > 1 for square in squares)
@@ -110,7 +110,7 @@ def load(
     progress: Progress = SILENT,
     memory: int | None = None,
 ) -> LabelledCrops:
-    """The crops of one split, decoded once and kept where they fit in memory.
+    """Load the crops of one split. They are decoded once and kept if they fit in memory.
 
     Args:
         dataset: a shard folder.
@@ -160,7 +160,7 @@ def load(
 
 
 def _moved(keypoints: FloatArray, affines: Affine) -> FloatArray:
-    """(N, K, 3) through affines (N, 2, 3); (0, 0, 0) where not labelled."""
+    """Apply affines (N, 2, 3) to keypoints (N, K, 3); (0, 0, 0) where not labelled."""
     xy = transform.apply_affines(affines, keypoints[..., :2])
     moved = np.concatenate([xy, keypoints[..., 2:]], axis=2)
     return np.where(keypoints[..., 2:] > 0, moved, 0.0)

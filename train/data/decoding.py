@@ -1,4 +1,4 @@
-"""Crops of records → pixels: decoded once and kept in memory, or whenever they are asked for."""
+"""Decode crops from records, once into memory if they fit, else each time they are needed."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ _one_large = Lock()
 
 
 class CropPixels(Protocol):
-    """Crops by position, whether they lie in memory or are read when asked for."""
+    """Pixels of crops by index, from memory or decoded on demand."""
 
     def __getitem__(self, indices: Indices) -> Pixels:
         """(B, P, P, 3) uint8 RGB."""
@@ -44,7 +44,7 @@ def decode_crops(
     progress: Progress = SILENT,
     memory: int | None = None,
 ) -> tuple[list[InstanceCrop], CropPixels]:
-    """The crops, and their pixels, kept where they fit in memory.
+    """The crops and their pixels, which are kept if they fit in memory.
 
     Args:
         pairs: each crop with its record.
@@ -70,7 +70,7 @@ def decode_crops(
 def _in_batches(
     pairs: Iterable[tuple[InstanceCrop, Sample]],
 ) -> Iterator[list[tuple[InstanceCrop, Sample]]]:
-    """As many at a time as threads can be busy with, but no more bytes than memory has to spare."""
+    """Batches that keep all threads busy and fit into the memory that is free."""
     some: list[tuple[InstanceCrop, Sample]] = []
     size = 0
     for pair in pairs:
@@ -108,7 +108,7 @@ def _room_for(sample: Sample) -> AbstractContextManager[object]:
 
 
 class _OnDisk:
-    """Crops that do not fit in memory, decoded when asked for."""
+    """Crops that do not fit in memory. They are decoded on demand."""
 
     def __init__(self, crops: Sequence[RecordCrop], side: int):
         self._crops, self._side = crops, side

@@ -1,4 +1,4 @@
-"""Which crop of which record shows each instance: found without decoding an image."""
+"""Find the crop of a record that shows each instance, without decoding images."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class RecordCrop(NamedTuple):
 
 
 class InstanceCrop(NamedTuple):
-    """A crop to be made, and whom it shows.
+    """A crop that is still to be decoded, and the instance that it shows.
 
     Attributes:
         of: what of which record it shows.
@@ -54,7 +54,7 @@ class InstanceCrop(NamedTuple):
 def find_crops(
     dataset: Dataset, split: str, crop_rule: CropRule, side: int, copies: bool, counts: Counter[str]
 ) -> Iterator[tuple[InstanceCrop, Sample]]:
-    """A crop for each instance that can be learnt from, with its record.
+    """Yield a crop for each instance that can be trained on, with its record.
 
     Args:
         dataset: a shard folder.

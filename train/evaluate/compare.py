@@ -1,4 +1,4 @@
-"""Two evaluations of the same instances compared, from their files alone."""
+"""Compare two evaluations of the same instances, from the files that they wrote."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ SAME_PLACE = 0.05
 
 
 class ComparedRun(msgspec.Struct, frozen=True):
-    """One of the two: where its files are, its head, and how it was evaluated."""
+    """One of the two runs: its files, its head, and how it was evaluated."""
 
     folder: str
     head: str
@@ -52,7 +52,7 @@ class ComparedRun(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Every metric of the second run less that of the first.
+    """The difference of every metric, second run minus first.
 
     Attributes:
         first, second: what is compared.
@@ -75,7 +75,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """What an evaluation left in its folder."""
+    """The files of an evaluation, read."""
 
     folder: Path
     report: Report
@@ -106,7 +106,7 @@ class Evaluated:
 
     @property
     def summary(self) -> ComparedRun:
-        """What the comparison tells of it."""
+        """A short description for the comparison."""
         report = self.report
         head = self.recorded.predictions.primary
         return ComparedRun(str(self.folder), head, report.crop, report.input_size, report.settings)

@@ -1,4 +1,4 @@
-"""A run in pictures: curves of training, curves and bars of scores, sheets of examples.
+"""Plots of a run: training curves, curves and bars of scores, sheets of examples.
 
 Matplotlib draws without a display, and is imported only when something is drawn.
 """
@@ -100,7 +100,7 @@ def pck_curves(named: Mapping[str, FloatArray], reference: str, out_png: Path) -
 
 
 def keypoint_bars(scores: Mapping[str, Score], out_png: Path) -> None:
-    """Draw one metric keypoint by keypoint, the baseline's value as a mark.
+    """Draw a bar of one metric for each keypoint, with a mark for the baseline.
 
     Args:
         scores: head, or ``mean pose`` → the same metric; left and right are averaged.

@@ -1,4 +1,4 @@
-"""``metrics.json``: scores with all that they depend on, and the folder that holds them."""
+"""``metrics.json``: the scores and everything that they depend on."""
 
 import hashlib
 from pathlib import Path
@@ -53,7 +53,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The scores and all that they depend on.
+    """The scores and everything that they depend on.
 
     Attributes:
         kpdata: the version that computed them.
@@ -115,7 +115,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_report(path: Path) -> Report:
-    """Read ``metrics.json``; DatasetError where it is missing or none."""
+    """Read ``metrics.json``; DatasetError if it is missing or damaged."""
     try:
         report = msgspec.json.decode(read_bounded(path, _MOST_BYTES), type=Report)
     except FileNotFoundError:
@@ -167,7 +167,7 @@ def crop_source(crop: str, manifest: Manifest) -> str:
 def notes_on(
     split: str, crop: str, manifest: Manifest, run: RunInfo, used: CropRule, trained: CropRule
 ) -> tuple[str, ...]:
-    """What a reader of the scores must know.
+    """Notes for whoever reads the scores.
 
     Args:
         split: that was evaluated.

@@ -1,6 +1,6 @@
-"""Every score that truth and predictions allow, and for the others the reason why not.
+"""All scores that can be computed from truth and predictions, and why others cannot.
 
-Pure functions of arrays: what an evaluation tells can be computed again from its files.
+They are pure functions of arrays, so an evaluation can be recomputed from its files.
 """
 
 from collections.abc import Callable, Mapping
@@ -94,7 +94,7 @@ def score_all(
 def localisation_measures(
     poses: Poses, images: tuple[str, ...], reference: Reference | None = None
 ) -> tuple[Measures, Reasons]:
-    """The metrics of where keypoints lie, and why those that are missing are.
+    """The localisation metrics, and the reasons for those that cannot be computed.
 
     Args:
         poses: truth and predictions.
@@ -116,7 +116,7 @@ def localisation_measures(
 
 
 def visibility_measures(poses: Poses, probability: FloatArray | None) -> tuple[Measures, Reasons]:
-    """The metrics of a visibility's probability (N, K), and why those that are missing are."""
+    """The metrics of a visibility's probability (N, K), and the reasons for missing ones."""
     functions = {
         "visibility accuracy": metrics.visibility_accuracy,
         "visibility ROC AUC": metrics.visibility_roc_auc,
@@ -187,7 +187,7 @@ def pck_curve(poses: Poses, reference: Reference) -> FloatArray:
 
 
 def _possible(tried: Mapping[str, Callable[[], Measure]]) -> tuple[Measures, Reasons]:
-    """Those that can be measured and have a value; for the others, why not."""
+    """The measures that have a value; for the others, the reason why they have none."""
     measures, reasons = {}, {}
     for name, make in tried.items():
         try:

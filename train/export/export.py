@@ -1,4 +1,4 @@
-"""A run → a folder of model files and ``model.json``, which describes inputs and outputs."""
+"""Export a run to a folder of model files with ``model.json``, their description."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ _VISIBILITY_MEANING = "the probability that the keypoint is visible"
 
 
 class Array(msgspec.Struct, frozen=True):
-    """What goes in or comes out for one crop."""
+    """An input or output array for one crop."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -80,7 +80,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """What ``model.json`` holds: all that a program must know to use the model.
+    """The content of ``model.json``: everything that a program needs to use the model.
 
     Attributes:
         kpdata: the version that wrote it.

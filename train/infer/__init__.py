@@ -1,1 +1,1 @@
-"""A trained model at work: on shards, images and videos."""
+"""Use a trained model on shards, images and videos."""

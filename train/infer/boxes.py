@@ -1,4 +1,4 @@
-"""Where the objects are: the boxes that crops are drawn around, by file."""
+"""Read the boxes around which crops are cut, by file."""
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ _FORMS = (
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """Where an object is.
+    """A box of one object.
 
     Attributes:
         bbox_xyxy: (4,) continuous pixels of the upright image.
@@ -66,7 +66,7 @@ ANY = BoxFilter()
 
 
 class ByName(Generic[T]):
-    """Values of files by name: the longest end of a path that is known counts.
+    """Values of files by name. A path matches the longest known end of it.
 
     Where none is, a file of the same base name does, if there is only one.
     """
@@ -174,7 +174,7 @@ def _by_name(path: Path, plain: Mapping[str, Sequence[_XYXY]], chosen: BoxFilter
 
 
 def _plain(path: Path, data: bytes) -> dict[str, list[_XYXY]] | None:
-    """A plain list by file name; None where the file is not meant as one.
+    """Boxes listed by file name; None if the file is of another form.
 
     Raises:
         FormatError: an entry is no list of boxes.
@@ -217,7 +217,7 @@ def _by_image(
 
 
 def _why_not(entry: CocoBox, names: Container[int], chosen: BoxFilter) -> str | None:
-    """Under which name an entry that is not used is counted; None where it is used."""
+    """Why an entry is not used, as a name to count by; None if it is used."""
     if entry.iscrowd:
         return "crowd"
     if entry.bbox is None:
@@ -230,7 +230,7 @@ def _why_not(entry: CocoBox, names: Container[int], chosen: BoxFilter) -> str | 
 
 
 def _check_choice(path: Path, annotations: Sequence[CocoBox], chosen: BoxFilter) -> None:
-    """Raise FormatError where no box fits the filter."""
+    """Raise FormatError if no box passes the filter."""
     classes = {entry.category_id for entry in annotations}
     if chosen.category not in (None, *classes):
         known = ", ".join(map(str, sorted(classes)))
@@ -240,7 +240,7 @@ def _check_choice(path: Path, annotations: Sequence[CocoBox], chosen: BoxFilter)
 
 
 def _check_one_class(path: Path, boxes: Iterable[Box]) -> None:
-    """Raise FormatError where boxes of several classes would be used."""
+    """Raise FormatError if boxes of several classes would be used."""
     classes = Counter(box.category_id for box in boxes)
     if len(classes) > 1:
         found = ", ".join(f"{number} ({classes[number]:,} boxes)" for number in sorted(classes))
@@ -255,7 +255,7 @@ def _usable(
     placed: Mapping[str, Iterable[tuple[str, Box]]],
     left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> Boxes:
-    """The boxes with width and height; each came with where it stands in the file.
+    """The boxes that have an extent. Each comes with its path in the file, for messages.
 
     Raises:
         FormatError: there are some, and none of them does.

@@ -1,4 +1,4 @@
-"""What prediction leaves behind: lines, overlays, and COCO results."""
+"""The files that prediction writes: lines, overlays, and COCO results."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ _LARGEST_JPEG = 65_500
 
 
 class Line(msgspec.Struct, omit_defaults=True):
-    """One instance, as ``predictions.jsonl`` has it.
+    """One instance in ``predictions.jsonl``.
 
     Attributes:
         file: as it was named.
@@ -44,7 +44,7 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 
 class CocoResult(msgspec.Struct, omit_defaults=True):
-    """One instance, as COCO's evaluation reads it: x and y are 0-based pixel indices.
+    """One instance in COCO's results format: x and y are 0-based pixel indices.
 
     ``file_name`` and ``frame`` are given where image numbers are only counted.
     """
@@ -192,7 +192,7 @@ def as_instance(
     bbox_xyxy: FloatArray | None,
     min_score: float,
 ) -> Instance:
-    """A prediction as what can be drawn: a ring where the model takes a keypoint for occluded.
+    """A prediction as an instance to draw: occluded keypoints become rings.
 
     Args:
         keypoints: (K, 3) x, y, score.

@@ -1,4 +1,4 @@
-"""Keypoints of any images: frames in, frames with keypoints out, in bounded memory."""
+"""Predict the keypoints of images and video frames, in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _MOST_BYTES = 256 << 20
 
 
 class Predicts(Protocol):
-    """What is asked of :class:`kpdata.train.infer.predictor.Predictor`."""
+    """What this module needs of :class:`kpdata.train.infer.predictor.Predictor`."""
 
     @property
     def skeleton(self) -> Skeleton:
@@ -38,7 +38,7 @@ class Predicts(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """An upright image, or one frame of a video, and where to look in it.
+    """An upright image, or one frame of a video, with the boxes to look at.
 
     Attributes:
         item: the file.
@@ -63,7 +63,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class FramePredictions:
-    """What the model finds in one frame of M instances.
+    """The predictions for one frame of M instances.
 
     Attributes:
         frame: where.
@@ -80,7 +80,7 @@ class FramePredictions:
 
 
 class Skipped(NamedTuple):
-    """What could not be used: ``reason`` is a short name, ``detail`` the whole message."""
+    """A file that could not be used: ``reason`` is a short name, ``detail`` the whole message."""
 
     path: Path
     reason: str
@@ -89,7 +89,7 @@ class Skipped(NamedTuple):
 
 @dataclass
 class Tally:
-    """What was read and what was not.
+    """Counts of what was read and what was not.
 
     Attributes:
         images, videos, frames: used; an image counts as a frame, too.

@@ -1,4 +1,4 @@
-"""Images and videos as a user names them: files and folders in, upright RGB frames out."""
+"""Read images and videos, given as files and folders, as upright RGB frames."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ _USUAL_RATE = 25.0
 
 @dataclass(frozen=True)
 class Item:
-    """One file to look at.
+    """One file to predict on.
 
     Attributes:
         path: where it is.
@@ -41,7 +41,7 @@ class Item:
 
     @property
     def is_video(self) -> bool:
-        """By its extension."""
+        """Whether its extension is a video's."""
         return self.path.suffix.lower() in VIDEOS
 
 
@@ -99,7 +99,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def count_frames(items: Iterable[Item]) -> int:
-    """How many frames there are, as far as the videos say."""
+    """The number of frames. For videos it is what their headers say."""
     return sum(_frames_in(item.path) if item.is_video else 1 for item in items)
 
 
@@ -183,7 +183,7 @@ def frame_rate(path: Path) -> float:
 
 
 class VideoFile:
-    """An MP4 in the making, which takes its name when it is whole; a context manager.
+    """Writes an MP4 that gets its name when it is complete; a context manager.
 
     Args:
         path: the file, whose folder exists.

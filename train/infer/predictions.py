@@ -45,7 +45,7 @@ _NO_BOX = (np.nan,) * 4
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What N instances really are, in continuous pixels of their source images.
+    """The labels of N instances, in continuous pixels of their source images.
 
     Attributes:
         source_id: N keys of source images; instances of one image share it.
@@ -70,7 +70,7 @@ class Truth:
 
     @property
     def keys(self) -> list[Key]:
-        """What names each instance."""
+        """The names of the instances."""
         return list(zip(self.source_id, self.instance.tolist(), strict=True))
 
     @classmethod
@@ -105,7 +105,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model finds in N crops, in source pixels.
+    """The predictions of a model for N crops, in source pixels.
 
     Attributes:
         keypoints: head → (N, K, 3) x, y, score. A heatmap scores by the peak's height, coordinates
@@ -124,7 +124,7 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What ``predictions.jsonl`` holds.
+    """The content of ``predictions.jsonl``.
 
     Attributes:
         keys: of the N instances.
@@ -148,7 +148,7 @@ class _Prediction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
 
     @property
     def form(self) -> tuple[object, ...]:
-        """What must be the same on every line."""
+        """The fields that every line of the file must have in the same shape."""
         heads = (self.keypoints, self.baseline, *self.other_heads.values())
         return self.head, *self.other_heads, *map(len, heads), len(self.visibility or ())
 
@@ -191,7 +191,7 @@ def write_predictions(path: Path, recorded: Recorded) -> None:
 
 
 def write_truth(path: Path, truth: Truth) -> None:
-    """Write a line per instance, without predictions; what the source has not is left out."""
+    """Write a line of labels per instance; what the source does not have is left out."""
     _write(
         path,
         (

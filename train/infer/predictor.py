@@ -1,4 +1,4 @@
-"""A finished, or at least begun, run as something that finds keypoints in crops."""
+"""A run, finished or not, as a predictor of keypoints in crops."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +56,7 @@ class Predictor:
 
     @property
     def skeleton(self) -> Skeleton:
-        """Names the keypoints that it finds."""
+        """The skeleton of the keypoints that it predicts."""
         return self.info.skeleton
 
     @property
@@ -66,12 +66,12 @@ class Predictor:
 
     @property
     def trained_with_flips(self) -> bool:
-        """Whether it was trained on mirror images: without, what it finds in one is a guess."""
+        """Whether it was trained on mirror images, which the flip test needs."""
         return self.config.augment.flip > 0
 
     @property
     def score_note(self) -> str | None:
-        """A note on scores that are not what they usually are; None where they are."""
+        """A note if scores are not the visibility; None if they are."""
         unscored = [head.name for head in self._heads(self.best.heads) if not head.scores]
         if self._with_visibility or not unscored:
             return None
@@ -133,7 +133,7 @@ class Predictor:
         return predict_crops(self._readers[key], crops, progress)
 
     def reader(self, flip: bool, decode: Decode, heads: tuple[str, ...]) -> PoseReader:
-        """The network with all that makes keypoints of crops.
+        """The network with the decoding of its outputs.
 
         Args:
             flip, decode: as in :meth:`predict`.

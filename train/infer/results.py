@@ -1,4 +1,4 @@
-"""What prediction gives to Python: one pose after the other, or all of them as a list."""
+"""The results of prediction in Python: a stream of predictions, or a list of all."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -74,7 +74,7 @@ class Prediction:
 
 
 class PredictionList(list[Prediction]):
-    """Predictions in the order of their images, and what became of the sources.
+    """Predictions in the order of their images, with counts of the sources.
 
     Attributes:
         tally: what was read, and what was skipped or left out, with the reasons.
@@ -88,7 +88,7 @@ class PredictionList(list[Prediction]):
 
 
 class PredictionStream(Iterator[Prediction]):
-    """Predictions in the order of their images, made as they are asked for and not kept.
+    """Predictions in the order of their images, computed on demand and not kept.
 
     Args:
         predictions: makes them.

@@ -1,1 +1,1 @@
-"""Training: epochs, phases, optimisers, and the checks before."""
+"""Training: epochs, phases, optimisers, and the checks before it."""

@@ -1,4 +1,4 @@
-"""What is looked at before anything slow: settings, and what the crops allow."""
+"""Quick checks before training: of the settings, and of what the crops allow."""
 
 from collections import Counter
 from pathlib import Path
@@ -35,7 +35,7 @@ def has_val(dataset: Dataset, config: TrainConfig) -> bool:
 
 
 def check_config(config: TrainConfig, skeleton: Skeleton) -> None:
-    """Raise KpdataError where a setting needs a keypoint, edge, file or run that is not there.
+    """Raise KpdataError if a setting needs a keypoint, edge, file or run that does not exist.
 
     All of it is found without an image or a network.
     """
@@ -59,7 +59,7 @@ def check_config(config: TrainConfig, skeleton: Skeleton) -> None:
 
 
 def _check_init(folder: RunFolder, config: TrainConfig, skeleton: Skeleton) -> None:
-    """Raise TrainingError where there is no run to start from, or one of other weights."""
+    """Raise TrainingError if the run to start from does not exist, or its weights do not fit."""
     has, wants = folder.config().architecture, config.architecture
     best_of(folder)
     with located(f"init_from is {folder.path}"):
@@ -80,7 +80,7 @@ def best_of(folder: RunFolder) -> Best:
 
 
 def check_needs_validation(config: TrainConfig, dataset: Dataset) -> None:
-    """Raise TrainingError where a run without validation data would go by its validation."""
+    """Raise TrainingError if a setting needs validation, and there is no data for it."""
     needing = {"patience": config.patience > 0, "schedule=plateau": config.schedule == "plateau"}
     named = " and ".join(name for name, is_set in needing.items() if is_set)
     if named:
@@ -92,7 +92,7 @@ def check_needs_validation(config: TrainConfig, dataset: Dataset) -> None:
 
 
 def check_reference(config: TrainConfig, val: LabelledCrops, progress: Progress) -> None:
-    """Raise TrainingError where validation PCK has no length to divide by: not an epoch later."""
+    """Raise TrainingError if validation PCK has no reference length, before the first epoch."""
     poses = Truth.of(val).poses(val.skeleton, val.truth)
     try:
         reference = config.reference or chosen_reference(poses)

@@ -17,7 +17,7 @@ from kpdata.train.run.config import TrainConfig
 
 
 class Learner(keras.Model):
-    """A network in training: takes the batches of :class:`kpdata.train.data.batches.Batches`.
+    """A network in training. It takes the batches of :class:`kpdata.train.data.batches.Batches`.
 
     Outputs that a phase does not train are not computed.
 
@@ -89,12 +89,12 @@ class Learner(keras.Model):
         return loss.compute(outputs, labels)
 
     def _counts(self, loss: Loss, outputs: dict[str, Tensor]) -> bool:
-        """Whether a loss means something for these outputs, and weighs something."""
+        """Whether a loss applies to these outputs and has a weight."""
         possible = len(self.skeleton.edge_index) > 0 or not loss.needs_edges
         return loss.output in outputs and possible and self.config.losses[loss.name] > 0
 
 
 def dropout_seeds(model: keras.Model) -> list[keras.Variable]:
-    """The states of its random generators, which ``save_weights`` leaves out."""
+    """The states of the random generators, which ``save_weights`` does not save."""
     weights = {id(weight) for weight in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]

@@ -57,7 +57,7 @@ def _rate(config: TrainConfig, phase: Phase, steps: int) -> Any:
 
 
 def _momentum(ema: float, steps: int) -> float:
-    """``ema``, or less in a phase so short that its first weights would not be forgotten."""
+    """``ema``, or less in a phase too short to forget its first weights."""
     return min(ema, max(0.5, 1 - _FORGETTING / steps))
 
 
@@ -79,13 +79,13 @@ def plateau_rate(config: TrainConfig, phase: Phase, records: Sequence[EpochRecor
 
 
 def epochs_since_best(scores: Sequence[float]) -> int:
-    """How many scores ago the first highest one was; 0 for none."""
+    """The number of scores since the first highest one; 0 without scores."""
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 @contextlib.contextmanager
 def averaged_weights(learner: keras.Model, optimiser: Any) -> Iterator[None]:
-    """The moving average of the trained variables for their values, if the optimiser keeps one."""
+    """Swap in the moving average of the trained variables, if the optimiser keeps one."""
     if not optimiser.use_ema:
         yield
         return

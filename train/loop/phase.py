@@ -122,7 +122,7 @@ class PhaseRun(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Start the epoch's clock, and what is dropped in it, which no checkpoint holds."""
+        """Start the epoch's clock and seed its dropout, which no checkpoint holds."""
         self._started, self._epoch = time.monotonic(), epoch
         crops = self.batches.steps * self.config.batch_size
         self.progress.begin(f"epoch {epoch + 1} of {self.config.epochs}", crops, "crops")
@@ -130,7 +130,7 @@ class PhaseRun(keras.callbacks.Callback):
             seed.assign([(self.config.seed + number) % 2**32, epoch * self.batches.steps])
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Stop at a loss that is not a number; it stays one for the rest of the epoch's mean."""
+        """Stop at a loss that is not a number: the epoch's mean cannot recover from it."""
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise self._blown_up(f"the loss is not a number {self._after(batch)}", batch)
@@ -195,7 +195,7 @@ class PhaseRun(keras.callbacks.Callback):
         )
 
     def _seconds_left(self, share: float) -> float:
-        """Of the whole run, once this share of the epoch is done; ``patience`` may end it sooner.
+        """Seconds left of the run after this share of the epoch; ``patience`` may end it sooner.
 
         A crop of twice the side takes four times as long.
         """
@@ -207,7 +207,7 @@ class PhaseRun(keras.callbacks.Callback):
         return max(0.0, each - elapsed) + each * rest
 
     def _restore(self) -> int:
-        """Load the weights to go on from; how many epochs of the phase they have been through."""
+        """Load the weights to go on from; return how many epochs of the phase they have had."""
         done = self._done()
         if done and self.state.last:
             self.folder.load_weights(self.state.last, self.learner.load_weights)
@@ -285,11 +285,11 @@ class PhaseRun(keras.callbacks.Callback):
             )
 
     def _after(self, batch: int) -> str:
-        """When something was found: scanned epochs are known by their end alone."""
+        """The moment of a fault: of a scanned epoch only the end is known."""
         return ("in" if self.scans else f"after step {batch + 1} of") + f" epoch {self._epoch + 1}"
 
     def _blown_up(self, what: str, batch: int | None = None) -> TrainingError:
-        """The error that tells ``what`` went wrong, and what ``batch`` held if one is known."""
+        """The error for ``what`` went wrong, with the images of ``batch`` if it is known."""
         if batch is not None and not self.scans:
             what += f". The batch held: {', '.join(self.batches.keys(self._epoch, batch))}"
         return TrainingError(

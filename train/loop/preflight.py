@@ -27,7 +27,7 @@ _LARGEST_INPUT = 128
 
 
 def check(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdict]:
-    """Judge the training crops' labels, then whether the model learns eight of them by heart.
+    """Check the training crops' labels, then whether the model can overfit eight crops.
 
     Args:
         config: of the run to come.
@@ -51,7 +51,7 @@ def raise_failed(verdicts: list[Verdict]) -> None:
 
 
 def _check_learning(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdict]:
-    """Train on a handful of crops until they are known by heart, or for so many steps."""
+    """Train on a handful of crops until the model overfits them, or for so many steps."""
     count, size = len(crops), min(crops.side, _LARGEST_INPUT)
     plain = config.with_options(**config.spec.when_overfitting)
     phase = Phase(config.spec.stages[-1].name, 1, size, _RATE)

@@ -38,7 +38,7 @@ def train(
     check_first: bool = True,
     devices: int = 1,
 ) -> State:
-    """Train all phases that are not done yet; a folder that holds a run is gone on with.
+    """Train all phases that are not done yet. A folder that holds a run is resumed.
 
     Args:
         folder: the run's; locked while this runs.
@@ -100,7 +100,7 @@ def computing_in(precision: str) -> Iterator[None]:
 
 
 def spread_over(devices: int, batch_size: int) -> keras.distribution.DataParallel | None:
-    """What lets models train data-parallel on the first ``devices`` devices; None for one.
+    """The strategy for data-parallel training on the first ``devices`` devices; None for one.
 
     Raises:
         TrainingError: there are fewer, the batch does not divide, or the backend cannot.

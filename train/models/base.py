@@ -1,4 +1,4 @@
-"""What a model declares: all that training, scoring, prediction, export and commands know of it."""
+"""The declaration of a model: what training, scoring, prediction, export and commands ask of it."""
 
 import difflib
 import typing
@@ -32,7 +32,7 @@ def check_within(name: str, value: float, low: float, high: float) -> None:
 
 
 def known_names(name: str, known: Iterable[str]) -> str:
-    """The end of a message on an unknown ``name``: the nearest of those known, and all of them."""
+    """The end of a message on an unknown ``name``: the nearest known name, and all of them."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 1, cutoff=0.7)
     return (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(known)}"
@@ -143,7 +143,7 @@ def option_infos(kind: type[Options]) -> tuple[OptionInfo, ...]:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a phase can train of a model.
+    """A part of a model that a phase can train.
 
     Attributes:
         name: as in :attr:`Phase.trains`.
@@ -266,7 +266,7 @@ class ModelSpec:
         return self.stage(stage).heads or tuple(head.name for head in self.heads)
 
     def describe(self, options: Any) -> str:
-        """What decides which weights fit: equal texts, equal weights; whatever the input size."""
+        """The model and its options as text: weights fit where it is equal, at any input size."""
         if self.architecture:
             return self.architecture(options)
         values = (f"{info.name}={getattr(options, info.name)}" for info in self.option_infos)

@@ -1,4 +1,4 @@
-"""What models share: heads, which read keypoints from outputs, and losses.
+"""Parts that models share: heads, which read keypoints from outputs, and losses.
 
 A network's outputs are named. These names mean the same in every model:
 
@@ -26,7 +26,7 @@ Outputs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Head:
-    """One way in which a model tells keypoints.
+    """One way to read keypoints from a model's outputs.
 
     Attributes:
         name: how scores and files call it.
@@ -74,7 +74,7 @@ COORDINATES_HEAD = Head("coordinates", ("xy_norm",), _read_coordinates)
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What a loss compares a batch's outputs with.
+    """The labels that a loss compares a batch's outputs with.
 
     Attributes:
         keypoints: (B, K, 3) in input pixels, after augmentation.

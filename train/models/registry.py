@@ -1,4 +1,4 @@
-"""All models by name: each room in this folder declares its ``MODEL``."""
+"""All models by name: each package in this folder declares its ``MODEL``."""
 
 import importlib
 import pkgutil
@@ -51,5 +51,5 @@ def get_model(name: str) -> ModelSpec:
 
 
 def default_model() -> str:
-    """The name of the model that is taken where none is named."""
+    """The name of the default model."""
     return next(iter(models()))

@@ -30,7 +30,7 @@ BatchParams = dict[str, npt.NDArray[np.float32]]
 
 
 def only_crops(crops: Sequence[Affine]) -> BatchParams:
-    """The parameters that change nothing: each crop only goes through its affine.
+    """Parameters without augmentation: each crop is only resampled by its affine.
 
     Args:
         crops: B affines (2, 3), crop → input;
@@ -82,7 +82,7 @@ def apply(
     size: int,
     flip_index: npt.NDArray[np.intp],
 ) -> tuple[Tensor, Tensor]:
-    """Crops and their labels as the model takes them, resampled once.
+    """Augment crops and labels for the model. Pixels are resampled once.
 
     Args:
         image: (B, H, W, 3) RGB, uint8.

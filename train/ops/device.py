@@ -1,4 +1,4 @@
-"""What the backend runs on, and which functions it compiles."""
+"""The device of the backend, and which functions XLA compiles there."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Losses: pure functions of arrays that give one float32 number.
+"""Losses: pure functions of arrays that return one float32 number.
 
 Each takes ``weights`` (B, K), made by :func:`labelled` and nowhere else. Where a weight is 0,
 neither the target nor the prediction is read: whatever stands there, the loss is the same and its
@@ -25,7 +25,7 @@ _FLOW_REACH = 10.0
 
 
 def labelled(keypoints: Tensor, importance: Tensor | None = None) -> Tensor:
-    """(B, K) how much each keypoint counts: 0 where it is not labelled.
+    """(B, K) weight of each keypoint: 0 where it is not labelled.
 
     Args:
         keypoints: (B, K, 3).

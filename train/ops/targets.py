@@ -1,4 +1,4 @@
-"""Keypoints ⇄ what a model puts out: heatmaps, offset maps, normalised coordinates.
+"""Encode keypoints as heatmaps, offset maps and coordinates, and decode them again.
 
 Keypoints are (B, K, 3): x, y in continuous pixels of the square input of side ``size``, and
 visibility. Pixel (i, j) of a heatmap (B, h, h, K) has its centre at (j + 0.5, i + 0.5) · size / h,
@@ -227,7 +227,7 @@ def _decoded(maps: Tensor, positions: tuple[Tensor, Tensor], size: int) -> Tenso
 def _refined(
     maps: Tensor, size: int, blur_sigma: float, step: Callable[[Any], tuple[Tensor, Tensor]]
 ) -> Tensor:
-    """Move each peak by what ``step`` makes of the 3 × 3 pixels around it, a pixel at most."""
+    """Move each peak by the ``step`` computed from the 3 × 3 pixels around it, at most a pixel."""
     height, width = maps.shape[1:3]
     flat = _smoothed(maps, blur_sigma) if blur_sigma else _flat(maps)
     x, y = _peaks(flat, width)

@@ -1,4 +1,4 @@
-"""What a training run does, as one frozen value; named ones are in ``kpdata.train.run.recipes``."""
+"""The configuration of a training run. Named ones are in ``kpdata.train.run.recipes``."""
 
 import importlib
 import pkgutil
@@ -103,17 +103,17 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def architecture(self) -> str:
-        """What decides which weights fit; the input size does not."""
+        """The model and its options, which decide which weights fit. The input size does not."""
         return self.spec.describe(self.spec.parse(self.options))
 
     @property
     def input_size(self) -> int:
-        """Of the finished model: the last phase's."""
+        """Input size of the finished model, in pixels: that of the last phase."""
         return self.phases[-1].input_size
 
     @property
     def epochs(self) -> int:
-        """Of all phases together."""
+        """The number of epochs of all phases together."""
         return sum(phase.epochs for phase in self.phases)
 
     def with_options(self, **options: Any) -> "TrainConfig":
@@ -193,6 +193,6 @@ def load_recipe(name: str) -> TrainConfig:
 
 
 def recipe_summary(name: str) -> str:
-    """The first line of what a recipe says of itself."""
+    """The first line of a recipe's docstring."""
     module = importlib.import_module(f"{recipes.__name__}.{name}")
     return (module.__doc__ or "").splitlines()[0]

@@ -1,4 +1,4 @@
-"""A sensible configuration for a dataset and this machine, where the user names no recipe."""
+"""The default configuration for a dataset and this machine, without a recipe."""
 
 import math
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ def default_config(
 
 
 def _look_at(dataset: Dataset) -> tuple[int | None, CropRule]:
-    """The side of the shards' crops, None for whole images; and what to crop, or was cropped."""
+    """The side of the shards' crops (None for whole images), and the crop rule."""
     if TRAIN not in dataset.splits:
         raise TrainingError(
             f"{dataset.folder} has no split 'train'; it has {', '.join(dataset.splits)}"

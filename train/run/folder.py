@@ -37,7 +37,7 @@ _MOST_BYTES = 64 << 20
 
 
 class RunInfo(msgspec.Struct, frozen=True):
-    """What a run was trained on.
+    """The dataset that a run was trained on.
 
     Attributes:
         shards: the dataset's folder or URL, and ``root_hash`` what it held.
@@ -91,12 +91,12 @@ class EpochRecord(msgspec.Struct, frozen=True):
 
     @property
     def area(self) -> float | None:
-        """What epochs are compared by: the mean of ``areas``. PCK itself is soon 1 on easy data."""
+        """The number by which epochs are compared: the mean of ``areas``, as PCK saturates."""
         return mean(self.areas.values()) if self.areas else None
 
 
 class Best(msgspec.Struct, frozen=True):
-    """The weights that count: of the best epoch, among those that trained the last heads.
+    """The weights that are kept: of the best epoch among those that trained the last heads.
 
     Attributes:
         file: below the run's folder.
@@ -120,7 +120,7 @@ class Best(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         epochs: those that are done.
@@ -164,41 +164,41 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where weights are."""
+        """The folder of the weights."""
         return self.path / "checkpoints"
 
     @property
     def logs(self) -> Path:
-        """Where TensorBoard looks."""
+        """The folder of TensorBoard's event files."""
         return self.path / "logs"
 
     @property
     def history_csv(self) -> Path:
-        """A row for every epoch."""
+        """The table with a row for each epoch."""
         return self.path / "history.csv"
 
     def config(self) -> TrainConfig:
-        """What the run does; TrainingError where this is no run."""
+        """The configuration of the run; TrainingError if the folder is not a run."""
         return self._read("config.json", TrainConfig)
 
     def info(self) -> RunInfo:
-        """What it was trained on."""
+        """The dataset that it was trained on."""
         return self._read("dataset.json", RunInfo)
 
     def state(self) -> State:
-        """How far it is."""
+        """The progress of the run."""
         if not os.path.lexists(self.path / "state.json"):
             return State()
         return self._read("state.json", State)
 
     def begin(self, config: TrainConfig, info: RunInfo) -> None:
-        """Make the folder a run."""
+        """Write the files with which a run begins."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._write("dataset.json", info)
         self._write("config.json", config)
 
     def save_state(self, state: State) -> None:
-        """Write ``state`` and its table, and remove the weights that it does not name."""
+        """Write ``state`` and its table, then remove the weight files that it does not name."""
         self._write("state.json", state)
         write_atomically(self.history_csv, _as_csv(state.epochs).encode(), durable=False)
         named = {state.last, state.best and state.best.file}

@@ -117,7 +117,7 @@ def _from_imagenet(build: Callable[..., keras.Model], name: str, options: Any) -
 
 
 def _quick_to_forget(model: keras.Model) -> keras.Model:
-    """The model, with batch statistics that follow a short run."""
+    """Make the model's batch statistics follow a short run; return it."""
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MEMORY

@@ -1,6 +1,7 @@
 """A small BlazePose for ``kpdata demo``: about two minutes on two CPU cores, start to end.
 
-The shards hold augmented copies, and there is no time to learn them by heart: little is drawn anew.
+The shards hold augmented copies, and two minutes are too short to overfit them, so little is
+augmented anew.
 """
 
 from kpdata.core.augment import AugmentConfig

@@ -1,6 +1,6 @@
 """BlazePose on the Leeds Sports Pose dataset, from scratch on its thousand training images.
 
-    kpdata convert lsp joints.mat --out lsp/ --split official --val 10
+    kpdata convert lsp joints.mat --out lsp/ --split official --val-from-train 10
     kpdata train lsp/ --recipe lsp_blazepose --out runs/lsp
     kpdata evaluate runs/lsp lsp/ --split test
 

@@ -1,6 +1,6 @@
 """Soft-argmax regression on the Leeds Sports Pose dataset, from scratch on its thousand images.
 
-    kpdata convert lsp joints.mat --out lsp/ --split official --val 10
+    kpdata convert lsp joints.mat --out lsp/ --split official --val-from-train 10
     kpdata train lsp/ --recipe lsp_regression --out runs/regression
     kpdata evaluate runs/regression lsp/ --split test
 
