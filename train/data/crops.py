@@ -16,7 +16,7 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.core.transform import Affine, apply_affine
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.decoding import CropPixels, Indices, decode_crops
-from kpdata.train.data.instances import InstanceCrop, find_crops
+from kpdata.train.data.instances import CropFinder, InstanceCrop
 
 _WITHOUT_BOXES = (
     ". Choose `crop_from` image (the whole image, squared) or keypoints (which leaks the labels "
@@ -125,14 +125,13 @@ def load(
     Raises:
         DatasetError: no such split, a damaged record, or nothing to look at.
     """
-    counts: Counter[str] = Counter()
     total = None if copies else dataset[split].dataset.manifest.splits[split].instances
     progress.begin(f"reading {split}", total, "crops")
-    pairs = find_crops(dataset, split, crop_rule, side, copies, counts)
-    found, pixels = decode_crops(pairs, side, progress, memory)
+    finder = CropFinder(dataset, split, crop_rule, side, copies)
+    found, pixels = decode_crops(iter(finder), side, progress, memory)
     if not found:
-        left = "; ".join(f"{count} {what}" for what, count in counts.items())
-        fix = _WITHOUT_BOXES if any("no box" in what for what in counts) else ""
+        left = "; ".join(f"{count} {what}" for what, count in finder.counts.items())
+        fix = _WITHOUT_BOXES if any("no box" in what for what in finder.counts) else ""
         raise DatasetError(
             f"{dataset.folder}: split {split} shows no instance ({left or 'empty'}){fix}"
         )
@@ -155,7 +154,7 @@ def load(
         head_size=np.array([_or_nan(crop.instance.head_size) for crop in found]) * scales,
         is_copy=np.array([crop.is_copy for crop in found]),
         images=pixels,
-        counts=dict(counts),
+        counts=dict(finder.counts),
     )
 
 

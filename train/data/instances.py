@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -51,34 +52,44 @@ class InstanceCrop(NamedTuple):
         return transform.compose(self.to_source, self.of.affine)
 
 
-def find_crops(
-    dataset: Dataset, split: str, crop_rule: CropRule, side: int, copies: bool, counts: Counter[str]
-) -> Iterator[tuple[InstanceCrop, Sample]]:
-    """Yield a crop for each instance that can be trained on, with its record.
+@dataclass
+class CropFinder:
+    """Iterates over the instances of a split that can be trained on: (crop, record).
 
-    Args:
+    Attributes:
         dataset: a shard folder.
         split: its split.
         crop_rule: what is cut out of whole images; a record that is a crop is taken as it is.
         side: of the crops, in pixels.
         copies: take augmented copies too.
-        counts: of what has no crop, added to.
+        counts: instances without a crop, by reason, of the last iteration so far.
 
     Raises:
-        DatasetError: no such split, or a damaged record.
+        DatasetError: when iterated: no such split, or a damaged record.
     """
-    for shard in dataset[split].shards:
-        for offset, sample in dataset.read_shard(shard):
-            if sample.view and sample.view.copy and not copies:
-                continue
-            uri = dataset.record_uri(shard, offset)
-            why_not = crop_rule.why_not if _is_whole(sample) else why_not_shown
-            for number, instance in enumerate(sample.instances):
-                if reason := why_not(instance):
-                    counts[f"instances not shown: {reason}"] += 1
-                else:
-                    with located(name_of(uri)):
-                        yield _crop(sample, instance, number, uri, crop_rule, side), sample
+
+    dataset: Dataset
+    split: str
+    crop_rule: CropRule
+    side: int
+    copies: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[tuple[InstanceCrop, Sample]]:
+        self.counts.clear()
+        for shard in self.dataset[self.split].shards:
+            for offset, sample in self.dataset.read_shard(shard):
+                if not (sample.view and sample.view.copy) or self.copies:
+                    yield from self._crops_of(sample, self.dataset.record_uri(shard, offset))
+
+    def _crops_of(self, sample: Sample, uri: str) -> Iterator[tuple[InstanceCrop, Sample]]:
+        why_not = self.crop_rule.why_not if _is_whole(sample) else why_not_shown
+        for number, instance in enumerate(sample.instances):
+            if reason := why_not(instance):
+                self.counts[f"instances not shown: {reason}"] += 1
+            else:
+                with located(name_of(uri)):
+                    yield _crop(sample, instance, number, uri, self.crop_rule, self.side), sample
 
 
 def _crop(

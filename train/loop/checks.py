@@ -1,6 +1,5 @@
 """Quick checks before training: of the settings, and of what the crops allow."""
 
-from collections import Counter
 from pathlib import Path
 
 from kpdata.core.crop import CropRule, crop_rule_of
@@ -11,7 +10,7 @@ from kpdata.core.splits import TRAIN, VAL
 from kpdata.metrics.poses import reference_lengths
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.crops import LabelledCrops
-from kpdata.train.data.instances import find_crops
+from kpdata.train.data.instances import CropFinder
 from kpdata.train.evaluate.evaluate import check_skeleton
 from kpdata.train.evaluate.scores import chosen_reference, reference_note
 from kpdata.train.infer.predictions import Truth
@@ -29,9 +28,8 @@ def has_val(dataset: Dataset, config: TrainConfig) -> bool:
     """Whether the split ``val`` shows any instance; records are read until one does."""
     if VAL not in dataset.splits:
         return False
-    rule = crop_rule_for(dataset, config)
-    found = find_crops(dataset, VAL, rule, config.input_size, copies=False, counts=Counter())
-    return next(found, None) is not None
+    finder = CropFinder(dataset, VAL, crop_rule_for(dataset, config), config.input_size)
+    return any(True for _ in finder)
 
 
 def check_config(config: TrainConfig, skeleton: Skeleton) -> None:
