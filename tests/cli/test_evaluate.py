@@ -84,7 +84,7 @@ def model(tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Stand
     module = ModuleType("kpdata.train.infer.predictor")
     vars(module)["Predictor"] = Predictor
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr("kpdata.train.api.prepare_backend", lambda: None)
+    monkeypatch.setattr("kpdata.train.trained.prepare_backend", lambda: None)
     return runs
 
 

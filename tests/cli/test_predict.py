@@ -57,7 +57,7 @@ def stand_in(monkeypatch):
     predictor = ModuleType("kpdata.train.infer.predictor")
     predictor.Predictor = StandIn
     monkeypatch.setitem(sys.modules, predictor.__name__, predictor)
-    monkeypatch.setattr("kpdata.train.api.prepare_backend", lambda: None)
+    monkeypatch.setattr("kpdata.train.trained.prepare_backend", lambda: None)
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def test_images_take_the_numbers_of_a_coco_file_and_unknown_ones_are_counted(
 
 
 def test_the_command_keeps_no_prediction(kpdata, tmp_path, monkeypatch):
-    from kpdata.train import api
+    from kpdata.train import trained
     from kpdata.train.infer.media import VideoFile
 
     alive: weakref.WeakSet[object] = weakref.WeakSet()
@@ -299,8 +299,8 @@ def test_the_command_keeps_no_prediction(kpdata, tmp_path, monkeypatch):
         most.append(len(alive))
         return poses
 
-    by_instance = api.by_instance
-    monkeypatch.setattr(api, "by_instance", watched)
+    by_instance = trained.by_instance
+    monkeypatch.setattr(trained, "by_instance", watched)
     with VideoFile(tmp_path / "clip.mp4", 12) as file:
         for _ in range(12):
             file.add(np.zeros((48, 64, 3), np.uint8))
