@@ -37,6 +37,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h."""
 
 
+PICTURE_BYTES = 16
+"""Bytes that a report has for the picture of each record."""
+
+
 class ShardReport(msgspec.Struct, frozen=True):
     """What one shard holds. It is written last, so a report means that the shard is whole.
 
@@ -125,7 +129,9 @@ def whole_report(data: bytes, plan_blake3: str, size: int | None) -> ShardReport
         report = msgspec.json.decode(text, type=ShardReport)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return report if (report.plan_blake3, report.shard.bytes) == (plan_blake3, size) else None
+    expected = plan_blake3, size, PICTURE_BYTES * report.shard.records
+    found = report.plan_blake3, report.shard.bytes, len(report.pictures)
+    return report if found == expected else None
 
 
 def write_shard(workspace: Workspace, name: str, spare_cores: bool) -> ShardReport:

@@ -459,7 +459,8 @@ def shard_reports() -> tuple[bytes, ...]:
     refused = [Rejected("5.jpg", "image missing", "no file")]
     visibility = [[0, 0, 5], [0, 5, 0], [5, 0, 0]]
     sizes = {"min_width": 24, "max_width": 24, "min_height": 16, "max_height": 16}
-    report = ShardReport("0" * 64, shard, 4, 0, 5, visibility, sizes, {}, refused)
+    pictures = bytes(16 * shard.records)
+    report = ShardReport("0" * 64, shard, 4, 0, 5, visibility, sizes, {}, refused, pictures)
     return (msgspec.json.encode(report),)
 
 

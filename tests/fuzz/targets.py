@@ -321,6 +321,8 @@ def _shard_report(folder: Path) -> Check:
     """As a conversion finds it that takes up a stopped one."""
     from collections import Counter
 
+    from blake3 import blake3
+
     from kpdata.pipelines.conversion import _reports
     from kpdata.pipelines.output.local import Workspace
     from kpdata.pipelines.plan.make import Plan, ShardPlan
@@ -333,7 +335,8 @@ def _shard_report(folder: Path) -> Check:
     whole = Plan(workspace.plan_folder, (plan,), Counter(), Counter(), "", ())
 
     def check(data: bytes) -> None:
-        workspace.report_path(seeds.SHARD).write_bytes(data)
+        digest = blake3(data).hexdigest().encode()  # made to fit again
+        workspace.report_path(seeds.SHARD).write_bytes(b"%b\n%b\n" % (data, digest))
         found = _reports(workspace, whole)
         if not found:
             raise KpdataError("left out: the shard is written anew")
