@@ -84,11 +84,30 @@ def test_what_is_written_as_coco_can_be_read_back(
 
 @pytest.mark.parametrize(
     "words",
-    [["a.json", "b.json"], ["train=a.json", "b.json"], ["train=a.json", "train=b.json"]],
-    ids=["unnamed", "one unnamed", "twice"],
+    [["a.json", "b.json"], ["train=a.json", "b.json"]],
+    ids=["unnamed", "one unnamed"],
 )
 def test_several_annotations_each_need_a_split(refuses: Refuses, words: list[str]) -> None:
-    refuses("convert", "coco", *words, says=[" ".join(words), "such as train=a.json val=b.json"])
+    refuses(
+        "convert",
+        "coco",
+        *words,
+        says=[" ".join(words), "such as train=a.json train=b.json val=c.json"],
+    )
+
+
+def test_a_split_may_have_several_files(parts: Path, kpdata: Kpdata, tmp_path: Path) -> None:
+    train, val = (parts / name / "annotations.json" for name in ("train", "val"))
+    options = ("--out", tmp_path / "out", "--json")
+    one = kpdata("convert", "coco", f"train={train}", f"train={val}", *options)
+    assert one.json["splits"].keys() == {"train"}
+    images = [f"--images=train={parts / name / 'images'}" for name in ("train", "val")]
+    options = ("--out", tmp_path / "named", "--json")
+    two = kpdata("convert", "coco", f"train={train}", f"train={val}", *images, *options)
+    assert two.json["root_hash"] == one.json["root_hash"]
+    odd = kpdata("convert", "coco", f"train={train}", *images, "--out", tmp_path / "odd")
+    assert "`images`" not in odd.err
+    assert "--images is given 2 times for train" in odd.err
 
 
 def test_a_file_may_have_an_equals_sign_in_its_name(
