@@ -15,7 +15,7 @@ def draw_background(rng: np.random.Generator, width: int, height: int, horizon: 
     """(H, W, 3) RGB, one of BACKGROUNDS, with grain.
 
     Args:
-        rng: where every choice comes from.
+        rng: the source of all random choices.
         width, height: pixels.
         horizon: the row where level ground ends for the camera; may lie outside the picture.
     """

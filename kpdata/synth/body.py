@@ -85,7 +85,7 @@ class Body:
     Attributes:
         build, clothes: what it was made from.
         cones, ellipsoids: its parts.
-        keypoints: (3,) world places by COCO name.
+        keypoints: (3,) world positions by COCO name.
         chest_frame: (3, 3) the chest's left, up and forward axes as columns.
         neck_top: (3,) where the head sits.
     """
@@ -123,13 +123,13 @@ class Body:
         self.ellipsoids.append(Ellipsoid(PARTS.index(part), centre, axes, material))
 
     def move(self, shift: Array) -> None:
-        """Carry everything along (3,) metres."""
+        """Move everything by (3,) metres."""
         self.cones = [cone._replace(ends=cone.ends + shift) for cone in self.cones]
         self.ellipsoids = [blob._replace(centre=blob.centre + shift) for blob in self.ellipsoids]
         self.keypoints = {name: place + shift for name, place in self.keypoints.items()}
 
     def keypoint_array(self) -> Array:
-        """(17, 3) world places in COCO17's order."""
+        """(17, 3) world positions in COCO17's order."""
         return np.array([self.keypoints[name] for name in COCO17.keypoints])
 
 
@@ -147,7 +147,7 @@ def sample_body(rng: np.random.Generator, facing: float) -> Body:
     """A random figure that stands on the ground (y = 0) over the origin.
 
     Args:
-        rng: where every choice comes from.
+        rng: the source of all random choices.
         facing: degrees about y; 0 looks along +z, 90 along +x.
     """
     return pose_body(sample_build(rng), sample_clothes(rng), sample_pose(rng), facing)

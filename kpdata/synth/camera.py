@@ -16,7 +16,7 @@ class Camera:
 
     Attributes:
         rotation: (3, 3) world → camera; the camera's x points right, y down, z forwards.
-        eye: (3,) the camera's place in the world.
+        eye: (3,) the camera's position in the world.
         focal: focal length in pixels.
         centre: (2,) the picture's centre in pixels.
     """
@@ -42,7 +42,7 @@ class Camera:
         return np.asarray(self.rotation.T @ seen)
 
     def ground(self, x: float, depth: float, height: float) -> Array:
-        """(3,) the world place at this column, depth and height above the ground."""
+        """(3,) the world position at this column, depth and height above the ground."""
         right = (x - self.centre[0]) / self.focal * depth
         level = self.rotation[:, 1]
         down = (height - self.eye[1] - level[0] * right - level[2] * depth) / level[1]

@@ -1,4 +1,4 @@
-"""What a figure's keypoints are labelled: where they are, and what the raster shows of them."""
+"""Label the keypoints of a figure: their positions, and what the raster shows of them."""
 
 import numpy as np
 

@@ -13,7 +13,7 @@ SKIN, SHIRT, TROUSERS, SHOES, HAIR, EYE, MOUTH, STOOL = range(8)
 
 @dataclass(frozen=True)
 class Build:
-    """Proportions: stature in metres, and factors on a middling body."""
+    """Proportions: stature in metres, and factors on an average body."""
 
     stature: float
     girth: float

@@ -22,7 +22,7 @@ def add_occluder(
     """Paint one of OCCLUDERS over ``canvas`` and return what it covers, (H, W).
 
     Args:
-        rng: where every choice comes from.
+        rng: the source of all random choices.
         canvas: (H, W, 3) RGB, changed in place.
         bbox_xyxy: the figure to hide a part of, in canvas pixels.
     """

@@ -56,7 +56,7 @@ def _code(figure: int, part: int, material: int) -> int:
 
 
 def figure_of(label: npt.NDArray[np.uint16]) -> npt.NDArray[np.intp]:
-    """Numbers of the figures in a label buffer, −1 for the backdrop."""
+    """Numbers of the figures in a label buffer, −1 for the background."""
     return (label.astype(np.intp) - 1) // _CODES
 
 
@@ -145,7 +145,7 @@ def cast_shadows(picture: Image, bodies: list[Body], camera: Camera, sun: Sun) -
 
 
 def expose(rng: np.random.Generator, canvas: Image) -> Image:
-    """The canvas as a camera would take it: smaller, a little soft, unevenly lit and noisy."""
+    """Turn the canvas into a photograph: smaller, a little soft, unevenly lit and noisy."""
     height, width = canvas.shape[0] // SUPERSAMPLE, canvas.shape[1] // SUPERSAMPLE
     picture = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
     sigma = rng.uniform(0, 0.9) * min(1.0, height / 240)

@@ -1,6 +1,6 @@
-"""What a figure does: joint angles drawn from ranges, pose by pose.
+"""Poses of a figure: joint angles sampled from ranges, one set for each kind of pose.
 
-A pose says what the *lead* side and the *trail* side do; which of them is left is drawn. All
+A pose says what the *lead* side and the *trail* side do; which of them is left is random. All
 angles are in degrees.
 """
 
@@ -29,7 +29,7 @@ class Limb(NamedTuple):
 
 
 class LimbRange(NamedTuple):
-    """From where to where each angle of a :class:`Limb` is drawn."""
+    """The range from which each angle of a :class:`Limb` is sampled."""
 
     flex: Range
     abduct: Range
@@ -43,7 +43,7 @@ class LimbRange(NamedTuple):
 
 @dataclass(frozen=True)
 class PoseRange:
-    """The ranges of one kind of pose, and how often it is drawn.
+    """The ranges of one kind of pose, and how often it occurs.
 
     Attributes:
         weight: how often, relative to the others.
@@ -146,7 +146,7 @@ _ARMS = (HANGING, RAISED, SIDEWAYS, ON_HIP, FOLDED, POINTING, TO_FACE, FORWARD)
 def sample_pose(rng: np.random.Generator) -> Pose:
     """A random kind of pose, a random lead side, and angles from its ranges.
 
-    One arm in five does something else than the pose says.
+    One arm in five does something else instead.
     """
     ranges = POSES[_NAMES[rng.choice(len(_NAMES), p=_ODDS)]]
     lead_arm, trail_arm = (
