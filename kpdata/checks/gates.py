@@ -31,6 +31,9 @@ MOST_OCCLUDED = 0.6
 SURELY_INVERTED = 0.85
 """CrowdPose, whose labels are sound, has 64 %: between these two, whole instances decide."""
 
+FEW_SEEN = 5
+"""Instances that are visible as a whole: fewer are no evidence that a flag is sound."""
+
 _HIDDEN_PER_SEEN = 4
 """Of sound labels, instances seen whole are not that much rarer than those hidden whole."""
 
@@ -114,7 +117,8 @@ def judge_visibility(visibility: FloatArray) -> Verdict:
         int(((visibility == value) | (visibility == NOT_LABELLED)).all(axis=1).sum())
         for value in (OCCLUDED, VISIBLE)
     )
-    if share <= SURELY_INVERTED and hidden <= _HIDDEN_PER_SEEN * seen:
+    is_crowd = seen >= FEW_SEEN and hidden <= _HIDDEN_PER_SEEN * seen
+    if share <= SURELY_INVERTED and is_crowd:
         return Verdict(
             VISIBILITY,
             True,

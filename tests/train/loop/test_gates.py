@@ -203,6 +203,14 @@ def test_a_crowd_whose_flag_is_inverted_where_hardly_any_is_seen_whole_fails():
     assert failed((truth, *rest)) == [VISIBILITY]
 
 
+@pytest.mark.parametrize("occluded", [0.62, 0.65, 0.7, 0.84])
+def test_without_instances_seen_whole_there_is_no_evidence_of_a_crowd(occluded):
+    truth, *rest = people(0)
+    hidden = np.random.default_rng(0).random(truth.shape[:2]) < occluded
+    truth[..., 2] = np.where(hidden, 1, 2)
+    assert failed((truth, *rest)) == [VISIBILITY]
+
+
 def test_a_flag_that_only_says_labelled_gets_its_own_explanation():
     truth, *rest = people(0)
     truth[..., 2] = 1
