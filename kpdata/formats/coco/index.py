@@ -220,6 +220,10 @@ class Index:
         rows = self._db.execute("SELECT file_name FROM images ORDER BY image LIMIT ?", (count,))
         return [name for (name,) in rows]
 
+    def holds(self, count: int) -> bool:
+        """Whether some annotation lists so many keypoints."""
+        return any(length == 3 * count for _, length in self.lengths)
+
     def _fill(self) -> None:
         wanted = ("images", "annotations", "categories")
         for name, first, raw in json_stream.batches(self._path, wanted, ("info",)):

@@ -88,23 +88,26 @@ def read(
         root = images or _find_images(annotations, index.first_names(_TRIED))
         if isinstance(skeleton, str):
             skeleton = get_skeleton(skeleton)
-        body = skeleton
-        if skeleton is not None and skeleton.keypoints == COCO_WHOLEBODY133.keypoints:
-            body = COCO17
-        chosen = choose(annotations, index, category, body)
+        in_parts = (
+            skeleton is not None
+            and skeleton.keypoints == COCO_WHOLEBODY133.keypoints
+            and not index.holds(len(skeleton))
+        )
+        chosen = choose(annotations, index, category, COCO17 if in_parts else skeleton)
         ids = [entry.id for entry in chosen.values()]
         index.choose(ids)
         counts: Counter[str] = Counter()
         if skeleton is None:
             skeleton, counts = skeleton_of(annotations, chosen)
             check_lengths(annotations, index, chosen)
-            if skeleton == COCO17 and index.wholebody:
+            in_parts = skeleton == COCO17 and index.wholebody > 0
+            if in_parts:
                 skeleton = COCO_WHOLEBODY133
         counts.update(index.counts)
         counts[OTHER_CATEGORIES] = sum(
             index.annotations[c.id] for c in index.categories if c.id not in ids
         )
-        if len(skeleton) != len(COCO_WHOLEBODY133):
+        if not in_parts:
             counts[PARTS] = index.wholebody
         for key, count in index.grouped_by.items():
             counts[f"images grouped by their {key}"] = count if key != "group" else 0
@@ -124,6 +127,7 @@ def read(
             index=index,
             categories={c.id: c.name for c in chosen.values()},
             num_keypoints=len(skeleton),
+            num_listed=len(COCO17) if in_parts else len(skeleton),
             shift=0.0 if from_corner else 0.5,
             v_is_labelled=v_is_labelled,
             counts=counts,
@@ -169,13 +173,20 @@ def _lies_in(folder: Path, name: str) -> bool:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Turns the rows of the index into samples."""
+    """Turns the rows of the index into samples.
+
+    Attributes:
+        num_keypoints: K.
+        num_listed: how many of them ``keypoints`` lists; COCO-WholeBody has others in further keys.
+        shift: from the file's coordinates to continuous pixels.
+    """
 
     path: Path
     root: Location
     index: Index
     categories: dict[int, str]
     num_keypoints: int
+    num_listed: int
     shift: float
     v_is_labelled: bool
     counts: Counter[str]
@@ -231,7 +242,7 @@ class _Reader:
 
     def _keypoints(self, rows: list[Row]) -> tuple[FloatArray, dict[int, str]]:
         """Keypoints (N, K, 3) in continuous pixels, and what is wrong with them, by row."""
-        values, faults = _stack(rows, self.num_keypoints)  # (N, K, 3) as in the file
+        values, faults = self._stack(rows)  # (N, K, 3) as in the file
         xy, visibility = values[..., :2], values[..., 2:]
         known = (visibility == 0) | (visibility == 1) | (visibility == 2)
         placed = (np.abs(xy) <= LARGEST).all(axis=2)  # (N, K), False for NaN
@@ -247,6 +258,27 @@ class _Reader:
             visibility[visibility == 1] = 2
         xy[:] = np.where(visibility > 0, xy + self.shift, 0)
         return values.astype(np.float32), faults
+
+    def _stack(self, rows: list[Row]) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
+        """Keypoints (N, K, 3), zeros where a row has none, and the rows of a wrong length."""
+        values = np.zeros((len(rows), self.num_keypoints, 3))
+        listed = values[:, : self.num_listed]
+        whole, faults = [], {}
+        for number, row in enumerate(rows):
+            if self.num_listed < self.num_keypoints and row.more is not None:
+                values[number, self.num_listed :] = np.frombuffer(row.more).reshape(-1, 3)
+            if row.keypoints is None:
+                continue
+            if len(row.keypoints) == listed[0].nbytes:
+                whole.append(number)
+            else:
+                faults[number] = (
+                    f"bad keypoints: {{}} holds {len(row.keypoints) // values.itemsize} numbers: "
+                    f"expected {self.num_listed * 3}, x, y and v of {self.num_listed} keypoints"
+                )
+        joined = b"".join(rows[number].keypoints or b"" for number in whole)
+        listed[whole] = np.frombuffer(joined).reshape(-1, self.num_listed, 3)
+        return values, faults
 
     def _instance(self, row: Row, keypoints: FloatArray, box: FloatArray) -> Instance:
         return Instance(
@@ -275,29 +307,6 @@ def _boxes(rows: list[Row]) -> FloatArray:
     none = bytes(32)
     xywh = np.frombuffer(b"".join(row.box or none for row in rows)).reshape(-1, 4)
     return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32)
-
-
-def _stack(rows: list[Row], count: int) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
-    """Keypoints (N, K, 3), zeros where a row has none, and the rows of a wrong length."""
-    values = np.zeros((len(rows), count, 3))
-    more = count == len(COCO_WHOLEBODY133)
-    count = len(COCO17) if more else count
-    whole, faults = [], {}
-    for number, row in enumerate(rows):
-        if more and row.more is not None:
-            values[number, count:] = np.frombuffer(row.more).reshape(-1, 3)
-        if row.keypoints is None:
-            continue
-        if len(row.keypoints) == values[0, :count].nbytes:
-            whole.append(number)
-        else:
-            faults[number] = (
-                f"bad keypoints: {{}} holds {len(row.keypoints) // values.itemsize} numbers: "
-                f"expected {count * 3}, x, y and v of {count} keypoints"
-            )
-    joined = b"".join(rows[number].keypoints or b"" for number in whole)
-    values[whole, :count] = np.frombuffer(joined).reshape(-1, count, 3)
-    return values, faults
 
 
 def _bad_keypoint(values: FloatArray, usable: npt.NDArray[np.bool_]) -> str:

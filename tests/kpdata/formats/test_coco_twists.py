@@ -117,6 +117,17 @@ def test_coco_wholebody_is_read_as_its_133_keypoints(write):
     assert PARTS not in source.counts
 
 
+@pytest.mark.parametrize("names", [COCO_WHOLEBODY133.keypoints, [f"p{n}" for n in range(133)]])
+def test_133_keypoints_in_one_list_are_read_as_they_stand(write, names):
+    listed = annotation(1, keypoints=[value for n in range(133) for value in (n, 1, 2)])
+    path = write(listed, categories=[{"id": 1, "name": "person", "keypoints": names}])
+    for skeleton in (None, "coco_wholebody133"):
+        source = read(path, skeleton=skeleton)
+        (sample,) = source.samples
+        assert sample.instances[0].keypoints[:, 0].tolist() == [n + 0.5 for n in range(133)]
+        assert PARTS not in source.counts
+
+
 def test_coco_wholebody_can_be_read_as_coco_and_its_parts_are_counted(write):
     source = read(write(wholebody(1), categories=[WHOLEBODY]), skeleton="coco17")
     (sample,) = source.samples
