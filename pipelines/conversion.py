@@ -72,8 +72,7 @@ def convert(
         source = _starting_workers(source, request, workspace, processes)
         conversion = Conversion.planned(source, request, workspace, progress)
         conversion.write(processes, progress)
-        conversion = conversion.settled(lambda again: again.write(processes, progress))
-        return conversion.seal()
+        return conversion.seal(lambda again: again.write(processes, progress))
 
 
 def _opened(out: Location | str) -> AbstractContextManager[Workspace]:
@@ -213,18 +212,15 @@ class Conversion:
         except (JobError, StoreError, RuntimeError, OSError) as error:
             raise JobError(_why(self.workspace, error)) from error
 
-    def settled(self, write: Callable[["Conversion"], None]) -> "Conversion":
+    def _settled(self, write: Callable[["Conversion"], None]) -> "Conversion":
         """The conversion once no picture lies in two splits.
 
         Two images with different bytes can be stored as the same picture: grey ones with other
         metadata, a GIF and a BMP, two black crops. Only the written shards show it. Their groups
         are joined, and the shards that so change are written again.
-
-        Args:
-            write: writes the pending shards of the conversion that it gets.
         """
         conversion = self
-        while not conversion.existing and (twins := conversion._twins()):
+        while twins := conversion._twins():
             plan = join_groups(conversion.shard_plan, twins, self.request)
             pending = tuple(_pending(self.workspace, plan))
             self.workspace.prepare([shard.name for shard in pending])
@@ -253,17 +249,21 @@ class Conversion:
         pairs = np.column_stack([groups[:-1], groups[1:]])[across]
         return sorted({(first, second) for first, second in pairs.tolist()})
 
-    def seal(self) -> Outcome:
+    def seal(self, write: Callable[["Conversion"], None] | None = None) -> Outcome:
         """Write the manifest, which makes a dataset of the shards. All must be written.
 
-        Where a picture would lie in two splits, shards are written again in this process first.
+        Where a picture would lie in two splits, shards are written again first.
+
+        Args:
+            write: writes the pending shards of the conversion that it gets; None writes them in
+                this process.
 
         Raises:
             JobError: a shard is missing, or more samples are bad than the request allows.
         """
         if self.existing:
             return Outcome(self.existing, time.monotonic() - self.started, unchanged=True)
-        return self.settled(_write_here)._sealed()
+        return self._settled(write or _write_here)._sealed()
 
     def _sealed(self) -> Outcome:
         reports = _reports(self.workspace, self.shard_plan)
