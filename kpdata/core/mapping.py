@@ -4,6 +4,7 @@ Each target keypoint is *exact* (the source has that name), *derived* (the mean 
 keypoints, by the table below) or *missing* (v = 0 everywhere).
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Literal
@@ -69,15 +70,22 @@ class Mapping(msgspec.Struct, frozen=True, dict=True):
         return np.column_stack([self._weights @ keypoints[:, :2], visibility]).astype(np.float32)
 
 
-def map_by_name(source: Skeleton, target: Skeleton) -> Mapping:
-    """Map the keypoints of ``source`` to ``target``; those without a source become missing."""
-    return Mapping(source, target, tuple(_origin(name, source) for name in target.keypoints))
+def map_by_name(source: Skeleton, target: Skeleton, derive: bool = True) -> Mapping:
+    """Map the keypoints of ``source`` to ``target``; those without a source become missing.
+
+    Without ``derive``, so do those that could be derived.
+    """
+    alternatives = DERIVED if derive else {}
+    origins = (_origin(name, source, alternatives.get(name, ())) for name in target.keypoints)
+    return Mapping(source, target, tuple(origins))
 
 
-def _origin(name: str, source: Skeleton) -> MappedKeypoint:
+def _origin(
+    name: str, source: Skeleton, alternatives: Iterable[tuple[tuple[str, ...], str]]
+) -> MappedKeypoint:
     if name in source.keypoints:
         return MappedKeypoint(name, "exact", (name,))
-    for sources, reason in DERIVED.get(name, ()):
+    for sources, reason in alternatives:
         if all(part in source.keypoints for part in sources):
             return MappedKeypoint(name, "derived", sources, reason)
     return MappedKeypoint(name, "missing")

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from kpdata.core.errors import FormatError, ImageError
 from kpdata.core.flip_pairs import Pair
-from kpdata.core.sample import Rejected, Sample, with_keypoints
+from kpdata.core.mapping import map_by_name, map_sample
+from kpdata.core.sample import Rejected, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.formats.base import Source
 from kpdata.storage.image_files import safe_path
@@ -40,12 +39,14 @@ def merge(sources: Mapping[str, Source]) -> Source:
 
     def samples() -> Iterator[Sample | Rejected]:
         for name, source in sources.items():
-            index = _indices(source.skeleton, skeleton)
+            mapping = None
+            if source.skeleton.keypoints != skeleton.keypoints:
+                mapping = map_by_name(source.skeleton, skeleton, derive=False)
             for sample in source.samples:
                 part = _as_part(sample, name, prefixes[name], source)
-                if index is not None and isinstance(part, Sample):
+                if mapping is not None and isinstance(part, Sample):
                     counts[REARRANGED] += len(part.instances)
-                    part = _rearranged(part, index)
+                    part = map_sample(part, mapping)
                 yield part
             counts.update(source.counts)
 
@@ -86,24 +87,6 @@ def _union(skeletons: Iterable[Skeleton]) -> Skeleton:
         torso=next((one.torso for one in every if one.torso), None),
         head=next((one.head for one in every if one.head), None),
     )
-
-
-def _indices(own: Skeleton, all_: Skeleton) -> list[int] | None:
-    """(K,) where each of all keypoints stands in a source's own, -1 where not; None if alike."""
-    if own.keypoints == all_.keypoints:
-        return None
-    known = {name: index for index, name in enumerate(own.keypoints)}
-    return [known.get(name, -1) for name in all_.keypoints]
-
-
-def _rearranged(sample: Sample, index: list[int]) -> Sample:
-    there = np.array(index) >= 0
-    instances = []
-    for instance in sample.instances:
-        keypoints = np.zeros((len(index), 3), np.float32)  # (K, 3)
-        keypoints[there] = instance.keypoints[np.array(index)[there]]
-        instances.append(with_keypoints(instance, keypoints))
-    return replace(sample, instances=tuple(instances))
 
 
 def _common_root(roots: Mapping[str, Location | None]) -> tuple[Location | None, dict[str, str]]:
