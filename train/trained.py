@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from kpdata.core.crop import CropFrom, CropRule, either
-from kpdata.core.errors import FormatError, KpdataError, TrainingError
+from kpdata.core.crop import CropFrom, CropRule
+from kpdata.core.errors import FormatError, KpdataError, TrainingError, either
 from kpdata.core.progress import Progress
 from kpdata.core.sample import FloatArray, Pixels
 from kpdata.core.skeleton import Skeleton

@@ -1,13 +1,13 @@
 """The square that is cut out of an image for an instance, in conversion and in training alike."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from kpdata.core.errors import SchemaError
+from kpdata.core.errors import SchemaError, either
 from kpdata.core.sample import FloatArray, Instance
 from kpdata.core.transform import Affine
 
@@ -98,16 +98,6 @@ class CropRule:
             what = "labelled keypoint" if keypoints else "box"
             raise SchemaError(f"an instance has no {what} to put a square around")
         return box
-
-
-def either(names: Iterable[str]) -> str:
-    """``a, b or c``.
-
-    >>> either(["bbox", "keypoints", "image"])
-    'bbox, keypoints or image'
-    """
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def crop_rule_of(options: Mapping[str, Any]) -> CropRule | None:

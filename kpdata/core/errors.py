@@ -1,6 +1,6 @@
 """The errors that kpdata raises for a user's input; a command prints their message and ends."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _LONGEST = 2000
@@ -16,6 +16,16 @@ def shortened(text: str) -> str:
         return text
     half = _LONGEST // 2
     return f"{text[:half]} [… {len(text) - 2 * half:,} characters …] {text[-half:]}"
+
+
+def either(names: Iterable[str]) -> str:
+    """``a, b or c``.
+
+    >>> either(["bbox", "keypoints", "image"])
+    'bbox, keypoints or image'
+    """
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 class KpdataError(Exception):

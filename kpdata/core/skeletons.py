@@ -5,9 +5,10 @@ Names are spelled out, ``left_shoulder`` for ``LShoulder``, so that one skeleton
 name.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
+from kpdata.core.errors import either
 from kpdata.core.flip_pairs import Pair, flip_pairs_by_name
 from kpdata.core.skeleton import Skeleton
 
@@ -135,6 +136,9 @@ _HEAD_AND_TRUNK = """
     right_wrist, left_eye right_eye nose left_eye left_ear left_shoulder, right_eye right_ear
     right_shoulder"""
 
+_HEAD_LINE = """
+    head_top nose head_bottom left_shoulder, head_bottom right_shoulder"""
+
 _FEET = """
     left_ankle left_big_toe, left_ankle left_small_toe, left_ankle left_heel, right_ankle
     right_big_toe, right_ankle right_small_toe, right_ankle right_heel"""
@@ -170,30 +174,28 @@ def _fingers_of(root: str, side: str = "") -> str:
     return ", ".join(f"{root} {chain}" for chain in chains)
 
 
-def _hands() -> tuple[str, ...]:
-    return tuple(
-        f"{side}_{name}" for side in ("left", "right") for name in ("hand_root", *_FINGERS)
-    )
+_HANDS = tuple(f"{side}_{name}" for side in ("left", "right") for name in ("hand_root", *_FINGERS))
+
+_HANDS_EDGES = _edges(_fingers_of("left_hand_root", "left_")) + _edges(
+    _fingers_of("right_hand_root", "right_")
+)
 
 
-def _with_face_flips(names: Iterable[str]) -> tuple[Pair, ...]:
-    return flip_pairs_by_name(tuple(names)) + _numbered_pairs(_FACE, _FACE_FLIPS)
+def _with_face_flips(names: tuple[str, ...]) -> tuple[Pair, ...]:
+    return flip_pairs_by_name(names) + _numbered_pairs(_FACE, _FACE_FLIPS)
 
 
 _WHOLEBODY_NAMES = (
     *COCO17.keypoints,
     *_names("left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel"),
     *_FACE,
-    *_hands(),
+    *_HANDS,
 )
 
 COCO_WHOLEBODY133 = Skeleton(
     name="coco_wholebody133",
     keypoints=_WHOLEBODY_NAMES,
-    edges=COCO17.edges
-    + _edges(_FEET)
-    + _edges(_fingers_of("left_hand_root", "left_"))
-    + _edges(_fingers_of("right_hand_root", "right_")),
+    edges=COCO17.edges + _edges(_FEET) + _HANDS_EDGES,
     flip_pairs=_with_face_flips(_WHOLEBODY_NAMES),
     sigmas=COCO17.sigmas
     | _sigmas(
@@ -223,14 +225,12 @@ HALPE26 = Skeleton(
     torso=("left_shoulder", "right_hip"),
 )
 
-_HALPE_NAMES = (*HALPE26.keypoints, *_FACE, *_hands())
+_HALPE_NAMES = (*HALPE26.keypoints, *_FACE, *_HANDS)
 
 HALPE136 = Skeleton(
     name="halpe136",
     keypoints=_HALPE_NAMES,
-    edges=HALPE26.edges
-    + _edges(_fingers_of("left_hand_root", "left_"))
-    + _edges(_fingers_of("right_hand_root", "right_")),
+    edges=HALPE26.edges + _HANDS_EDGES,
     flip_pairs=_with_face_flips(_HALPE_NAMES),
     torso=("left_shoulder", "right_hip"),
 )
@@ -292,9 +292,7 @@ POSETRACK17 = Skeleton(
         """right_ankle right_knee right_hip left_hip left_knee left_ankle right_wrist right_elbow
         right_shoulder left_shoulder left_elbow left_wrist head_bottom nose head_top"""
     ),
-    edges=_edges(
-        f"{_COCO_LIMBS}, head_top nose head_bottom left_shoulder, head_bottom right_shoulder"
-    ),
+    edges=_edges(f"{_COCO_LIMBS}, {_HEAD_LINE}"),
     torso=("left_shoulder", "right_hip"),
     head=("head_top", "head_bottom"),
 )
@@ -303,9 +301,7 @@ POSETRACK17 = Skeleton(
 POSETRACK18 = Skeleton(
     name="posetrack18",
     keypoints=("nose", "head_bottom", "head_top", *COCO17.keypoints[3:]),
-    edges=_edges(
-        f"{_COCO_LIMBS}, head_top nose head_bottom left_shoulder, head_bottom right_shoulder"
-    ),
+    edges=_edges(f"{_COCO_LIMBS}, {_HEAD_LINE}"),
     torso=("left_shoulder", "right_hip"),
     head=("head_top", "head_bottom"),
 )
@@ -445,5 +441,4 @@ def skeletons_of(count: int) -> str:
     'a JSON file with the 21 names, hand21 or humanart21'
     """
     fitting = [skeleton.name for skeleton in BUILT_IN.values() if len(skeleton) == count]
-    *others, last = f"a JSON file with the {count} names", *fitting
-    return f"{', '.join(others)} or {last}" if others else last
+    return either([f"a JSON file with the {count} names", *fitting])

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.core.crop import either
-from kpdata.core.errors import KpdataError
+from kpdata.core.errors import KpdataError, either
 
 Tensor = Any
 Outputs = dict[str, Tensor]
