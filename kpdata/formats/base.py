@@ -3,7 +3,7 @@
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,16 @@ PIXEL_ORIGIN = Option(
 )
 
 LABELLED = "keypoints with v = 1 taken for visible, since none in the source has v = 2"
+
+
+def means_labelled(told: str | None, visibilities: Collection[float | None]) -> bool:
+    """Whether v = 1 says no more than that a keypoint is there.
+
+    Args:
+        told: the value of :data:`VISIBILITY`; None has the source's values decide.
+        visibilities: those that the source has.
+    """
+    return told == "labelled" or (told is None and 1 in visibilities and 2 not in visibilities)
 
 
 @dataclass(frozen=True)

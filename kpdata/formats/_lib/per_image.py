@@ -30,7 +30,16 @@ from kpdata.formats._lib.survey import (
     skeleton_of,
     survey,
 )
-from kpdata.formats.base import LABELLED, LARGEST, ZEROED, Source, Unusable, find_images, image_ref
+from kpdata.formats.base import (
+    LABELLED,
+    LARGEST,
+    ZEROED,
+    Source,
+    Unusable,
+    find_images,
+    image_ref,
+    means_labelled,
+)
 from kpdata.formats.settings import get_skeleton
 from kpdata.storage.scratch import scratch_database
 from kpdata.storage.stores import Location
@@ -95,9 +104,7 @@ def read_folder(
             skeleton = derive_skeleton(annotations, style, first)
         found = survey(annotations, listing, style)
         skeleton = skeleton or skeleton_of(annotations, found.names)
-        v_is_labelled = visibility == "labelled" or (
-            visibility is None and 1 in found.visibilities and 2 not in found.visibilities
-        )
+        v_is_labelled = means_labelled(visibility, found.visibilities)
         if pixel_origin:
             style = style.counted_from(pixel_origin)
         unlabelled = "person" if skeleton in BUILT_IN.values() else skeleton.name
@@ -148,6 +155,11 @@ class _Reader:
     counts: Counter[str]
     classes: dict[Label | None, tuple[str, int]]
     v_is_labelled: bool
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The keypoints' names."""
+        return frozenset(self.skeleton.keypoints)
 
     @cached_property
     def spellings(self) -> dict[str, str]:
@@ -245,12 +257,12 @@ class _Reader:
 
     def _ordered(self, found: AnnotatedObject, names: dict[str, str]) -> list[tuple[str, Point]]:
         """Paths and points in the skeleton's order, None where the object lacks one."""
-        if self.style.names == "all" and not names.keys() <= set(self.skeleton.keypoints):
+        if self.style.names == "all" and not names.keys() <= self.known:
             respelt = {self.spellings.get(name.casefold(), name): names[name] for name in names}
             if len(respelt) == len(names):
                 self.counts[RESPELT] += len(names.keys() - respelt.keys())
                 names = respelt
-        for name in names.keys() - set(self.skeleton.keypoints):
+        for name in names.keys() - self.known:
             problem = f"{names[name]} is not a keypoint of skeleton {self.skeleton.name}"
             if self.derived and self.style.names == "first":
                 raise FormatError(

@@ -23,6 +23,9 @@ _MANY = 1000
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
+OWN_MARK = "written by kpdata"
+"""What ``info`` says of the files that kpdata writes, whose v are COCO's."""
+
 TABLES = """
     PRAGMA cache_size = -8192;
     CREATE TABLE images (image INTEGER PRIMARY KEY, id, file_name, width, height, grp);
@@ -231,19 +234,19 @@ class Index:
                 self.tool = raw[0][:_INFO_BYTES].decode("utf-8", "replace").lower()
             elif name == "images":
                 images = self._decode(name, first, raw, _Image, self._mender.image)
-                self._note_groups(images)
-                self._insert(name, map(_image_row, range(first, first + len(raw)), images))
+                rows = map(self._image_row, range(first, first + len(raw)), images)
+                self._db.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?)", rows)
             elif name == "annotations":
                 self._add_annotations(first, raw)
             else:
                 self.categories += self._decode(name, first, raw, Category, self._mender.category)
 
-    def _note_groups(self, images: list[_Image]) -> None:
-        for image in images:
-            group, key = image.group_and_key
-            if group:
-                self.grouped_by[key] += 1
-                self.group_numbers |= key != "group" and group.isdigit()
+    def _image_row(self, position: int, image: _Image) -> tuple[Any, ...]:
+        group, key = image.group_and_key
+        if group:
+            self.grouped_by[key] += 1
+            self.group_numbers |= key != "group" and group.isdigit()
+        return position, _join_id(image.id), image.file_name, image.width, image.height, group
 
     def _decode(
         self,
@@ -285,11 +288,7 @@ class Index:
             _annotation_row(self._path, position, entry, faults.get(position))
             for position, entry in enumerate(found, first)
         )
-        self._insert("annotations", rows)
-
-    def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        marks = ", ".join("?" * (6 if table == "images" else 10))
-        self._db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        self._db.executemany("INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _check_ids(self) -> None:
         for column in ("images (id)", "annotations (id)", "annotations (image_id)"):
@@ -327,11 +326,6 @@ def _join_id(id_: int | str) -> int | str:
     if isinstance(id_, str) and id_.isascii() and id_.isdigit() and len(id_) < 19:
         return int(id_) if str(int(id_)) == id_ else id_
     return id_
-
-
-def _image_row(position: int, image: _Image) -> tuple[Any, ...]:
-    group, _ = image.group_and_key
-    return position, _join_id(image.id), image.file_name, image.width, image.height, group
 
 
 def _annotation_row(

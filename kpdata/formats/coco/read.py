@@ -28,10 +28,11 @@ from kpdata.formats.base import (
     Source,
     find_images,
     image_ref,
+    means_labelled,
     require_file,
 )
 from kpdata.formats.coco.categories import check_lengths, choose, skeleton_of
-from kpdata.formats.coco.index import TABLES, Index, Row
+from kpdata.formats.coco.index import OWN_MARK, TABLES, Index, Row
 from kpdata.formats.settings import get_skeleton
 from kpdata.storage.image_files import local_name, safe_path
 from kpdata.storage.scratch import scratch_database
@@ -111,12 +112,9 @@ def read(
             counts[PARTS] = index.wholebody
         for key, count in index.grouped_by.items():
             counts[f"images grouped by their {key}"] = count if key != "group" else 0
-        v_is_labelled = visibility == "labelled" or (
-            visibility is None
-            and "written by kpdata" not in index.tool
-            and 1 in index.visibilities
-            and 2 not in index.visibilities
-        )
+        if visibility is None and OWN_MARK in index.tool:
+            visibility = "coco"
+        v_is_labelled = means_labelled(visibility, index.visibilities)
         named = _CORNER_TOOLS.search(index.tool)
         if pixel_origin is None and named:
             counts[CORNER.format(named[0])] = sum(index.annotations[id_] for id_ in ids)

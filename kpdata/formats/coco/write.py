@@ -24,6 +24,7 @@ from kpdata.formats._lib.writing import (
     relative_name,
     write_folder,
 )
+from kpdata.formats.coco.index import OWN_MARK
 from kpdata.images.headers import Header, check_size
 from kpdata.storage.scratch import scratch_database
 
@@ -71,7 +72,7 @@ class _SplitFile:
 
     def finish(self, categories: list[dict[str, Any]]) -> None:
         """Write the file: nothing can be added any more."""
-        info = {"description": "keypoints written by kpdata", "version": "1.0"}
+        info = {"description": f"keypoints {OWN_MARK}", "version": "1.0"}
         with self._path.open("wb") as file:
             file.write(b'{"info": %b' % msgspec.json.encode(info))
             file.write(b', "licenses": [], "categories": %b' % msgspec.json.encode(categories))

@@ -15,7 +15,7 @@ from kpdata.core.splits import DEFAULT_NAMES
 from kpdata.formats._lib.listing import IMAGE_SUFFIXES, check_file, is_hidden, walk
 from kpdata.formats._lib.yaml_file import read_yaml
 from kpdata.formats.base import Unusable
-from kpdata.storage.bounded import read_bounded
+from kpdata.storage.bounded import open_regular, read_bounded
 from kpdata.storage.image_files import local_name
 
 OWN_MARK = "# YOLO pose, written by kpdata"
@@ -128,7 +128,7 @@ def load_data(path: Path) -> Data:
 
 def is_own(path: Path) -> bool:
     """Whether kpdata wrote a data.yaml, as its first line says: its v are COCO's."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return file.read(len(OWN_MARK)) == OWN_MARK.encode()
 
 
@@ -166,21 +166,19 @@ def _check(data: Data) -> None:
         )
 
 
-def absent_test(root: Path, data: Data) -> bool:
-    """Whether a test folder is named that is not there, as in exports of a dataset without one."""
+def without_absent_test(root: Path, data: Data) -> Data:
+    """``data`` without a test folder that is not there, as exports name one that have no test."""
     if not isinstance(data.test, str) or not (data.train or data.val):
-        return False
+        return data
     try:
         _inside(root, data.test)
     except FormatError:
-        return True
-    return False
+        return msgspec.structs.replace(data, test=None)
+    return data
 
 
 def split_images(file: Path, root: Path, data: Data) -> Iterator[tuple[str, str]]:
     """(split, name) of every image; names are relative to ``root``, in order within a folder.
-
-    A test folder that is absent is left out, see :func:`absent_test`.
 
     Raises:
         FormatError: a folder or a list is missing, lies outside ``root``, or is named twice.
@@ -188,8 +186,6 @@ def split_images(file: Path, root: Path, data: Data) -> Iterator[tuple[str, str]
     seen: dict[str, str] = {}
     for split in DEFAULT_NAMES:
         entries = getattr(data, split) or []
-        if split == "test" and absent_test(root, data):
-            continue
         for entry in [entries] if isinstance(entries, str) else entries:
             with located(f"{file}: {split}: {entry}"):
                 inner = _inside(root, entry)

@@ -8,7 +8,7 @@ A line of a label file is an object: its class, the box's centre and size, and e
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,9 +18,18 @@ from kpdata.core.errors import FormatError, ImageError, SchemaError, located
 from kpdata.core.sample import FloatArray, Instance, Rejected, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.formats._lib.listing import check_file
-from kpdata.formats.base import LABELLED, LARGEST, ZEROED, Source, Unusable, image_ref, require_file
+from kpdata.formats.base import (
+    LABELLED,
+    LARGEST,
+    ZEROED,
+    Source,
+    Unusable,
+    image_ref,
+    means_labelled,
+    require_file,
+)
 from kpdata.formats.settings import get_skeleton
-from kpdata.formats.yolo.data import Data, absent_test, is_own, load_data, split_images
+from kpdata.formats.yolo.data import Data, is_own, load_data, split_images, without_absent_test
 from kpdata.images.headers import upright_size
 from kpdata.storage.bounded import read_bounded
 from kpdata.storage.image_files import safe_path, stamp
@@ -72,11 +81,13 @@ def read(
         skeleton = skeleton or data.skeleton()
     root = data.root(annotations, images)
     counts: Counter[str] = Counter()
-    if absent_test(root, data):
+    present = without_absent_test(root, data)
+    if present is not data:
         counts[f"splits left out, whose folder is absent: test ({data.test:.100})"] = 1
-    reader = _Reader(root, data, counts, v_is_labelled=visibility == "labelled")
-    if visibility is None and data.kpt_shape[1] == 3 and not is_own(annotations):
-        reader = replace(reader, v_is_labelled=reader.has_no_two(annotations))
+    if visibility is None and (data.kpt_shape[1] == 2 or is_own(annotations)):
+        visibility = "coco"
+    seen = set() if visibility else _Reader(root, present, Counter()).visibilities(annotations)
+    reader = _Reader(root, present, counts, means_labelled(visibility, seen))
     return Source(
         skeleton=skeleton,
         samples=reader.samples(annotations),
@@ -104,19 +115,19 @@ class _Reader:
     counts: Counter[str]
     v_is_labelled: bool = False
 
-    def has_no_two(self, annotations: Path) -> bool:
-        """Whether some label has v = 1 and none has 2; ends at the first 2."""
-        ones = False
+    def visibilities(self, annotations: Path) -> set[float]:
+        """Those of 0, 1 and 2 that the labels have; ends at the first 2, which decides."""
+        found: set[float] = set()
         for _, name in split_images(annotations, self.root, self.data):
             try:
-                lines = _Reader(self.root, self.data, Counter()).lines(name)
+                lines = self.lines(name)
             except (Unusable, ImageError):  # reported when the samples are read
                 continue
             for line in lines:
-                if (line.keypoints[:, 2] == 2).any():
-                    return False
-                ones |= bool((line.keypoints[:, 2] == 1).any())
-        return ones
+                found |= {0.0, 1.0, 2.0}.intersection(line.keypoints[:, 2].tolist())
+                if 2 in found:
+                    return found
+        return found
 
     def samples(self, annotations: Path) -> Iterator[Sample | Rejected]:
         """Every image of every split, in the order of their names."""
