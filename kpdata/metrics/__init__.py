@@ -12,7 +12,7 @@ Keypoints that are not labelled (v = 0) never count; occluded ones (v = 1) do.
 from kpdata.metrics.baseline import mean_pose, pose_in_source
 from kpdata.metrics.localisation import auc, epe, nme, pck, pck_area, pckh, pckh_stretched, pcp
 from kpdata.metrics.measure import Delta, Difference, Measure, Score, compare
-from kpdata.metrics.oks import average_precision, oks
+from kpdata.metrics.oks import Unpredicted, average_precision, oks
 from kpdata.metrics.poses import Poses, distances, reference_lengths
 from kpdata.metrics.visibility import visibility_accuracy, visibility_roc_auc
 
@@ -22,6 +22,7 @@ __all__ = [
     "Measure",
     "Poses",
     "Score",
+    "Unpredicted",
     "auc",
     "average_precision",
     "compare",

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,41 @@ MAX_DETECTIONS = 20
 _CATEGORY = 1
 
 
+@dataclass(frozen=True, eq=False)
+class Unpredicted:
+    """M annotated instances that nothing is predicted for, as no crop shows them.
+
+    Crowds and instances without a labelled keypoint are COCO's *ignore regions*: a prediction that
+    fits no other instance but one of these counts neither for nor against. All others are missed.
+
+    Attributes:
+        image_ids: M, the image of each.
+        keypoints: (M, K, 3) x, y, visibility 0, 1 or 2, in continuous pixels of the image.
+        bbox_xyxy: (M, 4) in the same pixels; NaN where the source has none.
+        area: (M,) square pixels; NaN where the source has none.
+        is_crowd: (M,).
+    """
+
+    image_ids: tuple[Hashable, ...]
+    keypoints: FloatArray
+    bbox_xyxy: FloatArray
+    area: FloatArray
+    is_crowd: BoolArray
+
+
 def oks(poses: Poses) -> FloatArray:
     """(N,) the mean over labelled keypoints of exp(−d² / (2 · area · (2σ)²)).
 
-    NaN for an instance without a labelled keypoint or without an area above 0. This is the formula
-    of COCO's evaluation code; its factor of 2 before σ is missing in COCO's description.
+    NaN for an instance without a labelled keypoint, or with neither an area above 0 nor a box in
+    its place. This is the formula of COCO's evaluation code; its factor of 2 before σ is missing in
+    COCO's description.
 
     Raises:
-        SchemaError: the skeleton has no sigmas, or the poses no area.
+        SchemaError: the skeleton has no sigmas, or the poses have neither area nor boxes.
     """
     sigmas = _sigmas(poses.skeleton)
-    area = poses.require("area", "OKS")
-    usable = _usable(poses)
+    area, _ = _areas(poses)
+    usable = (area > 0) & poses.labelled.any(axis=1)
     offset = poses.predicted[..., :2] - poses.truth[..., :2]
     scale = np.where(usable, area, 1)[:, None] * 2 * (2 * sigmas) ** 2  # (N, K)
     squared = np.where(poses.labelled, (offset**2).sum(axis=2), np.inf)
@@ -36,7 +60,11 @@ def oks(poses: Poses) -> FloatArray:
     return np.where(usable, similarity / np.maximum(poses.labelled.sum(axis=1), 1), np.nan)
 
 
-def average_precision(poses: Poses, image_ids: Sequence[Hashable] | None = None) -> Measure:
+def average_precision(
+    poses: Poses,
+    image_ids: Sequence[Hashable] | None = None,
+    unpredicted: Unpredicted | None = None,
+) -> Measure:
     """OKS AP over .50:.05:.95 with at most 20 detections per image.
 
     pycocotools computes the OKS and matches predictions with instances. The precision is computed
@@ -44,48 +72,67 @@ def average_precision(poses: Poses, image_ids: Sequence[Hashable] | None = None)
     are ranked by the mean of their K keypoint scores. The interval resamples images.
 
     Args:
-        poses: truth and predictions, with areas.
+        poses: truth and predictions. An instance without an area counts with its box's.
         image_ids: (N,) the image of each instance: predictions of an image are matched with its
             instances. None puts each instance into an image of its own.
+        unpredicted: the other annotated instances of those images; None for none.
 
     Raises:
-        SchemaError: the skeleton has no sigmas, the poses no area, or nothing can be scored.
+        SchemaError: the skeleton has no sigmas, the poses have neither area nor boxes, or nothing
+            can be scored.
         KpdataError: pycocotools is not installed.
     """
     sigmas = _sigmas(poses.skeleton)
-    poses.require("area", "OKS AP")
-    usable = _usable(poses)
-    if not usable.any():
-        raise SchemaError("OKS AP: no instance has a labelled keypoint and an area above 0")
+    area, from_box = _areas(poses)
     ids = list(range(len(poses))) if image_ids is None else list(image_ids)
     if len(ids) != len(poses):
         raise SchemaError(f"image_ids holds {len(ids)} values for {len(poses)} instances")
-    numbers = {image: number for number, image in enumerate(dict.fromkeys(ids), 1)}
-    images = np.array([numbers[image] for image in ids])[usable]
-    evaluation = _evaluated(poses, usable, images, sigmas)
-    thresholds = evaluation.params.iouThrs
-    no_area = int((~(_area(poses) > 0)).sum())
+    no_area, no_keypoint = ~(area > 0), ~poses.labelled.any(axis=1)
+    usable = ~no_area & ~no_keypoint
+    if not usable.any():
+        raise SchemaError("OKS AP: no instance has a labelled keypoint and an area above 0")
+    boxes = np.full((len(poses), 4), np.nan) if poses.bbox_xyxy is None else poses.bbox_xyxy
+    annotations = [
+        _annotation(ids[i], poses.truth[i], area[i], boxes[i]) for i in np.flatnonzero(usable)
+    ]
+    others = [] if unpredicted is None else _other_annotations(unpredicted)
+    missed = sum(map(_is_wanted, others))
+    predictions = [
+        {
+            "image_id": ids[i],
+            "category_id": _CATEGORY,
+            "keypoints": _coco_triples(poses.predicted[i]),
+            "score": float(poses.predicted[i, :, 2].mean()),
+        }
+        for i in np.flatnonzero(usable)
+    ]
+    evaluation = _evaluated([*annotations, *others], predictions, sigmas)
     return Measure(
         name="OKS AP",
         unit="fraction",
         definition="COCO average precision over OKS .50:.05:.95 (pycocotools), at most "
         f"{MAX_DETECTIONS} detections per image, sigmas of {poses.skeleton.name}, ranked by the "
-        "mean keypoint score; labelled keypoints count, occluded ones included",
-        n=int(usable.sum()),
+        "mean keypoint score; labelled keypoints count, occluded ones included; crowds and "
+        "instances without a labelled keypoint are ignored regions, instances that no crop shows "
+        "are missed"
+        + (f"; {from_box:,} instances count with the area of their box" if from_box else ""),
+        n=int(usable.sum()) + missed,
         counted="instances",
         left_out={
-            "instances without an area above 0": no_area,
-            "instances without a labelled keypoint": len(poses) - int(usable.sum()) - no_area,
+            "instances without an area above 0": int(no_area.sum()),
+            "instances without a labelled keypoint": int((no_keypoint & ~no_area).sum()),
         },
-        units=len(evaluation.params.imgIds),
-        parts=tuple(f"AP@{threshold:.2f}" for threshold in thresholds),
+        units=len(evaluation.evalImgs),
+        parts=tuple(f"AP@{threshold:.2f}" for threshold in evaluation.params.iouThrs),
         groups={},
         estimate=_precision_estimate(evaluation),
     )
 
 
-def _evaluated(poses: Poses, usable: BoolArray, images: FloatArray, sigmas: FloatArray) -> Any:
-    """A COCOeval object, after ``evaluate`` on the usable instances."""
+def _evaluated(
+    annotations: list[dict[str, Any]], predictions: list[dict[str, Any]], sigmas: FloatArray
+) -> Any:
+    """A COCOeval object, after ``evaluate`` on the images in which something can be found."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -93,12 +140,22 @@ def _evaluated(poses: Poses, usable: BoolArray, images: FloatArray, sigmas: Floa
         raise KpdataError(
             "OKS AP needs pycocotools: pip install 'kpdata[train]' or pip install pycocotools"
         ) from error
+    wanted = {each["image_id"] for each in annotations if _is_wanted(each)}
+    numbers = {image: number for number, image in enumerate(sorted(wanted, key=_as_coco_sorts), 1)}
+    annotations = [each for each in annotations if each["image_id"] in numbers]
+    for number, each in enumerate(annotations, 1):
+        each["id"] = number
+    for each in (*annotations, *predictions):
+        each["image_id"] = numbers[each["image_id"]]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
         truth = COCO()
-        truth.dataset = _coco_truth(poses, usable, images)
+        truth.dataset = {
+            "images": [{"id": number} for number in numbers.values()],
+            "categories": [{"id": _CATEGORY, "name": "instance"}],
+            "annotations": annotations,
+        }
         truth.createIndex()
-        results = truth.loadRes(_coco_results(poses, usable, images))
-        evaluation = COCOeval(truth, results, "keypoints")
+        evaluation = COCOeval(truth, truth.loadRes(predictions), "keypoints")
         evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, np.inf]], ["all"]
@@ -106,38 +163,49 @@ def _evaluated(poses: Poses, usable: BoolArray, images: FloatArray, sigmas: Floa
     return evaluation
 
 
-def _coco_truth(poses: Poses, usable: BoolArray, images: FloatArray) -> dict[str, Any]:
-    rows = zip(poses.truth[usable], _area(poses)[usable], images.tolist(), strict=True)
-    annotations = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": _CATEGORY,
-            "iscrowd": 0,
-            "num_keypoints": int((keypoints[:, 2] > 0).sum()),
-            "keypoints": keypoints.ravel().tolist(),
-            "area": float(area),
-            "bbox": [0, 0, 0, 0],  # required, but used only if no keypoint is labelled
-        }
-        for number, (keypoints, area, image) in enumerate(rows, 1)
+def _as_coco_sorts(image: Hashable) -> tuple[float, str]:
+    """By number, as predictions of equal scores are ranked by it; other names come last."""
+    name = str(image)
+    return (float(name), "") if name.isdecimal() else (np.inf, name)
+
+
+def _is_wanted(annotation: dict[str, Any]) -> bool:
+    """Whether a prediction should be there: not for an ignored region."""
+    return annotation["num_keypoints"] > 0 and not annotation["iscrowd"]
+
+
+def _other_annotations(unpredicted: Unpredicted) -> list[dict[str, Any]]:
+    """Those that COCO can place: with an area, and with a labelled keypoint or a box."""
+    rows = zip(
+        unpredicted.image_ids, unpredicted.keypoints, unpredicted.area, unpredicted.bbox_xyxy,
+        unpredicted.is_crowd.tolist(), strict=True,
+    )  # fmt: skip
+    return [
+        _annotation(image, keypoints, size, box, is_crowd)
+        for image, keypoints, area, box, is_crowd in rows
+        if (size := _box_area(box) if np.isnan(area) else area) > 0
+        and (keypoints[:, 2].any() or np.isfinite(box).all())
     ]
+
+
+def _annotation(
+    image: Hashable, keypoints: FloatArray, area: float, box: FloatArray, is_crowd: bool = False
+) -> dict[str, Any]:
+    x0, y0, x1, y1 = np.nan_to_num(box).tolist()
     return {
-        "images": [{"id": image} for image in sorted(set(images.tolist()))],
-        "categories": [{"id": _CATEGORY, "name": poses.skeleton.name}],
-        "annotations": annotations,
+        "image_id": image,
+        "category_id": _CATEGORY,
+        "iscrowd": int(is_crowd),
+        "num_keypoints": int((keypoints[:, 2] > 0).sum()),
+        "keypoints": _coco_triples(keypoints),
+        "area": float(area),
+        "bbox": [x0, y0, x1 - x0, y1 - y0],  # stands in for keypoints where none is labelled
     }
 
 
-def _coco_results(poses: Poses, usable: BoolArray, images: FloatArray) -> list[dict[str, Any]]:
-    return [
-        {
-            "image_id": image,
-            "category_id": _CATEGORY,
-            "keypoints": keypoints.ravel().tolist(),
-            "score": float(keypoints[:, 2].mean()),
-        }
-        for keypoints, image in zip(poses.predicted[usable], images.tolist(), strict=True)
-    ]
+def _coco_triples(keypoints: FloatArray) -> list[float]:
+    """COCO counts keypoints from the first pixel's centre, and boxes from its corner."""
+    return (keypoints - (0.5, 0.5, 0)).ravel().tolist()
 
 
 def _precision_estimate(evaluation: Any) -> Callable[[FloatArray], FloatArray]:
@@ -150,13 +218,14 @@ def _precision_estimate(evaluation: Any) -> Callable[[FloatArray], FloatArray]:
     order = np.argsort(-scores, kind="mergesort")
     image = np.repeat(np.arange(len(results)), [len(r["dtScores"]) for r in results])[order]
     matched = np.concatenate([r["dtMatches"] for r in results], axis=1)[:, order] > 0  # (T, D)
-    positives = np.array([len(result["gtIgnore"]) for result in results], np.float64)
+    ignored = np.concatenate([r["dtIgnore"] for r in results], axis=1)[:, order] > 0  # (T, D)
+    positives = np.array([(result["gtIgnore"] == 0).sum() for result in results], np.float64)
     recalls = evaluation.params.recThrs
 
     def estimate(weights: FloatArray) -> FloatArray:
         wanted = weights @ positives
         rows = [
-            _precisions(matched * each, each, total, recalls)
+            _precisions((matched & ~ignored) * each, ~ignored * each, total, recalls)
             for each, total in zip(weights[:, image], wanted, strict=True)
         ]
         by_threshold = np.stack(rows)
@@ -172,12 +241,12 @@ def _precisions(
 
     Args:
         true: (T, D) weight of each detection where it is right, else 0; by falling score.
-        weight: (D,) weight of each detection.
+        weight: (T, D) weight of each detection; 0 where it is in an ignored region.
         wanted: the weight of all true instances.
         recalls: (R,) recalls at which the precision is averaged.
     """
     found = np.cumsum(true, axis=1)
-    made = np.cumsum(weight)
+    made = np.cumsum(weight, axis=1)
     precision = np.divide(found, made, out=np.zeros_like(found), where=made > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     envelope = np.column_stack([envelope, np.zeros(len(envelope))])
@@ -189,13 +258,18 @@ def _precisions(
     )
 
 
-def _area(poses: Poses) -> FloatArray:
-    return poses.require("area", "OKS")
+def _areas(poses: Poses) -> tuple[FloatArray, int]:
+    """(N,) areas, those of the boxes where the source has none, and how many those are."""
+    if poses.bbox_xyxy is None:
+        return poses.require("area", "OKS"), 0
+    own = np.full(len(poses), np.nan) if poses.area is None else poses.area
+    boxes = np.array([_box_area(box) for box in poses.bbox_xyxy])
+    from_box = np.isnan(own) & (boxes > 0)
+    return np.where(from_box, boxes, own), int(from_box.sum())
 
 
-def _usable(poses: Poses) -> BoolArray:
-    """(N,) whether OKS is defined for each instance."""
-    return (_area(poses) > 0) & poses.labelled.any(axis=1)
+def _box_area(box: FloatArray) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
 
 
 def _sigmas(skeleton: Skeleton) -> FloatArray:

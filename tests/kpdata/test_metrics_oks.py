@@ -5,11 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kpdata.core.errors import KpdataError, SchemaError
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.skeletons import COCO17, LSP14
-from kpdata.metrics import Poses, average_precision, oks
+from kpdata.metrics import Poses, Unpredicted, average_precision, oks
+
+COCO_ORIGIN = np.array([0.5, 0.5, 0])
+"""COCO counts keypoints from the first pixel's centre."""
 
 BALL = Skeleton(name="ball", keypoints=("top", "bottom"), sigmas={"top": 0.1, "bottom": 0.05})
 
@@ -28,14 +33,14 @@ def people(count, noise=6.0, seed=0, labelled=0.8):
     )
 
 
-def coco_eval(poses, images):
-    """pycocotools, told everything by hand."""
+def coco_eval(poses, images, others=()):
+    """pycocotools, told everything by hand, in COCO's pixels; ``others`` are annotations."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     annotations, results = [], []
     for i, image in enumerate(images):
-        truth, predicted = poses.truth[i], poses.predicted[i]
+        truth, predicted = poses.truth[i] - COCO_ORIGIN, poses.predicted[i] - COCO_ORIGIN
         common = {"image_id": image, "category_id": 1}
         box = [*truth[:, :2].min(axis=0), *np.ptp(truth[:, :2], axis=0)]
         annotations.append({
@@ -44,10 +49,12 @@ def coco_eval(poses, images):
         })  # fmt: skip
         score = predicted[:, 2].mean()
         results.append({**common, "keypoints": predicted.ravel().tolist(), "score": score})
+    for i, other in enumerate(others, len(annotations) + 1):
+        annotations.append({"category_id": 1, "id": i, **other})
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
-            "images": [{"id": image} for image in set(images)],
+            "images": [{"id": image} for image in {each["image_id"] for each in annotations}],
             "categories": [{"id": 1, "name": "person"}],
             "annotations": annotations,
         }
@@ -87,6 +94,88 @@ def test_ap_is_that_of_pycocotools(per_image):
     assert score.parts["AP@0.75"] == pytest.approx(stats[2], abs=1e-9)
     low, high = score.interval
     assert low < score.value < high
+
+
+@st.composite
+def crowded_pictures(draw):
+    """Poses in 4 images, and others around them: crowds, without keypoints, and missed ones.
+
+    The predictions of some poses fit one of the others better than their own.
+    """
+    poses = people(draw(st.integers(2, 12)), noise=9, seed=draw(st.integers(0, 99)))
+    images = [draw(st.integers(1, 4)) for _ in range(len(poses))]
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    others = []
+    for _ in range(draw(st.integers(1, 8))):
+        near = draw(st.integers(0, len(poses) - 1))
+        keypoints = poses.predicted[near] + rng.normal(0, 3, (17, 3))
+        keypoints[:, 2] = 2 if draw(st.booleans()) else 0
+        x0, y0 = keypoints[:, :2].min(axis=0)
+        others.append({
+            "image_id": draw(st.integers(1, 5)),
+            "iscrowd": int(draw(st.booleans())),
+            "num_keypoints": int((keypoints[:, 2] > 0).sum()),
+            "keypoints": (keypoints - COCO_ORIGIN).ravel().tolist(),
+            "area": draw(st.floats(100, 2e4)),
+            "bbox": [x0, y0, *np.ptp(keypoints[:, :2], axis=0)],
+        })  # fmt: skip
+    return poses, images, others
+
+
+@given(crowded_pictures())
+def test_ap_is_that_of_pycocotools_with_crowds_unlabelled_and_missed_people(case):
+    poses, images, others = case
+    stats = coco_eval(poses, images, others).stats
+    boxes = np.array([other["bbox"] for other in others])
+    keypoints = np.array([other["keypoints"] for other in others]).reshape(-1, 17, 3)
+    unpredicted = Unpredicted(
+        image_ids=tuple(other["image_id"] for other in others),
+        keypoints=keypoints + COCO_ORIGIN,
+        bbox_xyxy=np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
+        area=np.array([other["area"] for other in others]),
+        is_crowd=np.array([other["iscrowd"] for other in others], bool),
+    )
+    measure = average_precision(poses, images, unpredicted)
+    assert measure.value == pytest.approx(stats[0], abs=1e-9)
+    wanted = sum(other["num_keypoints"] > 0 and not other["iscrowd"] for other in others)
+    assert measure.n == len(poses) + wanted
+
+
+def test_a_prediction_on_a_crowd_counts_neither_for_nor_against():
+    # Two people; the second's prediction lies on a crowd, at a place where nobody is labelled.
+    poses = people(2, noise=0)
+    lost = replace(poses, predicted=poses.predicted + np.array([[[0, 0, 0]], [[900, 900, 0]]]))
+    crowd = Unpredicted((0,), np.zeros((1, 17, 3)), np.array([[900, 900, 1100, 1100.0]]),
+                        np.array([4e4]), np.array([True]))  # fmt: skip
+    without = average_precision(lost, [0, 0]).estimate(np.ones((1, 1)))
+    with_crowd = average_precision(lost, [0, 0], crowd).estimate(np.ones((1, 1)))
+    assert (without[0, 0], with_crowd[0, 0]) == (pytest.approx(51 / 101), pytest.approx(51 / 101))
+    scores = lost.predicted.copy()
+    scores[:, :, 2] = [[0.1], [0.9]]  # now the lost one ranks first
+    ranked = replace(lost, predicted=scores)
+    assert average_precision(ranked, [0, 0]).value < 0.3
+    assert average_precision(ranked, [0, 0], crowd).value == pytest.approx(51 / 101)
+
+
+def test_ties_are_ranked_by_the_images_number_as_in_coco():
+    poses = people(30, noise=9)
+    poses.predicted[..., 2] = 1
+    images = np.random.default_rng(1).permutation(np.arange(5, 35)).tolist()
+    stats = coco_eval(poses, images).stats
+    assert average_precision(poses, list(map(str, images))).value == pytest.approx(stats[0])
+
+
+def test_the_area_of_the_box_stands_in_for_one_that_is_not_there_and_that_is_said():
+    poses = people(4)
+    boxes = np.tile([10.0, 20.0, 60.0, 120.0], (4, 1))
+    area = np.where(np.arange(4) < 2, np.nan, poses.area)
+    mixed = replace(poses, area=area, bbox_xyxy=boxes)
+    expected = replace(poses, area=np.where(np.isnan(area), 5000.0, area))
+    np.testing.assert_array_equal(oks(mixed), oks(expected))
+    measure = average_precision(mixed)
+    assert measure.definition.endswith("; 2 instances count with the area of their box")
+    assert measure.value == average_precision(expected).value
+    assert average_precision(replace(mixed, area=None)).n == 4
 
 
 def test_ap_uses_the_skeletons_own_sigmas():

@@ -14,9 +14,10 @@ from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.transform import Affine, apply_affine
+from kpdata.metrics import Unpredicted
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.decoding import CropPixels, Indices, decode_crops
-from kpdata.train.data.instances import CropFinder, InstanceCrop
+from kpdata.train.data.instances import CropFinder, InstanceCrop, NotShown
 
 _WITHOUT_BOXES = (
     ". Choose `crop_from` image (the whole image, squared) or keypoints (which leaks the labels "
@@ -57,6 +58,8 @@ class LabelledCrops(Crops):
         area, head_size: (N,), and ``bbox_xyxy`` (N, 4), in source pixels; NaN where there is none.
         is_copy: (N,) of an augmented copy; in a mirrored one, left and right are exchanged.
         counts: what was left out, by name.
+        unpredicted: the instances of whole images that no crop shows, in source pixels; None where
+            there are none, or nobody knows.
     """
 
     skeleton: Skeleton
@@ -71,6 +74,7 @@ class LabelledCrops(Crops):
     head_size: FloatArray
     is_copy: npt.NDArray[np.bool_]
     counts: dict[str, int]
+    unpredicted: Unpredicted | None = None
 
     def take(self, indices: Indices) -> "LabelledCrops":
         """The crops at ``indices``, read into memory."""
@@ -155,6 +159,17 @@ def load(
         is_copy=np.array([crop.is_copy for crop in found]),
         images=pixels,
         counts=dict(finder.counts),
+        unpredicted=_unpredicted(finder.not_shown) if finder.not_shown else None,
+    )
+
+
+def _unpredicted(instances: Sequence[NotShown]) -> Unpredicted:
+    return Unpredicted(
+        image_ids=tuple(each.key for each in instances),
+        keypoints=np.stack([each.keypoints for each in instances]),
+        bbox_xyxy=np.stack([each.bbox_xyxy for each in instances]),
+        area=np.array([each.area for each in instances]),
+        is_crowd=np.array([each.is_crowd for each in instances]),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from kpdata.core import transform
 from kpdata.core.crop import CropRule, why_not_shown
 from kpdata.core.errors import DatasetError, located
-from kpdata.core.sample import WHOLE_IMAGE, Instance, Sample
+from kpdata.core.sample import WHOLE_IMAGE, FloatArray, Instance, Sample
 from kpdata.core.transform import Affine, apply_affine
 from kpdata.formats.base import LARGEST
 from kpdata.shards.dataset import Dataset, name_of
@@ -52,6 +52,24 @@ class InstanceCrop(NamedTuple):
         return transform.compose(self.to_source, self.of.affine)
 
 
+class NotShown(NamedTuple):
+    """An instance of a whole image that no crop shows, in source pixels.
+
+    Attributes:
+        key: the source image's.
+        keypoints: (K, 3).
+        bbox_xyxy: (4,); NaN where the source has none.
+        area: square pixels; NaN where the source has none.
+        is_crowd: as in :class:`kpdata.core.sample.Instance`.
+    """
+
+    key: str
+    keypoints: FloatArray
+    bbox_xyxy: FloatArray
+    area: float
+    is_crowd: bool
+
+
 @dataclass
 class CropFinder:
     """Iterates over the instances of a split that can be trained on: (crop, record).
@@ -63,6 +81,7 @@ class CropFinder:
         side: of the crops, in pixels.
         copies: take augmented copies too.
         counts: instances without a crop, by reason, of the last iteration so far.
+        not_shown: those of them that lie in whole images; of crops' images nobody knows.
 
     Raises:
         DatasetError: when iterated: no such split, or a damaged record.
@@ -74,12 +93,14 @@ class CropFinder:
     side: int
     copies: bool = False
     counts: Counter[str] = field(default_factory=Counter)
+    not_shown: list[NotShown] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[InstanceCrop, Sample]]:
         self.counts.clear()
+        self.not_shown.clear()
         for shard in self.dataset[self.split].shards:
             for offset, sample in self.dataset.read_shard(shard):
-                if not (sample.view and sample.view.copy) or self.copies:
+                if self.copies or not _is_copy(sample):
                     yield from self._crops_of(sample, self.dataset.record_uri(shard, offset))
 
     def _crops_of(self, sample: Sample, uri: str) -> Iterator[tuple[InstanceCrop, Sample]]:
@@ -87,6 +108,8 @@ class CropFinder:
         for number, instance in enumerate(sample.instances):
             if reason := why_not(instance):
                 self.counts[f"instances not shown: {reason}"] += 1
+                if _is_whole(sample) and not _is_copy(sample):
+                    self.not_shown.append(_not_shown(sample, instance))
             else:
                 with located(name_of(uri)):
                     yield _crop(sample, instance, number, uri, self.crop_rule, self.side), sample
@@ -117,6 +140,28 @@ def _crop(
         is_copy=view.copy > 0,
         is_cut=is_whole,
     )
+
+
+def _not_shown(sample: Sample, instance: Instance) -> NotShown:
+    assert sample.view is not None, "every record has one"
+    to_source = transform.invert(sample.view.transform)
+    keypoints = instance.keypoints.astype(np.float64)
+    keypoints[:, :2] = apply_affine(to_source, instance.xy)
+    box = instance.bbox_xyxy
+    return NotShown(
+        key=sample.key,
+        keypoints=np.where(keypoints[:, 2:] > 0, keypoints, 0),
+        bbox_xyxy=np.full(4, np.nan) if box is None else transform.map_box(to_source, box),
+        area=np.nan
+        if instance.area is None
+        else instance.area * transform.scale_of(to_source) ** 2,
+        is_crowd=instance.is_crowd,
+    )
+
+
+def _is_copy(sample: Sample) -> bool:
+    """Whether a record is an augmented copy."""
+    return sample.view is not None and sample.view.copy > 0
 
 
 def _is_whole(sample: Sample) -> bool:

@@ -168,7 +168,7 @@ def compare_predictions(
     reasons: Reasons = {}
     for prediction in (first, second):
         poses = truth.poses(skeleton, prediction.keypoints[prediction.primary])
-        measures, why = localisation_measures(poses, truth.source_id, reference)
+        measures, why = localisation_measures(poses, truth, reference)
         visibility, why_not_visible = visibility_measures(poses, prediction.visibility)
         measured.append(measures | visibility)
         reasons |= why | why_not_visible

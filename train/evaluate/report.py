@@ -200,4 +200,8 @@ def notes_on(
         notes.append("the crops are around the annotated boxes, not a detector's")
     if crop.startswith(_CROPPED):
         notes.append("keypoints outside of the shards' crops are not in them, and do not count")
+        notes.append(
+            "crowds and instances without a labelled keypoint are not in shards of crops: OKS AP "
+            "is COCO's number where they are whole images"
+        )
     return tuple(notes)

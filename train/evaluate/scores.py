@@ -78,12 +78,12 @@ def score_all(
         return tuple(m.score(np.random.default_rng(seed), resamples) for m in measures.values())
 
     mean_pose = truth.poses(skeleton, baseline)
-    measures, reasons = localisation_measures(mean_pose, truth.source_id, reference)
+    measures, reasons = localisation_measures(mean_pose, truth, reference)
     baselines = scored(measures)
     heads = {}
     for head, keypoints in predictions.keypoints.items():
         poses = truth.poses(skeleton, keypoints)
-        measures, _ = localisation_measures(poses, truth.source_id, reference)
+        measures, _ = localisation_measures(poses, truth, reference)
         heads[head] = _with_baselines(scored(measures), baselines)
     measures, more_reasons = visibility_measures(mean_pose, predictions.visibility)
     called_visible, _ = visibility_measures(mean_pose, np.ones(mean_pose.labelled.shape))
@@ -92,13 +92,13 @@ def score_all(
 
 
 def localisation_measures(
-    poses: Poses, images: tuple[str, ...], reference: Reference | None = None
+    poses: Poses, truth: Truth, reference: Reference | None = None
 ) -> tuple[Measures, Reasons]:
     """The localisation metrics, and the reasons for those that cannot be computed.
 
     Args:
         poses: truth and predictions.
-        images: (N,) the source image of each instance, for AP.
+        truth: the same labels, and for AP what else is in their images.
         reference: what PCK, AUC and NME divide by; None takes :func:`chosen_reference`.
     """
     return _possible(
@@ -110,7 +110,7 @@ def localisation_measures(
             "AUC@0.2": lambda: metrics.auc(poses, reference or _usual_reference(poses)),
             "EPE": lambda: metrics.epe(poses),
             "NME": lambda: metrics.nme(poses, reference or _usual_reference(poses)),
-            "OKS AP": lambda: metrics.average_precision(poses, images),
+            "OKS AP": lambda: metrics.average_precision(poses, truth.source_id, truth.unpredicted),
         }
     )
 

@@ -1,7 +1,8 @@
 """Truth and predictions as files that anyone can score again: one JSON line per instance.
 
 ``predictions.jsonl`` holds what a model found, ``truth.jsonl`` what is there; both in
-continuous pixels of the source images, both in the same order.
+continuous pixels of the source images, both in the same order. After those, ``truth.jsonl`` goes on
+with the instances that nothing was predicted for.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from kpdata.core.errors import DatasetError
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
-from kpdata.metrics import Poses
+from kpdata.metrics import Poses, Unpredicted
 from kpdata.shards.manifest import Count
 from kpdata.storage.bounded import open_regular
 
@@ -38,6 +39,7 @@ FLIP_NOT_TRAINED = (
 """The note on a flip test of a run that was trained on no mirror image."""
 
 Triple = tuple[float, float, float]
+Box = tuple[float, float, float, float]
 T = TypeVar("T")
 
 _NO_BOX = (np.nan,) * 4
@@ -55,6 +57,7 @@ class Truth:
         area: (N,) square pixels; NaN where the source has none, as in the next two.
         bbox_xyxy: (N, 4).
         head_size: (N,).
+        unpredicted: the other annotated instances of the images; None for none.
     """
 
     source_id: tuple[str, ...]
@@ -64,6 +67,7 @@ class Truth:
     area: FloatArray
     bbox_xyxy: FloatArray
     head_size: FloatArray
+    unpredicted: Unpredicted | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -84,6 +88,7 @@ class Truth:
             area=np.asarray(crops.area, np.float64),
             bbox_xyxy=np.asarray(crops.bbox_xyxy, np.float64),
             head_size=np.asarray(crops.head_size, np.float64),
+            unpredicted=crops.unpredicted,
         )
 
     def poses(self, skeleton: Skeleton, predicted: FloatArray) -> Poses:
@@ -153,14 +158,17 @@ class _Prediction(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
         return self.head, *self.other_heads, *map(len, heads), len(self.visibility or ())
 
 
-class _Truth(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class _Truth(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A line without ``instance`` and ``image_size`` is of one that nothing was predicted for."""
+
     source_id: str
-    instance: Count
+    instance: Count | None = None
     keypoints: list[Triple]
-    image_size: tuple[float, float]
+    image_size: tuple[float, float] | None = None
     area: float | None = None
-    bbox_xyxy: tuple[float, float, float, float] | None = None
+    bbox_xyxy: Box | None = None
     head_size: float | None = None
+    is_crowd: bool = False
 
 
 def write_predictions(path: Path, recorded: Recorded) -> None:
@@ -191,22 +199,34 @@ def write_predictions(path: Path, recorded: Recorded) -> None:
 
 
 def write_truth(path: Path, truth: Truth) -> None:
-    """Write a line of labels per instance; what the source does not have is left out."""
-    _write(
-        path,
-        (
+    """Write a line of labels per instance; what the source does not have is left out.
+
+    The lines of instances that nothing was predicted for come last, and have no ``instance``.
+    """
+    lines = [
+        _Truth(
+            source_id=source_id,
+            instance=instance,
+            keypoints=truth.keypoints[row].tolist(),
+            image_size=tuple(truth.image_size[row].tolist()),
+            area=_number(truth.area[row]),
+            bbox_xyxy=_box(truth.bbox_xyxy[row]),
+            head_size=_number(truth.head_size[row]),
+        )
+        for row, (source_id, instance) in enumerate(truth.keys)
+    ]
+    if others := truth.unpredicted:
+        lines += [
             _Truth(
-                source_id,
-                instance,
-                truth.keypoints[row].tolist(),
-                tuple(truth.image_size[row].tolist()),
-                _number(truth.area[row]),
-                None if np.isnan(box := truth.bbox_xyxy[row]).any() else tuple(box.tolist()),
-                _number(truth.head_size[row]),
+                source_id=str(source_id),
+                keypoints=others.keypoints[row].tolist(),
+                area=_number(others.area[row]),
+                bbox_xyxy=_box(others.bbox_xyxy[row]),
+                is_crowd=bool(others.is_crowd[row]),
             )
-            for row, (source_id, instance) in enumerate(truth.keys)
-        ),
-    )
+            for row, source_id in enumerate(others.image_ids)
+        ]
+    _write(path, lines)
 
 
 def read_predictions(path: Path) -> Recorded:
@@ -240,12 +260,18 @@ def read_truth(path: Path) -> Truth:
     Raises:
         DatasetError: the file is missing or damaged; the message names it and the line.
     """
-    lines = _read(path, _Truth)
-    for number, line in enumerate(lines, 1):
-        if len(line.keypoints) != len(lines[0].keypoints):
+    both = _read(path, _Truth)
+    for number, line in enumerate(both, 1):
+        if len(line.keypoints) != len(both[0].keypoints):
             raise DatasetError(
                 f"{path}: line {number} holds another count of keypoints than line 1"
             )
+        if (line.instance is None) != (line.image_size is None):
+            raise DatasetError(f"{path}: line {number} lacks one of instance and image_size")
+    lines = [line for line in both if line.instance is not None]
+    others = [line for line in both if line.instance is None]
+    if not lines:
+        raise DatasetError(f"{path} names no instance that anything was predicted for")
     return Truth(
         source_id=tuple(line.source_id for line in lines),
         instance=np.array([line.instance for line in lines], np.int64),
@@ -254,6 +280,17 @@ def read_truth(path: Path) -> Truth:
         area=np.array([line.area for line in lines], np.float64),
         bbox_xyxy=np.array([line.bbox_xyxy or _NO_BOX for line in lines], np.float64),
         head_size=np.array([line.head_size for line in lines], np.float64),
+        unpredicted=_unpredicted(others) if others else None,
+    )
+
+
+def _unpredicted(lines: list[_Truth]) -> Unpredicted:
+    return Unpredicted(
+        image_ids=tuple(line.source_id for line in lines),
+        keypoints=np.array([line.keypoints for line in lines], np.float64),
+        bbox_xyxy=np.array([line.bbox_xyxy or _NO_BOX for line in lines], np.float64),
+        area=np.array([line.area for line in lines], np.float64),
+        is_crowd=np.array([line.is_crowd for line in lines]),
     )
 
 
@@ -281,6 +318,11 @@ def _read(path: Path, kind: type[T]) -> list[T]:
 
 def _given(values: FloatArray) -> FloatArray | None:
     return None if np.isnan(values).all() else values
+
+
+def _box(xyxy: FloatArray) -> Box | None:
+    x0, y0, x1, y1 = xyxy.tolist()
+    return None if np.isnan(xyxy).any() else (x0, y0, x1, y1)
 
 
 def _number(value: float) -> float | None:

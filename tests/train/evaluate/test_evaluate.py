@@ -1,6 +1,8 @@
 """What an evaluation says, by hand where the answer is known, and that its files say the same."""
 
+import contextlib
 import hashlib
+import io
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -10,13 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import kpdata as kp
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError, SchemaError, TrainingError
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.skeletons import COCO17, LSP14
+from kpdata.metrics import Unpredicted
 from kpdata.shards.dataset import Dataset
 from kpdata.storage.atomic import replaced_files
 from kpdata.storage.files import file_blake3
+from kpdata.train.data.crops import load
 from kpdata.train.evaluate.evaluate import check_skeleton
 from kpdata.train.evaluate.report import (
     FILES,
@@ -264,6 +269,52 @@ def test_predictions_that_are_no_numbers_are_refused():
         score_all(CROSS, truth, predictions, baseline, resamples=2)
 
 
+def test_oks_ap_of_real_shards_is_pycocotools_on_cocos_own_file(
+    real_data: Path, tmp_path: Path
+) -> None:
+    """Five crowds and 86 unlabelled people among 172 annotations; wrong guesses land on them."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    annotations = real_data / "coco_mini" / "person_keypoints_train2017.json"
+    labels = kp.read(annotations, images=annotations.parent / "train2017")
+    kp.convert(labels, tmp_path / "shards", split="100/0/0", max_quarantine=100, progress=False)
+    dataset = Dataset.open(tmp_path / "shards")
+    crops = load(dataset, "train", CropRule("bbox"), 32)
+    truth = Truth.of(crops)
+    rng = np.random.default_rng(0)
+    predictions, baseline = answers(truth, noise=4.0)
+    found = predictions.keypoints["heatmap"]
+    found[..., :2] += rng.normal(0, 1, (len(found), 1, 2)) * rng.choice([0, 80], (len(found), 1, 1))
+    scores = score_all(COCO17, truth, predictions, baseline, resamples=2)
+    ours = by_name(scores.heads["heatmap"])["OKS AP"]
+    results = [
+        {
+            "image_id": int(key),
+            "category_id": 1,
+            "keypoints": (keypoints - (0.5, 0.5, 0)).ravel().tolist(),
+            "score": float(keypoints[:, 2].mean()),
+        }
+        for key, keypoints in zip(truth.source_id, found, strict=True)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(annotations)
+        kept = {image["id"] for image in coco.dataset["images"]} & {
+            int(s.key) for s in dataset["train"]
+        }
+        evaluation = COCOeval(coco, coco.loadRes(results), "keypoints")
+        evaluation.params.imgIds = sorted(kept)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert 0.1 < ours.value < 0.9
+    assert ours.value == pytest.approx(evaluation.stats[0], abs=1e-6)
+    alone = score_all(
+        COCO17, replace(truth, unpredicted=None), predictions, baseline, resamples=2
+    ).heads["heatmap"]
+    assert abs(by_name(alone)["OKS AP"].value - ours.value) > 0.001
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -280,6 +331,38 @@ def test_scores_computed_again_from_the_files_are_the_same_to_the_bit(skeleton, 
     first = score_all(skeleton, truth, predictions, baseline, seed=3, resamples=20)
     second = score_all(skeleton, read, again.predictions, again.baseline, seed=3, resamples=20)
     assert msgspec.json.encode(first) == msgspec.json.encode(second)
+
+
+def test_instances_without_a_prediction_stand_in_the_file_and_count_again_when_it_is_read(
+    tmp_path: Path,
+) -> None:
+    keypoints = np.stack([np.zeros((4, 3)), crosses(1).keypoints[0], np.zeros((4, 3))])
+    others = Unpredicted(
+        image_ids=("crop 0", "crop 0", "elsewhere"),
+        keypoints=keypoints,
+        bbox_xyxy=np.array([[0.0, 1.0, 60.25, 100.0], [np.nan] * 4, [np.nan] * 4]),
+        area=np.array([np.nan, 6000.0, 12.0]),
+        is_crowd=np.array([False, False, True]),
+    )
+    truth = replace(crosses(), unpredicted=others)
+    files.write_truth(tmp_path / "truth.jsonl", truth)
+    read = files.read_truth(tmp_path / "truth.jsonl")
+    assert len(read) == 5
+    for field in fields(Unpredicted):
+        before, after = (getattr(each.unpredicted, field.name) for each in (truth, read))
+        np.testing.assert_array_equal(np.asarray(after), np.asarray(before))
+    scores = [score_all(CROSS, each, *answers(each), resamples=10) for each in (truth, read)]
+    assert msgspec.json.encode(scores[0]) == msgspec.json.encode(scores[1])
+    found = by_name(scores[1].heads["heatmap"])["OKS AP"]
+    assert found.n == 6
+    assert found.value == pytest.approx(84 / 101)  # 5 of 6 are found: recall 0.00 to 0.83
+    lines = (tmp_path / "truth.jsonl").read_text().splitlines()
+    (tmp_path / "truth.jsonl").write_text("\n".join(lines[5:]))
+    with pytest.raises(DatasetError, match="names no instance that anything was predicted for"):
+        files.read_truth(tmp_path / "truth.jsonl")
+    (tmp_path / "truth.jsonl").write_text(lines[0].replace('"instance":0,', ""))
+    with pytest.raises(DatasetError, match="line 1 lacks one of instance and image_size"):
+        files.read_truth(tmp_path / "truth.jsonl")
 
 
 finite = st.floats(-1e6, 1e6)
