@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kpdata.core.crop import CropFrom
-from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_PIXELS, MAX_QUARANTINE, SHARD_SIZE
+from kpdata.core.defaults import JPEG_QUALITY, MAX_PIXELS, MAX_QUARANTINE, SHARD_SIZE
 from kpdata.core.errors import FormatError
 from kpdata.core.mapping import Mapping, map_by_name, map_sample
 from kpdata.core.progress import Progress
@@ -79,7 +79,7 @@ def convert(
     seed: int = 0,
     crop: int | None = None,
     crop_from: CropFrom | None = None,
-    margin: float = MARGIN,
+    margin: float | None = None,
     augment: int = 0,
     augment_config: "AnyPath | AugmentConfig | None" = None,
     exif: Literal["applied", "ignored"] = "applied",
@@ -118,7 +118,8 @@ def convert(
         seed: of the split and of every copy.
         crop: side in pixels of a square crop per instance; None keeps whole images.
         crop_from: what to crop around; None is ``bbox``.
-        margin: side of the crop, in units of the box's longer side.
+        margin: side of the crop, in units of the box's longer side; None takes 1.25, and 1 around
+            the whole image.
         augment: number of augmented copies of each train sample.
         augment_config: the ranges that copies are sampled from, or a TOML file with them.
         exif: whether the annotator saw images with their EXIF orientation applied.

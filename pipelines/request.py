@@ -6,8 +6,8 @@ from typing import Any, Literal, Self, get_args
 import msgspec
 
 from kpdata.core.augment import AugmentConfig
-from kpdata.core.crop import CropFrom, CropRule
-from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_PIXELS, MAX_QUARANTINE, SHARD_SIZE
+from kpdata.core.crop import CropFrom, CropRule, usual_margin
+from kpdata.core.defaults import JPEG_QUALITY, MAX_PIXELS, MAX_QUARANTINE, SHARD_SIZE
 from kpdata.core.errors import JobError
 from kpdata.core.mapping import Mapping
 from kpdata.core.sample import Instance
@@ -65,7 +65,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             COCO's ``category``, so that no names are fixed here.
         crop: side in pixels of a square record per instance; None keeps whole images.
         crop_from, margin: what the square is centred on, and its side in units of that box's
-            longer side.
+            longer side; None takes 1.25, and 1 around the whole image.
         augment: augmented copies of each train sample, sampled from ``augment_config``.
         seed: of the split and of every random number.
         exif: whether the annotator saw images with their EXIF orientation applied.
@@ -97,7 +97,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     reader_options: dict[str, str] = {}
     crop: int | None = None
     crop_from: CropFrom = "bbox"
-    margin: float = MARGIN
+    margin: float | None = None
     augment: int = 0
     augment_config: AugmentConfig = AugmentConfig()
     seed: int = 0
@@ -136,7 +136,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return request
 
     def __post_init__(self) -> None:
-        """Raise JobError or FormatError, as the class says."""
+        """Fill in the margin; raise JobError or FormatError, as the class says."""
+        if self.margin is None:
+            msgspec.structs.force_setattr(self, "margin", usual_margin(self.crop_from))
         for name, low, high in _LIMITS:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
@@ -170,6 +172,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def crop_rule(self) -> CropRule:
         """How crops are cut; means something only with ``crop``."""
+        assert self.margin is not None
         return CropRule(self.crop_from, self.margin)
 
     @property

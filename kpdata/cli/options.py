@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kpdata.core.defaults import JPEG_QUALITY, MARGIN, MAX_PIXELS
+from kpdata.core.defaults import JPEG_QUALITY, MAX_PIXELS
 from kpdata.core.sizes import parse_size
 from kpdata.images.perceptual import MAX_DISTANCE
 from kpdata.storage.stores import Location, as_location
@@ -84,7 +84,8 @@ def crop_options(function: F) -> F:
                 help="What the square is around; bbox unless given.",
             ),
             click.option(
-                "--margin", default=MARGIN, show_default=True, help="Square's side over the box's."
+                "--margin", type=float,
+                help="Square's side over the box's; 1.25 unless given, and 1 around the image.",
             ),
             click.option(
                 "--exif", default="applied", show_default=True,

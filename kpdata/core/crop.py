@@ -100,6 +100,11 @@ class CropRule:
         return box
 
 
+def usual_margin(crop_from: str) -> float:
+    """The margin where none is given: around a whole image there is nothing more to show."""
+    return 1.0 if crop_from == "image" else CropRule.margin
+
+
 def crop_rule_of(options: Mapping[str, Any]) -> CropRule | None:
     """The rule that a dataset's crops were cut by; None for a dataset of whole images.
 

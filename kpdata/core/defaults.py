@@ -6,11 +6,6 @@ only when a conversion starts. An option that is not listed is off, or 0, unless
 
 from typing import Final
 
-from kpdata.core.crop import CropRule
-
-MARGIN: Final = CropRule.margin
-"""Side of a crop, in units of the box's longer side."""
-
 MAX_PIXELS: Final = 100_000_000
 """Of an image; decoding takes up to 8 bytes a pixel."""
 

@@ -102,6 +102,22 @@ def test_defaults_of_convert_are_those_of_a_request():
     assert {n: CONVERSION_DEFAULTS[n] for n in names} == {n: defaults[n] for n in names}
 
 
+@pytest.mark.parametrize(
+    ("options", "margin"),
+    [
+        ({}, 1.25),
+        ({"crop_from": "keypoints"}, 1.25),
+        ({"crop_from": "image"}, 1.0),
+        ({"crop_from": "image", "margin": 1.5}, 1.5),
+    ],
+)
+def test_a_crop_of_the_whole_image_has_no_margin_unless_one_is_named(
+    options, margin, forty, tmp_path
+):
+    ds = kp.convert(forty[0], tmp_path / "out", crop=32, workers=1, progress=False, **options)
+    assert ds.manifest.options["margin"] == margin
+
+
 def test_defaults_of_the_command_line_are_those_of_convert():
     context = convert_command.make_context("convert", [], resilient_parsing=True)
     typed = {option.name: option.get_default(context) for option in convert_command.params}
@@ -109,7 +125,7 @@ def test_defaults_of_the_command_line_are_those_of_convert():
     assert CONVERSION_DEFAULTS["shard_size"] == 128_000_000
     names = CONVERSION_OPTIONS & typed.keys()
     given = {n: typed[n] for n in names if isinstance(typed[n], str | int | float)}
-    assert {"seed", "margin", "augment", "exif", "max_quarantine"} <= given.keys()
+    assert {"seed", "augment", "exif", "max_quarantine"} <= given.keys()
     assert given == {name: CONVERSION_DEFAULTS[name] for name in given}
 
 

@@ -74,6 +74,14 @@ def test_a_configuration_comes_back_from_json(config):
     assert msgspec.json.decode(msgspec.json.encode(config), type=TrainConfig) == config
 
 
+def test_another_square_has_its_own_margin_unless_one_is_named():
+    whole = override(BLAZEPOSE, ["crop_from=image"])
+    assert (BLAZEPOSE.margin, whole.margin) == (1.25, 1.0)
+    assert override(whole, ["crop_from=bbox"]).margin == 1.25
+    assert override(BLAZEPOSE, ["margin=1.5", "crop_from=image"]).margin == 1.5
+    assert override(whole, ["batch_size=4"]).margin == 1.0
+
+
 def test_no_settings_change_nothing():
     assert override(BLAZEPOSE, []) == BLAZEPOSE
 

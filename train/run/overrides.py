@@ -5,6 +5,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from kpdata.core.crop import usual_margin
 from kpdata.core.errors import KpdataError, SchemaError, located
 from kpdata.train.models.base import Phase, known_names
 from kpdata.train.models.registry import get_model
@@ -83,7 +84,7 @@ def override(config: TrainConfig, settings: Overrides) -> TrainConfig:
 
     A text value is JSON, or else taken as text. An option of the model may be named without
     ``options.`` before it. What must fit together is looked at once all are set; a warm-up that
-    would be longer than its phase shrinks with it.
+    would be longer than its phase shrinks with it, and another ``crop_from`` has its own margin.
 
     >>> from kpdata.train.run.config import load_recipe
     >>> override(load_recipe("demo"), ["size=heavy", "phases.0.epochs=7"]).phases[0].epochs
@@ -102,6 +103,8 @@ def override(config: TrainConfig, settings: Overrides) -> TrainConfig:
     for key, value in pairs:
         with located(_named(key, value)):
             _put(tree, key.split("."), value)
+    if (crop_from := dict(pairs).get("crop_from")) and "margin" not in dict(pairs):
+        tree["margin"] = usual_margin(crop_from)
     _shrink_warmups(tree, {key for key, _ in pairs})
     with located(" ".join(_named(key, value) for key, value in pairs) or "configuration"):
         return _as_config(tree)
