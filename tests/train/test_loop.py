@@ -358,6 +358,23 @@ def test_epochs_are_told_apart_when_every_keypoint_is_right(tiny_shards, tmp_pat
     assert state.best.epoch == 2
 
 
+def test_a_run_begun_before_areas_were_recorded_goes_on_by_its_scores(
+    tiny_shards, tmp_path, monkeypatch
+):
+    scripted(monkeypatch, [0.6, 0.2, 0.7])
+    folder, config = RunFolder(tmp_path / "run"), with_epochs(PLAIN, 3)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder.path, tiny_shards, config, Interrupts(epoch=2))
+    older = json.loads((folder.path / "state.json").read_text())
+    del older["best"]["areas"], older["epochs"][0]["areas"]
+    (folder.path / "state.json").write_text(json.dumps(older))
+    assert folder.state().val_pck == {"coordinates": 0.6}
+    with pytest.raises(KeyboardInterrupt):
+        run(folder.path, tiny_shards, config, Interrupts(epoch=3))
+    assert folder.state().best.epoch == 1
+    assert run(folder.path, tiny_shards, config).best.epoch == 3
+
+
 def test_norms_that_train_from_scratch_forget_their_first_steps():
     """Their moving statistics validate; after a short run they must be the batches' own."""
     config = REGRESSION.with_options(backbone="mobilenet", head="softargmax", dropout=0.0)

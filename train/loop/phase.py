@@ -157,7 +157,7 @@ class PhaseRun(keras.callbacks.Callback):
                     some = np.arange(min(len(self.val), _CROPS_SHOWN))
                     drawn = sheet(self.val, predicted.keypoints[predicted.primary], some)
                     self.log.picture(epoch + 1, "val", drawn)
-            if self._is_best(areas):
+            if self._is_best(scores, areas):
                 best = self._keep_best(epoch + 1, scores, areas)
         record = EpochRecord(
             phase=self.number,
@@ -235,17 +235,19 @@ class PhaseRun(keras.callbacks.Callback):
             areas[head] = pck_area(poses, reference, self.config.threshold).value
         return scores, areas
 
-    def _is_best(self, areas: dict[str, float]) -> bool:
+    def _is_best(self, scores: dict[str, float], areas: dict[str, float]) -> bool:
         """Whether no other epoch that trained the same heads is better: of equal ones, the last.
 
-        Without validation the last epoch counts.
+        Without validation the last epoch counts. Runs that were begun before areas were recorded
+        have PCK alone.
         """
         best = self.state.best
         if not self.val or best is None:
             return bool(areas) or not self.val
-        if not areas or best.areas.keys() != areas.keys():
+        if not areas or best.scores.keys() != scores.keys():
             return bool(areas)
-        return mean(areas.values()) >= mean(best.areas.values())
+        ours, theirs = (areas, best.areas) if best.areas else (scores, best.scores)
+        return mean(ours.values()) >= mean(theirs.values())
 
     def _keep_best(self, epoch: int, scores: dict[str, float], areas: dict[str, float]) -> Best:
         before = self.state.best.heads if self.state.best else self.state.init_heads

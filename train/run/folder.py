@@ -144,11 +144,12 @@ class State(msgspec.Struct, frozen=True):
         """
         scores = {}
         for head in self.best.heads if self.best else ():
-            known = [record for record in self.epochs if head in record.areas]
+            known = [record for record in self.epochs if head in record.scores]
             if head in (own := self.best.scores if self.best else {}):
                 scores[head] = own[head]
             elif known:
-                scores[head] = max(known, key=lambda record: record.areas[head]).scores[head]
+                best = max(known, key=lambda record: (record.areas or record.scores)[head])
+                scores[head] = best.scores[head]
         return scores
 
     def of_phase(self, phase: int) -> tuple[EpochRecord, ...]:
