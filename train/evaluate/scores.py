@@ -6,16 +6,18 @@ They are pure functions of arrays, so an evaluation can be recomputed from its f
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 
 from kpdata import metrics
 from kpdata.core.errors import KpdataError, SchemaError
+from kpdata.core.flip_pairs import Pair
 from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
 from kpdata.metrics import Measure, Poses, Score
 from kpdata.metrics.measure import RESAMPLES
-from kpdata.metrics.poses import Reference, reference_lengths
+from kpdata.metrics.poses import Reference, pair_lengths, reference_lengths
 from kpdata.train.infer.predictions import Predictions, Truth
 
 CURVE_THRESHOLDS = np.arange(51) / 100
@@ -144,6 +146,25 @@ def chosen_reference(poses: Poses) -> str:
         f"no reference length: skeleton {poses.skeleton.name} {torso} pair, and no instance has a "
         "bounding box"
     )
+
+
+def longest_pair(poses: Poses) -> Pair | None:
+    """The edge with the longest median; of a skeleton without edges, the pair of keypoints.
+
+    One that less than half of the instances have labelled is taken only if all are such. None
+    where no instance has two keypoints apart.
+    """
+    skeleton = poses.skeleton
+    pairs = skeleton.edges or tuple(combinations(skeleton.keypoints, 2))
+    best, best_rank = None, (False, 0.0)
+    for pair in pairs:
+        lengths = pair_lengths(poses, pair)
+        lengths = lengths[lengths > 0]
+        if len(lengths):
+            rank = (len(lengths) >= _USUAL * len(poses), float(np.median(lengths)))
+            if rank > best_rank:
+                best, best_rank = pair, rank
+    return best
 
 
 def _usual_reference(poses: Poses) -> str:

@@ -1,6 +1,11 @@
 """Quick checks before training: of the settings, and of what the crops allow."""
 
+import math
+from itertools import combinations
 from pathlib import Path
+
+import msgspec
+import numpy as np
 
 from kpdata.core.crop import CropRule, crop_rule_of
 from kpdata.core.errors import SchemaError, TrainingError, located
@@ -12,10 +17,18 @@ from kpdata.shards.dataset import Dataset
 from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.data.instances import CropFinder
 from kpdata.train.evaluate.evaluate import check_skeleton
-from kpdata.train.evaluate.scores import chosen_reference, reference_note
+from kpdata.train.evaluate.scores import chosen_reference, longest_pair, reference_note
 from kpdata.train.infer.predictions import Truth
+from kpdata.train.models.base import LARGEST_INPUT
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.folder import Best, RunFolder
+
+_JUDGED = 500
+"""Instances by which the spacing of keypoints is judged."""
+
+_APART, _SMALL = 2.0, 0.5
+"""Keypoints less than so many cells apart are hard to tell apart; an instance that spans less than
+this part of its crop could have more of it. A person in a crop around its box spans 0.6 to 0.8."""
 
 
 def crop_rule_for(dataset: Dataset, config: TrainConfig) -> CropRule:
@@ -87,6 +100,83 @@ def check_needs_validation(config: TrainConfig, dataset: Dataset) -> None:
             "one without labels. Convert with one, such as `split` 80/10/10, or train with the "
             "settings patience=0 and schedule=cosine"
         )
+
+
+def with_reference(config: TrainConfig, train: LabelledCrops, progress: Progress) -> TrainConfig:
+    """``config`` with a pair of keypoints as PCK's reference, where nothing else can be.
+
+    It is chosen once, by the labels of the training split, and is the run's: on another split
+    another pair might be the longest.
+    """
+    if config.reference is not None:
+        return config
+    poses = Truth.of(train).poses(train.skeleton, train.truth)
+    try:
+        chosen_reference(poses)
+        return config
+    except SchemaError:
+        pair = longest_pair(poses)
+    if pair is None:
+        return config
+    progress.tell(
+        f"PCK is measured by the distance of {pair[0]} and {pair[1]}, the longest of most poses: "
+        "there are neither a torso nor boxes. The setting reference names another pair"
+    )
+    return msgspec.structs.replace(config, reference=pair)
+
+
+def warn_of_close_keypoints(config: TrainConfig, train: LabelledCrops, progress: Progress) -> None:
+    """Warn of instances so small in their crops that neighbouring keypoints become one.
+
+    Close keypoints alone are no fault: those of a face lie close in any crop, and a model can tell
+    them apart by what surrounds them. Where the whole instance is small, too, more pixels help.
+    """
+    some = np.linspace(0, len(train) - 1, min(len(train), _JUDGED)).round().astype(int)
+    keypoints = train.keypoints[some].astype(np.float64)
+    xy = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], np.nan)
+    xy = xy[np.isfinite(xy[..., 0]).sum(axis=1) > 1]
+    if not len(xy):
+        return
+    spans = np.nanmax(np.nanmax(xy, axis=1) - np.nanmin(xy, axis=1), axis=1)
+    nearest = {}
+    for first, second in combinations(range(len(train.skeleton)), 2):
+        lengths = np.linalg.norm(xy[:, first] - xy[:, second], axis=1)
+        lengths = lengths[np.isfinite(lengths)]
+        if 2 * len(lengths) >= len(xy):
+            nearest[first, second] = float(np.median(lengths))
+    if not nearest or np.median(spans) > _SMALL * train.side:
+        return
+    first, second = min(nearest, key=lambda pair: nearest[pair])
+    apart, cell = nearest[first, second], _heatmap_cell(config, len(train.skeleton))
+    if apart >= _APART * cell:
+        return
+    step = math.lcm(32, config.spec.input_multiple)
+    size = step * math.ceil(config.input_size * _APART * cell / max(apart, 0.1) / step)
+    fixes = []
+    if config.crop_from == "image" and np.isfinite(train.bbox_xyxy).all(axis=1).mean() > 0.5:
+        fixes.append(
+            "crop around the boxes (crop_from=bbox, in conversion if the shards are crops)"
+        )
+    if size <= LARGEST_INPUT:
+        fixes.append(f"train with `input_size` {size}")
+    fixes.append(
+        "train a second model on crops around the keypoints (the setting crop_from=keypoints), and "
+        "predict with it in boxes around what the first one finds, in videos in the frame before"
+    )
+    names = train.skeleton.keypoints
+    progress.warn(
+        f"the instances are small in their crops: {names[first]} and {names[second]} lie "
+        f"{apart:.1f} of {train.side} pixels apart, {apart / cell:.1f} cells of a heatmap; "
+        f"a whole instance spans {np.median(spans):.0f} (medians). A model may find both in one "
+        f"place, and PCK still look good. Better {'; or '.join(fixes)}"
+    )
+
+
+def _heatmap_cell(config: TrainConfig, num_keypoints: int) -> float:
+    """Side of a heatmap's cell in input pixels; 4 for a model without, as most with one have."""
+    size = config.phases[0].input_size
+    heatmap = config.build(num_keypoints, size).output.get("heatmap")
+    return 4.0 if heatmap is None else size / heatmap.shape[2]
 
 
 def check_reference(config: TrainConfig, val: LabelledCrops, progress: Progress) -> None:

@@ -20,8 +20,10 @@ from kpdata.train.loop.checks import (
     check_reference,
     crop_rule_for,
     has_val,
+    warn_of_close_keypoints,
     warn_of_shared_crops,
     warn_of_unused_crop_rule,
+    with_reference,
 )
 from kpdata.train.loop.phase import PhaseRun
 from kpdata.train.loop.preflight import check, raise_failed
@@ -76,6 +78,8 @@ def train(
                 progress.tell(f"crops: {crops.crop}")
                 warn_of_unused_crop_rule(config, dataset, progress)
                 warn_of_shared_crops(crops, val, progress)
+                config = with_reference(config, crops, progress)
+                warn_of_close_keypoints(config, crops, progress)
                 if val:
                     check_reference(config, val, progress)
                 if check_first:
