@@ -1,8 +1,11 @@
 """The gates, run on a training split and on a fresh model before a run begins."""
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import keras
+import msgspec
 import numpy as np
 
 from kpdata.checks import gates
@@ -13,17 +16,22 @@ from kpdata.core.transform import resize_affine
 from kpdata.train.data.batches import Batch
 from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.data.decoding import Indices
+from kpdata.train.loop.checks import best_of
 from kpdata.train.loop.learner import Learner
+from kpdata.train.loop.optimisers import make_optimiser
 from kpdata.train.models.base import Phase
 from kpdata.train.ops.augment import only_crops
 from kpdata.train.ops.device import compiles_steps
 from kpdata.train.run.config import TrainConfig
+from kpdata.train.run.folder import RunFolder
 
 SAMPLES = 8
 
 _STEPS, _MOST_STEPS = 40, 400
 _RATE = 2e-3
 _LARGEST_INPUT = 128
+_ASTRAY = 10
+"""Crop sides: predictions that far away, or not numbers, do not come back."""
 
 
 def check(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdict]:
@@ -51,14 +59,27 @@ def raise_failed(verdicts: list[Verdict]) -> None:
 
 
 def _check_learning(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdict]:
-    """Train on a handful of crops until the model overfits them, or for so many steps."""
+    """Train on a handful of crops until the model overfits them, or for so many steps.
+
+    It is a phase of the run, that which trains most: with its start, stage, losses and optimiser,
+    but no dropout, decay or average. The rate is the phase's after a short warm-up, or a usual one
+    if that is larger: a careful rate is no fault, and would take longer.
+    """
     count, size = len(crops), min(crops.side, _LARGEST_INPUT)
-    plain = config.with_options(**config.spec.when_overfitting)
-    phase = Phase(config.spec.stages[-1].name, 1, size, _RATE)
-    net = plain.build(len(crops.skeleton), size)
+    plain = msgspec.structs.replace(
+        config.with_options(**config.spec.when_overfitting), weight_decay=0.0, ema=0.0
+    )
+    net = plain.build(len(crops.skeleton), size, loading=bool(config.init_from))
+    if config.init_from:
+        start = RunFolder(Path(config.init_from))
+        start.load_weights(best_of(start).file, net.load_weights)
+    own = max(config.phases, key=lambda phase: _trained(config, net, phase))
+    phase = Phase(own.trains, _MOST_STEPS, size, max(own.learning_rate, _RATE), 1.0, _STEPS)
     learner = Learner(net, plain, phase, crops.skeleton)
-    optimiser = keras.optimizers.Adam(_RATE, global_clipnorm=1.0)
-    learner.compile(optimiser, jit_compile=compiles_steps())
+    learner.compile(
+        make_optimiser(msgspec.structs.replace(plain, schedule="cosine"), phase, steps=1),
+        jit_compile=compiles_steps(),
+    )
     batch: Batch = {
         "image": crops.images[np.arange(count)],
         "keypoints": crops.keypoints,
@@ -67,22 +88,32 @@ def _check_learning(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdi
     for done in range(_STEPS, _MOST_STEPS + 1, _STEPS):
         for _ in range(_STEPS):
             learner.train_on_batch(batch)
-        truth, found = _truth_and_found(learner, batch)
+        truth, found = _truth_and_found(learner, batch, phase.trains)
         overfit = gates.judge_overfit(truth, found, size, done)
-        if overfit.passed:
+        if overfit.passed or not (np.abs(found[..., :2]) < _ASTRAY * size).all():
             break
     yield overfit
     yield gates.judge_variety(truth, found, size)
 
 
-def _truth_and_found(learner: Learner, batch: Batch) -> tuple[FloatArray, FloatArray]:
-    """Truth and predictions (B, K, 3) and (B, K, 2+) in input pixels, by the model's first head.
+def _trained(config: TrainConfig, net: keras.Model, phase: Phase) -> int:
+    """The number of parameters that a phase trains."""
+    stage = config.spec.stage(phase.trains)
+    net.trainable = True
+    if stage.freeze:
+        stage.freeze(net)
+    return sum(math.prod(variable.shape) for variable in net.trainable_variables)
+
+
+def _truth_and_found(learner: Learner, batch: Batch, stage: str) -> tuple[FloatArray, FloatArray]:
+    """Truth and predictions (B, K, 3) and (B, K, 2+) in input pixels, by the stage's first head.
 
     Keypoints that weigh nothing count as not labelled: nothing makes the model learn them. The
     network runs as in training: the moving statistics of batch normalisation lag a few steps.
     """
     outputs = learner(batch, training=True)
-    head = learner.config.spec.heads[0]
+    spec = learner.config.spec
+    head = spec.head(spec.heads_of(stage)[0])
     found = head.read(outputs, learner.size, "argmax")
     truth, found = (keras.ops.convert_to_numpy(a) for a in (outputs["keypoints"], found))
     return np.where(learner.importance[:, None] > 0, truth, 0), found

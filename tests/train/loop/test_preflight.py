@@ -25,7 +25,7 @@ BLAZEPOSE = TrainConfig(
     phases=(Phase("heatmap", 5, SIDE, 1e-3), Phase("regression", 5, SIDE, 1e-3)),
 )
 REGRESSION = TrainConfig(
-    model="regression", options={"backbone": "mobilenet"}, phases=(Phase("head", 1, SIDE, 1e-3),)
+    model="regression", options={"backbone": "mobilenet"}, phases=(Phase("all", 1, SIDE, 1e-3),)
 )
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -90,6 +90,36 @@ def test_a_model_that_does_not_move_fails(people, monkeypatch):
     verdicts = {verdict.gate: verdict for verdict in preflight.check(REGRESSION, people)}
     assert not verdicts[OVERFIT].passed
     assert "seen 40 times" in verdicts[OVERFIT].explanation
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        (REGRESSION, {"phases": (Phase("all", 1, SIDE, 10.0),)}),
+        (BLAZEPOSE, {"phases": (Phase("heatmap", 1, SIDE, 10.0),)}),
+        (REGRESSION, {"phases": (Phase("head", 1, SIDE, 1e-3),)}),
+        (BLAZEPOSE, {"losses": {"heatmap": 0.0, "visibility": 1.0, "coordinates": 0.0}}),
+    ],
+    ids=["rate", "rate of a heatmap", "frozen backbone", "losses"],
+)
+def test_what_the_run_itself_would_do_is_tried(people, monkeypatch, config, changes):
+    """A rate of 10, a random backbone that is frozen, and losses that teach no place."""
+    monkeypatch.setitem(SIZES, "lite", Size((8, 16, 24, 32, 48), (1, 1, 1, 1, 1), (1, 1)))
+    if "losses" in changes:
+        changes = changes | {"phases": (Phase("both", 1, SIDE, 1e-3),)}
+    monkeypatch.setattr(preflight, "_MOST_STEPS", 200)
+    verdicts = {v.gate: v for v in preflight.check(structs.replace(config, **changes), people)}
+    assert not verdicts[OVERFIT].passed
+
+
+def test_the_phase_that_trains_most_is_tried(people, monkeypatch):
+    tried = []
+    monkeypatch.setattr(preflight, "Learner", lambda net, config, phase, _: tried.append(phase))
+    phases = (Phase("head", 2, SIDE, 3e-3), Phase("all", 3, SIDE, 1e-4))
+    config = structs.replace(REGRESSION, phases=phases)
+    with pytest.raises(AttributeError):
+        list(preflight._check_learning(config, people.take(np.arange(8))))
+    assert (tried[0].trains, tried[0].learning_rate) == ("all", preflight._RATE)
 
 
 def test_keypoints_that_weigh_nothing_need_not_be_learnt(people, monkeypatch):

@@ -161,5 +161,5 @@ MODEL = ModelSpec(
     architecture=_architecture,
     check=lambda options: check_names(options.backbone, options.weights, options.head),
     when_loading={"weights": "none"},
-    when_overfitting={"weights": "none", "dropout": 0.0},
+    when_overfitting={"dropout": 0.0},
 )
