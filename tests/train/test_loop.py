@@ -16,8 +16,10 @@ import msgspec
 import numpy as np
 import pytest
 from keras import ops
+from keras.layers import BatchNormalization
 
 from kpdata import formats
+from kpdata.checks.gates import Verdict
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, TrainingError
@@ -30,11 +32,17 @@ from kpdata.shards.dataset import Dataset
 from kpdata.shards.manifest import write_manifest
 from kpdata.train.data.batches import Batches
 from kpdata.train.data.crops import LabelledCrops
+from kpdata.train.evaluate.evaluate import placed_baseline
 from kpdata.train.infer.predictions import Predictions, Truth
 from kpdata.train.infer.predictor import Predictor
 from kpdata.train.infer.reader import PoseReader, predict_crops
 from kpdata.train.loop import train as loop
-from kpdata.train.loop.checks import check_config, check_reference, warn_of_unused_crop_rule
+from kpdata.train.loop.checks import (
+    check_config,
+    check_reference,
+    warn_of_baseline,
+    warn_of_unused_crop_rule,
+)
 from kpdata.train.loop.learner import Learner
 from kpdata.train.loop.phase import PhaseRun
 from kpdata.train.loop.train import load_crops, train
@@ -373,6 +381,59 @@ def test_a_run_begun_before_areas_were_recorded_goes_on_by_its_scores(
         run(folder.path, tiny_shards, config, Interrupts(epoch=3))
     assert folder.state().best.epoch == 1
     assert run(folder.path, tiny_shards, config).best.epoch == 3
+
+
+def test_labels_are_judged_before_a_pixel_or_the_network_is(tiny_shards, tmp_path, monkeypatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("too early")
+
+    inverted = Verdict("visibility", False, "the flag is inverted")
+    monkeypatch.setattr("kpdata.train.loop.preflight.gates.check_data", lambda *_: [inverted])
+    monkeypatch.setattr("kpdata.train.data.decoding.decode_crop", refuse)
+    monkeypatch.setattr(TrainConfig, "build", refuse)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(TrainingError, match="the flag is inverted"):
+        train(folder, Dataset.open(tiny_shards), PLAIN)
+    assert not folder.path.exists()
+
+
+def test_a_run_that_ends_at_its_baseline_says_so(tiny_shards, tmp_path, monkeypatch):
+    dataset, progress = Dataset.open(tiny_shards), Interrupts()
+    val = load_crops(dataset, PLAIN, "val", 32)
+    mean = placed_baseline(np.full((17, 2), 0.5), val)
+    at = pck_area(Truth.of(val).poses(COCO17, mean), "torso", PLAIN.threshold).value
+    for area, says in ((at + 0.01, 1), (at + 0.03, 0)):
+        best = Best("", 0, 1, 32, ("coordinates",), {}, {"coordinates": area})
+        progress.warnings.clear()
+        warn_of_baseline(PLAIN, State(best=best), mean, val, progress)
+        assert len(progress.warnings) == says
+    monkeypatch.setattr(loop, "placed_baseline", lambda _, crops: crops.truth)
+    run(tmp_path / "run", tiny_shards, with_epochs(PLAIN, 1), progress)
+    (said,) = (text for text in progress.warnings if "baseline" in text)
+    assert said.startswith("the run ends at its baseline: the area under PCK's curve is 0.")
+
+
+def test_moving_statistics_that_lag_behind_are_told(tiny_shards, tmp_path, monkeypatch):
+    """As with a memory of a thousand steps in a run of some: the batch's own are far better."""
+    monkeypatch.setattr("kpdata.train.loop.phase._BATCH_JUDGED", 4)
+    seen: list[float] = []
+
+    def scores(phase: PhaseRun, *_: Any) -> tuple[dict[str, float], dict[str, float]]:
+        norms = [x for x in phase.net._flatten_layers() if isinstance(x, BatchNormalization)]
+        seen.append(float(np.mean([ops.convert_to_numpy(x.moving_mean).std() for x in norms])))
+        area = 0.9 if norms[0].momentum == 0 else 0.2
+        return {"coordinates": area}, {"coordinates": area}
+
+    monkeypatch.setattr(PhaseRun, "_scores", scores)
+    progress = Interrupts()
+    run(tmp_path / "run", tiny_shards, with_epochs(PLAIN, 1), progress)
+    assert seen[1] != seen[2]  # the statistics are the batch's own
+    (said,) = (text for text in progress.warnings if "batch normalisation" in text)
+    assert "4 crops of val score an area of 0.900 with their own mean and variance, and 0.2" in said
+    monkeypatch.setattr("kpdata.train.loop.phase._LAG", 0.8)
+    progress.warnings.clear()
+    run(tmp_path / "other", tiny_shards, with_epochs(PLAIN, 1), progress)
+    assert not [text for text in progress.warnings if "batch normalisation" in text]
 
 
 def test_norms_that_train_from_scratch_forget_their_first_steps():

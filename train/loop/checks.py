@@ -3,6 +3,7 @@
 import math
 from itertools import combinations
 from pathlib import Path
+from statistics import mean
 
 import msgspec
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from kpdata.core.crop import CropRule, crop_rule_of
 from kpdata.core.errors import SchemaError, TrainingError, located
 from kpdata.core.progress import Progress
+from kpdata.core.sample import FloatArray
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import TRAIN, VAL
+from kpdata.metrics import pck_area
 from kpdata.metrics.poses import reference_lengths
 from kpdata.shards.dataset import Dataset
 from kpdata.train.data.crops import LabelledCrops
@@ -21,10 +24,13 @@ from kpdata.train.evaluate.scores import chosen_reference, longest_pair, referen
 from kpdata.train.infer.predictions import Truth
 from kpdata.train.models.base import LARGEST_INPUT
 from kpdata.train.run.config import TrainConfig
-from kpdata.train.run.folder import Best, RunFolder
+from kpdata.train.run.folder import Best, RunFolder, State
 
 _JUDGED = 500
 """Instances by which the spacing of keypoints is judged."""
+
+_ABOVE_BASELINE = 0.02
+"""What a model must do better than the mean pose, in area under PCK's curve."""
 
 _APART, _SMALL = 2.0, 0.5
 """Keypoints less than so many cells apart are hard to tell apart; an instance that spans less than
@@ -195,6 +201,33 @@ def check_reference(config: TrainConfig, val: LabelledCrops, progress: Progress)
         )
     if not config.reference and (note := reference_note(poses)):
         progress.warn(f"validation: {note}")
+
+
+def warn_of_baseline(
+    config: TrainConfig, state: State, baseline: FloatArray, val: LabelledCrops, progress: Progress
+) -> None:
+    """Warn of a run that ends no better than its baseline, the mean pose in every crop.
+
+    Args:
+        config: of the run.
+        state: at its end.
+        baseline: (N, K, 3) the mean pose in the source images of ``val``.
+        val: what the run was validated on.
+        progress: hears of it.
+    """
+    best = state.best
+    if best is None or not best.areas:
+        return
+    poses = Truth.of(val).poses(val.skeleton, baseline)
+    reference = config.reference or chosen_reference(poses)
+    floor = pck_area(poses, reference, config.threshold).value
+    reached = mean(best.areas.values())
+    if reached <= floor + _ABOVE_BASELINE:
+        progress.warn(
+            f"the run ends at its baseline: the area under PCK's curve is {reached:.3f}, and that "
+            f"of the mean pose, which looks at no picture, {floor:.3f}. More epochs, another "
+            "learning rate, or a look at the labels (augment-preview) may help"
+        )
 
 
 def warn_of_unused_crop_rule(config: TrainConfig, dataset: Dataset, progress: Progress) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kpdata.core.errors import TrainingError
 from kpdata.core.progress import Progress
+from kpdata.core.splits import VAL
 from kpdata.metrics import pck, pck_area
 from kpdata.train.data.batches import Batches
 from kpdata.train.data.crops import LabelledCrops
@@ -29,6 +30,7 @@ from kpdata.train.loop.optimisers import (
 )
 from kpdata.train.loop.scanned import ScannedLearner, can_scan, epochs
 from kpdata.train.ops.device import compiles_steps
+from kpdata.train.ops.targets import normalise
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.events import EventLog
 from kpdata.train.run.folder import Best, EpochRecord, RunFolder, State
@@ -36,6 +38,12 @@ from kpdata.train.run.folder import Best, EpochRecord, RunFolder, State
 _EPOCHS_BETWEEN_SHEETS = 10
 _CROPS_SHOWN = 6
 _KEYS_NAMED = 8
+
+_BATCH_JUDGED = 32
+"""Crops whose own statistics are compared with the moving ones."""
+
+_LAG = 0.1
+"""By how much the area under PCK's curve may be better with them, by chance."""
 
 
 class PhaseRun(keras.callbacks.Callback):
@@ -105,6 +113,7 @@ class PhaseRun(keras.callbacks.Callback):
                 shuffle=False,
                 verbose=0,
             )
+            self._tell_if_statistics_lag()
         self._tell_if_not_better()
         self.state = msgspec.structs.replace(self.state, done=self.number + 1)
         self.folder.save_state(self.state)
@@ -119,6 +128,39 @@ class PhaseRun(keras.callbacks.Callback):
                 f"phase {self.number + 1} made nothing better: epoch {best.epoch} of phase "
                 f"{best.phase + 1} is kept. Was its learning rate of "
                 f"{self.phase.learning_rate:g} too high?"
+            )
+
+    def _tell_if_statistics_lag(self) -> None:
+        """Warn where batches are answered better by their own statistics than by the moving ones.
+
+        It ends the phase: the network has the best weights afterwards, and those of one batch.
+        """
+        norms = [
+            layer
+            for layer in self.net._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        best = self.state.best
+        if not (norms and self.val and best) or best.phase != self.number:
+            return
+        some = np.unique(np.linspace(0, len(self.val) - 1, _BATCH_JUDGED).round().astype(int))
+        if len(some) < _BATCH_JUDGED:
+            return
+        crops = self.val.take(some)
+        self.folder.load_weights(best.file, self.net.load_weights)
+
+        def area() -> float:
+            return mean(self._scores(crops, predict_crops(self.reader, crops))[1].values())
+
+        moving = area()
+        for norm in norms:
+            norm.momentum = 0.0
+        self.net(normalise(crops.images[np.arange(len(crops))]), training=True)
+        if (own := area()) > moving + _LAG:
+            self.progress.warn(
+                f"batch normalisation lags behind: {len(crops)} crops of {VAL} score an area of "
+                f"{own:.3f} with their own mean and variance, and {moving:.3f} with the moving "
+                "ones, which the model answers with. Train for more epochs, or in larger batches"
             )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

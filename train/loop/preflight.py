@@ -1,7 +1,7 @@
 """The gates, run on a training split and on a fresh model before a run begins."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import keras
@@ -11,6 +11,7 @@ import numpy as np
 from kpdata.checks import gates
 from kpdata.checks.gates import Verdict
 from kpdata.core.errors import TrainingError
+from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import FloatArray
 from kpdata.core.transform import resize_affine
 from kpdata.train.data.batches import Batch
@@ -34,37 +35,44 @@ _ASTRAY = 10
 """Crop sides: predictions that far away, or not numbers, do not come back."""
 
 
-def check(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdict]:
-    """Check the training crops' labels, then whether the model can overfit eight crops.
+def check_labels(crops: LabelledCrops) -> list[Verdict]:
+    """Check the labels of a training split, without looking at a pixel.
 
-    Args:
-        config: of the run to come.
-        crops: its training split, at the first phase's input size.
+    Augmented copies do not count: in a mirrored one, left and right are exchanged.
     """
-    originals = np.flatnonzero(~crops.is_copy)  # in a mirrored copy, names are exchanged
-    yield from gates.check_data(
+    originals = np.flatnonzero(~crops.is_copy)
+    return gates.check_data(
         crops.truth[originals],
         crops.source_size[originals],
         crops.bbox_xyxy[originals],
         crops.skeleton,
     )
-    yield from _check_learning(config, crops.take(_some(originals)))
 
 
-def raise_failed(verdicts: list[Verdict]) -> None:
-    """Raise TrainingError with every failed verdict's explanation."""
-    failed = [f"{each.gate}: {each.explanation}" for each in verdicts if not each.passed]
+def raise_failed(verdicts: Iterable[Verdict], progress: Progress = SILENT) -> None:
+    """Tell what passed; raise TrainingError with every failed verdict's explanation."""
+    failed = []
+    for verdict in verdicts:
+        if verdict.passed:
+            progress.tell(f"checked {verdict.gate}: {verdict.explanation}")
+        else:
+            failed.append(f"{verdict.gate}: {verdict.explanation}")
     if failed:
         raise TrainingError("the checks before training failed.\n" + "\n".join(failed))
 
 
-def _check_learning(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdict]:
+def check_learning(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdict]:
     """Train on a handful of crops until the model overfits them, or for so many steps.
 
     It is a phase of the run, that which trains most: with its start, stage, losses and optimiser,
     but no dropout, decay or average. The rate is the phase's after a short warm-up, or a usual one
     if that is larger: a careful rate is no fault, and would take longer.
+
+    Args:
+        config: of the run to come.
+        crops: its training split, at the first phase's input size.
     """
+    crops = crops.take(_some(np.flatnonzero(~crops.is_copy)))
     count, size = len(crops), min(crops.side, _LARGEST_INPUT)
     plain = msgspec.structs.replace(
         config.with_options(**config.spec.when_overfitting), weight_decay=0.0, ema=0.0

@@ -14,19 +14,21 @@ from kpdata.metrics import mean_pose
 from kpdata.shards.dataset import Dataset
 from kpdata.shards.remote import RemoteDataset
 from kpdata.train.data.crops import LabelledCrops, load
+from kpdata.train.evaluate.evaluate import placed_baseline
 from kpdata.train.loop.checks import (
     check_config,
     check_needs_validation,
     check_reference,
     crop_rule_for,
     has_val,
+    warn_of_baseline,
     warn_of_close_keypoints,
     warn_of_shared_crops,
     warn_of_unused_crop_rule,
     with_reference,
 )
 from kpdata.train.loop.phase import PhaseRun
-from kpdata.train.loop.preflight import check, raise_failed
+from kpdata.train.loop.preflight import check_labels, check_learning, raise_failed
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.events import EventLog
 from kpdata.train.run.folder import RunFolder, RunInfo, State
@@ -60,10 +62,11 @@ def train(
         progress.warn(
             "the shards have no split 'val' with labels: the last epoch is kept, not the best"
         )
-    if not folder.state().epochs:  # before there is a folder, and before images are read
+    if not folder.state().epochs:  # before there is a folder, and what takes longest comes last
         check_config(config, dataset.skeleton)
         if not validates:
             check_needs_validation(config, dataset)
+        config = _look_at_labels(dataset, config, validates, check_first, progress)
         config.build(len(dataset.skeleton), config.phases[0].input_size)
     log = EventLog(folder.logs)
     with folder.locked(), computing_in(config.precision):
@@ -75,20 +78,18 @@ def train(
                 crops = load_crops(dataset, config, TRAIN, side, progress)
                 val = load_crops(dataset, config, VAL, side, progress) if validates else None
             if not state.epochs:
-                progress.tell(f"crops: {crops.crop}")
-                warn_of_unused_crop_rule(config, dataset, progress)
-                warn_of_shared_crops(crops, val, progress)
-                config = with_reference(config, crops, progress)
-                warn_of_close_keypoints(config, crops, progress)
-                if val:
-                    check_reference(config, val, progress)
                 if check_first:
-                    _run_gates(config, crops, progress)
+                    progress.begin("checking the model")
+                    raise_failed(check_learning(config, crops), progress)
                 folder.begin(config, run_info(dataset, config, crops, val))
             keras.utils.set_random_seed((config.seed + number) % 2**32)  # whatever came before
             with distribution.scope() if distribution else nullcontext():
                 phase = PhaseRun(folder, config, number, crops, val, state, progress, log)
                 state = phase.run()
+        if val:
+            warn_of_baseline(
+                config, state, placed_baseline(folder.info().mean_pose, val), val, progress
+            )
     return state
 
 
@@ -125,14 +126,31 @@ def spread_over(devices: int, batch_size: int) -> keras.distribution.DataParalle
     return keras.distribution.DataParallel(devices=found[:devices], auto_shard_dataset=False)
 
 
-def _run_gates(config: TrainConfig, crops: LabelledCrops, progress: Progress) -> None:
-    progress.begin("checking labels and model")
-    verdicts = []
-    for verdict in check(config, crops):
-        verdicts.append(verdict)
-        if verdict.passed:  # what failed is in the error
-            progress.tell(f"checked {verdict.gate}: {verdict.explanation}")
-    raise_failed(verdicts)
+def _look_at_labels(
+    dataset: Dataset, config: TrainConfig, validates: bool, judge: bool, progress: Progress
+) -> TrainConfig:
+    """Check the labels before an image is decoded, and warn of what they do not allow.
+
+    Returns:
+        ``config``, with a reference where it has none and there is no usual one.
+
+    Raises:
+        TrainingError: they fail a gate, which is looked at if ``judge``.
+    """
+    progress.begin("checking labels")
+    rule, side = crop_rule_for(dataset, config), config.phases[0].input_size
+    train = load(dataset, TRAIN, rule, side, memory=0)
+    val = load(dataset, VAL, rule, side, memory=0) if validates else None
+    if judge:
+        raise_failed(check_labels(train), progress)
+    progress.tell(f"crops: {train.crop}")
+    warn_of_unused_crop_rule(config, dataset, progress)
+    warn_of_shared_crops(train, val, progress)
+    config = with_reference(config, train, progress)
+    warn_of_close_keypoints(config, train, progress)
+    if val:
+        check_reference(config, val, progress)
+    return config
 
 
 def load_crops(

@@ -64,10 +64,14 @@ def people() -> LabelledCrops:
     )
 
 
+def every_check(config: TrainConfig, crops: LabelledCrops) -> list[Verdict]:
+    return [*preflight.check_labels(crops), *preflight.check_learning(config, crops)]
+
+
 @pytest.mark.parametrize("config", [BLAZEPOSE, REGRESSION], ids=lambda config: config.model)
 def test_good_data_and_a_model_that_learns_pass_every_gate(people, config, monkeypatch):
     monkeypatch.setitem(SIZES, "lite", Size((8, 16, 24, 32, 48), (1, 1, 1, 1, 1), (1, 1)))
-    verdicts = list(preflight.check(config, people))
+    verdicts = every_check(config, people)
     gates = [VISIBILITY, SIDES, COORDINATES, OVERFIT, VARIETY]
     assert [verdict.gate for verdict in verdicts] == gates
     assert [verdict.gate for verdict in verdicts if not verdict.passed] == []
@@ -78,7 +82,7 @@ def test_good_data_and_a_model_that_learns_pass_every_gate(people, config, monke
 def test_pictures_that_show_nothing_fail_what_the_model_must_learn(people, monkeypatch):
     monkeypatch.setattr(preflight, "_MOST_STEPS", 80)
     black = replace(people, images=np.zeros_like(people.images))
-    verdicts = {verdict.gate: verdict for verdict in preflight.check(REGRESSION, black)}
+    verdicts = {verdict.gate: verdict for verdict in every_check(REGRESSION, black)}
     assert not verdicts[OVERFIT].passed
     assert not verdicts[VARIETY].passed
     assert verdicts[COORDINATES].passed
@@ -87,7 +91,7 @@ def test_pictures_that_show_nothing_fail_what_the_model_must_learn(people, monke
 def test_a_model_that_does_not_move_fails(people, monkeypatch):
     monkeypatch.setattr(preflight, "_RATE", 1e-8)
     monkeypatch.setattr(preflight, "_MOST_STEPS", 40)
-    verdicts = {verdict.gate: verdict for verdict in preflight.check(REGRESSION, people)}
+    verdicts = {verdict.gate: verdict for verdict in preflight.check_learning(REGRESSION, people)}
     assert not verdicts[OVERFIT].passed
     assert "seen 40 times" in verdicts[OVERFIT].explanation
 
@@ -108,7 +112,9 @@ def test_what_the_run_itself_would_do_is_tried(people, monkeypatch, config, chan
     if "losses" in changes:
         changes = changes | {"phases": (Phase("both", 1, SIDE, 1e-3),)}
     monkeypatch.setattr(preflight, "_MOST_STEPS", 200)
-    verdicts = {v.gate: v for v in preflight.check(structs.replace(config, **changes), people)}
+    verdicts = {
+        v.gate: v for v in preflight.check_learning(structs.replace(config, **changes), people)
+    }
     assert not verdicts[OVERFIT].passed
 
 
@@ -118,7 +124,7 @@ def test_the_phase_that_trains_most_is_tried(people, monkeypatch):
     phases = (Phase("head", 2, SIDE, 3e-3), Phase("all", 3, SIDE, 1e-4))
     config = structs.replace(REGRESSION, phases=phases)
     with pytest.raises(AttributeError):
-        list(preflight._check_learning(config, people.take(np.arange(8))))
+        list(preflight.check_learning(config, people))
     assert (tried[0].trains, tried[0].learning_rate) == ("all", preflight._RATE)
 
 
@@ -129,27 +135,24 @@ def test_keypoints_that_weigh_nothing_need_not_be_learnt(people, monkeypatch):
     labelled = people.keypoints[preflight._some(np.arange(len(people))), :, 2] > 0
     for weights, counted in (({}, labelled), (weightless, labelled[:, ~spoilt])):
         config = structs.replace(REGRESSION, keypoint_weights=weights)
-        verdicts = {verdict.gate: verdict for verdict in preflight.check(config, people)}
+        verdicts = {verdict.gate: verdict for verdict in preflight.check_learning(config, people)}
         assert f" of {counted.sum()} keypoints" in verdicts[OVERFIT].explanation
 
 
 def test_only_originals_are_judged_and_learnt(people, monkeypatch):
     """Copies with inverted flags and labels elsewhere would fail every gate."""
     learnt = []
-    monkeypatch.setattr(
-        preflight, "_check_learning", lambda config, crops: learnt.append(crops) or []
-    )
+    monkeypatch.setattr(LabelledCrops, "take", lambda crops, some: learnt.append(some.tolist()))
     truth, count = people.truth.copy(), len(people)
     copies = np.arange(count) % 3 > 0
     truth[copies] *= (-50, 9, 0.5)
     mixed = replace(people, truth=truth, is_copy=copies)
-    assert all(verdict.passed for verdict in preflight.check(REGRESSION, mixed))
-    assert not learnt[0].is_copy.any()
-    assert len(learnt[0]) == 8
-    assert len(set(learnt[0].keys)) == 8
+    assert all(verdict.passed for verdict in preflight.check_labels(mixed))
     few = replace(people, is_copy=np.arange(count) > 2)
-    list(preflight.check(REGRESSION, few))
-    assert learnt[1].keys == ("0", "1", "2")
+    for crops in (mixed, few):
+        with pytest.raises(TypeError):  # nothing was taken
+            list(preflight.check_learning(REGRESSION, crops))
+    assert learnt == [list(range(0, count, 3)), [0, 1, 2]]
 
 
 def test_all_that_failed_is_said_at_once():
