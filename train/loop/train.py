@@ -66,8 +66,8 @@ def train(
         check_config(config, dataset.skeleton)
         if not validates:
             check_needs_validation(config, dataset)
-        config = _look_at_labels(dataset, config, validates, check_first, progress)
         config.build(len(dataset.skeleton), config.phases[0].input_size)
+        config = _look_at_labels(dataset, config, validates, check_first, progress)
     log = EventLog(folder.logs)
     with folder.locked(), computing_in(config.precision):
         state = folder.state()
