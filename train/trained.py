@@ -3,11 +3,12 @@
 Importing this imports no Keras: each method does when it is called.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from inspect import signature
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 import numpy as np
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from kpdata.train.infer.predictor import Predictor
 
 AnyPath = str | Path
+_P = ParamSpec("_P")
 
 
 class HoldsDataset(Protocol):
@@ -83,6 +85,19 @@ def same_data(folder: RunFolder, dataset: AnyDataset | None) -> Dataset:
             f"{opened.manifest.root_hash[:12]}…, not {info.root_hash[:12]}…"
         )
     return opened
+
+
+def _with_parameters_of(
+    other: Callable[_P, PredictionStream],
+) -> Callable[[Callable[..., PredictionList]], Callable[_P, PredictionList]]:
+    """Give a method the parameters of another one, for type checkers, editors and ``help``."""
+
+    def decorate(method: Callable[..., PredictionList]) -> Callable[_P, PredictionList]:
+        documented: Any = method
+        documented.__signature__ = signature(other).replace(return_annotation=PredictionList)
+        return method
+
+    return decorate
 
 
 class Run:
@@ -201,64 +216,6 @@ class Run:
         """The folder that :meth:`evaluate` writes to by default."""
         return self.path / f"evaluation-{split}"
 
-    def predict(
-        self,
-        sources: "AnyPath | Pixels | Sequence[AnyPath | Pixels]",
-        *,
-        out: AnyPath | None = None,
-        boxes: "AnyPath | Mapping[str, Any] | FloatArray | None" = None,
-        category: int | None = None,
-        min_box_score: float = 0.0,
-        margin: float | None = None,
-        coco_out: AnyPath | None = None,
-        coco_images: AnyPath | None = None,
-        min_score: float = 0.2,
-        flip: bool | None = None,
-        progress: Shown = None,
-    ) -> PredictionList:
-        """Find the keypoints of images, folders of images and videos.
-
-        Without ``boxes`` each image is taken for one instance that fills it.
-
-        Args:
-            sources: paths, or images (H, W, 3) RGB; one of them, or several.
-            out: a folder for overlays, ``predictions.jsonl`` and ``skeleton.json``; None writes
-                nothing.
-            boxes: where the objects are: a COCO file, COCO detections (with ``coco_images``), a
-                JSON file or mapping of file name → [[x0, y0, x1, y1], …], or an array (N, 4) for
-                every source.
-            category: use boxes of this ``category_id`` alone; needed where a file holds several.
-            min_box_score: leave out boxes to which the detector gave a lower score.
-            margin: the crops' side in units of the box's longer side; None does as in training.
-            coco_out: a file for the keypoints as COCO's results JSON.
-            coco_images: a COCO file that numbers the images, for ``coco_out`` and for detections.
-            min_score: keypoints with a lower score are not drawn.
-            flip: as in :meth:`evaluate`.
-            progress: as in :func:`train`.
-
-        Raises:
-            KpdataError: a source that is not there, boxes that are none, or an option out of range.
-                Files that cannot be used are skipped, and listed in the result's ``tally``.
-
-        See Also:
-            iter_predictions: the same without keeping all predictions in memory.
-        """
-        stream = self.iter_predictions(
-            sources,
-            out=out,
-            boxes=boxes,
-            category=category,
-            min_box_score=min_box_score,
-            margin=margin,
-            coco_out=coco_out,
-            coco_images=coco_images,
-            min_score=min_score,
-            flip=flip,
-            progress=progress,
-        )
-        predictions = list(stream)
-        return PredictionList(stream.tally, predictions, stream.not_in_coco)
-
     def iter_predictions(
         self,
         sources: "AnyPath | Pixels | Sequence[AnyPath | Pixels]",
@@ -321,6 +278,39 @@ class Run:
                 results.write(Path(coco_out))
 
         return PredictionStream(predictions(), tally, results)
+
+    @_with_parameters_of(iter_predictions)
+    def predict(self, sources, **options):  # type: ignore[no-untyped-def]
+        """Find the keypoints of images, folders of images and videos.
+
+        Without ``boxes`` each image is taken for one instance that fills it.
+
+        Args:
+            sources: paths, or images (H, W, 3) RGB; one of them, or several.
+            out: a folder for overlays, ``predictions.jsonl`` and ``skeleton.json``; None writes
+                nothing.
+            boxes: where the objects are: a COCO file, COCO detections (with ``coco_images``), a
+                JSON file or mapping of file name → [[x0, y0, x1, y1], …], or an array (N, 4) for
+                every source.
+            category: use boxes of this ``category_id`` alone; needed where a file holds several.
+            min_box_score: leave out boxes to which the detector gave a lower score.
+            margin: the crops' side in units of the box's longer side; None does as in training.
+            coco_out: a file for the keypoints as COCO's results JSON.
+            coco_images: a COCO file that numbers the images, for ``coco_out`` and for detections.
+            min_score: keypoints with a lower score are not drawn.
+            flip: as in :meth:`evaluate`.
+            progress: as in :func:`train`.
+
+        Raises:
+            KpdataError: a source that is not there, boxes that are none, or an option out of range.
+                Files that cannot be used are skipped, and listed in the result's ``tally``.
+
+        See Also:
+            iter_predictions: the same without keeping all predictions in memory.
+        """
+        stream = self.iter_predictions(sources, **options)
+        predictions = list(stream)
+        return PredictionList(stream.tally, predictions, stream.not_in_coco)
 
     def export(
         self,

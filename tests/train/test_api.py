@@ -1,5 +1,6 @@
 """The Python API, with a model that is declared here: trained, scored, run and exported."""
 
+import inspect
 import json
 import pickle
 import re
@@ -211,6 +212,12 @@ def test_predictions_keep_no_frame_of_a_video_and_read_it_anew(run, clip, alive)
     sent = pickle.loads(pickle.dumps(poses[7]))
     assert abs(sent.pixels().mean() - 70) < 5
     np.testing.assert_array_equal(sent.keypoints, poses[7].keypoints)
+
+
+def test_predict_shows_the_parameters_of_iter_predictions():
+    whole, stream = map(inspect.signature, (Run.predict, Run.iter_predictions))
+    assert whole.parameters == stream.parameters
+    assert whole.parameters["min_score"].default == 0.2
 
 
 def test_a_stream_holds_some_frames_and_no_predictions(run, clip, alive, tmp_path, monkeypatch):
