@@ -370,7 +370,7 @@ def _target_skeleton(
     """
     if not to_skeleton:
         return source, None
-    target = get_skeleton(to_skeleton) if isinstance(to_skeleton, str) else to_skeleton
+    target = get_skeleton(to_skeleton)
     mapping = map_by_name(source, target)
     if all(keypoint.how == "missing" for keypoint in mapping.keypoints):
         raise FormatError(

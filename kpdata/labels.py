@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from html import escape
 from os import PathLike
-from pathlib import Path
 from typing import Any, overload
 
 from kpdata.core.errors import FormatError
@@ -147,8 +146,8 @@ class Labels(Sequence[Picture]):
         self.recognised = ""
         self.recognitions: list[str] = []
         self._locations = dict(locations)
-        if isinstance(self.options.get("skeleton"), (str, Path)):
-            self.options["skeleton"] = get_skeleton(str(self.options["skeleton"]))
+        if "skeleton" in self.options:  # readers, one for each split, get it read
+            self.options["skeleton"] = get_skeleton(self.options["skeleton"])
         self.format = format or self._recognise()
         self.split_names = tuple(dict.fromkeys(n.partition("+")[0] for n in locations if n))
         with ExitStack() as stack:

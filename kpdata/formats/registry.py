@@ -63,7 +63,8 @@ def read(format: str, annotations: Path, **options: Any) -> Source:  # noqa: A00
     Args:
         format: a name or an alias.
         annotations: the annotation file or folder.
-        **options: what the format declares; those that are None count as not given.
+        **options: what the format declares, with a Skeleton for a skeleton; those that are None
+            count as not given.
 
     Raises:
         FormatError: an unknown format, an option it does not take, or an unusable source.

@@ -34,15 +34,18 @@ def load_skeleton(path: str | Path) -> Skeleton:
             raise FormatError(f"not a JSON file: {error}") from error
 
 
-def get_skeleton(name_or_path: str) -> Skeleton:
-    """A built-in skeleton by name (any case), or one from a JSON file."""
-    known = BUILT_IN.get(name_or_path.lower())
+def get_skeleton(given: Skeleton | str | Path) -> Skeleton:
+    """A skeleton as it is, a built-in one by name (any case), or one from a JSON file."""
+    if isinstance(given, Skeleton):
+        return given
+    name = str(given)
+    known = BUILT_IN.get(name.lower())
     if known is not None:
         return known
-    if name_or_path.endswith(".json"):
-        return load_skeleton(name_or_path)
+    if name.endswith(".json"):
+        return load_skeleton(name)
     raise SchemaError(
-        f"no skeleton {name_or_path!r}: give {', '.join(BUILT_IN)} or the path of a .json file"
+        f"no skeleton {name!r}: give {', '.join(BUILT_IN)} or the path of a .json file"
     )
 
 

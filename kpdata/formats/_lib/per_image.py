@@ -40,7 +40,6 @@ from kpdata.formats.base import (
     image_ref,
     means_labelled,
 )
-from kpdata.formats.settings import get_skeleton
 from kpdata.storage.scratch import scratch_database
 from kpdata.storage.stores import Location
 
@@ -60,7 +59,7 @@ _SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 def read_folder(
     annotations: Path,
     images: Location | None,
-    skeleton: Skeleton | str | None,
+    skeleton: Skeleton | None,
     recognise: Callable[[object], Style],
     visibility: str | None = "coco",
     pixel_origin: str | None = None,
@@ -72,7 +71,7 @@ def read_folder(
         images: the images' folder; each lies at the same relative place as its JSON file, and has
             its stem, or the name that it gives. By default the annotations' own folder if it holds
             images, else ``../images``.
-        skeleton: a Skeleton, a built-in one's name or a JSON file; None takes the files' names.
+        skeleton: None takes the files' names.
         recognise: the style of a decoded file; raises Unusable where it is none.
         visibility: whether v = 1 is occluded (``coco``) or just ``labelled``; None finds out:
             labelled where some v is 1 and none is 2.
@@ -97,8 +96,6 @@ def read_folder(
         style, first = first_sound(annotations, listing, recognise)
         unannotated = 0 if style.names_image else listing.count_unannotated()
         counts: Counter[str] = +Counter({UNANNOTATED: unannotated, HIDDEN: listing.hidden})
-        if isinstance(skeleton, str):
-            skeleton = get_skeleton(skeleton)
         derived = skeleton is None
         if derived and style.names != "all":
             skeleton = derive_skeleton(annotations, style, first)

@@ -33,7 +33,6 @@ from kpdata.formats.base import (
 )
 from kpdata.formats.coco.categories import check_lengths, choose, skeleton_of
 from kpdata.formats.coco.index import OWN_MARK, TABLES, Index, Row
-from kpdata.formats.settings import get_skeleton
 from kpdata.storage.image_files import local_name, safe_path
 from kpdata.storage.scratch import scratch_database
 from kpdata.storage.stores import Location
@@ -58,7 +57,7 @@ def read(
     annotations: Path,
     images: Location | None = None,
     category: str | None = None,
-    skeleton: Skeleton | str | None = None,
+    skeleton: Skeleton | None = None,
     visibility: str | None = None,
     pixel_origin: str | None = None,
 ) -> Source:
@@ -70,7 +69,7 @@ def read(
             (``train2017``), or ``images``, beside the file or its parent, or the file's own: the
             first in which one of the first images lies.
         category: the category's name, where several have keypoints, and not the same.
-        skeleton: a Skeleton, a built-in one's name or a JSON file, in place of the file's names.
+        skeleton: takes the place of the names in the file.
         visibility: ``coco``, where v = 1 is occluded, or ``labelled``, where it says no more than
             that the keypoint is there; by default labelled where some v is 1 and none is 2.
         pixel_origin: what (0, 0) is: the ``center`` of the first pixel, as in COCO, or its
@@ -87,8 +86,6 @@ def read(
     with ExitStack() as stack:
         index = Index(annotations, stack.enter_context(scratch_database(TABLES)))
         root = images or _find_images(annotations, index.first_names(_TRIED))
-        if isinstance(skeleton, str):
-            skeleton = get_skeleton(skeleton)
         in_parts = (
             skeleton is not None
             and skeleton.keypoints == COCO_WHOLEBODY133.keypoints

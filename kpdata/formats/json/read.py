@@ -25,7 +25,7 @@ from kpdata.storage.stores import Location
 def read(
     annotations: Path,
     images: Location | None = None,
-    skeleton: Skeleton | str | None = None,
+    skeleton: Skeleton | None = None,
     style: str | None = None,
     visibility: str | None = None,
     pixel_origin: str | None = None,
@@ -35,8 +35,7 @@ def read(
     Args:
         annotations: the folder.
         images: the images' folder, where each has the JSON file's stem.
-        skeleton: a Skeleton, a built-in one's name or a JSON file; the named style can do without,
-            and then takes the first file's keys.
+        skeleton: the named style can do without, and then takes the first file's keys.
         style: a key of STYLES; by default the first file that is sound tells.
         visibility, pixel_origin: what v = 1 means, and where (0, 0) lies; see :func:`read_folder`.
 

@@ -88,15 +88,14 @@ class _Group:
 
 
 def read(
-    annotations: Path, images: Location | None = None, skeleton: Skeleton | str | None = None
+    annotations: Path, images: Location | None = None, skeleton: Skeleton | None = None
 ) -> Source:
     """Read a folder of labelme's JSON files; see :func:`read_folder`.
 
     Args:
         annotations: the folder.
         images: the images' folder, where each has the name that its file gives, or its stem.
-        skeleton: a Skeleton, a built-in one's name or a JSON file; by default the names of all
-            files' points.
+        skeleton: by default the names of all files' points.
 
     Raises:
         FormatError: what :func:`read_folder` refuses.

@@ -28,7 +28,6 @@ from kpdata.formats.base import (
     means_labelled,
     require_file,
 )
-from kpdata.formats.settings import get_skeleton
 from kpdata.formats.yolo.data import Data, is_own, load_data, split_images, without_absent_test
 from kpdata.images.headers import upright_size
 from kpdata.storage.bounded import read_bounded
@@ -47,7 +46,7 @@ _BOX = 5
 def read(
     annotations: Path,
     images: Location | None = None,
-    skeleton: Skeleton | str | None = None,
+    skeleton: Skeleton | None = None,
     visibility: str | None = None,
 ) -> Source:
     """Read a dataset's data.yaml, and the images and labels of its train, val and test.
@@ -70,8 +69,6 @@ def read(
     if isinstance(images, Url):
         raise FormatError(f"{images}: yolo is read from local folders: copy the dataset to one")
     data = load_data(annotations)
-    if isinstance(skeleton, str):
-        skeleton = get_skeleton(skeleton)
     if skeleton and len(skeleton) != data.num_keypoints:
         raise SchemaError(
             f"{annotations}: kpt_shape says {data.num_keypoints} keypoints, the skeleton "

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kpdata.core.errors import FormatError
+from kpdata.core.skeleton import Skeleton
 from kpdata.core.skeletons import COCO17, COCO_WHOLEBODY133, CROWDPOSE14
 from kpdata.formats.base import LABELLED, ZEROED
 from kpdata.formats.coco import mend
@@ -53,20 +54,19 @@ def test_a_skeleton_names_what_the_file_does_not(write, category):
     path = write(annotation(1, keypoints=LABELS + [1, 1, 2] * 11), categories=[category])
     with pytest.raises(FormatError, match=r"holds 14: give `skeleton`, .* lsp14, crowdpose14"):
         read(path)
-    source = read(path, skeleton="crowdpose14")
+    source = read(path, skeleton=CROWDPOSE14)
     (sample,) = source.samples
     assert source.skeleton is CROWDPOSE14
     assert sample.instances[0].keypoints[:2].tolist() == [[20.5, 30.5, 2], [40.5, 30.5, 1]]
     with pytest.raises(FormatError, match="coco17 has 17 keypoints, category 'boat' 14"):
-        read(path, skeleton="coco17")
+        read(path, skeleton=COCO17)
 
 
-def test_more_names_than_numbers_are_an_error_that_a_skeleton_solves(write, tmp_path):
+def test_more_names_than_numbers_are_an_error_that_a_skeleton_solves(write):
     path = write(annotation(1, keypoints=LABELS[:6]), annotation(2, keypoints=LABELS[:6]))
     with pytest.raises(FormatError, match="names 3 keypoints, but each of its annotations holds 2"):
         read(path)
-    (tmp_path / "two.json").write_text('{"name": "two", "keypoints": ["bow", "stern"]}')
-    first, _ = read(path, skeleton=str(tmp_path / "two.json")).samples
+    first, _ = read(path, skeleton=Skeleton("two", ("bow", "stern"))).samples
     assert first.instances[0].keypoints.shape == (2, 3)
 
 
@@ -121,7 +121,7 @@ def test_coco_wholebody_is_read_as_its_133_keypoints(write):
 def test_133_keypoints_in_one_list_are_read_as_they_stand(write, names):
     listed = annotation(1, keypoints=[value for n in range(133) for value in (n, 1, 2)])
     path = write(listed, categories=[{"id": 1, "name": "person", "keypoints": names}])
-    for skeleton in (None, "coco_wholebody133"):
+    for skeleton in (None, COCO_WHOLEBODY133):
         source = read(path, skeleton=skeleton)
         (sample,) = source.samples
         assert sample.instances[0].keypoints[:, 0].tolist() == [n + 0.5 for n in range(133)]
@@ -129,7 +129,7 @@ def test_133_keypoints_in_one_list_are_read_as_they_stand(write, names):
 
 
 def test_coco_wholebody_can_be_read_as_coco_and_its_parts_are_counted(write):
-    source = read(write(wholebody(1), categories=[WHOLEBODY]), skeleton="coco17")
+    source = read(write(wholebody(1), categories=[WHOLEBODY]), skeleton=COCO17)
     (sample,) = source.samples
     assert sample.instances[0].keypoints.shape == (17, 3)
     assert source.counts[PARTS] == 1

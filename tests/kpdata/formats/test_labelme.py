@@ -143,7 +143,7 @@ def test_most_of_a_known_skeletons_names_are_a_hint(folder):
     (hint,) = read("labelme", folder(one=labelme(*points))).hints
     assert "16 of the 17 keypoints of coco17" in hint
     assert "give `skeleton` coco17" in hint
-    assert read("labelme", folder(one=labelme(*points)), skeleton="coco17").hints == ()
+    assert read("labelme", folder(one=labelme(*points)), skeleton=COCO17).hints == ()
     assert read("labelme", folder(one=labelme(*EYES))).hints == ()
 
 

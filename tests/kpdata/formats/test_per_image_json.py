@@ -1,17 +1,21 @@
 import json
 import os
 import warnings
+from pathlib import Path
 
 import pytest
 
+import kpdata
 from kpdata.core.errors import FormatError, JobError, SchemaError
 from kpdata.core.sample import Rejected
 from kpdata.core.skeleton import Skeleton
+from kpdata.core.skeletons import COCO17
 from kpdata.formats import read
 from kpdata.formats._lib import listing
 from kpdata.formats._lib import per_image as per_image_json
 from kpdata.formats._lib.listing import FilePairs, annotation_files
 from kpdata.formats.base import LABELLED, ZEROED
+from kpdata.formats.settings import load_skeleton
 from kpdata.storage.scratch import scratch_database
 
 FACE = Skeleton(name="face", keypoints=("left_eye", "right_eye", "nose"))
@@ -183,7 +187,7 @@ def test_what_has_no_label_is_a_person_or_what_the_skeleton_is_called(folder):
     assert classes(folder(one=labelled("ant", None))) == [("ant", 1), ("face", 2)]
     assert classes(folder(one=labelled(1, None, 2))) == [("1", 1), ("face", 3), ("2", 2)]
     person = [{"keypoints": [[1, 2]] * 17}]
-    assert classes(folder(one=person), skeleton="coco17") == [("person", 1)]
+    assert classes(folder(one=person), skeleton=COCO17) == [("person", 1)]
 
 
 def test_labels_of_two_kinds_are_refused_with_both_files(folder):
@@ -429,13 +433,14 @@ def test_a_skeleton_is_asked_for_with_the_number_of_keypoints(folder):
         read("json", folder(one={}))
 
 
-def test_a_skeleton_may_be_given_by_name_or_file(folder, tmp_path):
-    (tmp_path / "face.json").write_text('{"name": "f", "keypoints": ["a", "b", "c"]}')
-    source = read("json", folder(one=LIST), skeleton=str(tmp_path / "face.json"))
-    assert source.skeleton.keypoints == ("a", "b", "c")
-    assert read("json", folder(one=LIST), skeleton="coco17").skeleton.name == "coco17"
+@pytest.mark.parametrize("given", [str, Path, load_skeleton])
+def test_a_skeleton_may_be_given_by_name_or_file(folder, tmp_path, given):
+    path = tmp_path / "face.json"
+    path.write_text('{"name": "f", "keypoints": ["a", "b", "c"]}')
+    labels = kpdata.read(folder(one=LIST), format="json", skeleton=given(path))
+    assert labels.skeleton.keypoints == ("a", "b", "c")
     with pytest.raises(SchemaError, match="no skeleton 'horse'"):
-        read("json", folder(one=LIST), skeleton="horse")
+        kpdata.read(folder(one=LIST), format="json", skeleton="horse")
 
 
 def test_a_file_an_empty_folder_and_nothing_are_told_apart(tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from kpdata.core.errors import FormatError, SchemaError
 from kpdata.core.sample import Rejected
+from kpdata.core.skeleton import Skeleton
 from kpdata.core.skeletons import COCO17
 from kpdata.formats import read
 from kpdata.formats.base import LABELLED
@@ -350,12 +351,11 @@ def test_keypoints_get_the_best_names_there_are(dataset):
     assert unmirrored.flip_pairs == ()
 
 
-def test_a_skeleton_may_be_given(dataset, tmp_path):
-    file = tmp_path / "boat.json"
-    file.write_text('{"name": "b", "keypoints": ["bow", "left_rail", "right_rail"]}')
-    assert read("yolo", two(dataset), skeleton=str(file)).skeleton.keypoints[0] == "bow"
+def test_a_skeleton_may_be_given(dataset):
+    boat = Skeleton("b", ("bow", "left_rail", "right_rail"))
+    assert read("yolo", two(dataset), skeleton=boat).skeleton.keypoints[0] == "bow"
     with pytest.raises(SchemaError, match="kpt_shape says 3 keypoints, the skeleton coco17 has 17"):
-        read("yolo", two(dataset), skeleton="coco17")
+        read("yolo", two(dataset), skeleton=COCO17)
 
 
 def test_without_a_mirror_image_names_tell(dataset):
