@@ -88,17 +88,18 @@ def _by_source(
     """The annotations and images of each source; the second one of split train is ``train+2``."""
     locations: dict[str, Location] = {}
     folders: dict[str, Location] = {}
-    for split in images:
+    for split, given in images.items():
         if split and split not in annotations:
             raise FormatError(f"`images` {split}=…: no annotations are called {split}=…")
+        count, files = len(_listed(given)), len(_listed(annotations.get(split, "")))
+        if count not in (1, files):
+            raise FormatError(
+                f"`images` names {count} folders for {f'split {split}' if split else 'all'}: name "
+                "one, or one for each annotation file of the split"
+            )
     for split, given in annotations.items():
         paths: Sequence[Any] = _listed(given) if split else [given]
         own = _listed(images[split]) if split in images else []
-        if len(own) not in (0, 1, len(paths)):
-            raise FormatError(
-                f"`images` has {len(own)} folders for {split or 'the annotations'}, of which there "
-                f"are {len(paths)}: give one for all, or one for each"
-            )
         for number, path in enumerate(paths, start=1):
             name = split if number == 1 else f"{split}+{number}"
             locations[name] = as_location(path)

@@ -1,6 +1,5 @@
 """The arguments [FORMAT] ANNOTATIONS of a command, and the reader options that formats declare."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,13 +71,12 @@ def labels_from(options: dict[str, Any], progress: Progress = SILENT) -> Labels:
             cannot be read as its format.
     """
     declared, annotations = _split_format(options["annotations"])
-    images = _images_by_split(options["images"], annotations)
     given = {option.name: options[option.name] for option in reader_options() if option != IMAGES}
     _check_splits(annotations)
     (split, location), *others = annotations
     return read(
         _by_split(annotations) if split or others else location,
-        images or None,
+        _by_split(options["images"]) or None,
         format=declared.name if declared else None,
         progress=progress,
         **given,
@@ -118,23 +116,8 @@ def _split_format(words: Sequence[str]) -> tuple[Format | None, list[SplitLocati
     return declared, [_SPLIT_LOCATION.convert(word, None, None) for word in annotations]
 
 
-def _images_by_split(
-    given: Sequence[SplitLocation], annotations: Sequence[SplitLocation]
-) -> dict[str, list[Location]]:
-    """Split → the folders of its images; the key "" is for splits without a folder of their own."""
-    known = Counter(found.split for found in annotations)
-    for split, times in Counter(found.split for found in given).items():
-        if split and split not in known:
-            raise FormatError(f"`images` {split}=…: no ANNOTATIONS are called {split}=…")
-        if times not in (1, known[split]):
-            raise FormatError(
-                f"`images` is given {times} times{f' for {split}' if split else ''}: once, or "
-                "SPLIT=FOLDER for each split's own"
-            )
-    return _by_split(given)
-
-
 def _by_split(given: Sequence[SplitLocation]) -> dict[str, list[Location]]:
+    """Split → its locations; the key "" is for those that name no split."""
     found: dict[str, list[Location]] = {}
     for split, location in given:
         found.setdefault(split, []).append(location)

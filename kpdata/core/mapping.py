@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from kpdata.core.sample import NOT_LABELLED, FloatArray, Sample, with_keypoints
 from kpdata.core.skeleton import Skeleton
@@ -62,11 +63,15 @@ class Mapping(msgspec.Struct, frozen=True, dict=True):
                 row[self.source.index(name)] = 1 / len(keypoint.sources)
         return weights
 
+    @cached_property
+    def _used(self) -> npt.NDArray[np.bool_]:
+        """(K', K) whether a target keypoint is made of a source keypoint."""
+        return self._weights > 0
+
     def apply(self, keypoints: FloatArray) -> FloatArray:
         """Map (K, 3) to (K', 3). A derived keypoint gets the lowest visibility of its sources."""
-        used = self._weights > 0  # (K', K)
-        visibility = np.where(used, keypoints[:, 2], np.inf).min(axis=1)
-        visibility[~used.any(axis=1)] = NOT_LABELLED
+        visibility = np.where(self._used, keypoints[:, 2], np.inf).min(axis=1)
+        visibility[~self._used.any(axis=1)] = NOT_LABELLED
         return np.column_stack([self._weights @ keypoints[:, :2], visibility]).astype(np.float32)
 
 

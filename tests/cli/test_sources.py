@@ -64,8 +64,15 @@ def test_each_split_may_have_a_folder_of_images(
         "val": 6,
     }
     refuses("convert", "coco", *given, *images[:2], says=["val.json: no images found"])
-    refuses("convert", "coco", *given, *images, *images, says=["given 2 times for train"])
-    refuses("convert", "coco", *given, "--images", "dev=x", says=["no ANNOTATIONS are called dev="])
+    refuses(
+        "convert",
+        "coco",
+        *given,
+        *images,
+        *images,
+        says=["names 2 folders for split train: name one"],
+    )
+    refuses("convert", "coco", *given, "--images", "dev=x", says=["no annotations are called dev="])
 
 
 def test_what_is_written_as_coco_can_be_read_back(
@@ -107,7 +114,7 @@ def test_a_split_may_have_several_files(parts: Path, kpdata: Kpdata, tmp_path: P
     assert two.json["root_hash"] == one.json["root_hash"]
     odd = kpdata("convert", "coco", f"train={train}", *images, "--out", tmp_path / "odd")
     assert "`images`" not in odd.err
-    assert "--images is given 2 times for train" in odd.err
+    assert "--images names 2 folders for split train: name one" in odd.err
 
 
 def test_a_file_may_have_an_equals_sign_in_its_name(

@@ -202,6 +202,8 @@ def test_files_for_splits_are_one_sequence(forty, tmp_path):
     assert {picture.split for picture in labels} == {"train", "val"}
     with pytest.raises(FormatError, match="`images` test=…: no annotations are called test"):
         kp.read({"train": forty[0]}, {"test": tmp_path})
+    with pytest.raises(FormatError, match="`images` names 2 folders for all: name one"):
+        kp.read({"train": forty[0], "val": forty[0]}, {"": [tmp_path, tmp_path]})
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "{folder}/secret.png"])

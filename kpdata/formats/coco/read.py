@@ -112,10 +112,11 @@ def read(
         if visibility is None and OWN_MARK in index.tool:
             visibility = "coco"
         v_is_labelled = means_labelled(visibility, index.visibilities)
-        named = _CORNER_TOOLS.search(index.tool)
-        if pixel_origin is None and named:
-            counts[CORNER.format(named[0])] = sum(index.annotations[id_] for id_ in ids)
-        from_corner = pixel_origin == "corner" or (pixel_origin is None and named is not None)
+        tool = _CORNER_TOOLS.search(index.tool) if pixel_origin is None else None
+        if tool:
+            counts[CORNER.format(tool[0])] = sum(index.annotations[id_] for id_ in ids)
+        from_corner = pixel_origin == "corner" or tool is not None
+        counts = +counts
         reader = _Reader(
             path=annotations,
             root=root,
@@ -127,8 +128,6 @@ def read(
             v_is_labelled=v_is_labelled,
             counts=counts,
         )
-        for empty in [name for name, count in counts.items() if not count]:
-            del counts[empty]
         return Source(
             skeleton=skeleton,
             samples=reader.samples(stack.pop_all()),
