@@ -3,7 +3,6 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 from kpdata.core.errors import DatasetError, ImageError, SchemaError
@@ -106,11 +105,6 @@ class Fetcher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._threads:
             self._threads.shutdown(cancel_futures=True)

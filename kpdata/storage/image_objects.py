@@ -2,7 +2,6 @@
 
 import posixpath
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 from kpdata.core.errors import ImageError
@@ -95,13 +94,8 @@ class StampListing:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def stamp(self, url: str, max_bytes: int = MAX_BYTES) -> Stamp:
         """Return or raise what :func:`stamp` does, without a request."""

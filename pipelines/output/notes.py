@@ -4,7 +4,6 @@ import contextlib
 import struct
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Self
 
 _COUNTS = struct.Struct("<QQ")
@@ -39,12 +38,7 @@ class ProgressNote:
         self._note()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._note()
 

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from kpdata.core.errors import FormatError, ImageError
 from kpdata.core.groups import Groups
@@ -82,13 +81,8 @@ class References:
         self._groups = Groups(_Parents(self._db))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._scratch.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._scratch.__exit__(*error)
 
     def join(self, first: str, second: str) -> bool:
         """Put two groups into one; False if they were."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -172,6 +172,9 @@ def one_phase(options: Any, epochs: int, input_size: int) -> tuple[Phase, ...]:
     return (Phase("all", epochs, input_size, 1e-3, warmup=min(3, epochs / 4)),)
 
 
+_Part = TypeVar("_Part", Stage, Head)
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model. ``build`` alone must be written for one that regresses coordinates.
@@ -247,19 +250,19 @@ class ModelSpec:
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; KpdataError where there is none."""
-        found = next((stage for stage in self.stages if stage.name == name), None)
-        if found is None:
-            known = known_names(name, (stage.name for stage in self.stages))
-            raise KpdataError(f"stage is {name}: {self.name} has no such stage; {known}")
-        return found
+        return self._declared("stage", self.stages, name)
 
     def head(self, name: str) -> Head:
         """The head of that name; KpdataError where there is none."""
-        found = next((head for head in self.heads if head.name == name), None)
-        if found is None:
-            known = known_names(name, (head.name for head in self.heads))
-            raise KpdataError(f"head is {name}: {self.name} has no such head; {known}")
-        return found
+        return self._declared("head", self.heads, name)
+
+    def _declared(self, what: str, declared: Iterable[_Part], name: str) -> _Part:
+        by_name = {part.name: part for part in declared}
+        if name not in by_name:
+            raise KpdataError(
+                f"{what} is {name}: {self.name} has no such {what}; {known_names(name, by_name)}"
+            )
+        return by_name[name]
 
     def heads_of(self, stage: str) -> tuple[str, ...]:
         """The heads that a stage trains."""
