@@ -1,7 +1,8 @@
 """The errors that kpdata raises for a user's input; a command prints their message and ends."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 _LONGEST = 2000
 """Characters of a message."""
@@ -16,6 +17,16 @@ def shortened(text: str) -> str:
         return text
     half = _LONGEST // 2
     return f"{text[:half]} [… {len(text) - 2 * half:,} characters …] {text[-half:]}"
+
+
+def quoted(names: Collection[object], most: int = 8) -> str:
+    r"""The first names, which come out of a file, as Python writes them: on one line, and cut.
+
+    >>> quoted(["joints", "a\nb", "c"], most=2)
+    "'joints', 'a\\nb', …"
+    """
+    shown = [f"{name!r:.40}" for name in islice(names, most)]
+    return ", ".join([*shown, "…"] if len(names) > most else shown)
 
 
 def either(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kpdata.core.errors import FormatError, KpdataError
+from kpdata.core.errors import FormatError, KpdataError, quoted
 from kpdata.formats._lib import matlab
 from kpdata.formats._lib.listing import IMAGE_SUFFIXES, is_hidden, walk
 from kpdata.formats._lib.yaml_file import read_yaml
@@ -150,12 +150,11 @@ class Seen:
     def describe(self) -> str:
         """What was seen, for a message: no more than a line."""
         if self.is_folder:
-            names = ", ".join(sorted(self.names)[:_NAMED])
-            more = ", …" if len(self.names) > _NAMED else ""
-            return f"a folder with {names}{more}" if names else "an empty folder"
+            names = quoted(sorted(self.names))
+            return f"a folder with {names}" if names else "an empty folder"
         if self.matlab_shapes:
             held = ", ".join(
-                f"{n} {shape}" for n, shape in islice(self.matlab_shapes.items(), _NAMED)
+                f"{n!r:.40} {shape}" for n, shape in islice(self.matlab_shapes.items(), _NAMED)
             )
             return f"a MATLAB file with {held}"
         for begins, what in _OTHER_FILES.items():
@@ -167,11 +166,11 @@ class Seen:
             return f"an XML file with the root element {self.xml_root}"
         if self.json_keys:
             kind = "a JSON list of objects" if self.is_json_list else "a JSON file"
-            return f"{kind} with the keys {_listed(self.json_keys)}"
+            return f"{kind} with the keys {quoted(self.json_keys)}"
         if self.yaml:
-            return f"a YAML file with the keys {_listed(self.yaml)}"
+            return f"a YAML file with the keys {quoted(self.yaml)}"
         if self.csv_rows:
-            return f"a CSV file that begins with {_listed(self.csv_rows[0])}"
+            return f"a CSV file that begins with {quoted(self.csv_rows[0])}"
         return f"a file that begins with {self.head[:16]!r}" if self.head else "an empty file"
 
 
@@ -277,8 +276,3 @@ def _keys(head: bytes) -> dict[str, bytes]:
             found[key] = head[at : at + _VALUE_SHOWN].lstrip()
         last = token[0] if mark[0] == b'"' else b""
     return found
-
-
-def _listed(names: Any) -> str:
-    shown = [f"{name!s:.40}" for name in islice(names, _NAMED)]
-    return ", ".join(shown) + (", …" if len(names) > _NAMED else "")

@@ -127,7 +127,7 @@ JOINTS = np.ones((3, 14, 5))
         ({"joints": np.ones((14, 3, 5))}, "this is lspet's, read it as lspet"),
         ({"joints": np.ones((3, 14, 5, 2))}, "joints has shape (3, 14, 5, 2)"),
         ({"joints": "text"}, "expected an array of numbers"),
-        ({"points": JOINTS}, "has no variable 'joints', it holds points"),
+        ({"points": JOINTS}, "has no variable 'joints', it holds 'points'"),
         ({}, "has no variable 'joints', it holds nothing"),
     ],
     ids=["wrong shape", "the other format", "four axes", "text", "missing key", "nothing in it"],

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from kpdata.core.errors import FormatError
+from kpdata.core.errors import FormatError, quoted
 from kpdata.storage.bounded import open_regular
 
 CHUNK = 1 << 20
@@ -96,7 +96,7 @@ def _members(
     scanner.expect_end()
     for missing in arrays:
         if missing not in seen:
-            held = ", ".join(sorted(seen)) or "nothing"
+            held = quoted(sorted(seen)) or "nothing"
             raise scanner.error(f"has no array {missing!r}; it holds {held}")
 
 

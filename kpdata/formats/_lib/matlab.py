@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.core.errors import FormatError, located
+from kpdata.core.errors import FormatError, located, quoted
 from kpdata.core.sample import FloatArray
 from kpdata.formats.base import require_file
 from kpdata.storage.bounded import read_bounded
@@ -110,7 +110,7 @@ def read_variable(data: bytes, name: str, budget: int) -> Variable:
         if variable.name == name:
             return variable
         found.append(variable.name)
-    held = ", ".join(name[:_NAME_BYTES] for name in found[:_NAMED]) or "nothing"
+    held = quoted(found, _NAMED) or "nothing"
     raise FormatError(f"has no variable {name!r}, it holds {held}")
 
 
@@ -208,7 +208,7 @@ def records(variable: Variable) -> Iterator[dict[str, Variable]]:
         for field in fields:
             kind, body, offset = _element(data, offset, order)
             if kind != _MATRIX:
-                raise _damaged(f"an element of type {kind} in place of the field {field}")
+                raise _damaged(f"an element of type {kind} in place of the field {field!r}")
             record[field] = _variable(body, order, field)
         yield record
 

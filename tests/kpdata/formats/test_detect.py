@@ -41,7 +41,9 @@ def test_matlab_files_are_told_apart_by_their_arrays(tmp_path):
     mpii = mat(tmp_path / "b.mat", RELEASE={"annolist": 1.0})
     assert recognise(mpii).format.name == "mpii"
     other = mat(tmp_path / "c.mat", joints=np.zeros((3, 16, 5)), names=np.zeros(2))
-    with pytest.raises(FormatError, match=r"a MATLAB file with joints \(3, 16, 5\), names \(1, 2"):
+    with pytest.raises(
+        FormatError, match=r"a MATLAB file with 'joints' \(3, 16, 5\), 'names' \(1, 2"
+    ):
         recognise(other)
 
 
@@ -86,7 +88,7 @@ def test_yolo_is_recognised_by_kpt_shape(tmp_path):
     path = write(tmp_path / "data.yaml", "kpt_shape: [17, 3]\nnames: [person]\ntrain: images\n")
     assert recognise(path).format.name == recognise(tmp_path).format.name == "yolo"
     boxes = write(tmp_path / "boxes/data.yaml", "names: [person]\ntrain: images\n")
-    with pytest.raises(FormatError, match="a YAML file with the keys names, train"):
+    with pytest.raises(FormatError, match="a YAML file with the keys 'names', 'train'"):
         recognise(boxes)
 
 
@@ -95,7 +97,7 @@ def test_deeplabcut_is_recognised_by_project_labels_and_table(tmp_path):
     table = write(tmp_path / "p/labeled-data/v/CollectedData_me.csv", rows)
     for path in (tmp_path / "p", tmp_path / "p/labeled-data", table):
         assert recognise(path).format.name == "deeplabcut"
-    with pytest.raises(FormatError, match="a CSV file that begins with a, b"):
+    with pytest.raises(FormatError, match="a CSV file that begins with 'a', 'b'"):
         recognise(write(tmp_path / "x.csv", "a,b\n1,2\n"))
 
 
@@ -120,9 +122,9 @@ def test_folders_of_json_files_are_recognised_by_the_first(tmp_path, content, na
         ("a.xml", "<?xml version='1.0'?>\n<annotations><image/></annotations>",
          "an XML file with the root element annotations"),
         ("a.json", [{"image_id": 1, "keypoints": [1, 2, 3], "score": 0.5}],
-         "a JSON list of objects with the keys image_id, keypoints, score"),
+         "a JSON list of objects with the keys 'image_id', 'keypoints', 'score'"),
         ("a.json", {"predictions": [], "meta": {"images": 3}},
-         "a JSON file with the keys predictions, meta"),
+         "a JSON file with the keys 'predictions', 'meta'"),
         ("a.bin", "\x00\x01", r"a file that begins with b'\x00\x01'"),
         ("a.json", "", "an empty file"),
     ],

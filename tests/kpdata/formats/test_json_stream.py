@@ -113,7 +113,7 @@ def test_batches_are_bounded_in_number_and_bytes(tmp_path, monkeypatch):
         ('{"a": [1], "b": []}{}', "b'{' after the closing }"),
         ('{"a": [1], "a": [], "b": []}', r"\$\.a stands twice"),
         ('{"a": {"0": 1}, "b": []}', r"\$\.a is not an array"),
-        ('{"a": [1], "info": 3}', "has no array 'b'; it holds a, info"),
+        ('{"a": [1], "info": 3}', "has no array 'b'; it holds 'a', 'info'"),
         ("{}", "has no array 'a'; it holds nothing"),
         (b'{"\xff": [1]}', "not valid JSON"),
     ],

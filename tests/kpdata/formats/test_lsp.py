@@ -116,7 +116,7 @@ def test_any_other_shape_is_refused_with_the_shape(tmp_path, shape):
 
 
 def test_a_missing_key_lists_what_is_there(tmp_path):
-    with pytest.raises(FormatError, match="no variable 'joints', it holds RELEASE"):
+    with pytest.raises(FormatError, match="no variable 'joints', it holds 'RELEASE'"):
         lsp.read(save(tmp_path, lsp_joints(), name="RELEASE"))
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpdata.core.errors import FormatError
+from kpdata.formats import recognise
 from kpdata.formats._lib.matlab import (
     Variable,
     number,
@@ -57,6 +58,17 @@ def test_a_big_endian_file_is_read():
     body += numbers.astype(">f8").tobytes(order="F")
     data = little[:124] + b"\x01\x00MI" + struct.pack(">II", 14, len(body)) + body
     np.testing.assert_array_equal(read_array(data, "joints", BUDGET), numbers)
+
+
+@pytest.mark.parametrize("name", [b"a\nb\x1b[2J", b"\r\r\r\r\r\r\r\r", b"\x9b31m\x85x\0\0"])
+def test_names_out_of_a_file_keep_a_message_on_its_line(tmp_path, name):
+    data = saved(False, variable=1.0).replace(b"variable", name.ljust(8, b"x"))
+    path = tmp_path / "a.mat"
+    path.write_bytes(data)
+    for attempt in (partial(read_variable, data, "joints", BUDGET), partial(recognise, path)):
+        with pytest.raises(FormatError) as refused:
+            attempt()
+        assert str(refused.value).isprintable()
 
 
 def test_a_bomb_is_inflated_no_further_than_the_budget():

@@ -162,7 +162,7 @@ def test_more_people_than_any_record_holds_are_refused(tmp_path: Path) -> None:
 def test_another_file_is_refused_with_what_it_holds(tmp_path: Path) -> None:
     path = save(tmp_path, [image("a.jpg", EMPTY)])
     scipy.io.savemat(path, {"joints": np.zeros((3, 14, 2))})
-    with pytest.raises(FormatError, match=f"{path}: has no variable 'RELEASE', it holds joints"):
+    with pytest.raises(FormatError, match=f"{path}: has no variable 'RELEASE', it holds 'joints'"):
         mpii.read(path)
     scipy.io.savemat(path, {"RELEASE": structs([{"annolist": EMPTY}])})
     with pytest.raises(FormatError, match=f"{path}: no field img_train: .* among annolist"):
