@@ -397,8 +397,8 @@ def _refuse_far_shards(labels: Labels, request: "Request") -> None:
     for location in labels.locations:
         if isinstance(location, Url):
             raise FormatError(
-                f"{location}: shards on a store are copied to this machine, where the workers of "
-                "another runner cannot read them: copy them to a folder that all workers share"
+                f"{location}: shards on a store are copied to this machine first, where the "
+                "workers of `runner` cannot read them: copy them to a folder that all workers share"
             )
 
 
@@ -408,6 +408,6 @@ def _refuse_inside(source: Source, out: Location) -> None:
     for folder in (*source.folders, *shards):
         if is_inside(out, folder):
             raise FormatError(
-                f"out is {out}, which lies in {folder}, which is read as a whole: the next run "
-                "would take what is written there for a part of the source: choose another `out`"
+                f"out is {out}, which lies in {folder}. All of that folder is read, so that the "
+                "next run would read the output as part of the source: choose another `out`"
             )

@@ -129,9 +129,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         if request.crop and request.crop_from == "bbox" and not source.has_boxes:
             raise JobError(
                 f"crop_from is 'bbox', and {request.format or 'the source'} has no boxes to crop "
-                "around: choose `crop_from` image (the whole image, squared: nothing leaks from "
-                "the labels) or `crop_from` keypoints (around the labels: scores on such crops "
-                "are 'oracle crop' scores)"
+                "around: choose `crop_from` image (the whole image, squared; no label leaks into "
+                "the crop) or `crop_from` keypoints (around the labels; scores on such crops are "
+                "'oracle crop' scores)"
             )
         return request
 
@@ -159,9 +159,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         shares = self.splits.shares
         if self.augment and shares and TRAIN not in shares:
             raise JobError(
-                f"augment is {self.augment}, which makes copies of split train alone, and split "
-                f"gives {', '.join(shares)}: name one of them train, such as train=90,test=10, or "
-                "augment nothing"
+                f"augment is {self.augment}, but only split train gets copies, and split names "
+                f"{', '.join(shares)}: call one of them train, such as train=90,test=10, or leave "
+                "out `augment`"
             )
 
     @property

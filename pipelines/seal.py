@@ -75,8 +75,8 @@ def _refuse_missing(workspace: Workspace, plan: Plan, reports: dict[str, ShardRe
     unusable = [name for name, _ in workspace.reports(missing)]
     if unusable:
         raise JobError(
-            f"the report of {unusable[0]} does not fit its plan and its shard: do all workers run "
-            "this kpdata, and see the same folder? Put this right and run the same command again"
+            f"the report of {unusable[0]} does not fit its plan and its shard: make sure that all "
+            "workers run this kpdata and see the same folder, then run the same command again"
         )
     raise JobError(
         f"{len(missing)} of {len(plan.shards)} shards were not written ({missing[0]}, …): "

@@ -421,7 +421,7 @@ def _tell_how(
         )
     if not has_boxes:
         progress.tell(
-            "no boxes: each image counts as one instance that fills it, and is cropped to a "
+            "no boxes: each image counts as one instance that fills it, and the model gets a "
             f"square around its centre, × {margin:g}. In training: {rule.words}"
         )
     if predictor.score_note:

@@ -122,7 +122,7 @@ def judge_visibility(visibility: FloatArray) -> Verdict:
         return Verdict(
             VISIBILITY,
             True,
-            f"{numbers}, which is much; but {seen:,} instances are visible as a whole and "
+            f"{numbers}, which is a lot; but {seen:,} instances are visible as a whole and "
             f"{hidden:,} occluded, as in pictures of crowds",
         )
     cause = "the flag is probably inverted"
@@ -182,13 +182,13 @@ def _judge_balance(truth: FloatArray, skeleton: Skeleton, pairs_found: PairAgree
         return Verdict(SIDES, True, f"{numbers}, but {unbalanced.describe()}")
     return _failed(
         SIDES,
-        f"{numbers}; what is visible does not tell the side either. That is chance: LSP shows 72 % "
-        "of its people from the front. Likely cause: left and right are exchanged in about half of "
-        "the samples, as by mirroring pictures without exchanging the names, or by joining sources "
-        "that name sides as the person sees them and as the image shows them. Fix: draw some "
-        "samples (left is orange, right is blue), correct the source at fault and convert again. "
-        "Objects that are really seen as often from behind as from the front pass once visibility "
-        "is labelled.",
+        f"{numbers}; what is visible does not tell the side either. Labels in order show people "
+        "more often from the front: LSP does in 72 %. Likely cause: left and right are exchanged "
+        "in about half of the samples: pictures were mirrored without exchanging the names, or "
+        "sources were joined of which one names sides as the person sees them, and one as the "
+        "image shows them. Fix: draw some samples (left is orange, right is blue), correct the "
+        "source at fault and convert again. Objects that are really seen as often from behind "
+        "pass this check once their visibility is labelled.",
     )
 
 
@@ -301,7 +301,7 @@ def judge_variety(
         VARIETY,
         f"{numbers}: the model answers every crop with nearly the same pose. Likely cause: it "
         "cannot see the crops (all black, wrongly normalised), or its activations have died. "
-        "Fix: look at the crops, lower learning_rate.",
+        "Fix: look at the crops, or lower learning_rate.",
     )
 
 

@@ -30,10 +30,12 @@ _SHOWN = 5
 @click.option("--out", type=click.Path(path_type=Path), help="JSON certificate to write.")
 @click.option(
     "--distance", default=DEFAULT_DISTANCE, show_default=True, type=BITS_APART, metavar="BITS",
-    help=f"Pictures whose hashes differ in so many of {BITS} bits, or fewer, are near duplicates.",
+    help=f"Pictures are near duplicates if their hashes differ in at most BITS of {BITS} bits.",
 )  # fmt: skip
 @click.option(
-    "--contact-sheet", type=click.Path(path_type=Path), help="PNG of leaking pairs to draw."
+    "--contact-sheet",
+    type=click.Path(path_type=Path),
+    help="PNG to write, with pairs that leak.",
 )
 @click.option(
     "--shared-ids", is_flag=True,
@@ -53,10 +55,10 @@ def command(
 ) -> None:
     """Look for leaks across the splits of the datasets SHARDS, taken together.
 
-    A leak is what lies in splits of two names, such as one dataset's train and another's test:
-    identical pictures; crops of one source image; images of one group; and near duplicates, such as
-    resized, re-encoded or brightened copies. Augmented copies are left out. Exits with 1 on a leak
-    of any kind, and with 2 where the audit could not be made.
+    A leak lies in two splits of different names, such as one dataset's train and another's test:
+    identical pictures; crops of one source image; images of one group; or near duplicates, such as
+    resized, re-encoded or brightened copies. Augmented copies are not compared. Exits with 1 on a
+    leak of any kind, and with 2 if the audit could not be made.
 
     \b
     Examples:

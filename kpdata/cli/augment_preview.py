@@ -34,14 +34,16 @@ _TILE = 256
     help="The PNG to write.",
 )  # fmt: skip
 @click.option(
-    "--rows", default=4, show_default=True, type=click.IntRange(1, 100), help="Originals."
+    "--rows", default=4, show_default=True, type=click.IntRange(1, 100), help="Number of originals."
 )
-@click.option("--to-skeleton", metavar="NAME|FILE", help="Map the keypoints by name.")
-@click.option("--seed", default=0, show_default=True, help="Of every copy.")
+@click.option(
+    "--to-skeleton", metavar="NAME|FILE", help="Map the keypoints to this skeleton, by name."
+)
+@click.option("--seed", default=0, show_default=True, help="Decides every copy.")
 @crop_options
 @click.option(
     "--augment", default=5, show_default=True, type=click.IntRange(1, 1000), metavar="N",
-    help="Copies of each original.",
+    help="Number of copies of each original.",
 )  # fmt: skip
 @augment_config_option
 @click.pass_context

@@ -57,62 +57,66 @@ class _WithBeamOptions(ReadsAnnotations):
     "--to", default="shards", show_default=True,
     type=click.Choice([f.name for f in FORMATS.values() if f.writable]), help="Target format.",
 )  # fmt: skip
-@click.option("--to-skeleton", metavar="NAME|FILE", help="Map the keypoints by name.")
+@click.option(
+    "--to-skeleton", metavar="NAME|FILE", help="Map the keypoints to this skeleton, by name."
+)
 @click.option(
     "--split", metavar="SPEC",
-    help="train/val/test percentages, train=90,test=10, or official. "
-    "Default: official for shards, yolo and several ANNOTATIONS, which are split already, else "
-    f"{DEFAULT_SPLIT}.",
+    help="Percentages of train, val and test, such as 80/10/10 or train=90,test=10; or official, "
+    "the split that the source has. Default: official if the source is split (shards, yolo, "
+    f"several ANNOTATIONS), else {DEFAULT_SPLIT}.",
 )  # fmt: skip
 @click.option(
     "--val-from-train",
     default=0.0,
     type=PERCENT,
     metavar="PERCENT",
-    help="With --split official: percentage of train to use as val.",
+    help="With --split official: the percentage of train to use as val.",
 )
 @click.option(
     "--group", metavar="REGEX",
-    help="Images whose names match with the same first (…) stay in one split.",
+    help="Images stay in one split if the first (…) matches the same text in their names.",
 )  # fmt: skip
 @click.option(
     "--group-near-duplicates", type=BITS_APART, is_flag=False, flag_value=DEFAULT_DISTANCE,
     metavar="[BITS]",
-    help="Keep images together whose perceptual hashes differ in so few of 256 bits "
-    f"({DEFAULT_DISTANCE} unless given). Decodes every image once more, before the split.",
+    help="Images stay in one split if their perceptual hashes differ in at most BITS of 256 bits "
+    f"({DEFAULT_DISTANCE} unless given). This decodes every image once more, before the split.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Of the split and of copies.")
+@click.option("--seed", default=0, show_default=True, help="Decides the split and the copies.")
 @crop_options
 @click.option(
-    "--augment", default=0, show_default=True, metavar="N", help="Copies of each train sample."
-)
+    "--augment", default=0, show_default=True, metavar="N",
+    help="Number of augmented copies of each train sample.",
+)  # fmt: skip
 @augment_config_option
 @click.option(
     "--validate-images", default="header", show_default=True,
     type=click.Choice(["header", "decode"]),
-    help="Check untouched images by header and end marker, or decode them all.",
+    help="How to check images that are stored as they are: by header and end "
+    "marker, or by decoding them.",
 )  # fmt: skip
 @click.option(
     "--max-quarantine", default=MAX_QUARANTINE, type=PERCENT, show_default=True, metavar="PERCENT",
-    help="Samples that may go to quarantine before the job fails.",
+    help="Percentage of samples that may be refused before the conversion fails.",
 )  # fmt: skip
 @click.option(
     "--shards",
     type=click.IntRange(1, 99_999),
-    help="Total number of shards, at least one per split.",
+    help="Number of shards in all, at least one for each split.",
 )
 @click.option(
     "--shard-size",
     type=SIZE,
     default=f"{SHARD_SIZE // 1_000_000}M",
     show_default=True,
-    help="Without --shards: bytes per shard; small splits get up to 16.",
+    help="Bytes of a shard, roughly, if --shards is not given. Small splits get up to 16 shards.",
 )
 @workers_option
 @click.option(
     "--runner", metavar="NAME",
-    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …; processes "
-    "of this machine unless given.",
+    help="A Beam runner: FlinkRunner, SparkRunner, DataflowRunner, DaskRunner, …. Default: "
+    "processes on this machine, without Beam.",
 )  # fmt: skip
 @quiet
 @as_json
@@ -123,9 +127,9 @@ def command(ctx: click.Context, /, to: str, out: Location, **options: Any) -> No
     ANNOTATIONS, --images and --out are local paths, or on a store: s3://, gs://, az://,
     hdfs://. Give one ANNOTATIONS, or one for each official split: train=a.json val=b.json.
 
-    FORMAT is one of those that `kpdata formats` lists; without it, the format is recognised by what
-    the annotations hold. The result is the same to the byte for any number of workers and on any
-    runner; stopped anywhere, the same command goes on.
+    FORMAT is a name that `kpdata formats` lists. Without it, kpdata recognises the format by what
+    the annotations hold. Any number of workers and any runner write the same bytes. If the command
+    is stopped, run it again: it goes on from there.
 
     \b
     Examples:

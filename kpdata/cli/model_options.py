@@ -34,12 +34,12 @@ def training_options() -> list[click.Option]:
     model = click.Option(
         ["--model"],
         type=click.Choice(list(models())),
-        help=f"{summaries}. {default_model()} unless given.",
+        help=f"{summaries}. Default: {default_model()}.",
     )
     stage = click.Option(
         ["--stage"],
         type=click.Choice(list(stages)),
-        help=f"Which phases to train, by what they train; all unless given. {stages_by_model}.",
+        help=f"Run only the phases that train this part. Default: all. {stages_by_model}.",
     )
     named: dict[str, list[Any]] = {}
     for spec in specs:

@@ -54,8 +54,8 @@ quiet = click.option("--quiet", is_flag=True, help="Print errors only.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 flip_option = click.option(
     "--flip/--no-flip", default=None, show_default="on for runs that were trained on mirror images",
-    help="Average the keypoints with those found in the mirror image of each picture, which takes "
-    "twice as long. A run with augment.flip=0 never saw a mirror image, and gets worse by it.",
+    help="Average the keypoints with those found in the picture's mirror image. This takes twice "
+    "as long. It makes a run worse that was trained with augment.flip=0 and saw no mirror image.",
 )  # fmt: skip
 decode_option = click.option(
     "--decode", default="dark", show_default=True,
@@ -66,11 +66,11 @@ decode_option = click.option(
 )  # fmt: skip
 workers_option = click.option(
     "--workers", type=click.IntRange(1, 1024),
-    help="Worker processes; one for each core that kpdata may use, unless given."
+    help="Number of worker processes. Default: one for each core that kpdata may use."
 )  # fmt: skip
 augment_config_option = click.option(
     "--augment-config", type=click.Path(path_type=Path), metavar="FILE",
-    help="TOML file of ranges; see docs/augmentation.md.",
+    help="TOML file with the ranges that copies are sampled from; see docs/augmentation.md.",
 )  # fmt: skip
 
 
@@ -78,27 +78,31 @@ def crop_options(function: F) -> F:
     """Add the options that say how samples become pictures."""
     for option in reversed(
         (
-            click.option("--crop", type=int, metavar="PX", help="One square record per instance."),
+            click.option(
+                "--crop", type=int, metavar="PX",
+                help="Write a square crop of PX pixels for each instance, not whole images.",
+            ),
             click.option(
                 "--crop-from", type=click.Choice(["bbox", "keypoints", "image"]),
-                help="What the square is around; bbox unless given.",
+                help="What the crop is cut around. Default: bbox.",
             ),
             click.option(
                 "--margin", type=float,
-                help="Square's side over the box's; 1.25 unless given, and 1 around the image.",
+                help="Side of the crop, in units of the box's longer side. Default: 1.25, and 1 "
+                "around the whole image.",
             ),
             click.option(
                 "--exif", default="applied", show_default=True,
                 type=click.Choice(["applied", "ignored"]),
-                help="Did the annotator see images with their EXIF orientation applied?",
+                help="Whether the annotator saw images with their EXIF orientation applied.",
             ),
             click.option(
                 "--max-pixels", type=int, default=MAX_PIXELS, show_default=True,
-                help="Larger images are refused.",
+                help="Refuse images of more pixels.",
             ),
             click.option(
                 "--jpeg-quality", type=int, default=JPEG_QUALITY, show_default=True,
-                help="Of crops and of forced re-encodes.",
+                help="Quality of crops, and of images that must be encoded anew.",
             ),
         )
     ):  # fmt: skip

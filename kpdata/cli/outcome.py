@@ -20,13 +20,13 @@ def show_outcome(outcome: "Outcome", out: Location) -> None:
     manifest = outcome.manifest
     if outcome.unchanged:
         console.print(
-            f"{out} holds a dataset made of the same annotations and options already: nothing to "
-            "do. Of images, names and sizes in bytes were compared, not their content."
+            f"{out} already holds the dataset of these annotations and options: nothing to do. "
+            "Images were compared by name and size in bytes, not by content."
         )
         if manifest.quarantine:
             console.print(
-                "Samples in quarantine were not tried again: to take those that you have mended, "
-                "remove the folder first, or name another."
+                "Samples in quarantine were not tried again: to convert those that you have "
+                "mended, remove the folder first, or choose another."
             )
     console.print(table(f"{out}", SPLIT_COLUMNS, split_rows(manifest)))
     skeleton = manifest.skeleton

@@ -33,13 +33,13 @@ _SHOWN = 20
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="JSON file that says where the objects are: each box is one object. Without it, each "
-    "image is taken for one object that fills it.",
+    "image counts as one object that fills it.",
 )
 @click.option(
     "--category",
     type=int,
     metavar="ID",
-    help="Use boxes of this category_id alone; needed where --boxes holds several.",
+    help="Use only boxes of this category_id. Needed if --boxes holds several.",
 )
 @click.option(
     "--min-box-score",
@@ -52,7 +52,7 @@ _SHOWN = 20
     "--margin",
     type=click.FloatRange(0.1, 10),
     show_default="as in training",
-    help="How large to cut the model's crops, in units of the box's longer side.",
+    help="Side of the model's crops, in units of the box's longer side.",
 )
 @click.option(
     "--coco-out",
@@ -72,8 +72,8 @@ _SHOWN = 20
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Keypoints that were found with a lower score are not drawn, save where the score is "
-    "the visibility: what is hidden is drawn as a ring. The files hold them all.",
+    help="Do not draw keypoints with a lower score. Where the score is the visibility, draw them "
+    "as rings. The files hold all keypoints.",
 )
 @flip_option
 @quiet

@@ -13,7 +13,9 @@ from kpdata.view.printing import print_line
 
 
 @click.command("synth", short_help=COMMANDS["synth"])
-@click.option("--count", default=500, show_default=True, type=click.IntRange(1), help="Images.")
+@click.option(
+    "--count", default=500, show_default=True, type=click.IntRange(1), help="Number of images."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
     "--seed",
@@ -24,7 +26,7 @@ from kpdata.view.printing import print_line
 )
 @click.option(
     "--size", default=(320, 240), show_default=True, nargs=2, type=click.IntRange(64, 2048),
-    metavar="W H", help="Pixels.",
+    metavar="W H", help="Width and height of the images in pixels.",
 )  # fmt: skip
 @quiet
 def command(count: int, out: Path, seed: int, size: tuple[int, int], quiet: bool) -> None:

@@ -37,13 +37,13 @@ _RUNNING = ("skip_checks", "devices")
 )
 @click.option(
     "--epochs", type=click.IntRange(1), metavar="N",
-    help="Epochs in all; the phases, and their warm-ups, share them as before.",
+    help="Number of epochs in all. Phases and their warm-ups keep their shares of it.",
 )  # fmt: skip
 @click.option(
     "--input-size", type=click.IntRange(1), metavar="PX",
     help="Side of the crops that the finished model takes.",
 )  # fmt: skip
-@click.option("--batch-size", type=int, help="Crops a step.")
+@click.option("--batch-size", type=int, help="Number of crops in a training step.")
 @click.option(
     "--seed",
     type=int,
@@ -74,11 +74,11 @@ def command(
 ) -> None:
     """Train a model on the dataset SHARDS, and keep the one that validates best.
 
-    Without --recipe, the configuration suits the dataset and this machine. Before a new run the
-    data are checked: visibility flags, left and right, coordinates; and that the model can learn a
-    few crops by heart. The run's folder holds its configuration, history, weights and curves;
-    tensorboard --logdir RUN/logs shows them live. After Ctrl-C or a crash, --resume goes on exactly
-    where the last epoch ended.
+    Without --recipe, the configuration suits the dataset and this machine. Before a new run,
+    kpdata checks the labels (visibility flags, left and right, coordinates), and that the model can
+    learn a few crops by heart. The run's folder holds its configuration, history, weights and
+    curves; tensorboard --logdir RUN/logs shows the curves live. After Ctrl-C or a crash, --resume
+    goes on exactly where the last epoch ended.
 
     \b
     Examples:

@@ -23,9 +23,9 @@ _SHOWN = 50
 def command(shards: Location, quiet: bool, as_json: bool) -> None:
     """Check every byte of the dataset SHARDS, and that nothing leaks across splits.
 
-    Every CRC and hash, every record parsed and its image hashed, all counts, the root hash; no
-    group, source image or picture in two splits. Exits with 1 on any fault, and with 2 where
-    nothing could be checked, because there is no manifest, say.
+    It checks every CRC and hash, every record and its image, all counts and the root hash, and that
+    no group, source image or picture lies in two splits. Exits with 1 on any fault, and with 2 if
+    nothing could be checked, for example because there is no manifest.
 
     \b
     Example:

@@ -102,7 +102,7 @@ class NumberedNames:
         images = self._beginnings.total() + self._others
         if len(videos) >= self._LEAST_VIDEOS and sum(videos) > images / 2:
             yield (
-                f"images look like frames of {len(videos):,} videos ({', '.join(self._examples)}, "
-                "...), which may leak from one split into another: if so, keep each together with "
-                f"`group` '{self.PATTERN}'"
+                f"the images look like frames of {len(videos):,} videos "
+                f"({', '.join(self._examples)}, ...), which may leak from one split into another. "
+                f"If they are, keep each video in one split with `group` '{self.PATTERN}'"
             )

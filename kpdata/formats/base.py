@@ -42,20 +42,23 @@ class Option:
 
 
 IMAGES = Option(
-    "images", "The images' folder; found beside the annotations where it can be.", "DIR"
+    "images",
+    "The folder of the images. Default: the one that is found beside the annotations.",
+    "DIR",
 )
 SKELETON = Option(
     "skeleton", "The keypoints' names, of a built-in skeleton or a JSON file.", "NAME|FILE"
 )
 VISIBILITY = Option(
     "visibility",
-    "What v = 1 means: occluded (coco), or just labelled; found out where no keypoint has 2.",
+    "What v = 1 means: occluded (coco), or only labelled. Default: labelled if no "
+    "keypoint has v = 2.",
     choices=("coco", "labelled"),
 )
 PIXEL_ORIGIN = Option(
     "pixel_origin",
-    "Where (0, 0) lies: at the first pixel's center, as in COCO, or its corner, as on the canvas "
-    "of most annotation tools.",
+    "Where (0, 0) lies: at the center of the first pixel, as in COCO, or at its corner, as in most "
+    "annotation tools. Default: what the file's tool or style has.",
     choices=("center", "corner"),
 )
 

@@ -275,8 +275,8 @@ def _box_area(box: FloatArray) -> float:
 def _sigmas(skeleton: Skeleton) -> FloatArray:
     if skeleton.sigma_array is None:
         raise SchemaError(
-            f"OKS needs a sigma for every keypoint, and skeleton {skeleton.name} has none: give "
-            f'"sigmas": {{"{skeleton.keypoints[0]}": 0.05, …}} in its JSON file (the spread of '
-            "annotators on a keypoint, in units of the square root of the area), or leave OKS out"
+            f"OKS needs a sigma for every keypoint, and skeleton {skeleton.name} has none: add "
+            f'"sigmas": {{"{skeleton.keypoints[0]}": 0.05, …}} to its JSON file, or leave OKS out. '
+            "A sigma is the spread of annotators, in units of the square root of the area"
         )
     return skeleton.sigma_array

@@ -333,9 +333,9 @@ def _flip_warning(request: Request) -> Iterator[str]:
     flips = request.augment and request.augment_config.flip
     if flips and len(skeleton) > 1 and not skeleton.flip_pairs:
         yield (
-            f"skeleton {skeleton.name} has no flip pairs, so that every keypoint keeps its "
-            "name in a mirrored copy: if some are left and right, say so in a skeleton's JSON "
-            "file (to_skeleton); flip = 0 in augment_config mirrors nothing"
+            f"skeleton {skeleton.name} has no flip pairs, so that every keypoint keeps its name in "
+            "a mirrored copy. If some are left and right, give a skeleton's JSON file with flip "
+            "pairs (`to_skeleton`), or set flip = 0 in the file of `augment_config`"
         )
 
 

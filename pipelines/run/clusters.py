@@ -85,8 +85,8 @@ def explain(runner: str, error: Exception) -> str:
         return f"runner is {runner}, which needs Dask: pip install 'apache-beam[dask]' ({error})"
     if isinstance(error, FileNotFoundError) and str(error.filename).endswith("java"):
         return (
-            f"runner is {runner}, which starts Beam's job server with Java, and there is no "
-            f"{error.filename}: install Java 17, or name a running job server with --job_endpoint"
+            f"runner is {runner}, which starts Beam's job server with Java, but {error.filename} "
+            "is not there: install Java 17, or name a running job server with --job_endpoint"
         )
     if isinstance(error, ValueError | ImportError | AttributeError):
         return f"runner is {runner}: {error}"

@@ -196,9 +196,9 @@ def _refuse_other_software(planned: dict[str, str]) -> None:
     for name in sorted(planned.keys() | here.keys()):
         if (found := here.get(name)) != (expected := planned.get(name)):
             raise JobError(
-                f"worker on {socket.gethostname()}: {name} is {found}, but where the command was "
-                f"typed it is {expected}, and pictures may differ: have the same on every "
-                "machine, and restart the workers"
+                f"worker on {socket.gethostname()}: {name} is {found}, but {expected} on the "
+                "machine that started the conversion, so that pictures may differ: install the "
+                "same on every machine, and restart the workers"
             )
 
 

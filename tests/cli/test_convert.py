@@ -169,8 +169,8 @@ def test_a_finished_folder_is_said_to_be_so(coco: Path, kpdata: Kpdata, tmp_path
     again = kpdata(*arguments)
     assert again.code == 0
     said = " ".join(again.out.split())
-    assert "made of the same annotations and options already: nothing to do." in said
-    assert "names and sizes in bytes were compared, not their content" in said
+    assert "already holds the dataset of these annotations and options: nothing to do." in said
+    assert "compared by name and size in bytes, not by content" in said
     assert "images/s" not in again.out
     assert again.out.splitlines()[-1] in first.out  # the root hash
 
@@ -452,9 +452,9 @@ def test_a_runner_that_does_not_exist_is_named(
         (["--shards", "2", "--shard-size", "1M"], "--shards and --shard-size exclude each other"),
         (
             ["--augment", "1", "--split", "0/50/50"],
-            "--augment is 1, which makes copies of split train alone",
+            "--augment is 1, but only split train gets copies",
         ),
-        (["--augment", "1", "--split", "training=90,test=10"], "gives training, test: name one"),
+        (["--augment", "1", "--split", "training=90,test=10"], "names training, test: call one"),
         (["--augment-config", "a.toml", "--augment", "0"], "changes nothing without --augment"),
         (["--shards", "0"], "'--shards': 0 is not in the range"),
         (["--workers", "0"], "'--workers': 0 is not in the range"),

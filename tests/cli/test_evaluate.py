@@ -215,7 +215,7 @@ def test_only_heatmaps_are_decoded(
 def test_one_picture_for_several_people_is_warned_of(
     kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
 ) -> None:
-    warning = "crops of val are the same as another instance's"
+    warning = "crops of val show the same as another instance's"
     split = ("evaluate", tmp_path / "exact", tiny_shards, "--split", "val")
     assert warning not in kpdata(*split).out
     assert warning in kpdata(*split, "--crop-from", "image").out

@@ -245,7 +245,7 @@ def test_instances_that_oks_is_not_defined_for_are_left_out_and_counted():
 @pytest.mark.parametrize("metric", [oks, average_precision])
 def test_no_sigmas_no_oks(metric):
     poses = Poses(LSP14, np.ones((1, 14, 3)), np.ones((1, 14, 3)), area=[1])
-    with pytest.raises(SchemaError, match='skeleton lsp14 has none: give "sigmas"'):
+    with pytest.raises(SchemaError, match='skeleton lsp14 has none: add "sigmas"'):
         metric(poses)
 
 

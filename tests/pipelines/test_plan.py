@@ -582,7 +582,9 @@ def test_names_that_look_like_frames_are_a_hint_unless_they_are_grouped(images: 
     names = [f"v{video}/{frame:04}.jpg" for video in range(5) for frame in range(6)]
     samples = [add(images, name, name.encode()) for name in names]
     (hint,) = plan_of(images, samples).warnings
-    assert hint.startswith("images look like frames of 5 videos (v0/0000.jpg, v0/0001.jpg, ...)")
+    assert hint.startswith(
+        "the images look like frames of 5 videos (v0/0000.jpg, v0/0001.jpg, ...)"
+    )
     pattern = hint.rpartition("`group` ")[2].strip("'")
     grouped = plan_of(images, samples, folder="grouped", group=pattern)
     assert grouped.warnings == ()

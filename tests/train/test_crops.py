@@ -204,7 +204,7 @@ def test_pictures_that_stand_for_several_instances_are_counted_and_warned_of(sha
         crops = load(shards(**options), "train", CropRule("image"), SIDE, copies=True)
         expected = sum(crops.keys.count(key) for key in several)
         assert crops.shared_crops == expected > 0
-        says = f"{expected} of {len(crops)} crops of train are the same as another instance's"
+        says = f"{expected} of {len(crops)} crops of train show the same as another instance's"
         assert crops.warning("train").startswith(says)
     around_boxes = load(shards(augment=1), "train", CropRule("bbox"), SIDE, copies=True)
     assert around_boxes.shared_crops == 0

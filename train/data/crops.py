@@ -98,10 +98,10 @@ class LabelledCrops(Crops):
         if not (count := self.shared_crops):
             return None
         return (
-            f"{count:,} of {len(self):,} crops of {split} are the same as another instance's, "
-            "with other keypoints, and a model finds one pose in one crop. Cut a square around "
-            "each instance: train with the setting crop_from=bbox, or, where the shards are crops, "
-            "convert with crop_from=bbox"
+            f"{count:,} of {len(self):,} crops of {split} show the same as another instance's "
+            "crop, but have other keypoints: a model finds one pose in a crop. Cut a square around "
+            "each instance: train with the setting crop_from=bbox or, if the shards hold crops, "
+            "convert with `crop_from` bbox"
         )
 
 

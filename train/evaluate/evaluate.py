@@ -223,7 +223,7 @@ def _crop_rule(trained: CropRule, dataset: Dataset, crop_from: CropFrom | None) 
     if of_crops and crop_from:
         raise TrainingError(
             f"crop_from is {crop_from}: {dataset.folder} holds crops ({of_crops.words}), which are "
-            "taken as they are: leave it out, or convert the images without `crop`"
+            "taken as they are: leave out `crop_from`, or convert the images without `crop`"
         )
     return of_crops or (replace(trained, crop_from=crop_from) if crop_from else trained)
 

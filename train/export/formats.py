@@ -53,8 +53,8 @@ def check_formats(names: Iterable[str]) -> None:
 
     if keras.backend.backend() != "tensorflow":
         raise TrainingError(
-            f"models are exported through TensorFlow, and Keras runs on {keras.backend.backend()}: "
-            "set KERAS_BACKEND=tensorflow (runs trained on jax can be exported so, too)"
+            f"models are exported through TensorFlow, but Keras runs on {keras.backend.backend()}: "
+            "set KERAS_BACKEND=tensorflow, also for runs that were trained on jax"
         )
     for name in names:
         if missing := FORMATS[name].missing:

@@ -69,7 +69,7 @@ def check_config(config: TrainConfig, skeleton: Skeleton) -> None:
     if limbs and not skeleton.edges:
         raise TrainingError(
             f"losses.limbs is {limbs:g}, and skeleton {skeleton.name} has no edges whose lengths "
-            "could be compared: set it to 0, or convert with a `skeleton` that has"
+            "could be compared: set losses.limbs=0, or convert with a `skeleton` that has edges"
         )
     if config.init_from:
         _check_init(RunFolder(Path(config.init_from)), config, skeleton)
@@ -102,9 +102,9 @@ def check_needs_validation(config: TrainConfig, dataset: Dataset) -> None:
     named = " and ".join(name for name, is_set in needing.items() if is_set)
     if named:
         raise TrainingError(
-            f"{named} without a validation score: {dataset.folder} has no split 'val', or an "
-            "one without labels. Convert with one, such as `split` 80/10/10, or train with the "
-            "settings patience=0 and schedule=cosine"
+            f"{named} needs a validation score, but {dataset.folder} has no split val with "
+            "labels: convert with one, such as `split` 80/10/10, or train with the settings "
+            "patience=0 and schedule=cosine"
         )
 
 

@@ -27,8 +27,8 @@ def prepare_backend() -> None:
     if chosen not in backends:
         raise KpdataError(
             f"KERAS_BACKEND is {chosen!r}: set it to {' or '.join(_BACKENDS)}; installed: "
-            f"{', '.join(backends)}. pip install 'kpdata[train]' brings TensorFlow; jax is "
-            "installed by pip install jax"
+            f"{', '.join(backends)}. To install TensorFlow: pip install 'kpdata[train]'; JAX: pip "
+            "install jax"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with without_native_stderr():

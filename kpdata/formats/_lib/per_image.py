@@ -134,8 +134,8 @@ def _hints(skeleton: Skeleton) -> Iterator[str]:
         if len(names) >= _MOST * len(known) and names < set(known.keypoints):
             yield (
                 f"the labels name {len(names)} of the {len(known)} keypoints of {known.name}, and "
-                f"stand in alphabetical order: give `skeleton` {known.name} for its order, edges "
-                "and all of its keypoints"
+                f"are put in alphabetical order: give `skeleton` {known.name} to get its order, "
+                "its edges and all of its keypoints"
             )
             return
 

@@ -28,7 +28,11 @@ FORMAT = Format(
     aliases=("cocokeypoints", "coco_keypoints", "coco_json", "mscoco"),
     options=(
         IMAGES,
-        Option("category", "The category to read, where several differ.", "NAME"),
+        Option(
+            "category",
+            "The category to read, if there are several with different keypoints.",
+            "NAME",
+        ),
         SKELETON,
         VISIBILITY,
         PIXEL_ORIGIN,

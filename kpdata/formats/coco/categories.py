@@ -97,8 +97,8 @@ def _why_none(index: Index) -> str:
             )
     if not index.annotations.total():
         return (
-            "no category has keypoints, and there are no annotations: label images, and export "
-            "them again; CVAT writes keypoints of labels of type skeleton alone"
+            "no category has keypoints, and there are no annotations: label images and export them "
+            "again. CVAT exports the keypoints only of labels of type skeleton"
         )
     return (
         "no category has keypoints: give the person_keypoints file rather than the instances one, "

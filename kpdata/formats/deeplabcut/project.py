@@ -102,8 +102,8 @@ def _project_around(table: Path) -> Project:
 
 def _only_h5(path: Path) -> str:
     return (
-        f"{path}: HDF5 is not read, but the CSV of the same name, which DeepLabCut writes beside "
-        "it whenever labels are saved: bring it along, or save this folder's labels once more"
+        f"{path}: HDF5 is not read: copy the CSV of the same name too, which DeepLabCut writes "
+        "beside it, or save this folder's labels once more in DeepLabCut"
     )
 
 

@@ -165,8 +165,8 @@ def _index(coords: list[str], line: int) -> int:
     index = next((column for column, cell in enumerate(coords) if column and cell), 0)
     if index not in _INDEX_WIDTHS:
         raise FormatError(
-            f"line {line}: the first coordinate stands in column {index + 1}: expected column 2, "
-            "behind labeled-data/VIDEO/IMAGE, or column 4, behind these as three cells"
+            f"line {line}: the first coordinate is in column {index + 1}: expected column 2, after "
+            "one cell labeled-data/VIDEO/IMAGE, or column 4, after three cells with its parts"
             if index
             else f"line {line}: names no coordinate"
         )

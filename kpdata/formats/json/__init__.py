@@ -52,7 +52,7 @@ FORMAT = Format(
         SKELETON,
         Option(
             "style",
-            "The files' style, where it is not to be recognised.",
+            "The style of the files. Default: the one that is recognised.",
             "STYLE",
             ("list", "torchvision", "named"),
         ),

@@ -225,7 +225,7 @@ HEADER = "scorer,,,me,me\nbodyparts,,,nose,nose\ncoords,,,x,y\n"
         ("scorer,me\nindividuals,a\nbodyparts,b\n1.png,3\n", "line 4: begins with '1.png'"),
         ("scorer,me\nbodyparts,a\n", "ends before its row 'coords'"),
         (HEADER.replace("nose,nose", "nose"), "line 2: 4 cells of bodyparts, but 5 of coords"),
-        (HEADER.replace(",,,", ",,"), "line 3: the first coordinate stands in column 3: expected"),
+        (HEADER.replace(",,,", ",,"), "line 3: the first coordinate is in column 3: expected"),
         (HEADER.replace(",x,y", ",,"), "line 3: names no coordinate"),
         (HEADER.replace("x,y", "x,z"), "column 5: 'z' of 'nose': expected x or y"),
         (HEADER.replace("x,y", "x,x"), "column 5: 'x' of 'nose': column 4 is that, too: keep one"),
@@ -305,7 +305,7 @@ def test_a_file_without_a_project_has_its_images_two_up(tmp_path):
     [
         ("", "holds no labeled-data: give the project's folder, its labeled-data, or one"),
         ("config.yaml", "expected the project's folder, or a CollectedData_SCORER.csv"),
-        ("CollectedData_me.h5", "HDF5 is not read, but the CSV of the same name, which DeepLabCut"),
+        ("CollectedData_me.h5", "HDF5 is not read: copy the CSV of the same name too"),
         ("none", "no such file"),
     ],
 )

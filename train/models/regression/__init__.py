@@ -58,7 +58,7 @@ class RegressionOptions(Options, frozen=True):
         ),
     ] = "none"
     head: Annotated[
-        Literal["dense", "softargmax", "rle"], option("How the model tells coordinates.")
+        Literal["dense", "softargmax", "rle"], option("How the model gives coordinates.")
     ] = "dense"
     dropout: Annotated[
         float, option("Dropout of the features before the dense layers.", low=0, high=0.95)

@@ -111,8 +111,8 @@ def _from_imagenet(build: Callable[..., keras.Model], name: str, options: Any) -
         return _quick_to_forget(build(weights="imagenet", **options))
     except Exception as error:  # Keras raises a plain Exception where a download fails
         raise KpdataError(
-            f"no ImageNet weights for {name}: {first_line(error)}. Without a network, download "
-            "that file (the one without the top) elsewhere and give its path as `weights`"
+            f"no ImageNet weights for {name}: {first_line(error)}. Without internet access, "
+            "download that file (the one without the top) elsewhere and give its path as `weights`"
         ) from error
 
 
