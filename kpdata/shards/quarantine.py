@@ -15,7 +15,13 @@ _EXAMPLES = 3
 
 def as_line(rejected: Rejected) -> bytes:
     """One line of ``quarantine.jsonl``."""
-    return msgspec.json.encode(rejected._asdict()) + b"\n"
+    entry = {name: escaped(text) for name, text in rejected._asdict().items()}
+    return msgspec.json.encode(entry) + b"\n"
+
+
+def escaped(text: str) -> str:
+    """The text with what UTF-8 cannot hold, of a file's name say, as backslashes and digits."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(lines: Iterable[bytes]) -> str:

@@ -28,7 +28,7 @@ from kpdata.pipelines.request import Request
 from kpdata.shards import tfrecord
 from kpdata.shards.fetch import locate as locate_image
 from kpdata.shards.manifest import shard_name, software
-from kpdata.shards.quarantine import as_line
+from kpdata.shards.quarantine import as_line, escaped
 from kpdata.storage import image_files, image_objects
 from kpdata.storage.image_files import Stamp
 
@@ -243,11 +243,6 @@ class _Intake:
         if group and sample.group and not self.source.groups_from_names:
             self.references.join(group, sample.group)
         return replace(sample, group=group or sample.group)
-
-
-def escaped(text: str) -> str:
-    """The text with what UTF-8 cannot hold, of a file's name say, as backslashes and digits."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from kpdata.core.errors import FormatError, ImageError, JobError
@@ -18,6 +20,12 @@ from kpdata.storage.image_files import read_file, safe_path
 
 DRAWN = "boxes drawn around the keypoints"
 RENAMED = "image names given the suffix of their format"
+
+SAFE = "image names changed to ones that any disk takes"
+
+_UNSAFE = re.compile(r"[:\x00-\x1f\x7f-\x9f\udc80-\udcff]")
+_LONGEST_PART = 235
+"""Bytes of a file's name, which with a suffix and a number may have 255."""
 
 _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
 
@@ -186,7 +194,7 @@ def is_crop(sample: Sample) -> bool:
 
 
 def relative_name(sample: Sample) -> str:
-    """The image's name as a relative POSIX path.
+    """The image's name as a relative POSIX path that any disk and any reader takes.
 
     Raises:
         FormatError: it leads out of any folder.
@@ -197,14 +205,40 @@ def relative_name(sample: Sample) -> str:
             f"sample {sample.key}: the image name {name!r} leads out of the folder: "
             "expected a relative path"
         )
-    return name
+    return safe_name(name)
 
 
 def leads_out(name: str) -> bool:
-    """Whether ``name``, read as a path on any system, is not plainly one below a folder.
+    """Whether ``name`` is absolute, goes up, or is no path at all.
 
-    >>> leads_out("a/b.png"), leads_out("../b.png"), leads_out("C:/b.png")
+    >>> leads_out("a/b.png"), leads_out("/b.png"), leads_out("a/../../b.png")
     (False, True, True)
     """
-    odd = "\\" in name or "\0" in name or bool(PureWindowsPath(name).drive)
-    return odd or any(part in ("", ".", "..") for part in name.split("/"))
+    return name.startswith("/") or "\0" in name or ".." in name.split("/")
+
+
+def safe_name(name: str) -> str:
+    """``name`` without what some disk, reader or encoding refuses; most names stay as they are.
+
+    Empty parts fall away. ``:``, control characters and bytes that are not UTF-8 become ``%`` and
+    two digits each. A part that leaves no room for a suffix and a number loses its end, and gets
+    eight digits of its hash. Two names may become the same one: :class:`ImageFolder` numbers them.
+
+    >>> safe_name("./a//b.png"), safe_name("a:b.png"), safe_name("caf\udce9.png")
+    ('a/b.png', 'a%3Ab.png', 'caf%E9.png')
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "/".join(_short(_UNSAFE.sub(_percent, part)) for part in parts) or "image"
+
+
+def _percent(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape"))
+
+
+def _short(part: str) -> str:
+    encoded = part.encode()
+    if len(encoded) <= _LONGEST_PART:
+        return part
+    suffix = PurePosixPath(part).suffix
+    end = f"~{blake2b(encoded, digest_size=4).hexdigest()}{suffix if len(suffix) < 8 else ''}"
+    return encoded[: _LONGEST_PART - len(end.encode())].decode(errors="ignore") + end

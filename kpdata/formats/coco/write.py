@@ -19,13 +19,16 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.formats._lib.writing import (
     DRAWN,
     RENAMED,
+    SAFE,
     ImageFolder,
     leads_out,
     relative_name,
+    safe_name,
     write_folder,
 )
 from kpdata.formats.coco.index import OWN_MARK
 from kpdata.images.headers import Header, check_size
+from kpdata.shards.quarantine import escaped
 from kpdata.storage.scratch import scratch_database
 
 _DECIMALS = 3
@@ -130,11 +133,13 @@ class _Writer:
 
     def add(self, sample: Sample, data: bytes, header: Header) -> None:
         width, height = _size(sample.image, header)
-        name = self._images.write(sample, relative_name(sample), data, header.format)
+        wanted = relative_name(sample)
+        self.counts[SAFE] += wanted != sample.image.name
+        name = self._images.write(sample, wanted, data, header.format)
         id_ = self._image_ids.take(int(sample.key) if _is_number(sample.key) else None)
         image = {"id": id_, "file_name": name, "width": width, "height": height}
-        if sample.split_group != name:
-            image["group"] = sample.split_group
+        if (group := escaped(sample.split_group)) != name:
+            image["group"] = group
         annotations = [self._annotation(id_, instance) for instance in sample.instances]
         self._split(sample.split or "annotations").add(image, annotations)
         self.counts["images"] += 1
@@ -149,7 +154,7 @@ class _Writer:
 
     def _split(self, name: str) -> _SplitFile:
         if name not in self._splits:
-            if leads_out(name) or "/" in name:
+            if leads_out(name) or "/" in name or safe_name(name) != name:
                 raise FormatError(f"the split {name!r} cannot be a file's name")
             self._splits[name] = _SplitFile(self._folder / f"{name}.json", self._stack)
         return self._splits[name]

@@ -25,6 +25,7 @@ from kpdata.core.splits import DEFAULT_NAMES, TRAIN, VAL
 from kpdata.formats._lib.writing import (
     DRAWN,
     RENAMED,
+    SAFE,
     ImageFolder,
     is_crop,
     possible_name,
@@ -151,7 +152,9 @@ class _Writer:
         Readers swap the last folder called images for labels and skip hidden files, so neither
         stays.
         """
-        *folders, name = relative_name(sample).split("/")
+        safe = relative_name(sample)
+        self.counts[SAFE] += safe != sample.image.name
+        *folders, name = safe.split("/")
         folders = [folder for folder in folders if folder != "images"]
         inner = "/".join([*folders, name]).removeprefix(f"{split}/")
         seen = re.sub(r"(^|/)\.", r"\1_", inner)
