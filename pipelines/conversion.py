@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from kpdata.core.errors import DatasetError, JobError, StoreError
+from kpdata.core.errors import DatasetError, JobError, StoreError, shortage
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import Rejected, Sample
 from kpdata.formats.base import Source
@@ -209,7 +210,7 @@ class Conversion:
             execution.run(
                 self, where, processes, on_tick=lambda: _show_written(self.workspace, progress)
             )
-        except (JobError, StoreError, RuntimeError, OSError) as error:
+        except (JobError, StoreError, RuntimeError, OSError, MemoryError) as error:
             raise JobError(_why(self.workspace, error)) from error
 
     def _settled(self, write: Callable[["Conversion"], None]) -> "Conversion":
@@ -340,6 +341,16 @@ def _show_written(workspace: Workspace, progress: Progress) -> None:
 
 def _why(workspace: Workspace, error: Exception) -> str:
     """The message for a stopped write: a worker's own note if there is one, else ``error``."""
+    if isinstance(workspace.location, Path) and not workspace.location.is_dir():
+        return (
+            f"writing stopped: {workspace.location} is no longer there. Put it back and run the "
+            "same command again, or choose another `out`"
+        )
+    if lacking := shortage(error):
+        return (
+            f"writing stopped: {lacking}. Fewer `workers` need less. Finished shards are kept: run "
+            "the same command again."
+        )
     if notes := workspace.failures():
         return (
             f"writing stopped: {notes[0]}. Finished shards are kept: "

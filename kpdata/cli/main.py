@@ -88,7 +88,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and no traceback."""
-    from kpdata.core.errors import KpdataError
+    from kpdata.core.errors import KpdataError, shortage
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -111,9 +111,14 @@ def main() -> None:
         sys.exit(1)
     except UnicodeEncodeError as error:
         _end(f"{error.object!r} is not UTF-8: rename that file", trouble)
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        _end(f"{error.strerror or error}{where}", trouble)
+    except Exception as error:
+        message = shortage(error)
+        if message is None and isinstance(error, OSError):
+            where = f": {error.filename}" if error.filename else ""
+            message = f"{error.strerror or error}{where}"
+        if message is None:
+            raise
+        _end(message, trouble)
 
 
 def _end(message: str, status: int) -> None:

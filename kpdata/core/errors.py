@@ -1,5 +1,6 @@
 """The errors that kpdata raises for a user's input; a command prints their message and ends."""
 
+import errno
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -113,6 +114,27 @@ def located(where: str) -> Iterator[None]:
     except KpdataError as error:
         error.args = (f"{where}: {error}", *error.args[1:])
         raise
+
+
+_MEMORY_SIGNS = ("MemoryError:", "Insufficient memory", "failed to map segment")
+
+
+def shortage(error: Exception) -> str | None:
+    """What the system ran out of, and what to do about it; None for an error of another kind.
+
+    Worker processes, OpenCV and the loader of libraries have only text to say so.
+    """
+    text, number = str(error), error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+        return "too many files are open: raise the limit, as with ulimit -n 4096"
+    if number == errno.EAGAIN or "can't start new thread" in text:
+        return "no more threads or processes can be started: raise the limit (ulimit -u)"
+    memory = isinstance(error, MemoryError) or number == errno.ENOMEM
+    if memory or any(sign in text for sign in _MEMORY_SIGNS):
+        return (
+            "memory ran out: close other programs, give less work at once, or use a larger machine"
+        )
+    return None
 
 
 def first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from kpdata.core.errors import DatasetError
+from kpdata.core.errors import DatasetError, shortage
 
 
 def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
@@ -119,6 +119,5 @@ def as_write_error(target: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DatasetError(
-            f"{target}: cannot be written: {error.strerror or error}: choose another place"
-        ) from error
+        why = shortage(error) or f"{error.strerror or error}: choose another place"
+        raise DatasetError(f"{target}: cannot be written: {why}") from error

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TextIO
 
-from kpdata.core.errors import DatasetError, JobError
+from kpdata.core.errors import DatasetError, JobError, shortage
 from kpdata.pipelines.output.notes import ProgressNote, add_notes
 from kpdata.shards.manifest import MANIFEST
 from kpdata.storage.atomic import write_atomically
@@ -271,10 +271,8 @@ def _is_at(file: TextIO, path: Path) -> bool:
 
 def refused(error: OSError, out: Location) -> JobError:
     """The JobError for an OSError such as a full disk."""
-    return JobError(
-        f"{error.strerror or error}: {error.filename or out}. "
-        "Put this right and run the same command again."
-    )
+    what = shortage(error) or f"{error.strerror or error}: {error.filename or out}"
+    return JobError(f"{what}. Put this right and run the same command again.")
 
 
 def _check_claimable(workspace: Workspace) -> None:

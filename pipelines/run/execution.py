@@ -85,9 +85,13 @@ def run(
 def _ticking(on_tick: Callable[[], None]) -> Iterator[None]:
     done = threading.Event()
 
+    def look() -> None:
+        with contextlib.suppress(OSError):  # of a folder that is gone, whose writer says so
+            on_tick()
+
     def tick() -> None:
         while not done.wait(_SECONDS_BETWEEN_LOOKS):
-            on_tick()
+            look()
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
@@ -96,4 +100,4 @@ def _ticking(on_tick: Callable[[], None]) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        on_tick()
+        look()
