@@ -1,6 +1,7 @@
 """Writing shards with Apache Beam: on a runner, or within a pipeline of the user's own."""
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ with without_warnings():
 _UNLISTED = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 """Runners that Beam accepts by their full name only."""
 
+_HELP = "https://beam.apache.org/releases/pydoc/current/apache_beam.options.pipeline_options.html"
 _JOB_SERVERS = "apache_beam.utils.subprocess_server"
 """The logger that reports on job servers, even when they stop at exit."""
 
@@ -83,7 +85,16 @@ def run_on_beam(planned: Planned, runner: str, beam_options: Sequence[str]) -> N
 def _options(runner: str, beam_options: Sequence[str], job_name: str) -> PipelineOptions:
     runner = _UNLISTED.get(runner, runner)
     named = [f"--job_name={job_name}"] if runner == "FlinkRunner" else []
-    return PipelineOptions([*named, *beam_options, f"--runner={runner}"])
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            options = PipelineOptions([*named, *beam_options, f"--runner={runner}"])
+            options.get_all_options()  # Beam parses each group of options when it needs it
+    except SystemExit as error:  # of argparse, which has printed how all of them are used
+        *_, refusal = said.getvalue().strip().split("error: ")
+        what = refusal if error.code else "a request for help"
+        raise JobError(f"Beam refuses its options: {what}. {_HELP} lists them") from error
+    return options
 
 
 def _run(pipeline: beam.Pipeline, interrupts: "_Interrupts") -> None:

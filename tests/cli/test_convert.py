@@ -391,6 +391,31 @@ def test_beam_options_reach_the_runner(
     assert named.json["root_hash"] == plain.json["root_hash"]
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--direct_num_workers=abc", "argument --direct_num_workers: invalid int value: 'abc'"),
+        (
+            "--direct_running_mode=no",
+            "argument --direct_running_mode: invalid choice: 'no' (choose",
+        ),
+        ("--flink_version=9", "argument --flink_version: invalid choice: '9' (choose from"),
+        ("--streaming=3", "argument --streaming: ignored explicit argument '3'"),
+        ("--project", "argument --project: expected one argument"),
+        ("--help", "a request for help"),
+    ],
+)
+def test_a_wrong_beam_option_is_named_in_one_line(
+    coco: Path, kpdata: Kpdata, tmp_path: Path, option: str, says: str
+) -> None:
+    out = ("--out", tmp_path / "out", "--runner", "FnApiRunner", "--quiet")
+    result = kpdata("convert", "coco", coco, *out, "--", option)
+    assert (result.code, result.out) == (1, "")
+    (line,) = result.err.splitlines()
+    assert line.startswith(f"kpdata: Beam refuses its options: {says}")
+    assert "https://beam.apache.org/" in line
+
+
 def test_beam_options_without_a_runner_are_refused(
     coco: Path, tmp_path: Path, refuses: Callable[..., str]
 ) -> None:
