@@ -108,6 +108,8 @@ def command(
     else:
         _report(stream, out, quiet)
     if not stream.tally.frames:
+        why = "; ".join(_notes(stream)) or "there is nothing to look at"
+        print_error(f"kpdata: nothing was predicted: {why}")
         sys.exit(1)
 
 
@@ -130,13 +132,19 @@ def _report(stream: "PredictionStream", out: Path, quiet: bool) -> None:
         print_error(f"SKIPPED {named}")
     if len(tally.skipped) > _SHOWN:
         print_error(f"… and {len(tally.skipped) - _SHOWN:,} more")
+    if not quiet:
+        what = f"{tally.images:,} images, {tally.videos:,} videos, {tally.instances:,} instances"
+        print_line(f"{out}: {'; '.join([what, *_notes(stream)])}")
+
+
+def _notes(stream: "PredictionStream") -> list[str]:
+    """What was left out, and why."""
+    tally = stream.tally
     reasons = Counter(reason for _, reason, _ in tally.skipped)
     notes = [f"{count:,} skipped: {reason}" for reason, count in reasons.items()]
     notes += [f"{count:,} boxes left out: {why}" for why, count in tally.boxes_left_out.items()]
     if tally.without_box:
-        notes.append(f"{tally.without_box:,} without a box left out")
+        notes.append(f"{tally.without_box:,} files without a box left out")
     if stream.not_in_coco:
         notes.append(f"{stream.not_in_coco:,} frames unknown to the COCO file left out of it")
-    if not quiet:
-        what = f"{tally.images:,} images, {tally.videos:,} videos, {tally.instances:,} instances"
-        print_line(f"{out}: {'; '.join([what, *notes])}")
+    return notes

@@ -346,6 +346,37 @@ def test_nothing_usable_is_a_failure(kpdata, photos, tmp_path):
     assert "SKIPPED" in result.err
 
 
+@pytest.mark.parametrize(
+    ("change", "options", "says"),
+    [
+        ({"score": 0.1}, ("--min-box-score", 0.5), "3 boxes left out: low score"),
+        ({"iscrowd": 1}, (), "3 boxes left out: crowd"),
+        ({"bbox": None}, (), "3 boxes left out: no bbox"),
+        ({"image_id": 99}, (), "3 boxes left out: image unknown to the COCO file"),
+    ],
+)
+@pytest.mark.parametrize("silence", [(), ("--quiet",), ("--json",)])
+def test_where_no_box_is_left_it_says_why(
+    kpdata, photos, boxes, tmp_path, change, options, says, silence
+):
+    marked = json.loads(boxes.read_text())
+    marked["annotations"] = [entry | change for entry in marked["annotations"]]
+    boxes.write_text(json.dumps(marked))
+    command = ("predict", "runs/a", photos, "--boxes", boxes, *options, *silence)
+    result = kpdata(*command, "--out", tmp_path / "out")
+    assert result.code == 1
+    expected = f"kpdata: nothing was predicted: {says}; 2 files without a box left out"
+    assert result.err.splitlines()[-1] == expected
+
+
+def test_boxes_of_other_files_are_no_use_and_it_says_so(kpdata, photos, tmp_path):
+    plain = tmp_path / "plain.json"
+    plain.write_text('{"z.jpg": [[0, 0, 9, 9]]}')
+    result = kpdata("predict", "runs/a", photos, "--boxes", plain, "--out", tmp_path / "out")
+    assert result.code == 1
+    assert "nothing was predicted: 2 files without a box left out" in result.err
+
+
 def test_the_result_as_json(kpdata, photos, boxes, tmp_path):
     (photos / "text.jpg").write_text("no picture")
     (photos / "d.png").write_bytes((photos / "b.png").read_bytes())

@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import get_args
 
 import keras
@@ -10,7 +11,7 @@ from kpdata.core.progress import Progress
 from kpdata.core.skeleton import Skeleton
 from kpdata.train.data.crops import Crops
 from kpdata.train.infer.predictions import Decode
-from kpdata.train.infer.reader import PoseReader, predict_crops
+from kpdata.train.infer.reader import PoseReader, _batch_size, predict_crops
 from kpdata.train.models.parts import COORDINATES_HEAD, HEATMAP_HEAD
 from kpdata.train.ops.targets import DECODERS
 
@@ -122,6 +123,40 @@ def test_the_flip_test_looks_at_the_mirror_image(net):
         for flip in (True, False)
     )
     np.testing.assert_allclose(flip, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "counts", "batches"),
+    [
+        (32, [1, 3, 32, 33, 1], [1, 4, 32, 32, 32]),
+        (256, [5, 40], [8, 32]),
+        (384, [1, 100], [1, 14]),
+        (512, [1, 2, 100], [1, 2, 8]),
+        (1024, [1, 32], [1, 2]),
+    ],
+)
+def test_a_batch_holds_no_more_than_there_is_and_fewer_large_crops(size, counts, batches):
+    reader = SimpleNamespace(size=size, batch_size=0)
+    found = []
+    for count in counts:
+        reader.batch_size = _batch_size(reader, count)
+        found.append(reader.batch_size)
+    assert found == batches
+
+
+def test_one_picture_is_a_batch_of_one_and_its_answer_the_same(net, monkeypatch):
+    shown = []
+    real = PoseReader.predict_on_batch
+    monkeypatch.setattr(
+        PoseReader, "predict_on_batch", lambda self, x: shown.append(len(x)) or real(self, x)
+    )
+    reader = PoseReader(net, SKELETON, BOTH, flip=True)
+    crops = crops_at(spots(9))
+    one = predict_crops(reader, Crops(SIZE, crops.to_source[:1], crops.images[:1]))
+    many = predict_crops(reader, crops, batch_size=32)
+    assert shown == [1, 32]
+    for head in one.keypoints:
+        np.testing.assert_allclose(one.keypoints[head][0], many.keypoints[head][0], atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 9])

@@ -19,7 +19,8 @@ from kpdata.train.ops.losses import Tensor
 
 VISIBILITY = "visibility"
 
-_BATCH = 32
+_BATCH, _FULL_SIDE = 32, 256
+"""Crops that are shown to the network at once, and the largest side at which so many are."""
 
 
 class PoseReader(keras.Model):
@@ -33,6 +34,9 @@ class PoseReader(keras.Model):
         decode: how a heatmap is decoded.
         with_visibility: whether ``net`` was trained to tell it. Heads without scores of their own
             score by it; without it, by the first head that has scores, else 1.
+
+    Attributes:
+        batch_size: of the last batch that :func:`predict_crops` showed it; 0 before the first.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class PoseReader(keras.Model):
         self.size = net.inputs[0].shape[1]
         self.heads, self.flip, self.decode = heads, flip, decode
         self.flip_index = skeleton.flip_index
+        self.batch_size = 0
         self.built = True
 
     def call(self, image: Tensor) -> dict[str, Tensor]:
@@ -81,11 +86,19 @@ class PoseReader(keras.Model):
 
 
 def predict_crops(
-    reader: PoseReader, crops: Crops, progress: Progress = SILENT, batch_size: int = _BATCH
+    reader: PoseReader, crops: Crops, progress: Progress = SILENT, batch_size: int | None = None
 ) -> Predictions:
-    """Every crop's keypoints in source pixels; ``progress`` hears how many crops are done."""
+    """Every crop's keypoints in source pixels.
+
+    Args:
+        reader: the network.
+        crops: of its input size.
+        progress: hears how many crops are done.
+        batch_size: crops that are shown at once; None chooses, by :func:`_batch_size`.
+    """
     parts: dict[str, list[npt.NDArray[Any]]] = {}
-    count, batch_size = len(crops), _shared_evenly(batch_size)
+    count = len(crops)
+    batch_size = reader.batch_size = _shared_evenly(batch_size or _batch_size(reader, count))
     for start in range(0, count, batch_size):
         chosen = np.arange(start, start + batch_size)
         images = crops.images[np.minimum(chosen, count - 1)]  # full, so that nothing recompiles
@@ -99,6 +112,16 @@ def predict_crops(
     return Predictions(
         keypoints, visibility, primary.name, visibility is not None and not primary.scores
     )
+
+
+def _batch_size(reader: PoseReader, count: int) -> int:
+    """How many of ``count`` crops to show at once: a power of two, and fewer of larger crops.
+
+    Memory grows with the pixels of a batch. An earlier batch's size is kept if it suffices: the
+    network is compiled anew for another one.
+    """
+    most = max(1, int(_BATCH * min(1.0, (_FULL_SIDE / reader.size) ** 2)))
+    return max(reader.batch_size, min(most, 1 << (count - 1).bit_length()))
 
 
 def _shared_evenly(count: int) -> int:
