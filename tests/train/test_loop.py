@@ -504,7 +504,7 @@ def test_what_follows_the_validation_score_is_refused_without_one(
     without_val, tmp_path, changes, says
 ):
     config = with_epochs(PLAIN, 1, **changes)
-    with pytest.raises(TrainingError, match=rf"^{says} without .* no split 'val', .*patience=0"):
+    with pytest.raises(TrainingError, match=rf"^{says}: needs .* no split 'val' with .*patience=0"):
         run(tmp_path / "run", without_val, config)
 
 

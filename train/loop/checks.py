@@ -102,7 +102,7 @@ def check_needs_validation(config: TrainConfig, dataset: Dataset) -> None:
     named = " and ".join(name for name, is_set in needing.items() if is_set)
     if named:
         raise TrainingError(
-            f"{named} needs a validation score, but {dataset.folder} has no split val with "
+            f"{named}: needs a validation score, but {dataset.folder} has no split 'val' with "
             "labels: convert with one, such as `split` 80/10/10, or train with the settings "
             "patience=0 and schedule=cosine"
         )
