@@ -40,9 +40,9 @@ from kpdata.images.perceptual import (
     Hashes,
     Indices,
     bit_distances,
+    fingerprint,
     method,
     near_pairs,
-    perceptual_hash,
 )
 from kpdata.shards.dataset import Dataset, read_record
 from kpdata.shards.manifest import ShardInfo
@@ -52,7 +52,7 @@ Column = npt.NDArray[np.uint64]  # (N,)
 MAX_LEAKS = 100_000
 """The most leaks of a kind that are listed; the search for that kind then ends."""
 
-_COLUMNS = ("shard", "offset", "split", "sha256", "key", "group")
+_COLUMNS = ("shard", "offset", "split", "pixels", "key", "group")
 
 
 def audit(
@@ -83,7 +83,7 @@ def audit(
     pairs: dict[tuple[int, int], str] = {}
     complete = True
     for kind, leaks in (
-        (IDENTICAL, _shared(found, found.sha256)),
+        (IDENTICAL, _shared(found, found.pixels)),
         (SOURCE, _shared(found, found.key)),
         (GROUP, _shared(found, found.group)),
         (NEAR, _near(found, distance, progress)),
@@ -128,7 +128,7 @@ class _Pictures:
     Attributes:
         hashes: (N, 32) perceptual hashes.
         split: (N,) each split's rank: train, val, test, others.
-        sha256, key, group: (N,) 64-bit hashes of the picture, its key and its group.
+        pixels, key, group: (N,) 64-bit hashes of the decoded picture, its key and its group.
     """
 
     def __init__(self, datasets: Sequence[Dataset], names: Sequence[str]):
@@ -150,9 +150,9 @@ class _Pictures:
                     self._shards.append((dataset, split, shard))
                     self._read_shard(names, progress)
         self.hashes: Hashes = np.frombuffer(self._bits, np.uint8).reshape(-1, HASH_BYTES)
-        self.split, self.sha256, self.key, self.group = (
+        self.split, self.pixels, self.key, self.group = (
             np.frombuffer(self._columns[name], np.uint64)
-            for name in ("split", "sha256", "key", "group")
+            for name in ("split", "pixels", "key", "group")
         )
 
     def _read_shard(self, names: str, progress: Progress) -> None:
@@ -163,12 +163,13 @@ class _Pictures:
                 continue
             with located(f"{path}: record at byte {offset}"):
                 data = codec.stored_bytes(sample.image)
-                self._bits += perceptual_hash(data, box_xyxy=_source_box(sample)).tobytes()
+                found = fingerprint(data, box_xyxy=_source_box(sample))
+            self._bits += found.looks.tobytes()
             row = {
                 "shard": len(self._shards) - 1,
                 "offset": offset,
                 "split": self._rank[split],
-                "sha256": int.from_bytes(sha256(data).digest()[:8], "big"),
+                "pixels": found.pixels,
                 "key": stable_hash(f"{names}\0{sample.key}"),
                 "group": stable_hash(f"{names}\0{sample.group}"),
             }
@@ -251,7 +252,7 @@ def _shared(found: _Pictures, column: Column) -> Iterator[tuple[int, int]]:
 
 def _near(found: _Pictures, distance: int, progress: Progress) -> Iterator[tuple[int, int]]:
     """Yield pairs of rows in two splits that look alike and are not pairs of another kind."""
-    distinct = np.sort(_firsts(found, found.sha256))
+    distinct = np.sort(_firsts(found, found.pixels))
     by_split = [distinct[found.split[distinct] == rank] for rank in np.unique(found.split)]
     pairs = list(combinations(by_split, 2))
     progress.begin("comparing", sum(len(first) for first, _ in pairs), "pictures")
@@ -260,6 +261,6 @@ def _near(found: _Pictures, distance: int, progress: Progress) -> Iterator[tuple
         for i, j in near_pairs(*hashes, distance, progress.advance):
             a, b = first[i], second[j]
             new = np.ones(len(a), bool)
-            for column in (found.sha256, found.key, found.group):
+            for column in (found.pixels, found.key, found.group):
                 new &= column[a] != column[b]
             yield from zip(a[new].tolist(), b[new].tolist(), strict=True)

@@ -1,4 +1,6 @@
-"""Perceptual hashes: pictures that look alike have hashes that differ in few bits.
+"""Fingerprints of pictures: a hash of the pixels, and one of the looks.
+
+Pictures that look alike have perceptual hashes that differ in few bits.
 
 The hash is pHash with 256 bits: one for each of the 16 × 16 lowest frequencies of a small grey
 picture. Size, encoding, brightness and contrast hardly change it; cropping, rotation and mirroring
@@ -7,10 +9,12 @@ do.
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from blake3 import blake3
 from PIL import Image
 
 from kpdata import __version__
@@ -47,28 +51,41 @@ def method() -> dict[str, str]:
     return {"name": f"pHash, {BITS} bits"} | versions
 
 
-def perceptual_hash(
+class Fingerprint(NamedTuple):
+    """What an image is recognised by.
+
+    Attributes:
+        looks: (32,) uint8, the perceptual hash.
+        pixels: 64 bits of a hash of every pixel. Files with the same pixels have the same, whatever
+            their format and metadata; of two formats, ``looks`` may differ in some bits.
+    """
+
+    looks: Hashes
+    pixels: int
+
+
+def fingerprint(
     data: bytes, max_pixels: int = MAX_PIXELS, box_xyxy: FloatArray | None = None
-) -> Hashes:
+) -> Fingerprint:
     """Hash an encoded image of any readable format, after it is turned upright.
 
     Args:
         data: the image's bytes.
         max_pixels: a larger image is refused.
-        box_xyxy: (4,) the part to hash, in upright pixels; the whole image if the box is empty.
-
-    Returns:
-        (32,) uint8.
+        box_xyxy: (4,) the part whose looks to hash, in upright pixels; the whole image if the box
+            is empty.
 
     Raises:
         ImageError: the image is too large, cut short, or does not decode.
     """
     header = probe(data, max_pixels)
+    whole = codec.decode(data) if header.storable else codec.decode_upright(data, header)
     reduce = _reduction(header)
-    pixels = codec.decode(data, reduce) if header.storable else codec.decode_upright(data, header)
+    shown = codec.decode(data, reduce) if reduce > 1 else whole
     if box_xyxy is not None:
-        pixels = _part(pixels, box_xyxy / reduce)
-    return _signs_of_frequencies(pixels)
+        shown = _part(shown, box_xyxy / reduce)
+    hashed = blake3(str(whole.shape).encode()).update(np.ascontiguousarray(whole).data)
+    return Fingerprint(_signs_of_frequencies(shown), int.from_bytes(hashed.digest(length=8)))
 
 
 def _signs_of_frequencies(pixels: Pixels) -> Hashes:

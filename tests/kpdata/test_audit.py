@@ -35,8 +35,8 @@ from kpdata.images.perceptual import (
     DEFAULT_DISTANCE,
     Hashes,
     bit_distances,
+    fingerprint,
     near_pairs,
-    perceptual_hash,
 )
 from kpdata.shards import records, tfrecord
 from kpdata.shards.manifest import (
@@ -432,7 +432,7 @@ def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_shrunk_decode_hashes_like_the_whole(tmp_path: Path) -> None:
     """A large JPEG is decoded at a fraction of its size, a PNG is not."""
     pixels = photo(1, 1700, 1300)
-    jpeg, png = perceptual_hash(encoded(pixels)), perceptual_hash(codec.encode(pixels, "png"))
+    jpeg, png = (fingerprint(data).looks for data in (encoded(pixels), codec.encode(pixels, "png")))
     assert int(bit_distances(jpeg[None], png[None])[0]) <= 8
 
 
@@ -453,4 +453,4 @@ def ramp(angle: float) -> Pixels:
 )
 def test_the_hash_of_a_picture_is_pinned(angle: float, bits: str) -> None:
     """What ``imagehash.phash(image, 16)`` of ImageHash 4.3.2 gives, so that certificates agree."""
-    assert perceptual_hash(codec.encode(ramp(angle), "png")).tobytes().hex() == bits
+    assert fingerprint(codec.encode(ramp(angle), "png")).looks.tobytes().hex() == bits
