@@ -22,7 +22,11 @@ def main(descriptor: int) -> None:
     """
     driver = Connection(descriptor)
     messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(driver, messages), daemon=True).start()
+    try:
+        threading.Thread(target=_receive, args=(driver, messages), daemon=True).start()
+    except RuntimeError as failure:  # the system has no more threads: the driver says so
+        driver.send_bytes(f"RuntimeError: {failure}".encode())
+        return
     while True:
         message = messages.get()
         try:

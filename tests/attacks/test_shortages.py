@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from kpdata.core.progress import Progress
 from kpdata.formats import read
 from kpdata.pipelines.conversion import convert
 from kpdata.pipelines.request import Request
+from kpdata.pipelines.run import worker
 from kpdata.pipelines.write import shard as writing
 
 OUT_OF_FILES = "too many files are open: raise the limit, as with ulimit -n"
@@ -93,6 +95,16 @@ from kpdata import pipelines
 resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))
 main.main()
 """
+
+
+def test_a_worker_without_a_thread_tells_the_driver(monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    ours, theirs = Pipe()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    worker.main(os.dup(theirs.fileno()))
+    assert shortage(RuntimeError(ours.recv_bytes().decode())) is not None
 
 
 class Moves(Progress):
