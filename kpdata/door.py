@@ -113,8 +113,8 @@ def convert(
         val_from_train: with ``official``, the percentage of train to use as val.
         group: regular expression; images stay in one split if its first (…) matches the same text
             in their names.
-        group_near_duplicates: images stay in one split if their perceptual hashes differ in at most
-            this many of 256 bits.
+        group_near_duplicates: images stay in one split if their pixels are the same, or their
+            perceptual hashes differ in at most this many of 256 bits.
         seed: of the split and of every copy.
         crop: side in pixels of a square crop per instance; None keeps whole images.
         crop_from: what to crop around; None is ``bbox``.

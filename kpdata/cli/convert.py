@@ -80,8 +80,9 @@ class _WithBeamOptions(ReadsAnnotations):
 @click.option(
     "--group-near-duplicates", type=BITS_APART, is_flag=False, flag_value=DEFAULT_DISTANCE,
     metavar="[BITS]",
-    help="Images stay in one split if their perceptual hashes differ in at most BITS of 256 bits "
-    f"({DEFAULT_DISTANCE} unless given). This decodes every image once more, before the split.",
+    help="Images stay in one split if their pixels are the same, or their perceptual hashes differ "
+    f"in at most BITS of 256 bits ({DEFAULT_DISTANCE} unless given). This decodes every image once "
+    "more, before the split.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Decides the split and the copies.")
 @crop_options

@@ -30,7 +30,7 @@ def training_options() -> list[click.Option]:
     stages_by_model = "; ".join(
         f"{s.name}: {', '.join(stage.name for stage in s.stages)}" for s in specs
     )
-    summaries = "; ".join(f"{spec.name}, {spec.summary}" for spec in specs)
+    summaries = ". ".join(f"{spec.name}: {spec.summary}" for spec in specs)
     model = click.Option(
         ["--model"],
         type=click.Choice(list(models())),
