@@ -51,7 +51,8 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
     """Draw augmented copies of ANNOTATIONS, with their keypoints, on a contact sheet.
 
     Each row is an original and its copies, drawn exactly as `kpdata convert` would with the same
-    options and seed. Left is orange, right is blue; a hollow ring is an occluded keypoint.
+    options and seed. Left is orange, right is blue, and the legend names the others; a hollow ring
+    is an occluded keypoint.
 
     \b
     Examples:
@@ -82,7 +83,7 @@ def command(ctx: click.Context, /, out: Path, rows: int, **options: Any) -> None
         ]
     if not tiles:
         raise FormatError(f"{labels.locations[0]}: no sample could be drawn")
-    sheet = contact_sheet(tiles, columns=request.augment + 1, tile=_TILE)
+    sheet = contact_sheet(tiles, columns=request.augment + 1, tile=_TILE, skeleton=request.skeleton)
     with as_write_error(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         draw.write_png(out, sheet)

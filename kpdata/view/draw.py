@@ -1,12 +1,15 @@
 """Draw keypoints, edges and boxes on pictures.
 
-The left side is orange, the right side blue, the middle green. A visible keypoint is a dot, an
-occluded one an outlined ring; one that is not labelled is not drawn.
+The left side is orange, the right side blue. Each keypoint without a mirror image has a colour of
+its own, the first one green. A visible keypoint is a dot, an occluded one an outlined ring; one
+that is not labelled is not drawn.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +26,14 @@ LEFT, RIGHT, MIDDLE = (255, 140, 0), (30, 150, 255), (70, 225, 90)
 BOX, CROWD_BOX = (255, 225, 60), (235, 60, 235)
 OUTLINE = (0, 0, 0)
 
+_DEUTERANOPE = (
+    (0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.01182, 0.04294, 0.968881),
+)  # fmt: skip
+"""Linear RGB as the most frequent kind of colour blindness sees it (Machado et al., 2009)."""
+
+_DARKEST, _GREYEST = 45.0, 25.0
+"""Lightness and chroma in CIELAB: darker and greyer colours are lost on pictures."""
+
 _SHIFT = 4  # OpenCV draws at 1/16 pixel
 _RING = 1.6  # the radius of an occluded keypoint's ring over that of a visible one's dot
 
@@ -35,22 +46,25 @@ def draw_instance(
     Args:
         rgb: the picture.
         instance: with the K keypoints of ``skeleton``, in continuous pixels of ``rgb``.
-        skeleton: its edges are drawn, and its flip pairs decide the colours.
+        skeleton: its edges are drawn, and its flip pairs decide the colours; see
+            :func:`keypoint_colours`.
         thickness: of the edges in pixels; None chooses by the picture's size.
     """
     width = thickness or max(1, round(max(rgb.shape[:2]) / 250))
     canvas = np.ascontiguousarray(rgb).copy()
     if instance.bbox_xyxy is not None:
         _draw_box(canvas, instance.bbox_xyxy, max(1, width // 2), instance.is_crowd)
-    colours = _keypoint_colours(skeleton)
+    colours, sides = keypoint_colours(skeleton), _sides(skeleton)
+    ends = [sides.get(name) for name in skeleton.keypoints]
     labelled = instance.visibility != NOT_LABELLED
     points = _fixed(instance.xy)
     for a, b in skeleton.edge_index.tolist():
         if labelled[a] and labelled[b]:
-            ends = tuple(points[a].tolist()), tuple(points[b].tolist())
-            colour = _edge_colour(colours[a], colours[b])
-            cv2.line(canvas, *ends, colour, width, cv2.LINE_AA, _SHIFT)
-    _draw_dots(canvas, rgb, points, instance.visibility, colours, width)
+            line = tuple(points[a].tolist()), tuple(points[b].tolist())
+            colour = _edge_colour(ends[a], ends[b])
+            cv2.line(canvas, *line, colour, width, cv2.LINE_AA, _SHIFT)
+    shades = [colours[name] for name in skeleton.keypoints]
+    _draw_dots(canvas, rgb, points, instance.visibility, shades, width)
     return canvas
 
 
@@ -89,15 +103,54 @@ def write_png(path: Path, rgb: Pixels) -> None:
     write_atomically(path, codec.encode(rgb, "png"), durable=False)
 
 
-def _keypoint_colours(skeleton: Skeleton) -> list[Colour]:
+def keypoint_colours(skeleton: Skeleton) -> dict[str, Colour]:
+    """Keypoint → its colour: that of its side, or one of its own where it has no mirror image."""
+    sides = _sides(skeleton)
+    unpaired = [name for name in skeleton.keypoints if name not in sides]
+    own = dict(zip(unpaired, _distinct(len(unpaired)), strict=True))
+    return {name: (sides | own)[name] for name in skeleton.keypoints}
+
+
+def _sides(skeleton: Skeleton) -> dict[str, Colour]:
     pairs = skeleton.flip_pairs or ()
-    sides = {left: LEFT for left, _ in pairs} | {right: RIGHT for _, right in pairs}
-    return [sides.get(name, MIDDLE) for name in skeleton.keypoints]
+    return {left: LEFT for left, _ in pairs} | {right: RIGHT for _, right in pairs}
 
 
-def _edge_colour(first: Colour, second: Colour) -> Colour:
-    sides = {first, second} - {MIDDLE}
-    return sides.pop() if len(sides) == 1 else MIDDLE
+@lru_cache
+def _distinct(count: int) -> tuple[Colour, ...]:
+    """MIDDLE, and then each time the colour that is least like any before, nor like a side.
+
+    Two colours are as unlike as they are to a colour-blind person, by their distance in CIELAB.
+    Colours come again after some eight hundred.
+    """
+    levels = np.linspace(0, 255, 11)
+    grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3).round()
+    lab = _as_seen(grid)[0]
+    candidates = grid[(lab[:, 0] >= _DARKEST) & (np.hypot(lab[:, 1], lab[:, 2]) >= _GREYEST)]
+    seen = _as_seen(candidates)
+    nearest = np.full(len(candidates), np.inf)
+    taken = [LEFT, RIGHT, MIDDLE]
+    for number in range(count + 2):
+        away = np.linalg.norm(seen - _as_seen(np.array([taken[number]])), axis=2).min(axis=0)
+        nearest = np.minimum(nearest, away)
+        if number >= 2:
+            red, green, blue = candidates[nearest.argmax()].tolist()
+            taken.append((int(red), int(green), int(blue)))
+    return tuple(taken[2 : 2 + count])
+
+
+def _as_seen(rgb: npt.NDArray[Any]) -> FloatArray:
+    """(2, N, 3) colours (N, 3) in CIELAB, as most people see them and as a deuteranope does."""
+    part = rgb / 255
+    linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    eyes = np.array([linear, np.clip(linear @ np.array(_DEUTERANOPE).T, 0, 1)], np.float32)
+    return np.asarray(cv2.cvtColor(eyes, cv2.COLOR_LRGB2Lab), np.float64)
+
+
+def _edge_colour(first: Colour | None, second: Colour | None) -> Colour:
+    """That of the one side which an edge touches, else MIDDLE."""
+    sides = {first, second} - {None}
+    return (sides.pop() if len(sides) == 1 else None) or MIDDLE
 
 
 def _fixed(xy: FloatArray) -> npt.NDArray[np.int32]:

@@ -6,7 +6,7 @@ from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import Skeleton
 from kpdata.images import codec
 from kpdata.view import draw
-from kpdata.view.sheet import contact_sheet
+from kpdata.view.sheet import contact_sheet, with_legend
 
 SKELETON = Skeleton(
     "kite",
@@ -43,6 +43,26 @@ def test_each_keypoint_is_a_dot_of_its_sides_colour_centred_on_its_pixel():
 
 def test_the_three_hues_differ():
     assert len({draw.LEFT, draw.RIGHT, draw.MIDDLE}) == 3
+
+
+def test_keypoints_without_a_mirror_image_have_colours_of_their_own():
+    names = tuple(f"vertebra {number}" for number in range(30))
+    colours = draw.keypoint_colours(Skeleton("snake", (*names, "left_eye", "right_eye")))
+    assert list(colours) == [*names, "left_eye", "right_eye"]
+    assert len(set(colours.values())) == 32
+    assert colours["vertebra 0"] == draw.MIDDLE
+    assert (colours["left_eye"], colours["right_eye"]) == (draw.LEFT, draw.RIGHT)
+
+
+@pytest.mark.parametrize(("count", "apart"), [(8, 25), (16, 15), (30, 10)])
+def test_a_colour_blind_person_can_tell_them_apart(count, apart):
+    names = tuple(map(str, range(count)))
+    colours = np.array(
+        [draw.LEFT, draw.RIGHT, *draw.keypoint_colours(Skeleton("n", names)).values()]
+    )
+    for lab in draw._as_seen(colours):
+        away = np.linalg.norm(lab[:, None] - lab, axis=2)
+        assert away[~np.eye(len(colours), dtype=bool)].min() > apart
 
 
 def test_an_unlabelled_keypoint_and_its_edges_are_not_drawn():
@@ -149,6 +169,42 @@ def test_captions_are_written_below_and_cut_to_the_tile():
     assert (short[:68] == plain[:68]).all()
     assert (short[68:] != plain[68:]).any()
     assert (long[:, 68:] == plain[:, 68:]).all()
+
+
+def captioned(caption: str) -> np.ndarray:
+    return contact_sheet([(flat(10), caption)], tile=128)
+
+
+def test_a_long_caption_keeps_its_end_and_its_beginning():
+    base = captioned("a" * 200)
+    assert (captioned("b" + "a" * 199) != base).any()
+    assert (captioned("a" * 199 + "b") != base).any()
+    assert (captioned("a" * 100 + "b" + "a" * 99) == base).all()
+
+
+def has(rgb: np.ndarray, colour: draw.Colour) -> bool:
+    return bool((rgb == colour).all(axis=2).any())
+
+
+def test_a_legend_stands_below_the_tiles_with_every_colour_that_is_drawn():
+    tiles = [(flat(10), "one")] * 6
+    plain = contact_sheet(tiles, tile=64)
+    sheet = contact_sheet(tiles, tile=64, skeleton=SKELETON)
+    legend = sheet[len(plain) :]
+    assert (sheet[: len(plain)] == plain).all()
+    assert all(has(legend, colour) for colour in (draw.LEFT, draw.RIGHT, draw.MIDDLE))
+    alone = contact_sheet(tiles, tile=64, skeleton=Skeleton("dot", ("dot",)))[len(plain) :]
+    assert has(alone, draw.MIDDLE)
+    assert not has(alone, draw.LEFT)
+
+
+def test_a_picture_gets_a_legend_only_where_there_is_room():
+    large, small = picture(480, 360), picture(40, 30)
+    assert (with_legend(large, SKELETON)[:360] == large).all()
+    assert has(with_legend(large, SKELETON)[360:], draw.LEFT)
+    assert with_legend(small, SKELETON).shape == small.shape
+    crowd = Skeleton("crowd", tuple(f"keypoint {number}" for number in range(300)))
+    assert with_legend(large, crowd).shape == large.shape
 
 
 def test_a_contact_sheet_without_tiles_is_one_pixel():

@@ -174,7 +174,7 @@ def sheet(crops: LabelledCrops, keypoints: FloatArray, rows: Indices) -> Pixels:
         ]
         caption = f"truth | predicted, off {100 * errors[row]:.1f} %: {crops.keys[row]}"
         tiles.append((np.hstack(drawn), caption))
-    return contact_sheet(tiles, columns=_COLUMNS, tile=_TILE)
+    return contact_sheet(tiles, columns=_COLUMNS, tile=_TILE, skeleton=crops.skeleton)
 
 
 def _column(path: Path, rows: Sequence[Mapping[str, str]], name: str) -> FloatArray:
