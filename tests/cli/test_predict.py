@@ -118,7 +118,7 @@ def test_photos_give_lines_names_and_overlays(kpdata, photos, tmp_path):
     assert "bbox_xyxy" not in found[0]
     assert load_skeleton(out / "skeleton.json") == SKELETON
     overlays = {p.relative_to(out / "overlays").as_posix() for p in out.rglob("*.jpg")}
-    assert overlays == {"photos/a.jpg", "photos/b.jpg", "b.jpg"}
+    assert overlays == {"photos/a.jpg", "photos/b.png.jpg", "b.png.jpg"}
     drawn = cv2.imread(str(out / "overlays" / "photos" / "a.jpg"))
     assert drawn.shape == (60, 80, 3)
     assert StandIn.flips == {True}
@@ -231,7 +231,7 @@ def test_keypoints_below_the_least_score_are_not_drawn_and_yet_in_the_file(
         out = tmp_path / f"out{least}"
         kpdata("predict", "runs/a", photos / "b.png", "--out", out, "--min-score", least)
         assert len(lines(out)[0]["keypoints"]) == 3
-        overlays.append((out / "overlays" / "b.jpg").read_bytes())
+        overlays.append((out / "overlays" / "b.png.jpg").read_bytes())
     assert len(set(overlays)) == 3
 
 

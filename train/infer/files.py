@@ -14,8 +14,9 @@ from kpdata.images import codec
 from kpdata.storage.atomic import whole_file, write_atomically
 from kpdata.train.infer.boxes import Box, ByName
 from kpdata.train.infer.frames import Frame, FramePredictions
-from kpdata.train.infer.media import Item, VideoFile, frame_rate
+from kpdata.train.infer.media import VideoFile, frame_rate, overlay_name
 from kpdata.view import draw
+from kpdata.view.sheet import with_legend
 
 PREDICTIONS, SKELETON, OVERLAYS = "predictions.jsonl", "skeleton.json", "overlays"
 
@@ -33,11 +34,13 @@ class Line(msgspec.Struct, omit_defaults=True):
         frame: of a video, from 0.
         bbox_xyxy: where the model was to look; left out for the whole image.
         visibility: K probabilities, where the model gives them.
+        overlay: the picture or video that shows it, below the output folder.
     """
 
     file: str
     instance: int
     keypoints: list[list[float]]
+    overlay: str
     frame: int | None = None
     bbox_xyxy: list[float] | None = None
     visibility: list[float] | None = None
@@ -115,7 +118,6 @@ class PredictionFolder:
     def __init__(self, folder: Path, skeleton: Skeleton, min_score: float):
         self._folder, self._skeleton, self._min_score = folder, skeleton, min_score
         self._encoder = msgspec.json.Encoder()
-        self._item: Item | None = None
         self._video: VideoFile | None = None
         self._open = ExitStack()
         self._lines: BinaryIO
@@ -136,22 +138,24 @@ class PredictionFolder:
 
     def add(self, predicted: FramePredictions) -> None:
         """Write one frame's lines and overlay."""
+        drawn = with_legend(overlay(predicted, self._skeleton, self._min_score), self._skeleton)
+        kind = "jpeg" if max(drawn.shape) <= _LARGEST_JPEG else "png"
+        frame = predicted.frame
+        name = f"{OVERLAYS}/{overlay_name(frame.item.name)}"
+        if kind == "png" and not frame.item.is_video:
+            name += ".png"
         for number, keypoints in enumerate(predicted.keypoints):
-            self._lines.write(self._encoder.encode(_line(predicted, number, keypoints)) + b"\n")
-        drawn = overlay(predicted, self._skeleton, self._min_score)
-        item = predicted.frame.item
-        if item != self._item:
+            line = _line(predicted, number, keypoints, name)
+            self._lines.write(self._encoder.encode(line) + b"\n")
+        path = self._folder / name
+        if not frame.number:  # an image, or a video's first frame
             self._close_video()
-            self._item = item
-        path = self._folder / OVERLAYS / Path(item.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not item.is_video:
-            kind = "jpeg" if max(drawn.shape) <= _LARGEST_JPEG else "png"
-            suffix = {"jpeg": ".jpg", "png": ".png"}[kind]
-            path.with_suffix(suffix).write_bytes(codec.encode(drawn, kind))
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if not frame.item.is_video:
+            path.write_bytes(codec.encode(drawn, kind))
             return
         if self._video is None:
-            self._video = VideoFile(path.with_suffix(".mp4"), frame_rate(item.path))
+            self._video = VideoFile(path, frame_rate(frame.item.path))
             self._video.__enter__()
         self._video.add(drawn)
 
@@ -161,12 +165,15 @@ class PredictionFolder:
             self._video = None
 
 
-def _line(predicted: FramePredictions, number: int, keypoints: FloatArray) -> Line:
+def _line(
+    predicted: FramePredictions, number: int, keypoints: FloatArray, overlay_path: str
+) -> Line:
     frame, visibility = predicted.frame, predicted.visibility
     return Line(
         file=str(frame.item.path),
         instance=number,
         keypoints=_rounded(keypoints),
+        overlay=overlay_path,
         frame=frame.number,
         bbox_xyxy=None if frame.boxes is None else _rounded(frame.boxes[number].bbox_xyxy),
         visibility=None if visibility is None else _rounded(visibility[number]),

@@ -1,7 +1,8 @@
 """Read images and videos, given as files and folders, as upright RGB frames."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,8 @@ class Item:
 
     Attributes:
         path: where it is.
-        name: what its results are called below the output folder, relative and unique.
+        name: what its results are named after: the last parts of its path, as many as tell it
+            from the other files.
         pixels: (H, W, 3) RGB, of an image that is in memory and not in a file.
     """
 
@@ -53,29 +55,31 @@ class Image(NamedTuple):
 
 
 def find(paths: Iterable[Path], besides: Path | None = None) -> list[Item]:
-    """The files that are named, and the images below the folders that are, in order.
+    """The files that are named, and the images and videos below the folders that are, in order.
 
     Args:
         paths: files and folders.
         besides: a folder that is left out where a walk meets it: the results of an earlier run.
 
     Raises:
-        FormatError: there is no such path, or a folder without images.
+        FormatError: there is no such path, or a folder without images and videos.
     """
-    items: list[Item] = []
-    taken: set[str] = set()
+    files: list[Path] = []
+    least: list[int] = []
     for path in paths:
         if path.is_dir():
             found = sorted(_walk(path, besides and besides.resolve()))
             if not found:
-                raise FormatError(f"{path}: holds no image: looked for {', '.join(IMAGES)}")
-            names = [str(path.resolve().name / file.relative_to(path)) for file in found]
+                known = ", ".join((*IMAGES, *VIDEOS))
+                raise FormatError(f"{path}: holds no image and no video: looked for {known}")
+            least += [len(file.relative_to(path).parts) + 1 for file in found]
         elif path.exists():
-            found, names = [path], [path.name]
+            found = [path]
+            least.append(1)
         else:
             raise FormatError(f"{path}: no such file or folder")
-        items += [Item(file, _free(name, taken)) for file, name in zip(found, names, strict=True)]
-    return items
+        files += found
+    return list(map(Item, files, _names(files, least)))
 
 
 def _walk(folder: Path, besides: Path | None) -> Iterator[Path]:
@@ -83,19 +87,43 @@ def _walk(folder: Path, besides: Path | None) -> Iterator[Path]:
         here = Path(top)
         folders[:] = [name for name in folders if (here / name).resolve() != besides]
         for name in names:
-            if Path(name).suffix.lower() in IMAGES and not name.startswith("."):
+            if Path(name).suffix.lower() in IMAGES + VIDEOS and not name.startswith("."):
                 yield here / name
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """``name``, with a number where another file's results bear the same, extensions aside."""
+def _names(files: Sequence[Path], least: Sequence[int]) -> list[str]:
+    """Names whose overlays differ: the last parts of each path, at least as many as given.
+
+    Only a file that is given twice has the same name twice.
+    """
+    whole = [Path(os.path.abspath(file)).parts[1:] for file in files]
+    counts = list(least)
+    while True:
+        names = ["/".join(parts[-n:]) for parts, n in zip(whole, counts, strict=True)]
+        bearers: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+        for name, parts in zip(names, whole, strict=True):
+            bearers[overlay_name(name)].add(parts)
+        crowded = [len(bearers[overlay_name(name)]) > 1 for name in names]
+        if not any(crowded):
+            return names
+        counts = [n + more for n, more in zip(counts, crowded, strict=True)]
+
+
+def overlay_name(name: str) -> str:
+    """What the overlay of a file is called: its own name, and the overlay's suffix if need be.
+
+    No two names share it, so that a name which is another's overlay gets the suffix once more.
+
+    >>> [overlay_name(name) for name in ("a.jpg", "a.png", "a.png.jpg", "a", "b.mp4", "b.avi")]
+    ['a.jpg', 'a.png.jpg', 'a.png.jpg.jpg', 'a.jpg.jpg', 'b.mp4', 'b.avi.mp4']
+    """
+    known = IMAGES + VIDEOS
     stem, suffix = os.path.splitext(name)
-    free, number = stem, 0
-    while free in taken:
-        number += 1
-        free = f"{stem}-{number}"
-    taken.add(free)
-    return free + suffix
+    wanted = ".mp4" if suffix.lower() in VIDEOS else ".jpg"
+    if suffix.lower() not in known:
+        return name + wanted + wanted
+    inner = os.path.splitext(stem)[1].lower()
+    return name if suffix == wanted and inner not in known else name + wanted
 
 
 def count_frames(items: Iterable[Item]) -> int:

@@ -19,7 +19,15 @@ from kpdata.train.infer import frames
 from kpdata.train.infer.boxes import Box, ByName, read_boxes
 from kpdata.train.infer.files import CocoResults, PredictionFolder, overlay
 from kpdata.train.infer.frames import Frame, Tally, crops_of, predict_frames, read_frames
-from kpdata.train.infer.media import Item, VideoFile, count_frames, find, frame_rate, read
+from kpdata.train.infer.media import (
+    Item,
+    VideoFile,
+    count_frames,
+    find,
+    frame_rate,
+    overlay_name,
+    read,
+)
 from kpdata.train.infer.predictions import Predictions
 
 SKELETON = Skeleton("dots", ("left_hand", "right_hand", "head"), edges=(("left_hand", "head"),))
@@ -135,23 +143,68 @@ def test_frames_keep_their_order_and_their_keypoints_across_chunks():
     assert np.abs(np.stack([one.keypoints[0, :, :2] for one in found]) - people).max() < 1
 
 
-def test_folders_are_walked_for_images_and_results_of_earlier_runs_left_out(tmp_path):
+def test_folders_are_walked_for_images_and_videos_and_results_of_earlier_runs_left_out(tmp_path):
     folder = tmp_path / "in"
-    for name in ("b.jpg", "a.PNG", "deep/c.webp", ".hidden.jpg", "notes.txt", "out/overlays/b.jpg"):
+    inputs = ("b.jpg", "a.PNG", "deep/c.webp", "deep/clip.MOV")
+    for name in (*inputs, ".hidden.jpg", "notes.txt", "out/overlays/b.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     items = find([folder], besides=folder / "out")
-    assert [item.name for item in items] == ["in/a.PNG", "in/b.jpg", "in/deep/c.webp"]
+    found = ["in/a.PNG", "in/b.jpg", "in/deep/c.webp", "in/deep/clip.MOV"]
+    assert [item.name for item in items] == found
     assert items[2].path == folder / "deep" / "c.webp"
 
 
-def test_results_of_files_with_one_name_do_not_overwrite_each_other(tmp_path):
-    paths = [tmp_path / name for name in ("x/a.jpg", "y/a.jpg", "y/a.png", "y/a.mp4")]
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["x/a.jpg", "x/a.png", "x/a.mp4"], ["a.jpg", "a.png", "a.mp4"]),
+        (["x/a.jpg", "y/a.jpg", "y/a.png"], ["x/a.jpg", "y/a.jpg", "a.png"]),
+        (["x/deep/a.jpg", "y/deep/a.jpg"], ["x/deep/a.jpg", "y/deep/a.jpg"]),
+        (["x/a.jpg", "x/a.jpg"], ["a.jpg", "a.jpg"]),
+        (["x", "x/a.jpg"], ["x/a.jpg", "a.jpg"]),
+        (["z/x", "y/x"], ["z/x/a.jpg", "y/x/a.jpg"]),
+        (["x/a.png", "x/a.png.jpg", "x/a"], ["a.png", "a.png.jpg", "a"]),
+    ],
+)
+def test_results_are_named_after_their_files_as_far_as_tells_them_apart(tmp_path, given, names):
+    paths = [tmp_path / name for name in given]
     for path in paths:
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x")
-    names = [item.name for item in find(paths, tmp_path)]
-    assert names == ["a.jpg", "a-1.jpg", "a-2.png", "a-3.mp4"]
+        file = path if path.name.startswith("a") else path / "a.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    assert [item.name for item in find(paths)] == names
+
+
+PIECES = st.lists(st.sampled_from(["a", ".jpg", ".JPG", ".png", ".mp4", ".avi", ".txt"]))
+
+
+@given(st.lists(PIECES.map(lambda pieces: "n" + "".join(pieces)), unique=True))
+def test_no_two_names_share_an_overlay(names):
+    overlays = [overlay_name(name) for name in names]
+    assert len(set(overlays)) == len(names)
+    assert all(made.startswith(name) for made, name in zip(overlays, names, strict=True))
+
+
+def test_every_line_names_the_overlay_that_shows_it(tmp_path):
+    video(tmp_path / "in" / "clip.mp4", count=2)
+    for name in ("a.png", "a.jpg", "deep/a.png"):
+        write(tmp_path / "in" / name, dots(100, 60, PERSON))
+    out = tmp_path / "out"
+    frames = read_frames(find([tmp_path / "in"]), None, Tally())
+    with PredictionFolder(out, SKELETON, 0.2) as folder:
+        for predicted in predict_frames(DotFinder(), frames, 1.0):
+            folder.add(predicted)
+    lines = list(map(json.loads, (out / "predictions.jsonl").read_text().splitlines()))
+    assert {line["file"]: line["overlay"] for line in lines} == {
+        str(tmp_path / "in" / name): f"overlays/in/{overlay}"
+        for name, overlay in {
+            "a.jpg": "a.jpg", "a.png": "a.png.jpg", "clip.mp4": "clip.mp4",
+            "deep/a.png": "deep/a.png.jpg",
+        }.items()
+    }  # fmt: skip
+    drawn = {str(path.relative_to(out)) for path in (out / "overlays").rglob("*.*")}
+    assert drawn == {line["overlay"] for line in lines}
 
 
 def test_what_is_not_there_is_refused(tmp_path):
@@ -177,6 +230,7 @@ def test_a_turned_photo_is_looked_at_upright(tmp_path):
 
 
 def video(path: Path, count: int = 5, width: int = 120, height: int = 80) -> list[np.ndarray]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     people = [PERSON + np.array([4.0 * n, 10]) for n in range(count)]
     with VideoFile(path, rate=10) as file:
         for person in people:
