@@ -94,6 +94,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "export": [*TRAIN, *EXPORTERS],
+        "video": ["imageio-ffmpeg>=0.5"],
         "s3": S3,
         "gcs": GCS,
         "azure": AZURE,

@@ -240,9 +240,9 @@ class Run:
         ...     print(pose.frame, pose.keypoints[0])
         """
         from kpdata.train.infer.boxes import ANY, BoxFilter
-        from kpdata.train.infer.files import PredictionFolder
+        from kpdata.train.infer.files import PredictionFolder, too_low
         from kpdata.train.infer.frames import Skipped, predict_frames, read_frames
-        from kpdata.train.infer.media import count_frames
+        from kpdata.train.infer.media import count_frames, h264
 
         check_within("min_score", min_score, 0, 1)
         check_within("min_box_score", min_box_score, 0, 1)
@@ -266,12 +266,19 @@ class Run:
             folder = PredictionFolder(Path(out), predictor.skeleton, min_score) if out else None
             with shown(progress) as meter, folder or nullcontext():
                 _tell_how(predictor, found_boxes is not None, side, flips, meter)
+                if folder and any(item.is_video for item in items) and not h264():
+                    meter.tell(
+                        "note: no H.264 encoder is here: overlays of videos are MPEG-4 Part 2, "
+                        "which browsers do not play. With one: pip install 'kpdata[video]'"
+                    )
                 meter.begin("predicting", count_frames(items), "frames")
                 for predicted in predict_frames(predictor, frames, side, flips):
                     if folder:
                         folder.add(predicted)
                     if coco_out is not None:
                         results.add(predicted)
+                    low = too_low(predicted.keypoints, predicted.score_is_visibility, min_score)
+                    tally.below_min_score += int(low.sum())
                     yield from by_instance(predicted, predictor.skeleton)
                     meter.advance()
             if coco_out is not None:
@@ -290,14 +297,14 @@ class Run:
             out: a folder for overlays, ``predictions.jsonl`` and ``skeleton.json``; None writes
                 nothing.
             boxes: where the objects are: a COCO file, COCO detections (with ``coco_images``), a
-                JSON file or mapping of file name → [[x0, y0, x1, y1], …], or an array (N, 4) for
-                every source.
+                JSON file or mapping of file name → [[x0, y0, x1, y1], …] (of a video, frame number
+                → such a list), or an array (N, 4) for every source.
             category: use boxes of this ``category_id`` alone; needed where a file holds several.
             min_box_score: leave out boxes to which the detector gave a lower score.
             margin: the crops' side in units of the box's longer side; None does as in training.
             coco_out: a file for the keypoints as COCO's results JSON.
             coco_images: a COCO file that numbers the images, for ``coco_out`` and for detections.
-            min_score: keypoints with a lower score are not drawn.
+            min_score: keypoints with a lower score are not drawn, and counted in the ``tally``.
             flip: as in :meth:`evaluate`.
             progress: as in :func:`train`.
 

@@ -81,15 +81,17 @@ _SHOWN = 20
 def command(
     run: Path, inputs: tuple[Path, ...], out: Path, quiet: bool, as_json: bool, **options: Any
 ) -> None:
-    """Find the keypoints in INPUTS (images, folders of images, videos) with the model in RUN.
+    """Find the keypoints in INPUTS (images, videos, folders of both) with the model in RUN.
 
-    Writes to --out: overlays/, a picture or video for each input; predictions.jsonl, a line per
-    instance with its keypoints as [x, y, score]; skeleton.json, their names. x and y are continuous
+    Writes to --out: overlays/, a picture or video for each input, named after it;
+    predictions.jsonl, a line per instance with its overlay and its keypoints as [x, y, score];
+    skeleton.json, their names. x and y are continuous
     pixels of the upright image: (0, 0) is its left upper corner.
 
     --boxes takes a COCO file, a list of COCO detections (with --coco-images), or
-    {"photo.jpg": [[x0, y0, x1, y1], ...]}. Files and boxes that cannot be used are skipped and
-    listed.
+    {"photo.jpg": [[x0, y0, x1, y1], ...], "clip.mp4": {"0": [[x0, y0, x1, y1], ...], ...}}, where a
+    video has boxes by frame, from 0, or one list for all its frames. Files and boxes that cannot be
+    used are skipped and listed.
 
     \b
     Examples:
@@ -106,9 +108,9 @@ def command(
     if as_json:
         print_json(json.dumps(_summary(stream, out), indent=1))
     else:
-        _report(stream, out, quiet)
+        _report(stream, out, options["min_score"], quiet)
     if not stream.tally.frames:
-        why = "; ".join(_notes(stream)) or "there is nothing to look at"
+        why = "; ".join(_notes(stream, options["min_score"])) or "there is nothing to look at"
         print_error(f"kpdata: nothing was predicted: {why}")
         sys.exit(1)
 
@@ -125,26 +127,35 @@ def _summary(stream: "PredictionStream", out: Path) -> dict[str, Any]:
     return {"out": str(out), **counts, "not_in_coco": not_in_coco, "skipped": skipped}
 
 
-def _report(stream: "PredictionStream", out: Path, quiet: bool) -> None:
+def _report(stream: "PredictionStream", out: Path, min_score: float, quiet: bool) -> None:
+    from kpdata.train.infer.media import CUT_SHORT
+
     tally = stream.tally
-    for path, _, detail in tally.skipped[:_SHOWN]:
+    for path, reason, detail in tally.skipped[:_SHOWN]:
         named = detail if str(path) in detail else f"{path}: {detail}"
-        print_error(f"SKIPPED {named}")
+        print_error(f"{'CUT SHORT' if reason == CUT_SHORT else 'SKIPPED'} {named}")
     if len(tally.skipped) > _SHOWN:
         print_error(f"… and {len(tally.skipped) - _SHOWN:,} more")
     if not quiet:
         what = f"{tally.images:,} images, {tally.videos:,} videos, {tally.instances:,} instances"
-        print_line(f"{out}: {'; '.join([what, *_notes(stream)])}")
+        print_line(f"{out}: {'; '.join([what, *_notes(stream, min_score)])}")
 
 
-def _notes(stream: "PredictionStream") -> list[str]:
+def _notes(stream: "PredictionStream", min_score: float) -> list[str]:
     """What was left out, and why."""
     tally = stream.tally
     reasons = Counter(reason for _, reason, _ in tally.skipped)
+    cut = reasons.pop(CUT_SHORT, 0)
     notes = [f"{count:,} skipped: {reason}" for reason, count in reasons.items()]
+    notes += [f"{cut:,} videos cut short"] * bool(cut)
     notes += [f"{count:,} boxes left out: {why}" for why, count in tally.boxes_left_out.items()]
     if tally.without_box:
         notes.append(f"{tally.without_box:,} files without a box left out")
+    if tally.frames_without_box:
+        notes.append(f"{tally.frames_without_box:,} frames of videos without a box")
+    if tally.below_min_score:
+        count = tally.below_min_score
+        notes.append(f"{count:,} keypoints below --min-score {min_score:g} not drawn")
     if stream.not_in_coco:
         notes.append(f"{stream.not_in_coco:,} frames unknown to the COCO file left out of it")
     return notes

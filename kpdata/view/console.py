@@ -86,7 +86,8 @@ class Meter(Progress):
         )
         self._task: TaskID | None = None
         self._step, self._unit = "", ""
-        self._started = self._printed = 0.0
+        self._printed = 0.0
+        self._first: tuple[int, float] | None = None
         self._total: int | None = None
         self._done = 0
 
@@ -103,29 +104,37 @@ class Meter(Progress):
             self._bars.remove_task(self._task)
         self._task = self._bars.add_task(step, total=total, rate="")
         self._step, self._total, self._unit, self._done = step, total, unit, 0
-        self._started = self._printed = time.monotonic()
+        self._printed = time.monotonic()
+        self._first = None
 
     def advance(self, count: int = 1) -> None:
         """Show ``count`` more units as done."""
         self.reach(self._done + count)
 
     def reach(self, done: int, note: str = "") -> None:
-        """Show ``done`` units as done, and ``note`` beside the rate."""
+        """Show ``done`` units as done, and ``note`` beside the rate.
+
+        The rate leaves out the first units: they wait for what starts once, such as a compilation.
+        """
         self._done = done
         now = time.monotonic()
-        rate = done / max(now - self._started, 1e-9)
-        text = f"{rate:,.0f} {self._unit}/s" + (f", {note}" if note else "")
+        if self._first is None:
+            self._first = done, now
+        before, since = self._first
+        rate = (done - before) / max(now - since, 1e-9)
+        text = ", ".join(filter(None, [f"{rate:,.0f} {self._unit}/s" if rate else "", note]))
         if self.is_live and self._task is not None:
             self._bars.update(self._task, completed=done, rate=text)
         elif now - self._printed > _SECONDS_BETWEEN_LINES:
             self._printed = now
             of = f" of {self._total:,}" if self._total else ""
-            self.console.print(f"{self._step}: {done:,}{of}, {text}{self._eta(rate)}")
+            parts = [f"{self._step}: {done:,}{of}", text, self._eta(rate)]
+            self.console.print(", ".join(filter(None, parts)))
 
     def _eta(self, rate: float) -> str:
         if not self._total or not rate:
             return ""
-        return f", {max(0.0, (self._total - self._done) / rate):,.0f} s left"
+        return f"{max(0.0, (self._total - self._done) / rate):,.0f} s left"
 
     def tell(self, text: str) -> None:
         """Print a line above the bar."""

@@ -5,6 +5,7 @@ import json
 import sys
 import weakref
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -178,7 +179,7 @@ def test_a_box_without_extent_is_skipped_and_named(kpdata, photos, boxes, tmp_pa
     assert (
         f"SKIPPED {boxes}: annotation 3: bbox reaches from [1.0, 1.0] to [1.0, 1.0]" in result.err
     )
-    assert result.out.endswith("3 instances; 1 skipped: not a box\n")
+    assert "3 instances; 1 skipped: not a box;" in result.out
     assert [line["reason"] for line in kpdata(*command, "--json").json["skipped"]] == ["not a box"]
 
 
@@ -330,6 +331,83 @@ def test_a_video_becomes_a_video_and_its_lines_name_the_frames(kpdata, tmp_path)
     assert sorted(p.name for p in (out / "overlays").iterdir()) == ["clip.mp4"]
 
 
+def test_keypoints_that_are_not_drawn_are_counted(kpdata, photos, tmp_path, monkeypatch):
+    command = ("predict", "runs/a", photos, "--out", tmp_path / "out")
+    assert "2 keypoints below --min-score 0.2 not drawn" in kpdata(*command).out
+    assert "4 keypoints below --min-score 0.6 not" in kpdata(*command, "--min-score", 0.6).out
+    assert "not drawn" not in kpdata(*command, "--min-score", 0).out
+
+
+def test_a_video_has_boxes_by_frame(kpdata, tmp_path):
+    from kpdata.train.infer.media import VideoFile
+
+    clip, out, boxes = tmp_path / "clip.mp4", tmp_path / "out", tmp_path / "boxes.json"
+    with VideoFile(clip, 12) as file:
+        for _ in range(50):
+            file.add(np.zeros((48, 64, 3), np.uint8))
+    box = [8, 8, 40, 40]
+    boxes.write_text(json.dumps({"clip.mp4": {"1": [box], "40": [box, box], "99": [box]}}))
+    result = kpdata("predict", "runs/a", tmp_path, "--boxes", boxes, "--out", out)
+    assert "1 videos, 3 instances" in result.out
+    assert "1 boxes left out: frame not in the video" in result.out
+    assert "48 frames of videos without a box" in result.out
+    assert [(line["frame"], line["bbox_xyxy"]) for line in lines(out)] == [
+        (1, box), (40, box), (40, box),
+    ]  # fmt: skip
+    capture = cv2.VideoCapture(str(out / lines(out)[0]["overlay"]))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 50
+    capture.release()
+
+
+def damaged_clip(path: Path) -> None:
+    """A video of 50 frames whose second half is lost."""
+    from kpdata.train.infer.media import VideoFile
+
+    with VideoFile(path, 10) as file:
+        for number in range(50):
+            noise = np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8)
+            file.add(noise)
+    data = bytearray(path.read_bytes())
+    half, end = len(data) // 2, data.rfind(b"moov") - 4  # where the table of frames begins
+    data[half:end] = b"\x55" * (end - half)
+    path.write_bytes(data)
+
+
+def test_a_video_that_ends_too_early_is_said_to_and_its_frames_are_used(kpdata, tmp_path, capfd):
+    clip = tmp_path / "clip.mp4"
+    damaged_clip(clip)
+    result = kpdata("predict", "runs/a", clip, "--out", tmp_path / "out", "--json")
+    frames = result.json["frames"]
+    assert 0 < frames < 40
+    assert result.json["skipped"][0]["reason"] == "video cut short"
+    result = kpdata("predict", "runs/a", clip, "--out", tmp_path / "out")
+    assert result.code == 0
+    said = f"CUT SHORT {clip}: ends after {frames} of the 50 frames that its header promises"
+    assert said in result.err
+    assert "1 videos cut short" in result.out
+    assert "damaged" not in capfd.readouterr().err  # nor does FFmpeg speak itself
+
+
+def test_what_no_decoder_knows_is_named_by_us_alone(kpdata, tmp_path, capfd):
+    (tmp_path / "clip.mp4").write_bytes(b"nonsense" * 100)
+    result = kpdata("predict", "runs/a", tmp_path / "clip.mp4", "--out", tmp_path / "out")
+    assert "SKIPPED" in result.err
+    assert "moov" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_missing_h264_encoder_is_said_once(kpdata, tmp_path, monkeypatch, there):
+    from kpdata.train.infer import media
+
+    for name in ("a.mp4", "b.mp4"):
+        with media.VideoFile(tmp_path / name, 12) as file:
+            file.add(np.zeros((48, 64, 3), np.uint8))
+    writer = partial(media._by_opencv, "mp4v") if there else None
+    monkeypatch.setattr(media, "h264", lambda: writer)
+    result = kpdata("predict", "runs/a", tmp_path, "--out", tmp_path / "out")
+    assert result.err.count("no H.264 encoder") == (not there)
+
+
 def test_what_cannot_be_used_is_skipped_and_listed_at_the_end(kpdata, photos, tmp_path):
     (photos / "text.jpg").write_text("no picture")
     result = kpdata("predict", "runs/a", photos, "--out", tmp_path / "out")
@@ -391,7 +469,7 @@ def test_the_result_as_json(kpdata, photos, boxes, tmp_path):
     assert (skipped["file"], skipped["reason"]) == (str(photos / "text.jpg"), "not an image")
     assert summary == {
         "out": str(out), "images": 2, "videos": 0, "frames": 2, "instances": 3, "without_box": 1,
-        "boxes_left_out": {}, "not_in_coco": 0,
+        "boxes_left_out": {}, "not_in_coco": 0, "frames_without_box": 0, "below_min_score": 3,
     }  # fmt: skip
     assert result.err == ""
 
@@ -412,7 +490,7 @@ def test_mistakes_are_named_before_the_model_is_loaded(refuses, photos, tmp_path
     monkeypatch.setattr(StandIn, "open", lambda run: pytest.fail("loaded"))
     refuses("predict", "runs/a", "none.jpg", says=["none.jpg: no such file"])
     (tmp_path / "empty").mkdir()
-    refuses("predict", "runs/a", tmp_path / "empty", says=["holds no image"])
+    refuses("predict", "runs/a", tmp_path / "empty", says=["holds no image and no video"])
     refuses("predict", "runs/a", photos, "--boxes", "none.json", says=["none.json: cannot read"])
     refuses("predict", "runs/a", photos, "--coco-images", photos / "a.jpg", says=["a.jpg"])
     refuses("predict", "runs/a", photos, "--min-score", "2", says=["--min-score"])

@@ -1,6 +1,7 @@
 """What commands print can neither rewrite the screen nor pass for what it is not."""
 
 import json
+from types import SimpleNamespace
 
 import click
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kpdata.view import console
 from kpdata.view.console import Meter, screen, table
 from kpdata.view.printing import print_error, print_json, print_line, print_usage_error, printable
 
@@ -49,3 +51,17 @@ def test_a_name_of_two_lines_passes_for_no_message_and_no_row(
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["kpdata: a.jpg", "  kpdata: 0 faults: is damaged"]
     assert [line.strip() for line in lines[2:]] == ["name", r"a.jpg\nb.jpg"]
+
+
+def test_the_time_left_is_not_guessed_from_what_starts_once(capsys, monkeypatch):
+    times = iter([0.0, 60.0, 70.0, 80.0])  # a minute to compile, then one frame a second
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    meter = Meter()
+    meter.begin("predicting", 100, "frames")
+    for done in (10, 20, 30):
+        meter.reach(done, "loss 1")
+    assert capsys.readouterr().err.splitlines() == [
+        "predicting: 10 of 100, loss 1",
+        "predicting: 20 of 100, 1 frames/s, loss 1, 80 s left",
+        "predicting: 30 of 100, 1 frames/s, loss 1, 70 s left",
+    ]

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,13 +23,15 @@ from kpdata.storage.bounded import read_bounded
 
 T = TypeVar("T")
 _XYXY = tuple[float, float, float, float]
+_Plain = list[_XYXY] | dict[Annotated[int, msgspec.Meta(ge=0)], list[_XYXY]]
+"""The boxes of a file, or of its frames by number."""
 
 _MOST_BYTES = 256 << 20
 
 _FORMS = (
     'a COCO file ({"images": [...], "annotations": [...]}), COCO detections ([{"image_id": 1, '
     '"bbox": [x, y, width, height], "score": 0.9}, ...], with `coco_images`), or '
-    '{"photo.jpg": [[x0, y0, x1, y1], ...]}'
+    '{"photo.jpg": [[x0, y0, x1, y1], ...], "clip.mp4": {"0": [[x0, y0, x1, y1], ...], ...}}'
 )
 
 
@@ -64,6 +66,9 @@ class BoxFilter:
 ANY = BoxFilter()
 """Boxes of any score, of one category."""
 
+FileBoxes = tuple[Box, ...] | Mapping[int, tuple[Box, ...]]
+"""The boxes of an image or of every frame of a video; or of a video's frames, by number from 0."""
+
 
 class ByName(Generic[T]):
     """Values of files by name. A path matches the longest known end of it.
@@ -87,7 +92,7 @@ class ByName(Generic[T]):
         return alike[0] if len(alike) == 1 else None
 
 
-class Boxes(ByName[tuple[Box, ...]]):
+class Boxes(ByName[FileBoxes]):
     """The boxes of files by name, and those that were left out.
 
     Attributes:
@@ -97,7 +102,7 @@ class Boxes(ByName[tuple[Box, ...]]):
 
     def __init__(
         self,
-        values: Mapping[str, tuple[Box, ...]],
+        values: Mapping[str, FileBoxes],
         unusable: Sequence[str] = (),
         left_out: Mapping[str, int] = MappingProxyType({}),
     ):
@@ -144,36 +149,49 @@ def read_boxes(
 def boxes_of(given: Mapping[str, Any], chosen: BoxFilter = ANY) -> Boxes:
     """Boxes from a mapping in memory: file name → (N, 4) x0, y0, x1, y1, or one box.
 
+    For a video that can be a mapping of frame number → the same.
+
     Raises:
         FormatError: a value is no box.
     """
-    plain: dict[str, list[_XYXY]] = {}
+    plain: dict[str, _Plain] = {}
     for name, value in given.items():
-        array = np.asarray(value, np.float64)
-        if array.size and array.shape[-1:] != (4,):
-            raise FormatError(
-                f"boxes of {name} have shape {array.shape}: expected (N, 4), x0, y0, x1, y1"
-            )
-        plain[str(name)] = [(x0, y0, x1, y1) for x0, y0, x1, y1 in array.reshape(-1, 4).tolist()]
+        if isinstance(value, Mapping):
+            plain[str(name)] = {
+                int(number): _rows(f"{name}, frame {number}", each)
+                for number, each in value.items()
+            }
+        else:
+            plain[str(name)] = _rows(str(name), value)
     return _by_name(Path("boxes"), plain, chosen)
 
 
-def _by_name(path: Path, plain: Mapping[str, Sequence[_XYXY]], chosen: BoxFilter) -> Boxes:
+def _rows(name: str, value: Any) -> list[_XYXY]:
+    array = np.asarray(value, np.float64)
+    if array.size and array.shape[-1:] != (4,):
+        raise FormatError(
+            f"boxes of {name} have shape {array.shape}: expected (N, 4), x0, y0, x1, y1"
+        )
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in array.reshape(-1, 4).tolist()]
+
+
+def _by_name(path: Path, plain: Mapping[str, _Plain], chosen: BoxFilter) -> Boxes:
     if chosen != ANY:
         raise FormatError(
             f"{path}: a plain list of boxes has no categories and no scores: leave out `category` "
             "and `min_box_score`"
         )
-    return _usable(
-        path,
-        {
-            name: [(f"$.{name}[{i}]", Box(np.array(box))) for i, box in enumerate(boxes)]
-            for name, boxes in plain.items()
-        },
-    )
+    placed = {}
+    for name, given in plain.items():
+        for number, boxes in given.items() if isinstance(given, dict) else [(None, given)]:
+            where = f"$.{name}" if number is None else f"$.{name}.{number}"
+            placed[name, number] = [
+                (f"{where}[{i}]", Box(np.array(box))) for i, box in enumerate(boxes)
+            ]
+    return _usable(path, placed)
 
 
-def _plain(path: Path, data: bytes) -> dict[str, list[_XYXY]] | None:
+def _plain(path: Path, data: bytes) -> dict[str, _Plain] | None:
     """Boxes listed by file name; None if the file is of another form.
 
     Raises:
@@ -183,15 +201,16 @@ def _plain(path: Path, data: bytes) -> dict[str, list[_XYXY]] | None:
         entries = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not all(bytes(entry)[:1] == b"[" for entry in entries.values()) or "images" in entries:
+    if "images" in entries or not all(bytes(e)[:1] in (b"[", b"{") for e in entries.values()):
         return None
-    boxes = {}
+    boxes: dict[str, _Plain] = {}
     for name, entry in entries.items():
         try:
-            boxes[name] = msgspec.json.decode(entry, type=list[_XYXY])
+            boxes[name] = msgspec.json.decode(entry, type=_Plain)
         except (msgspec.DecodeError, RecursionError) as error:
             raise FormatError(
-                f"{path}: {name}: {error}: expected a list of boxes, [[x0, y0, x1, y1], ...]"
+                f"{path}: {name}: {error}: expected a list of boxes, [[x0, y0, x1, y1], ...], or "
+                "such a list for each frame by its number from 0"
             ) from error
     return boxes
 
@@ -200,7 +219,7 @@ def _by_image(
     path: Path, annotations: Sequence[CocoBox], image_ids: Mapping[str, int], chosen: BoxFilter
 ) -> Boxes:
     names = {number: name for name, number in image_ids.items()}
-    boxes: dict[str, list[tuple[str, Box]]] = defaultdict(list)
+    boxes: dict[tuple[str, int | None], list[tuple[str, Box]]] = defaultdict(list)
     left_out: Counter[str] = Counter()
     _check_choice(path, annotations, chosen)
     for number, entry in enumerate(annotations):
@@ -211,7 +230,7 @@ def _by_image(
         x, y, width, height = entry.bbox
         score = 1.0 if entry.score is None else entry.score
         box = Box(np.array([x, y, x + width, y + height]), score, entry.category_id)
-        boxes[names[entry.image_id]].append((f"annotation {number}: bbox", box))
+        boxes[names[entry.image_id], None].append((f"annotation {number}: bbox", box))
     _check_one_class(path, [box for placed in boxes.values() for _, box in placed])
     return _usable(path, boxes, left_out)
 
@@ -252,25 +271,32 @@ def _check_one_class(path: Path, boxes: Iterable[Box]) -> None:
 
 def _usable(
     path: Path,
-    placed: Mapping[str, Iterable[tuple[str, Box]]],
+    placed: Mapping[tuple[str, int | None], Iterable[tuple[str, Box]]],
     left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> Boxes:
-    """The boxes that have an extent. Each comes with its path in the file, for messages.
+    """The boxes that have an extent, of files and, where they are numbered, of frames.
+
+    Each comes with its path in the file, for messages.
 
     Raises:
         FormatError: there are some, and none of them does.
     """
-    usable: dict[str, list[Box]] = {name: [] for name in placed}
+    whole: dict[str, tuple[Box, ...]] = {}
+    by_frame: dict[str, dict[int, tuple[Box, ...]]] = defaultdict(dict)
     faults = []
-    for name, boxes in placed.items():
-        for where, box in boxes:
-            if fault := _fault(box.bbox_xyxy):
-                faults.append(f"{where} {fault}")
-            else:
-                usable[name].append(box)
-    if faults and not any(usable.values()):
+    some = False
+    for (name, number), boxes in placed.items():
+        found = [(where, box, _fault(box.bbox_xyxy)) for where, box in boxes]
+        faults += [f"{where} {fault}" for where, _, fault in found if fault]
+        usable = tuple(box for _, box, fault in found if not fault)
+        some |= bool(usable)
+        if number is None:
+            whole[name] = usable
+        else:
+            by_frame[name][number] = usable
+    if faults and not some:
         raise FormatError(f"{path}: {faults[0]}, and no other box is of use")
-    return Boxes({name: tuple(boxes) for name, boxes in usable.items()}, faults, left_out)
+    return Boxes({**whole, **by_frame}, faults, left_out)
 
 
 def _fault(bbox_xyxy: FloatArray) -> str | None:

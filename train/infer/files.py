@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Self
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray, Instance, Pixels
 from kpdata.core.skeleton import Skeleton
@@ -211,10 +212,16 @@ def as_instance(
     flags = np.full(len(keypoints), VISIBLE)
     if visibility is not None:
         flags[visibility < 0.5] = OCCLUDED
-    if not score_is_visibility:
-        flags[keypoints[:, 2] < min_score] = NOT_LABELLED
+    flags[too_low(keypoints, score_is_visibility, min_score)] = NOT_LABELLED
     xy = np.where(flags[:, None] == NOT_LABELLED, 0, keypoints[:, :2])
     return Instance(np.column_stack([xy, flags]), bbox_xyxy)
+
+
+def too_low(
+    keypoints: FloatArray, score_is_visibility: bool, min_score: float
+) -> npt.NDArray[np.bool_]:
+    """(…,) which keypoints (…, 3) are not drawn; arguments as :func:`as_instance`'s."""
+    return (keypoints[..., 2] < min_score) & (not score_is_visibility)
 
 
 def _rounded(values: FloatArray) -> Any:

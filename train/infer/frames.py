@@ -1,6 +1,6 @@
 """Predict the keypoints of images and video frames, in bounded memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,11 +14,12 @@ from kpdata.core.sample import FloatArray, Pixels
 from kpdata.core.skeleton import Skeleton
 from kpdata.images.resample import square
 from kpdata.train.data.crops import Crops
-from kpdata.train.infer.boxes import Box, ByName
+from kpdata.train.infer.boxes import Box, ByName, FileBoxes
 from kpdata.train.infer.media import Item, read
 
 AT_A_TIME = 32
 _MOST_BYTES = 256 << 20
+_NO_FRAME = "frame not in the video"
 
 
 class Predicts(Protocol):
@@ -95,6 +96,9 @@ class Tally:
         images, videos, frames: used; an image counts as a frame, too.
         instances: crops shown to the model.
         without_box: files without a box where others have one, left out.
+        frames_without_box: frames of a video without a box where others have one; shown as they
+            are.
+        below_min_score: keypoints whose score is too low for them to be drawn.
         boxes_left_out: boxes that were not used, by reason.
         skipped: files that could not be used, or not to their end, and boxes.
     """
@@ -104,34 +108,43 @@ class Tally:
     frames: int = 0
     instances: int = 0
     without_box: int = 0
+    frames_without_box: int = 0
+    below_min_score: int = 0
     boxes_left_out: dict[str, int] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
 
 def read_frames(
-    items: Iterable[Item], boxes: ByName[tuple[Box, ...]] | None, tally: Tally
+    items: Iterable[Item], boxes: ByName[FileBoxes] | None, tally: Tally
 ) -> Iterator[Frame]:
     """The frames of every file that can be used; ``tally`` counts them and the others.
 
     Args:
         items: the files.
-        boxes: by file, those of a video for all its frames; None for whole images.
+        boxes: by file, those of a video for all its frames or by frame; None for whole images.
         tally: counted up.
     """
     for item in items:
         chosen = boxes.get(item.path) if boxes else None
-        if boxes and not chosen:
+        if boxes and (not chosen or (isinstance(chosen, Mapping) and not item.is_video)):
             tally.without_box += 1
             continue
+        used = 0
         try:
             for image in read(item):
+                here = chosen.get(image.frame or 0, ()) if isinstance(chosen, Mapping) else chosen
                 tally.images += image.frame is None
                 tally.videos += image.frame == 0
                 tally.frames += 1
-                tally.instances += len(chosen) if chosen else 1
-                yield Frame(item, image.frame, image.pixels, chosen)
+                tally.frames_without_box += here == ()
+                tally.instances += 1 if here is None else len(here)
+                used += len(here or ())
+                yield Frame(item, image.frame, image.pixels, here)
         except ImageError as error:
             tally.skipped.append(Skipped(item.path, error.reason, str(error)))
+        if isinstance(chosen, Mapping) and (late := sum(map(len, chosen.values())) - used):
+            reasons = tally.boxes_left_out
+            reasons[_NO_FRAME] = reasons.get(_NO_FRAME, 0) + late
 
 
 def predict_frames(
@@ -146,6 +159,10 @@ def predict_frames(
         flip: average with what the model finds in the mirror image.
     """
     for chunk in _chunks(frames):
+        if not any(len(frame.bboxes_xyxy) for frame in chunk):
+            nothing = np.zeros((0, len(predictor.skeleton), 3))
+            yield from (FramePredictions(frame, nothing, None) for frame in chunk)
+            continue
         predictions = predictor.predict(crops_of(chunk, predictor.input_size, margin), flip=flip)
         keypoints, start = predictions.keypoints[predictions.primary], 0
         for frame in chunk:
@@ -185,5 +202,5 @@ def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
         if instances >= AT_A_TIME or size >= _MOST_BYTES:
             yield chunk
             chunk, instances, size = [], 0, 0
-    if instances:
+    if chunk:
         yield chunk

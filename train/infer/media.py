@@ -1,15 +1,18 @@
 """Read images and videos, given as files and folders, as upright RGB frames."""
 
+import contextlib
 import os
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
+from cv2.utils import logging as cv2_logging
 
 from kpdata.core.errors import DatasetError, FormatError, ImageError
 from kpdata.core.sample import Pixels
@@ -18,12 +21,19 @@ from kpdata.images.headers import MAX_PIXELS, probe
 from kpdata.storage.atomic import whole_file
 from kpdata.storage.image_files import read_file
 
+CUT_SHORT = "video cut short"
+"""The reason of a video that ends too early, whose frames are used."""
+
 _SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
 _USUAL_RATE = 25.0
+_ROUGH = 0.02
+"""By how much a header's number of frames may be wrong: some containers have it from durations."""
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg is quiet: we say what fails
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,18 @@ def count_frames(items: Iterable[Item]) -> int:
 def _capture(path: Path) -> Any:
     """OpenCV's reader of a video; of a pipe or a device, which may never end, it has no frame."""
     is_video = path.is_file() and path.stat().st_size > 0  # a file of /proc has no size
-    return cv2.VideoCapture(str(path) if is_video else "")
+    with _quiet_opencv():
+        return cv2.VideoCapture(str(path) if is_video else "")
+
+
+@contextlib.contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    level = cv2_logging.getLogLevel()
+    cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2_logging.setLogLevel(level)
 
 
 def _frames_in(path: Path) -> int:
@@ -149,7 +170,7 @@ def read(item: Item) -> Iterator[Image]:
     """The image, or a video's frames one after the other.
 
     Raises:
-        ImageError: it cannot be used.
+        ImageError: it cannot be used; after the last frame of a video, that it is cut short.
     """
     if item.pixels is not None:
         yield Image(item.pixels, None)
@@ -184,7 +205,7 @@ def array_item(pixels: Pixels, number: int) -> Item:
 def _video(path: Path) -> Iterator[Image]:
     capture = _capture(path)
     try:
-        number = 0
+        number, promised = 0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         while True:
             width, height = (int(capture.get(side)) for side in _SIDES)
             if width * height > MAX_PIXELS:
@@ -198,6 +219,12 @@ def _video(path: Path) -> Iterator[Image]:
         capture.release()
     if not number:
         raise ImageError("not a video", f"{path}: no frame of it can be decoded")
+    if number < promised - max(1, _ROUGH * promised):
+        raise ImageError(
+            CUT_SHORT,
+            f"{path}: ends after {number:,} of the {promised:,} frames that its header promises; "
+            "these are used",
+        )
 
 
 def frame_rate(path: Path) -> float:
@@ -213,6 +240,8 @@ def frame_rate(path: Path) -> float:
 class VideoFile:
     """Writes an MP4 that gets its name when it is complete; a context manager.
 
+    It is H.264 where that can be written, else MPEG-4 Part 2, which browsers do not play.
+
     Args:
         path: the file, whose folder exists.
         rate: frames a second.
@@ -223,24 +252,68 @@ class VideoFile:
 
     def __init__(self, path: Path, rate: float):
         self._path, self._rate = path, rate
-        self._open = ExitStack()
-        self._writer: Any = None
+        self._open = contextlib.ExitStack()
+        self._frames: _Frames | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._writer is not None:
-            self._writer.release()
         self._open.__exit__(*error)
 
     def add(self, rgb: Pixels) -> None:
-        """Append one frame (H, W, 3), of the first one's size."""
-        if self._writer is None:
-            size = rgb.shape[1], rgb.shape[0]
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            partial = self._open.enter_context(whole_file(self._path, durable=False))
-            self._writer = cv2.VideoWriter(str(partial), code, self._rate, size)
-            if not self._writer.isOpened():
-                raise DatasetError(f"{self._path}: cannot be written as a video of {size} pixels")
-        self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        """Append one frame (H, W, 3), of the first one's size; odd sides grow by a pixel."""
+        odd = [(0, side % 2) for side in rgb.shape[:2]]  # colours are stored for 2 × 2 pixels
+        even = np.pad(rgb, (*odd, (0, 0)), "edge")
+        try:
+            if self._frames is None:
+                partial_file = self._open.enter_context(whole_file(self._path, durable=False))
+                write = h264() or partial(_by_opencv, "mp4v")
+                self._frames = write(partial_file, self._rate, (even.shape[1], even.shape[0]))
+                self._open.callback(self._frames.close)
+                next(self._frames)
+            self._frames.send(even)
+        except OSError as error:
+            raise DatasetError(f"{self._path}: cannot be written as a video: {error}") from error
+
+
+_Frames = Generator[None, Pixels, None]
+"""Takes frames (H, W, 3) by ``send`` after a first ``next``, and ends the file by ``close``."""
+
+
+@cache
+def h264() -> Callable[[Path, float, tuple[int, int]], _Frames] | None:
+    """What writes H.264 to a path, at frames a second and of a width and height; None if nothing.
+
+    OpenCV's wheels hold no encoder for it, and use that of the system where there is one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for write in (_by_ffmpeg, partial(_by_opencv, "avc1")):
+            with contextlib.suppress(ImportError, OSError, RuntimeError):
+                frames = write(Path(folder) / "tried.mp4", _USUAL_RATE, (64, 64))
+                next(frames)
+                frames.send(np.zeros((64, 64, 3), np.uint8))
+                frames.close()
+                return write
+    return None
+
+
+def _by_ffmpeg(path: Path, rate: float, size: tuple[int, int]) -> _Frames:
+    import imageio_ffmpeg
+
+    frames: _Frames = imageio_ffmpeg.write_frames(
+        path, size, fps=rate, codec="libx264", macro_block_size=1, ffmpeg_log_level="quiet"
+    )
+    return frames
+
+
+def _by_opencv(code: str, path: Path, rate: float, size: tuple[int, int]) -> _Frames:
+    with _quiet_opencv():
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), rate, size)
+    if not writer.isOpened():
+        raise OSError(f"OpenCV refuses {size[0]} × {size[1]} pixels")
+    try:
+        while True:
+            writer.write(cv2.cvtColor((yield), cv2.COLOR_RGB2BGR))
+    finally:
+        writer.release()

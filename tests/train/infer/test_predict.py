@@ -15,8 +15,8 @@ from kpdata.core.skeleton import Skeleton
 from kpdata.formats.coco.boxes import read_image_ids
 from kpdata.images import codec
 from kpdata.train.data.crops import LabelledCrops
-from kpdata.train.infer import frames
-from kpdata.train.infer.boxes import Box, ByName, read_boxes
+from kpdata.train.infer import frames, media
+from kpdata.train.infer.boxes import Box, ByName, boxes_of, read_boxes
 from kpdata.train.infer.files import CocoResults, PredictionFolder, overlay
 from kpdata.train.infer.frames import Frame, Tally, crops_of, predict_frames, read_frames
 from kpdata.train.infer.media import (
@@ -251,6 +251,29 @@ def test_a_video_is_read_frame_by_frame_and_its_keypoints_follow(tmp_path):
     assert (tally.videos, tally.frames, tally.instances, tally.images) == (1, 5, 5, 0)
 
 
+def test_a_video_is_h264_where_there_is_an_encoder(tmp_path):
+    if not media.h264():
+        pytest.skip("no encoder of H.264 is here")
+    video(tmp_path / "clip.mp4", width=101, height=61)
+    capture = cv2.VideoCapture(str(tmp_path / "clip.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little") in (b"h264", b"avc1")
+    capture.release()
+
+
+@pytest.mark.parametrize("refused", [ImportError, OSError, RuntimeError])
+def test_without_an_encoder_of_h264_there_is_a_video_all_the_same(tmp_path, monkeypatch, refused):
+    def refuse(*_: object):
+        raise refused
+        yield
+
+    monkeypatch.setattr(media, "_by_ffmpeg", refuse)
+    media.h264.cache_clear()
+    video(tmp_path / "clip.mp4", count=3, width=101, height=61)
+    media.h264.cache_clear()
+    (item,) = find([tmp_path / "clip.mp4"])
+    assert [image.pixels.shape for image in read(item)] == [(62, 102, 3)] * 3
+
+
 def test_a_video_that_fails_leaves_nothing_behind(tmp_path):
     with suppress(RuntimeError), VideoFile(tmp_path / "clip.mp4", 10) as file:
         file.add(dots(64, 48))
@@ -325,12 +348,32 @@ def test_boxes_as_a_plain_list_by_file_name(tmp_path):
     assert boxes.get(Path("none.jpg")) == ()
 
 
+def test_boxes_of_a_video_by_frame(tmp_path):
+    listed = {"a.mp4": {"0": [[0, 0, 9, 9]], "7": []}, "b.mp4": [[1, 1, 5, 5]], "c.mp4": {}}
+    for boxes in (read_boxes(saved(tmp_path / "b.json", listed)), boxes_of(listed)):
+        first, last = boxes.get(Path("a.mp4")).values()
+        assert [box.bbox_xyxy.tolist() for box in first] == [[0, 0, 9, 9]]
+        assert last == ()
+        assert list(boxes.get(Path("a.mp4"))) == [0, 7]
+        assert len(boxes.get(Path("b.mp4"))) == 1
+        assert not boxes.get(Path("c.mp4"))
+
+
+def test_boxes_by_frame_say_nothing_of_an_image(tmp_path):
+    write(tmp_path / "a.png", dots(64, 48))
+    boxes = boxes_of({"a.png": {0: [[0, 0, 9, 9]]}})
+    tally = Tally()
+    assert list(read_frames(find([tmp_path / "a.png"]), boxes, tally)) == []
+    assert tally.without_box == 1
+
+
 @pytest.mark.parametrize(
     ("content", "place"),
     [
         ({"a.jpg": [[5, 5, 5, 9], [0, 0, 9, 9]]}, "$.a.jpg[0] reaches from [5.0, 5.0] to"),
         ({"a.jpg": [[0, 0, 9, 9]], "b.jpg": [[0, 9, 9, 3]]}, "$.b.jpg[0] reaches from"),
         ({"a.jpg": [[0, 0, 1e300, 9], [0, 0, 9, 9]]}, "$.a.jpg[0] reaches from"),
+        ({"a.jpg": [[0, 0, 9, 9]], "c.mp4": {"3": [[9, 9, 0, 0]]}}, "$.c.mp4.3[0] reaches from"),
         (
             [{"image_id": 1, "bbox": [0, 0, 9, 9]}, {"image_id": 1, "bbox": [3, 4, 0, 9]}],
             "annotation 1: bbox reaches from [3.0, 4.0] to [3.0, 13.0]",
@@ -357,6 +400,8 @@ def test_a_box_without_extent_is_left_out_and_named_and_the_others_stay(tmp_path
         ('{"a.jpg": [["x", 2, 3, 4]]}', "a.jpg: .*got `str` - at .*: expected a list"),
         ('{"a.jpg": [[5, 5, 5, 9]]}', "right lower corner"),
         ('{"a.jpg": [[0, 0, 1e300, 9]]}', "finite pixels"),
+        ('{"a.mp4": {"-1": [[0, 0, 9, 9]]}}', "a.mp4: .*for each frame by its number from 0"),
+        ('{"a.mp4": {"first": [[0, 0, 9, 9]]}}', "a.mp4: .*for each frame by its number from 0"),
         ('{"boxes": 1}', "has no array"),
         ("no json", "holds no boxes"),
         ("[{", "not valid JSON"),
