@@ -1,8 +1,9 @@
 """Format scores for tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from kpdata.core.skeleton import Skeleton
+from kpdata.metrics import Score
 from kpdata.metrics.measure import Interval
 from kpdata.metrics.poses import keypoint_groups
 
@@ -27,6 +28,20 @@ def span(interval: Interval | None, unit: str, signed: bool = False) -> str:
     if interval is None:
         return MISSING
     return " … ".join(_number(end, unit, "+" if signed else "") for end in interval)
+
+
+def headline(scores: Sequence[Score], leading: Score) -> str:
+    """One line with the score to look at first, and what has been passed over for it."""
+    unit = leading.unit
+    line = f"{leading.name} {amount(leading.value, unit)}"
+    if leading.interval:
+        line += f" (95 %: {span(leading.interval, unit)})"
+    line += f", baseline {amount(leading.baseline, unit)}"
+    if (passed := scores[0]) != leading:
+        line += (
+            f"; {passed.name} {amount(passed.value, passed.unit)} is near its end, and says less"
+        )
+    return line
 
 
 def keypoint_rows(skeleton: Skeleton) -> Iterator[tuple[str, str, bool]]:

@@ -154,6 +154,8 @@ def _result(run: "Run") -> dict[str, Any]:
         "epochs": len(state.epochs),
         "seconds": sum(record.seconds for record in state.epochs),
         "best_epoch": best.epoch if best else None,
+        "best_phase": best.phase + 1 if best else None,
+        "answer": best.heads[0] if best and best.heads else None,
         "val_pck": state.val_pck,
     }
 
@@ -165,9 +167,10 @@ def _show(run: "Run", shards: Location | None) -> None:
     said = "" if score is None else f", validation PCK {score:.3f} of its answer, {answers}"
     if others:
         said += f" ({', '.join(f'{head} {value:.3f}' for head, value in others)})"
+    phase = f" (phase {result['best_phase']})" if len(run.config.phases) > 1 else ""
     console.print(
         f"{run.path}: {result['epochs']:,} epochs in {result['seconds']:,.0f} s; best epoch "
-        f"{result['best_epoch']:,}{said}"
+        f"{result['best_epoch']:,}{phase}{said}"
     )
     dataset = open_dataset(shards or run.info.shards)
     splits = [split for split in dataset.splits if split not in ("train", "val")]

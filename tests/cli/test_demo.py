@@ -28,7 +28,7 @@ def test_the_demo_trains_a_model_that_beats_its_baseline(kpdata: Kpdata, tmp_pat
     result = kpdata("demo", "--count", COUNT, "--out", tmp_path / "demo")
     assert result.code == 0, result.err
     report = read_report(tmp_path / "demo/run/evaluation-test/metrics.json")
-    pck = report.by_keypoint[report.primary]
+    pck = report.by_keypoint[0][report.primary]
     assert pck.value is not None
     assert pck.baseline is not None
     assert pck.value > pck.baseline + 0.1

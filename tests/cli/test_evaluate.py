@@ -124,7 +124,6 @@ def test_evaluate_prints_scores_and_leaves_all_files(
         in result.out
     )
     assert "annotated boxes, not a detector's" in result.out
-    assert pck.definition in result.out
     assert report.split_sha256 in result.out
     for path in folder.glob("*.png"):
         assert min(codec.decode(path.read_bytes()).shape[:2]) > 100
@@ -209,7 +208,57 @@ def test_only_heatmaps_are_decoded(
     assert "heatmaps decoded by dark, the model's answer is that of its heatmap head" in both
     run.heads = ("coordinates",)
     one = kpdata("evaluate", tmp_path / "exact", tiny_shards).out
-    assert "weights of epoch 3, with flip test\n" in one
+    assert "with flip test, the model's answer is that of its coordinates head\n" in one
+
+
+def test_the_weights_are_named_by_epoch_and_phase_and_a_kept_head_by_its_own_epoch(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    run = model["exact"]
+    phases = (Phase("heatmap", 9, 64, 1e-3), Phase("regression", 9, 64, 1e-3))
+    run.config = msgspec.structs.replace(run.config, phases=phases)
+    run.best = Best("best", 1, 14, 64, ("heatmap", "coordinates"), {}, earlier={"heatmap": 7})
+    said = kpdata("evaluate", tmp_path / "exact", tiny_shards).out
+    assert "weights of epoch 14 (phase 2, regression), of its heatmap head of epoch 7, " in said
+    found = kpdata("evaluate", tmp_path / "exact", tiny_shards, "--json").json
+    assert (found["epoch"], found["phase"], found["trains"]) == (14, 2, "regression")
+    assert (found["primary"], found["earlier"]) == ("heatmap", {"heatmap": 7})
+
+
+@pytest.mark.parametrize(("name", "leads"), [("rough", "PCK@0.2 (torso)"), ("exact", "EPE")])
+def test_where_nearly_every_keypoint_is_right_the_error_leads(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path,
+    name: str, leads: str,
+) -> None:  # fmt: skip
+    said = kpdata("evaluate", tmp_path / name, tiny_shards).out.splitlines()
+    table = next(i for i, line in enumerate(said) if line.startswith("metric"))
+    assert said[table + 1].startswith(f"{leads} ")
+    assert said[table - 2].startswith(f"{leads} ")
+    assert ("PCK@0.2 (torso) 100.00 % is near its end" in said[table - 2]) == (leads == "EPE")
+    (title,) = (line for line in said if " by keypoint" in line)
+    assert title.startswith(f"{leads} by keypoint, and ")
+
+
+def test_the_error_of_each_keypoint_is_on_the_screen(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    said = kpdata("evaluate", tmp_path / "rough", tiny_shards).out
+    assert "PCK@0.2 (torso) by keypoint, and EPE of the heatmap head" in said
+    assert row(said, "left_knee").split()[-2:] == ["10.00", "px"]
+
+
+def test_definitions_are_printed_for_those_who_ask(
+    kpdata: Kpdata, model: dict[str, StandIn], tiny_shards: Path, tmp_path: Path
+) -> None:
+    asked = kpdata("evaluate", tmp_path / "rough", tiny_shards, "--explain").out
+    scores = read_report(tmp_path / "rough" / "evaluation-test" / "metrics.json").heads["heatmap"]
+    said = kpdata("evaluate", tmp_path / "rough", tiny_shards).out
+    for score in scores:
+        assert f"{score.name}: {score.definition}\n" in asked
+        assert score.definition not in said
+    assert "definitions: with --explain" in said
+    left_out = f"{scores[0].left_out['keypoints not labelled']:,} keypoints not labelled"
+    assert left_out in said
 
 
 def test_one_picture_for_several_people_is_warned_of(

@@ -203,6 +203,7 @@ def test_the_result_as_json_and_quiet(kpdata, trained, tiny_shards):
     result = kpdata("train", "--out", trained, "--resume", "--json")
     assert result.err == ""
     assert (result.json["epochs"], result.json["best_epoch"]) == (1, 1)
+    assert (result.json["best_phase"], result.json["answer"]) == (1, "coordinates")
     assert result.json["val_pck"].keys() == {"coordinates"}
     quiet = kpdata("train", tiny_shards, "--out", trained, "--resume", "--quiet")
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")

@@ -208,6 +208,8 @@ def test_the_best_of_the_last_phase_counts_and_knows_its_heads(staged):
     state = staged[0].state()
     assert (state.best.phase, state.best.epoch, state.best.input_size) == (1, 3, 64)
     assert state.best.heads == ("heatmap", "coordinates")
+    first = [record.area for record in state.of_phase(0)]
+    assert state.best.earlier == {"heatmap": 1 if first[0] > first[1] else 2}
     assert state.done == 2
     found = {f"checkpoints/{path.name}" for path in staged[0].checkpoints.iterdir()}
     assert found == {state.best.file, state.last}
@@ -515,6 +517,19 @@ def test_without_a_validation_the_last_epoch_is_kept_and_that_is_said(without_va
         "the shards have no split 'val' with labels: the last epoch is kept, not the best"
     ]
     assert (state.best.epoch, state.best.scores) == (2, {})
+
+
+def test_the_curves_can_be_watched_while_a_run_goes_on(tiny_shards, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "kpdata.train.loop.phase.curves",
+        lambda history, _: drawn.append(len(history.read_text().splitlines()) - 1),
+    )
+    run(tmp_path / "often", tiny_shards, with_epochs(PLAIN, 2))
+    assert drawn == [1, 2]  # once in half a minute, the first one at once, and at the end
+    monkeypatch.setattr("kpdata.train.loop.phase._SECONDS_BETWEEN_CURVES", 0.0)
+    run(tmp_path / "always", tiny_shards, with_epochs(PLAIN, 2))
+    assert drawn[2:] == [1, 2, 2]
 
 
 def test_validation_every_second_epoch_and_at_the_end(tiny_shards, tmp_path):

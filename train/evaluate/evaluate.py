@@ -169,6 +169,9 @@ def evaluate(
         baseline_definition=BASELINE,
         baseline=scores.baseline,
         not_computed=scores.not_computed,
+        phase=predictor.best.phase + 1,
+        trains=predictor.config.phases[predictor.best.phase].trains,
+        earlier=predictor.best.earlier,
     )
     return Evaluation(report, crops, truth, Recorded(truth.keys, predicted, baseline))
 
@@ -208,7 +211,7 @@ def save(evaluation: Evaluation, folder: Path) -> None:
         predictions.write_predictions(temporary / predictions.PREDICTIONS, recorded)
         predictions.write_truth(temporary / predictions.TRUTH, evaluation.truth)
         _plot_curve(evaluation, temporary / CURVE)
-        plots.keypoint_bars(report.by_keypoint, temporary / BARS)
+        plots.keypoint_bars(report.by_keypoint[0], temporary / BARS)
         keypoints = recorded.predictions.keypoints[report.primary]
         errors = plots.mean_errors(evaluation.crops, keypoints)
         for which in SHEETS:

@@ -27,6 +27,9 @@ FILES = (PREDICTIONS, TRUTH, CURVE, BARS, *(f"sheet-{which}.png" for which in SH
 MEAN_POSE = "mean pose"
 """What the baseline is called beside the heads."""
 
+SATURATED = 0.97
+"""Above this PCK hardly tells two models apart: nearly all keypoints lie within its threshold."""
+
 _CROPPED = "as the shards were cropped"
 
 
@@ -58,7 +61,9 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         kpdata: the version that computed them.
         settings: how.
-        epoch: of the run that the weights are from.
+        epoch: of the run that the weights are from, counted over all phases.
+        phase: which of the run's that epoch belongs to, from 1, and ``trains``, what it trained.
+        earlier: head that this phase did not train → the epoch that its weights are from.
         crop: the crops that the model was given, in words.
         input_size: their side in pixels.
         root_hash: of the dataset; ``trained_on`` is that of the run's.
@@ -93,21 +98,39 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     baseline_definition: str
     baseline: tuple[Score, ...]
     not_computed: dict[str, str]
+    phase: int | None = None
+    trains: str | None = None
+    earlier: dict[str, int] = {}
 
     @property
-    def by_keypoint(self) -> dict[str, Score]:
-        """Head, or ``mean pose`` → its first score that has a value for each keypoint.
+    def leading(self) -> Score:
+        """The score of the model's answer to look at first.
 
-        That is PCK@0.2 wherever there is a reference length. DatasetError where there is none.
+        That is PCK@0.2 wherever there is a reference length, and EPE where PCK is saturated.
         """
-        named = {**self.heads, MEAN_POSE: self.baseline}
-        return {name: self._by_keypoint(name, scores) for name, scores in named.items()}
+        scores = {score.name: score for score in self.heads[self.primary]}
+        first = next(iter(scores.values()), None)
+        if first is None:
+            raise DatasetError(f"{METRICS}: holds no score of {self.primary!r}")
+        saturated = first.name.startswith("PCK@") and (first.value or 0) > SATURATED
+        return scores.get("EPE", first) if saturated else first
 
-    def _by_keypoint(self, name: str, scores: tuple[Score, ...]) -> Score:
-        for score in scores:
-            if tuple(score.parts) == self.skeleton.keypoints:
-                return score
-        raise DatasetError(f"{METRICS}: no score of {name!r} has a value for each keypoint")
+    @property
+    def by_keypoint(self) -> tuple[dict[str, Score], ...]:
+        """Head, or ``mean pose`` → the score; for each metric that has a value for each keypoint.
+
+        The leading one comes first. DatasetError where there is none.
+        """
+        metrics: dict[str, dict[str, Score]] = {}
+        for name, scores in {**self.heads, MEAN_POSE: self.baseline}.items():
+            for score in scores:
+                if tuple(score.parts) == self.skeleton.keypoints:
+                    metrics.setdefault(score.name, {})[name] = score
+        whole = [each for each in metrics.values() if len(each) == len(self.heads) + 1]
+        if not whole:
+            raise DatasetError(f"{METRICS}: no score has a value for each keypoint")
+        leading = self.leading.name
+        return tuple(sorted(whole, key=lambda each: each[MEAN_POSE].name != leading))
 
     def json(self) -> bytes:
         """As ``metrics.json`` holds it."""

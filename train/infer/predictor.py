@@ -52,6 +52,11 @@ class Predictor:
                 f"{path}: state.json is damaged: best.heads is {', '.join(best.heads)}: expected "
                 f"some of {', '.join(sorted(known))}"
             )
+        if not 0 <= best.phase < len(config.phases):
+            raise TrainingError(
+                f"{path}: state.json is damaged: best.phase is {best.phase}: expected 0 to "
+                f"{len(config.phases) - 1}"
+            )
         return cls(path, config, info, best)
 
     @property

@@ -37,6 +37,7 @@ from kpdata.train.run.folder import Best, EpochRecord, RunFolder, State
 
 _EPOCHS_BETWEEN_SHEETS = 10
 _CROPS_SHOWN = 6
+_SECONDS_BETWEEN_CURVES = 30.0
 _KEYS_NAMED = 8
 
 _BATCH_JUDGED = 32
@@ -90,6 +91,7 @@ class PhaseRun(keras.callbacks.Callback):
             self.net, skeleton, heads, flip=False, with_visibility=with_visibility
         )
         self._seconds: list[float] = []
+        self._drawn = -math.inf
 
     def run(self) -> State:
         """Train what is left of the phase."""
@@ -117,8 +119,12 @@ class PhaseRun(keras.callbacks.Callback):
         self._tell_if_not_better()
         self.state = msgspec.structs.replace(self.state, done=self.number + 1)
         self.folder.save_state(self.state)
-        curves(self.folder.history_csv, self.folder.path / "curves.png")
+        self._draw_curves()
         return self.state
+
+    def _draw_curves(self) -> None:
+        curves(self.folder.history_csv, self.folder.path / "curves.png")
+        self._drawn = time.monotonic()
 
     def _tell_if_not_better(self) -> None:
         """Warn of a phase whose epochs all stay behind an earlier phase's."""
@@ -223,6 +229,8 @@ class PhaseRun(keras.callbacks.Callback):
         if self.config.schedule == "plateau":
             self.optimiser.learning_rate = plateau_rate(self.config, self.phase, self._done())
         self._checkpoint(epoch + 1)
+        if time.monotonic() - self._drawn > _SECONDS_BETWEEN_CURVES:
+            self._draw_curves()
         self.model.stop_training = self._is_stale()
 
     def _tell(self, record: EpochRecord, is_best: bool) -> None:
@@ -292,10 +300,13 @@ class PhaseRun(keras.callbacks.Callback):
         return mean(ours.values()) >= mean(theirs.values())
 
     def _keep_best(self, epoch: int, scores: dict[str, float], areas: dict[str, float]) -> Best:
-        before = self.state.best.heads if self.state.best else self.state.init_heads
-        heads = tuple(dict.fromkeys((*before, *self.heads)))
+        before = self.state.best
+        known = before.heads if before else self.state.init_heads
+        heads = tuple(dict.fromkeys((*known, *self.heads)))
+        kept = {head: before.earlier.get(head, before.epoch) for head in known} if before else {}
+        earlier = {head: kept[head] for head in kept if head not in self.heads}
         file = self.folder.save_weights(f"best-{epoch:05d}", self.net.save_weights)
-        return Best(file, self.number, epoch, self.phase.input_size, heads, scores, areas)
+        return Best(file, self.number, epoch, self.phase.input_size, heads, scores, areas, earlier)
 
     def _checkpoint(self, epoch: int) -> None:
         last = self.folder.save_weights(f"last-{epoch:05d}", self.learner.save_weights)

@@ -104,6 +104,7 @@ class Best(msgspec.Struct, frozen=True):
         heads: those that had been trained by then.
         scores: validation PCK of the heads that the phase trained.
         areas: area under the curve of validation PCK, likewise.
+        earlier: head that the phase did not train → the epoch that it is kept from.
     """
 
     file: str
@@ -113,6 +114,7 @@ class Best(msgspec.Struct, frozen=True):
     heads: tuple[str, ...]
     scores: dict[str, float]
     areas: dict[str, float] = {}
+    earlier: dict[str, int] = {}
 
     def __post_init__(self) -> None:
         """Raise SchemaError where no model can be built of it."""
