@@ -143,6 +143,8 @@ def _report(stream: "PredictionStream", out: Path, min_score: float, quiet: bool
 
 def _notes(stream: "PredictionStream", min_score: float) -> list[str]:
     """What was left out, and why."""
+    from kpdata.train.infer.media import CUT_SHORT
+
     tally = stream.tally
     reasons = Counter(reason for _, reason, _ in tally.skipped)
     cut = reasons.pop(CUT_SHORT, 0)

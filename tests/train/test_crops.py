@@ -8,9 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from msgspec import structs
 
 from kpdata import formats
 from kpdata.core import transform
+from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule, square_crop
 from kpdata.core.errors import DatasetError, SchemaError
 from kpdata.core.progress import SILENT, Progress
@@ -18,13 +20,15 @@ from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeletons import COCO17
 from kpdata.core.transform import apply_affine
 from kpdata.images import codec
-from kpdata.images.resample import shrink_for
+from kpdata.images.resample import shrink_for, warp
 from kpdata.pipelines import Request, convert
 from kpdata.shards.dataset import Dataset
+from kpdata.train.data.batches import Batches
 from kpdata.train.data.crops import Crops, LabelledCrops, load
 from kpdata.train.data.decoding import decode_crop
 from kpdata.train.loop.train import load_crops
 from kpdata.train.models.base import Phase
+from kpdata.train.ops.augment import apply
 from kpdata.train.run.config import TrainConfig
 
 SIDE = 40
@@ -358,3 +362,107 @@ def test_views_count_their_affines():
     views = Crops(8, np.zeros((5, 2, 3)), np.zeros((5, 8, 8, 3), np.uint8))
     assert len(views) == 5
     assert len(replace(views, to_source=views.to_source[:2])) == 2
+
+
+# --- the border, which augmentation looks at
+
+
+TURNED = AugmentConfig(
+    rotate=(-30, 30), scale=(1, 1.33), shift=0.04, brightness=(0, 0), contrast=(1, 1),
+    saturation=(1, 1), hue=(0, 0), grey=0, blur=0, rectangles=0, cutout=0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def one_person(tmp_path_factory) -> Callable[..., tuple[np.ndarray, Dataset]]:
+    """``one_person(bbox, crop)``: a bright picture of 240 × 240 pixels, and its shards."""
+
+    def make(bbox: list[float], crop: int | None = None) -> tuple[np.ndarray, Dataset]:
+        folder = tmp_path_factory.mktemp("one")
+        noise = np.random.default_rng(0).integers(100, 256, (240, 240, 3), np.uint8)
+        picture = cv2.GaussianBlur(noise, (0, 0), 2)
+        (folder / "a.png").write_bytes(codec.encode(picture, "png"))
+        middle = [bbox[0] + bbox[2] / 2, bbox[1] + bbox[3] / 2, 2]
+        category = {"id": 1, "name": "person", "keypoints": list(COCO17.keypoints)}
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "width": 240, "height": 240}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": bbox, "iscrowd": 0,
+                             "area": 900, "num_keypoints": 17, "keypoints": middle * 17}],
+            "categories": [category],
+        }  # fmt: skip
+        (folder / "coco.json").write_text(json.dumps(content))
+        source = formats.read("coco", folder / "coco.json", images=folder)
+        request = Request.of(source, format="coco", split="100/0/0", shards=1, crop=crop)
+        convert(source, request, folder / "shards", SILENT)
+        return picture, Dataset.open(folder / "shards")
+
+    return make
+
+
+def trained_on(dataset: Dataset, config: AugmentConfig, margin: float = 1.25) -> LabelledCrops:
+    phases = (Phase("all", 1, SIDE, 1e-3),)
+    options = {"augment": config, "crop_from": "bbox", "margin": margin}
+    return load_crops(
+        dataset, TrainConfig(model="regression", phases=phases, **options), "train", SIDE
+    )
+
+
+def test_a_turned_crop_shows_the_picture_in_its_corners(one_person):
+    picture, dataset = one_person([100, 100, 40, 40])
+    crops = trained_on(dataset, TURNED)
+    assert (crops.side, crops.images.shape[1]) == (SIDE, SIDE + 2 * crops.border)
+    (to_source,) = crops.to_source
+    for epoch in range(8):
+        batch = Batches(crops, TURNED, 1, seed=3).batch(epoch, 0)
+        image, keypoints, params = batch.pop("image"), batch.pop("keypoints"), batch
+        seen, moved = apply(image, keypoints, params, SIDE, COCO17.flip_index)
+        pixels = (np.asarray(seen)[0] + 1) * 127.5
+        assert pixels.min() > 90  # the picture is brighter than that, and what is beyond it black
+        to_input = transform.compose(params["affine"][0], transform.invert(crops.without_border))
+        from_source = transform.compose(to_input, transform.invert(to_source))
+        expected = warp(picture, from_source, SIDE, SIDE)
+        assert np.abs(pixels - expected).mean() < 2
+        middle = apply_affine(from_source, np.array([[120.5, 120.5]]))
+        np.testing.assert_allclose(np.asarray(moved)[0, :, :2], np.tile(middle, (17, 1)), atol=1e-3)
+
+
+def test_beyond_the_picture_a_crop_is_black(one_person):
+    _, dataset = one_person([0, 0, 40, 40])
+    crops = trained_on(dataset, TURNED)
+    (image,) = crops.images[np.arange(1)]
+    outside = int(crops.border + SIDE * 0.1 - 1)  # a tenth of the crop lies beyond the picture
+    assert image[:outside].max() == image[:, :outside].max() == 0
+    assert image[outside + 3 :, outside + 3 :].min() > 90
+
+
+@pytest.mark.parametrize(
+    ("crop", "config", "split", "border"),
+    [
+        (None, TURNED, "train", 10),  # a quarter: 0.24 were enough
+        (None, AugmentConfig(scale=(0.1, 1)), "train", SIDE // 4),
+        (None, structs.replace(TURNED, rotate=(0, 0), shift=0.04), "train", 2),
+        (None, structs.replace(TURNED, rotate=(0, 0), shift=0.0), "train", 0),
+        (SIDE, TURNED, "train", 0),
+    ],
+)
+def test_the_border_is_as_wide_as_the_changes_reach_up_to_a_quarter(
+    one_person, crop, config, split, border
+):
+    _, dataset = one_person([100, 100, 40, 40], crop)
+    crops = trained_on(dataset, config)
+    assert crops.border == border
+    assert crops.images[np.arange(1)].shape[1] == SIDE + 2 * border
+    assert load(dataset, split, CropRule("bbox", 1.25), SIDE).border == 0
+
+
+def test_crops_that_are_not_kept_in_memory_have_the_same_border(one_person):
+    _, dataset = one_person([100, 100, 40, 40])
+    kept, read = (
+        load(dataset, "train", CropRule("bbox", 1.25), SIDE, memory=memory, border=7)
+        for memory in (1 << 20, 0)
+    )
+    assert isinstance(kept.images, np.ndarray)
+    assert not isinstance(read.images, np.ndarray)
+    assert (read.images[np.arange(1)] == kept.images).all()
+    inside = load(dataset, "train", CropRule("bbox", 1.25), SIDE).images
+    assert (kept.images[:, 7:-7, 7:-7] == inside).all()

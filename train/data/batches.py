@@ -1,8 +1,9 @@
 """The batches of a training run. They are deterministic, and each can be made alone.
 
-A batch is a dict of arrays: ``image`` (B, P, P, 3) uint8, ``keypoints`` (B, K, 3) in crop
-pixels, and the random parameters of :mod:`kpdata.train.ops.augment`, applied on the device. The
-same batches feed every backend; on TensorFlow they go through ``tf.data``.
+A batch is a dict of arrays: ``image`` (B, P, P, 3) uint8, the crops with their border,
+``keypoints`` (B, K, 3) in its pixels, and the random parameters of
+:mod:`kpdata.train.ops.augment`, applied on the device. The same batches feed every backend; on
+TensorFlow they go through ``tf.data``.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from kpdata.core import transform
 from kpdata.core.augment import AugmentConfig
 from kpdata.storage.parallel import ahead
 from kpdata.train.data.crops import LabelledCrops
@@ -64,7 +64,7 @@ class Batches:
     def params(self, epoch: int, step: int) -> BatchParams:
         """The augmentation parameters of a batch."""
         chosen = self.indices(epoch, step)
-        crops, side = [transform.IDENTITY] * len(chosen), self.crops.side
+        crops, side = [self.crops.without_border] * len(chosen), self.crops.side
         return sample_batch(self.augment, self.seed, epoch, chosen.tolist(), crops, side)
 
     def batch(self, epoch: int, step: int) -> Batch:
@@ -72,7 +72,7 @@ class Batches:
         chosen = self.indices(epoch, step)
         return {
             "image": self.crops.images[chosen],
-            "keypoints": self.crops.keypoints[chosen],
+            "keypoints": self.crops.shown_keypoints[chosen],
             **self.params(epoch, step),
         }
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ class Crops:
     Attributes:
         side: P.
         to_source: (N, 2, 3) crop pixels → source pixels.
-        images: an array of indices → (B, P, P, 3) uint8.
+        images: an array of indices → (B, P, P, 3) uint8; of labelled crops with their border.
     """
 
     side: int
@@ -60,6 +61,8 @@ class LabelledCrops(Crops):
         counts: what was left out, by name.
         unpredicted: the instances of whole images that no crop shows, in source pixels; None where
             there are none, or nobody knows.
+        border: pixels of the record that ``images`` show beyond each side of the crop, so that a
+            turned or shifted crop finds them there.
     """
 
     skeleton: Skeleton
@@ -75,6 +78,17 @@ class LabelledCrops(Crops):
     is_copy: npt.NDArray[np.bool_]
     counts: dict[str, int]
     unpredicted: Unpredicted | None = None
+    border: int = 0
+
+    @cached_property
+    def shown_keypoints(self) -> npt.NDArray[np.float32]:
+        """(N, K, 3) the keypoints in pixels of ``images``."""
+        return self.keypoints + np.array([self.border, self.border, 0], np.float32)
+
+    @property
+    def without_border(self) -> Affine:
+        """(2, 3) pixels of ``images`` → those of the crop."""
+        return np.array([[1.0, 0.0, -self.border], [0.0, 1.0, -self.border]])
 
     def take(self, indices: Indices) -> "LabelledCrops":
         """The crops at ``indices``, read into memory."""
@@ -113,6 +127,7 @@ def load(
     copies: bool = False,
     progress: Progress = SILENT,
     memory: int | None = None,
+    border: int = 0,
 ) -> LabelledCrops:
     """Load the crops of one split. They are decoded once and kept if they fit in memory.
 
@@ -125,6 +140,7 @@ def load(
         progress: hears of it as one step.
         memory: bytes of pixels to keep; a third of what is free unless given. Beyond it, they are
             decoded each time they are asked for.
+        border: pixels to show around each crop.
 
     Raises:
         DatasetError: no such split, a damaged record, or nothing to look at.
@@ -132,7 +148,7 @@ def load(
     total = None if copies else dataset[split].dataset.manifest.splits[split].instances
     progress.begin(f"reading {split}", total, "crops")
     finder = CropFinder(dataset, split, crop_rule, side, copies)
-    found, pixels = decode_crops(iter(finder), side, progress, memory)
+    found, pixels = decode_crops(iter(finder), side + 2 * border, progress, memory, border)
     if not found:
         left = "; ".join(f"{count} {what}" for what, count in finder.counts.items())
         fix = _WITHOUT_BOXES if any("no box" in what for what in finder.counts) else ""
@@ -160,6 +176,7 @@ def load(
         images=pixels,
         counts=dict(finder.counts),
         unpredicted=_unpredicted(finder.not_shown) if finder.not_shown else None,
+        border=border,
     )
 
 

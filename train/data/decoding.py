@@ -35,7 +35,7 @@ class CropPixels(Protocol):
     """Pixels of crops by index, from memory or decoded on demand."""
 
     def __getitem__(self, indices: Indices) -> Pixels:
-        """(B, P, P, 3) uint8 RGB."""
+        """(B, P, P, 3) uint8 RGB, with the border that the crops were asked for."""
 
 
 def decode_crops(
@@ -43,16 +43,23 @@ def decode_crops(
     side: int,
     progress: Progress = SILENT,
     memory: int | None = None,
+    border: int = 0,
 ) -> tuple[list[InstanceCrop], CropPixels]:
     """The crops and their pixels, which are kept if they fit in memory.
 
     Args:
         pairs: each crop with its record.
-        side: P.
+        side: P, with the ``border`` on both sides of the crop.
         progress: hears how many crops have been read.
         memory: bytes of pixels to keep; a third of what is free unless given. Beyond it, they are
             decoded each time they are asked for.
+        border: pixels that are kept around each crop.
     """
+    inset = np.array([[1.0, 0.0, border], [0.0, 1.0, border]])
+
+    def bordered(crop: InstanceCrop) -> RecordCrop:
+        return crop.of._replace(affine=transform.compose(inset, crop.of.affine))
+
     budget = psutil.virtual_memory().available * _MEMORY_SHARE if memory is None else memory
     kept: list[Pixels] | None = []
     crops: list[InstanceCrop] = []
@@ -60,11 +67,11 @@ def decode_crops(
         for some in _in_batches(pairs):
             crops += [crop for crop, _ in some]
             if kept is not None and len(crops) * side * side * 3 <= budget:
-                kept += pool.map(lambda pair: _decoded(pair[1], pair[0].of, side), some)
+                kept += pool.map(lambda pair: _decoded(pair[1], bordered(pair[0]), side), some)
             else:
                 kept = None
             progress.reach(len(crops))
-    return crops, np.stack(kept) if kept else _OnDisk([crop.of for crop in crops], side)
+    return crops, np.stack(kept) if kept else _OnDisk(list(map(bordered, crops)), side)
 
 
 def _in_batches(

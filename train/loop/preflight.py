@@ -13,7 +13,7 @@ from kpdata.checks.gates import Verdict
 from kpdata.core.errors import TrainingError
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.sample import FloatArray
-from kpdata.core.transform import resize_affine
+from kpdata.core.transform import compose, resize_affine
 from kpdata.train.data.batches import Batch
 from kpdata.train.data.crops import LabelledCrops
 from kpdata.train.data.decoding import Indices
@@ -90,8 +90,10 @@ def check_learning(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdic
     )
     batch: Batch = {
         "image": crops.images[np.arange(count)],
-        "keypoints": crops.keypoints,
-        **only_crops([resize_affine(crops.side, crops.side, size)] * count),
+        "keypoints": crops.shown_keypoints,
+        **only_crops(
+            [compose(resize_affine(crops.side, crops.side, size), crops.without_border)] * count
+        ),
     }
     for done in range(_STEPS, _MOST_STEPS + 1, _STEPS):
         for _ in range(_STEPS):

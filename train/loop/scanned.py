@@ -59,7 +59,7 @@ def epochs(batches: Batches, first_epoch: int) -> Iterator[tuple[Batch]]:
     crops = batches.crops
     resident = {
         "image": jax.device_put(np.asarray(crops.images)),
-        "keypoints": jax.device_put(crops.keypoints),
+        "keypoints": jax.device_put(crops.shown_keypoints),
     }
     numbers = iter(range(first_epoch, 1 << 62))
     return ((resident | params,) for params in made_ahead(batches.epoch, numbers))

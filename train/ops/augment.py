@@ -39,6 +39,13 @@ def only_crops(crops: Sequence[Affine]) -> BatchParams:
     return {"affine": np.stack(crops).astype(np.float32)}
 
 
+def reach(config: AugmentConfig) -> float:
+    """How far beyond a crop its changes can look, in sides of the crop."""
+    turn = math.radians(min(45, max(map(abs, config.rotate))))
+    widest = (0.5 + config.shift) * (math.cos(turn) + math.sin(turn)) / config.scale[0]
+    return max(0.0, widest - 0.5)
+
+
 def sample_batch(
     config: AugmentConfig,
     seed: int,
