@@ -36,6 +36,7 @@ from kpdata.view.console import Shown, shown
 if TYPE_CHECKING:
     from kpdata.train.evaluate.evaluate import Evaluation
     from kpdata.train.export.export import Card
+    from kpdata.train.export.formats import Precision
     from kpdata.train.infer.boxes import Boxes
     from kpdata.train.infer.files import CocoResults
     from kpdata.train.infer.media import Item
@@ -327,6 +328,8 @@ class Run:
         head: str | None = None,
         flip: bool = False,
         decode: "Decode" = "dark",
+        precision: "Precision" = "float32",
+        dataset: AnyDataset | None = None,
         progress: Shown = None,
     ) -> "Card":
         """Write the model as files for other programs, and run each to see that it agrees.
@@ -340,6 +343,10 @@ class Run:
             head: which of the model's heads to export; the run's primary head unless given.
             flip: put the flip test inside.
             decode: as in :meth:`evaluate`.
+            precision: of the weights of a TFLite file: ``float32``, ``float16`` or ``int8``. Such
+                a file is scored beside the model, and refused if it loses much.
+            dataset: the run's, where it has moved; what ``int8`` is calibrated on, and what files
+                of less than ``float32`` are scored on.
             progress: as in :func:`train`.
 
         Raises:
@@ -351,8 +358,11 @@ class Run:
 
         _check_decode(predictor, decode, (head,) if head else predictor.best.heads[:1])
         formats = (to,) if isinstance(to, str) else tuple(to)
+        if precision == "float32" and dataset is not None:
+            raise TrainingError("`dataset` changes nothing without a `precision`")
+        data = None if precision == "float32" else same_data(RunFolder(self.path), dataset)
         with shown(progress) as meter:
-            card = export(predictor, Path(out), formats, head, flip, decode, meter)
+            card = export(predictor, Path(out), formats, head, flip, decode, meter, precision, data)
             for note in card.notes:
                 meter.warn(note)
         return card

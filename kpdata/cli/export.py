@@ -1,15 +1,15 @@
 """``kpdata export``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.model_options import DeclaredCommand, head_option
-from kpdata.cli.options import as_json, decode_option, quiet
-from kpdata.train.export.formats import FORMATS
+from kpdata.cli.options import LOCATION, as_json, decode_option, quiet
+from kpdata.train.export.formats import FORMATS, Precision
 from kpdata.view.console import screen, table
 from kpdata.view.printing import print_json
 
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
     help="Put the flip test inside, which takes twice as long. To score what you export without "
     "it, use kpdata evaluate --no-flip.",
 )  # fmt: skip
+@click.option(
+    "--precision", default="float32", show_default=True, type=click.Choice(get_args(Precision)),
+    help="Of the weights of a TFLite file. float16 halves it; int8 quarters it, and computes in "
+    "int8 where the head is coordinates. Such a file is scored on the shards beside the Keras "
+    "model, and refused if it loses more than 2 points of PCK or a tenth of EPE.",
+)  # fmt: skip
+@click.option(
+    "--dataset", type=LOCATION, metavar="SHARDS", show_default="where they lay in training",
+    help="The run's shards, to calibrate and score a file of less than float32.",
+)  # fmt: skip
 @decode_option
 @quiet
 @as_json
@@ -47,6 +57,7 @@ def command(run: Path, formats: tuple[str, ...], out: Path, **options: Any) -> N
     \b
     Examples:
       kpdata export runs/a --to tflite --out exported/
+      kpdata export runs/a --to tflite --precision int8 --head coordinates --out phone/
       kpdata export runs/a --to onnx --to saved_model --head coordinates --out exported/
     """  # fmt: skip
     from kpdata.train.api import Run
@@ -58,6 +69,8 @@ def command(run: Path, formats: tuple[str, ...], out: Path, **options: Any) -> N
             head=options["head"],
             flip=options["flip"],
             decode=options["decode"],
+            precision=options["precision"],
+            dataset=options["dataset"],
             progress=meter,
         )
     if options["as_json"]:
@@ -81,6 +94,9 @@ def _show(card: "Card", out: Path) -> None:
     ]
     console = screen()
     console.print(table("", columns, rows))
+    for file in card.files.values():
+        if file.accuracy:
+            console.print(f"{file.name} of {file.precision}: {file.accuracy}")
     (side, *_), flip = card.inputs["image"].shape, "with" if card.flip_test else "without"
     console.print(
         f"{out}: in: crops of {side} × {side} pixels; out: {len(card.skeleton)} keypoints of the "

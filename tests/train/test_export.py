@@ -12,14 +12,19 @@ import msgspec
 import numpy as np
 import pytest
 
+from kpdata import metrics
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import DatasetError, KpdataError, TrainingError
 from kpdata.core.skeletons import COCO17
 from kpdata.images import codec
+from kpdata.shards.dataset import Dataset
+from kpdata.train.api import Run
+from kpdata.train.data.crops import load
 from kpdata.train.export import export as exporting
 from kpdata.train.export.export import Card, agreement, export, pose_model, rendered_crops
 from kpdata.train.export.formats import FORMATS
+from kpdata.train.infer.predictions import Truth
 from kpdata.train.infer.predictor import Predictor
 from kpdata.train.models.base import Phase
 from kpdata.train.run.config import TrainConfig
@@ -185,6 +190,88 @@ def test_a_flip_test_of_a_run_that_saw_no_mirror_image_is_noted(run_of, tmp_path
     assert export(run, tmp_path / "out", ("saved_model",)).notes == []
     (note,) = export(run, tmp_path / "flip", ("saved_model",), flip=True).notes
     assert "was trained on no mirror image" in note
+
+
+# --- less than float32
+
+
+def quantised(run, out, precision, shards, head=None):
+    dataset = Dataset.open(shards)
+    return export(run, out, ("tflite",), head, precision=precision, dataset=dataset)
+
+
+@pytest.mark.parametrize(
+    ("precision", "head", "share"),
+    [
+        ("float16", "coordinates", 0.6),
+        ("int8", "coordinates", 0.55),
+        ("float16", "heatmap", 0.65),
+        ("int8", "heatmap", 0.55),
+    ],
+)
+def test_a_smaller_file_is_scored_beside_the_model(
+    blazepose, tiny_shards, tmp_path, precision, head, share
+):
+    whole = export(blazepose, tmp_path / "whole", ("tflite",), head).files["tflite"]
+    card = quantised(blazepose, tmp_path / "small", precision, tiny_shards, head)
+    file = card.files["tflite"]
+    assert whole.precision == "float32"
+    assert whole.accuracy is None
+    assert file.precision == precision
+    assert file.bytes == (tmp_path / "small" / "model.tflite").stat().st_size < share * whole.bytes
+    assert (file.accuracy.split, file.accuracy.crops > 0) == ("val", True)
+    assert file.accuracy.epe == pytest.approx(file.accuracy.keras_epe, rel=0.1)
+    assert card == msgspec.json.decode((tmp_path / "small/model.json").read_bytes(), type=Card)
+    assert any("int8" in note for note in card.notes) == ((precision, head) == ("int8", "heatmap"))
+
+
+def test_the_model_beside_it_scores_as_it_does_in_an_evaluation(blazepose, tiny_shards, tmp_path):
+    dataset = Dataset.open(tiny_shards)
+    card = quantised(blazepose, tmp_path / "small", "float16", tiny_shards, "coordinates")
+    crops = load(dataset, "val", blazepose.crop_rule, SIDE)
+    found = blazepose.predict(crops, flip=False).keypoints["coordinates"]
+    poses = Truth.of(crops).poses(crops.skeleton, found)
+    accuracy = card.files["tflite"].accuracy
+    assert accuracy.crops == len(crops)
+    assert accuracy.keras_epe == pytest.approx(metrics.epe(poses).value, rel=1e-4)
+    assert accuracy.keras_pck == pytest.approx(metrics.pck(poses).value)
+
+
+@pytest.mark.parametrize(
+    ("pck", "epe", "refused"),
+    [(0.79, 10.4, False), (0.77, 10.0, True), (0.8, 11.5, True), (None, 10.4, False)],
+)
+def test_a_file_that_loses_much_is_not_kept(
+    blazepose, tiny_shards, tmp_path, monkeypatch, pck, epe, refused
+):
+    scores = iter([(pck, epe), (None if pck is None else 0.8, 10.0)])
+    monkeypatch.setattr(exporting, "_scores", lambda *_: next(scores))
+    if refused:
+        with pytest.raises(TrainingError, match=r"model.tflite of float16 loses too much: PCK@0.2"):
+            quantised(blazepose, tmp_path / "small", "float16", tiny_shards)
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert quantised(blazepose, tmp_path / "small", "float16", tiny_shards)
+
+
+@pytest.mark.parametrize(
+    ("formats", "precision", "says"),
+    [
+        (("tflite", "onnx"), "int8", "precision is int8: tflite alone is written so, and `to` is"),
+        (("tflite",), "int4", "precision is int4: expected float32, float16 or int8"),
+    ],
+)
+def test_a_precision_that_cannot_be_had_is_refused(blazepose, tmp_path, formats, precision, says):
+    with pytest.raises(TrainingError, match=says):
+        export(blazepose, tmp_path / "out", formats, precision=precision)
+
+
+def test_the_runs_own_shards_are_asked_for_where_they_are_needed(blazepose, tiny_shards, tmp_path):
+    run = Run(blazepose.path)
+    with pytest.raises(TrainingError, match="is not what .* was begun with"):
+        run.export(tmp_path / "out", to="tflite", precision="int8", dataset=tiny_shards)
+    with pytest.raises(TrainingError, match="`dataset` changes nothing without a `precision`"):
+        run.export(tmp_path / "out", to="tflite", dataset=tiny_shards)
 
 
 def test_another_backend_is_refused(blazepose, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -128,6 +129,7 @@ def load(
     progress: Progress = SILENT,
     memory: int | None = None,
     border: int = 0,
+    limit: int | None = None,
 ) -> LabelledCrops:
     """Load the crops of one split. They are decoded once and kept if they fit in memory.
 
@@ -141,6 +143,7 @@ def load(
         memory: bytes of pixels to keep; a third of what is free unless given. Beyond it, they are
             decoded each time they are asked for.
         border: pixels to show around each crop.
+        limit: how many to take, the first ones; None takes all.
 
     Raises:
         DatasetError: no such split, a damaged record, or nothing to look at.
@@ -148,7 +151,7 @@ def load(
     total = None if copies else dataset[split].dataset.manifest.splits[split].instances
     progress.begin(f"reading {split}", total, "crops")
     finder = CropFinder(dataset, split, crop_rule, side, copies)
-    found, pixels = decode_crops(iter(finder), side + 2 * border, progress, memory, border)
+    found, pixels = decode_crops(islice(finder, limit), side + 2 * border, progress, memory, border)
     if not found:
         left = "; ".join(f"{count} {what}" for what, count in finder.counts.items())
         fix = _WITHOUT_BOXES if any("no box" in what for what in finder.counts) else ""

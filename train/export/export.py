@@ -1,25 +1,42 @@
 """Export a run to a folder of model files with ``model.json``, their description."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import keras
 import msgspec
 import numpy as np
 
 import kpdata
-from kpdata import synth
+from kpdata import metrics, synth
 from kpdata.core.crop import CropRule, square_crop
-from kpdata.core.errors import TrainingError, first_line, located
+from kpdata.core.errors import SchemaError, TrainingError, either, first_line, located
 from kpdata.core.progress import SILENT, Progress
 from kpdata.core.quiet import without_warnings
-from kpdata.core.sample import Pixels
+from kpdata.core.sample import FloatArray, Pixels
 from kpdata.core.skeleton import Skeleton
+from kpdata.core.splits import TRAIN, VAL
+from kpdata.core.transform import apply_affines
 from kpdata.images import codec
 from kpdata.images.resample import square
+from kpdata.metrics.poses import Reference
+from kpdata.shards.dataset import Dataset
 from kpdata.storage.atomic import as_write_error, whole_folder
-from kpdata.train.export.formats import FORMATS, INPUT, Format, Outputs, check_formats
-from kpdata.train.infer.predictions import FLIP_NOT_TRAINED, Decode
+from kpdata.train.data.crops import LabelledCrops, load
+from kpdata.train.evaluate.scores import chosen_reference
+from kpdata.train.export.formats import (
+    FORMATS,
+    INPUT,
+    Format,
+    Outputs,
+    Precision,
+    check_formats,
+    write_tflite,
+)
+from kpdata.train.infer.predictions import FLIP_NOT_TRAINED, Decode, Truth
 from kpdata.train.infer.predictor import Predictor
 from kpdata.train.models.parts import Head
 
@@ -34,6 +51,13 @@ _INPUT_MEANING = (
     "times the longer side of that; of the upright image, averaged where it shrinks to two "
     "fifths or less, then sampled bilinearly, black beyond the edges"
 )
+_WEIGHTS_ALONE = (
+    "the weights are int8, and it computes in float: heatmaps cannot be decoded in int8. A head of "
+    "coordinates also computes in int8"
+)
+_CALIBRATED_ON, _SCORED_ON = 128, 512
+_LOST_PCK, _LOST_EPE = 0.02, 0.1
+
 _XY_MEANING = "x, y in continuous pixels of the crop, (0, 0) its left upper corner; score: "
 _VISIBILITY_MEANING = "the probability that the keypoint is visible"
 
@@ -63,6 +87,38 @@ class Agreement(msgspec.Struct, frozen=True):
     near: float
 
 
+class Accuracy(msgspec.Struct, frozen=True):
+    """The scores of a file of less than float32, beside those of the Keras model.
+
+    Attributes:
+        split: of the shards, and ``crops``, how many of it both looked at.
+        pck: of the file, ``keras_pck`` of the Keras model; None without a reference length.
+        epe: likewise, in pixels of the source images.
+    """
+
+    split: str
+    crops: int
+    pck: float | None
+    keras_pck: float | None
+    epe: float
+    keras_epe: float
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the file loses little: 2 points of PCK, and a tenth of EPE."""
+        lost = (self.keras_pck or 0) - (self.pck or 0)
+        return lost <= _LOST_PCK and self.epe <= (1 + _LOST_EPE) * self.keras_epe
+
+    def __str__(self) -> str:
+        pck = ""
+        if self.pck is not None and self.keras_pck is not None:
+            pck = f"PCK@0.2 {100 * self.pck:.2f} %, Keras {100 * self.keras_pck:.2f} %; "
+        return (
+            f"{pck}EPE {self.epe:.2f} px, Keras {self.keras_epe:.2f} px; on {self.crops:,} crops "
+            f"of {self.split}"
+        )
+
+
 class File(msgspec.Struct, frozen=True):
     """One exported model.
 
@@ -71,12 +127,16 @@ class File(msgspec.Struct, frozen=True):
         bytes: of all its files.
         batch: how many crops it takes at a time; None for any number.
         agreement: with the Keras model.
+        precision: of the weights.
+        accuracy: of a file of less than float32.
     """
 
     name: str
     bytes: int
     batch: int | None
     agreement: Agreement
+    precision: Precision = "float32"
+    accuracy: Accuracy | None = None
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -123,6 +183,8 @@ def export(
     flip: bool = False,
     decode: Decode = "dark",
     progress: Progress = SILENT,
+    precision: Precision = "float32",
+    dataset: Dataset | None = None,
 ) -> Card:
     """Write a run's best weights in other formats, and run each file to see that it agrees.
 
@@ -134,6 +196,8 @@ def export(
         flip: put the flip test inside.
         decode: how a heatmap is decoded.
         progress: hears of it as one step.
+        precision: of the weights, where ``formats`` is TFLite alone.
+        dataset: what a file of less than float32 is calibrated and scored on.
 
     Raises:
         DatasetError: ``out`` is in use, or cannot be written.
@@ -149,6 +213,7 @@ def export(
             raise TrainingError(
                 f"to is {name}: {spec.name} is exported as {', '.join(spec.exports)}"
             )
+    _check_precision(precision, formats)
     check_formats(formats)
     chosen = spec.head(head or predictor.best.heads[0])
     progress.begin("exporting", len(formats), "files")
@@ -164,7 +229,12 @@ def export(
             )
         for name in formats:
             with located(f"to is {name}"), without_warnings():
-                files[name] = _export(FORMATS[name], model, folder, crops, expected)
+                if dataset and precision != "float32":
+                    files[name] = _quantised(
+                        predictor, model, folder, crops, expected, precision, dataset, chosen
+                    )
+                else:
+                    files[name] = _export(FORMATS[name], model, folder, crops, expected)
             progress.advance()
         card = Card(
             kpdata=kpdata.__version__,
@@ -179,7 +249,8 @@ def export(
             inputs={INPUT: _array(model.input, _INPUT_MEANING)},
             outputs=_outputs(model.output, chosen),
             files=files,
-            notes=[FLIP_NOT_TRAINED] * (flip and not predictor.trained_with_flips),
+            notes=[FLIP_NOT_TRAINED] * (flip and not predictor.trained_with_flips)
+            + [_WEIGHTS_ALONE] * (precision == "int8" and bool(chosen.decodings)),
         )
         with as_write_error(out):
             (folder / CARD).write_bytes(card.json())
@@ -233,7 +304,12 @@ def _are_numbers(outputs: Outputs) -> bool:
 
 
 def _export(
-    form: Format, model: keras.Model, folder: Path, crops: Pixels, expected: Outputs
+    form: Format,
+    model: keras.Model,
+    folder: Path,
+    crops: Pixels,
+    expected: Outputs,
+    least_near: float = _LEAST_NEAR,
 ) -> File:
     path = folder / form.file
     try:
@@ -244,7 +320,7 @@ def _export(
             f"{form.file} could not be written and run: {first_line(error)}; leave this format out"
         ) from error
     agrees = agreement(expected, outputs)
-    if agrees.near < _LEAST_NEAR:
+    if agrees.near < least_near:
         raise TrainingError(
             f"{form.file} finds only {agrees.near:.0%} of the keypoints where the Keras model does "
             f"(median {agrees.median_px:.2g} px apart, scores up to {agrees.max_score:.2g})"
@@ -252,6 +328,73 @@ def _export(
     parts = path.rglob("*") if path.is_dir() else [path]
     size = sum(part.stat().st_size for part in parts if part.is_file())
     return File(form.file, size, form.batch, agrees)
+
+
+def _check_precision(precision: str, formats: Sequence[str]) -> None:
+    if precision not in get_args(Precision):
+        raise TrainingError(f"precision is {precision}: expected {either(get_args(Precision))}")
+    if precision != "float32" and set(formats) != {"tflite"}:
+        raise TrainingError(
+            f"precision is {precision}: tflite alone is written so, and `to` is "
+            f"{', '.join(formats)}: write the others apart"
+        )
+
+
+def _quantised(
+    predictor: Predictor,
+    model: keras.Model,
+    folder: Path,
+    crops: Pixels,
+    expected: Outputs,
+    precision: Precision,
+    dataset: Dataset,
+    head: Head,
+) -> File:
+    """Write a TFLite file of less precision, and score it beside the Keras model."""
+    split = next((split for split in (VAL, "test") if split in dataset.splits), None)
+    if split is None:
+        raise TrainingError(
+            f"{dataset.folder} has no split val and no split test to score a file of {precision} on"
+        )
+    side, rule = predictor.input_size, predictor.crop_rule
+    calibration = None
+    if precision == "int8" and not head.decodings:
+        shown = load(dataset, TRAIN, rule, side, limit=_CALIBRATED_ON)
+        calibration = shown.images[np.arange(len(shown))]
+    form = replace(
+        FORMATS["tflite"],
+        write=partial(write_tflite, precision=precision, calibration=calibration),
+    )
+    file = _export(form, model, folder, crops, expected, least_near=0.0)
+    scored = load(dataset, split, rule, side, limit=_SCORED_ON)
+    images = scored.images[np.arange(len(scored))]
+    found = form.load(folder / form.file)(images)[KEYPOINTS]
+    keras_found = model.predict(images, batch_size=32, verbose=0)[KEYPOINTS]
+    reference = predictor.config.reference
+    pck, epe = _scores(scored, found, reference)
+    keras_pck, keras_epe = _scores(scored, keras_found, reference)
+    accuracy = Accuracy(split, len(scored), pck, keras_pck, epe, keras_epe)
+    if not accuracy.is_near:
+        raise TrainingError(
+            f"{form.file} of {precision} loses too much: {accuracy}. Expected at most "
+            f"{100 * _LOST_PCK:g} points of PCK and {_LOST_EPE:.0%} of EPE: choose another "
+            "`precision`"
+        )
+    return msgspec.structs.replace(file, precision=precision, accuracy=accuracy)
+
+
+def _scores(
+    crops: LabelledCrops, keypoints: FloatArray, reference: Reference | None
+) -> tuple[float | None, float]:
+    """PCK, where there is a reference length, and EPE of keypoints (N, K, 3) in crop pixels."""
+    xy = apply_affines(crops.to_source, keypoints[..., :2].astype(np.float64))
+    in_source = np.concatenate([xy, keypoints[..., 2:]], axis=2)
+    poses = Truth.of(crops).poses(crops.skeleton, in_source)
+    try:
+        share = metrics.pck(poses, reference or chosen_reference(poses)).value
+    except SchemaError:
+        share = None
+    return share, metrics.epe(poses).value
 
 
 def _outputs(tensors: dict[str, keras.KerasTensor], head: Head) -> dict[str, Array]:

@@ -2,10 +2,11 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,16 @@ Run = Callable[[npt.NDArray[np.uint8]], Outputs]
 """Crops (B, S, S, 3) → outputs by name."""
 
 INPUT = "image"
+
+Precision = Literal["float32", "float16", "int8"]
+
+_IN_FLOAT = (
+    "MUL", "SUB", "DIV", "SUM", "MEAN", "EXP", "LOG", "RSQRT", "SQUARED_DIFFERENCE", "SOFTMAX",
+    "LOGISTIC", "FULLY_CONNECTED", "NEG", "BATCH_MATMUL", "CONCATENATION", "RESHAPE", "PACK",
+    "STRIDED_SLICE", "TRANSPOSE",
+)  # fmt: skip
+"""What an int8 model computes in float: the scaling of its input and all that makes coordinates,
+for which 256 steps are too few. Convolutions, which take the time, are int8."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,57 @@ def _load_saved_model(path: Path) -> Run:
     return run
 
 
-def _write_tflite(model: "keras.Model", path: Path) -> None:
-    shape = (1, *model.inputs[0].shape[1:])
-    import keras
+def write_tflite(
+    model: "keras.Model",
+    path: Path,
+    precision: Precision = "float32",
+    calibration: npt.NDArray[np.uint8] | None = None,
+) -> None:
+    """Write a model for one crop at a time, of float32 inputs and outputs but for the crop.
 
+    Args:
+        model: uint8 crops → outputs by name.
+        path: ends in ``.tflite``.
+        precision: of the weights.
+        calibration: crops (N, S, S, 3) for int8: convolutions then compute in int8, with ranges
+            found on these crops. None stores int8 weights, and computes in float.
+    """
+    import keras
+    import tensorflow as tf
+
+    shape = (1, *model.inputs[0].shape[1:])
     one = keras.InputSpec(shape=shape, dtype=model.inputs[0].dtype, name=INPUT)
-    model.export(path, format="litert", input_signature=[one], verbose=False)
+    if calibration is not None:
+        path.write_bytes(_calibrated(model, one, calibration))
+        return
+    options: dict[str, Any] = {}
+    if precision != "float32":
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        options["target_spec"] = {"supported_types": [tf.float16]}
+    model.export(path, format="litert", input_signature=[one], verbose=False, **options)
+
+
+def _calibrated(
+    model: "keras.Model", one: "keras.InputSpec", calibration: npt.NDArray[np.uint8]
+) -> bytes:
+    import tensorflow as tf
+
+    def crops() -> Iterator[dict[str, npt.NDArray[np.uint8]]]:
+        return ({INPUT: crop[None]} for crop in calibration)
+
+    with tempfile.TemporaryDirectory() as folder, without_native_stderr():
+        model.export(folder, format="tf_saved_model", input_signature=[one], verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = crops
+        # the converter alone cannot leave operations out: its debugger can
+        experimental = tf.lite.experimental
+        options = experimental.QuantizationDebugOptions(denylisted_ops=list(_IN_FLOAT))
+        made = experimental.QuantizationDebugger(
+            converter=converter, debug_dataset=crops, debug_options=options
+        )
+        return bytes(made.get_nondebug_quantized_model())
 
 
 def _load_tflite(path: Path) -> Run:
@@ -116,7 +172,7 @@ def _load_onnx(path: Path) -> Run:
 
 
 FORMATS = {
-    "tflite": Format("model.tflite", 1, ("ai_edge_litert",), _write_tflite, _load_tflite),
+    "tflite": Format("model.tflite", 1, ("ai_edge_litert",), write_tflite, _load_tflite),
     "onnx": Format("model.onnx", None, ("onnx", "tf2onnx", "onnxruntime"), _write_onnx, _load_onnx),
     "saved_model": Format("saved_model", None, (), _write_saved_model, _load_saved_model),
 }
