@@ -585,7 +585,7 @@ def test_a_worker_with_other_versions_than_the_driver_writes_nothing(
     monkeypatch.setattr("kpdata.pipelines.plan.make.software", lambda: newer)
     monkeypatch.setattr(worker_count, "_SECONDS_WORTH_WORKERS", 0)
     here = manifest.software()["opencv"]
-    says = rf"worker on .*: opencv is {here}, .* it is 99\.0, .*have the same on every"
+    says = rf"worker on .*: opencv is {here}, but 99\.0 on .*install the same on every"
     with pytest.raises(JobError, match=says):
         convert_to(tmp_path / "out", coco, workers=workers)
     assert not list((tmp_path / "out").glob("*.tfrecord"))
