@@ -165,6 +165,8 @@ def _show(run: "Run", shards: Location | None) -> None:
     result = _result(run)
     (answers, score), *others = [*result["val_pck"].items()] or [("", None)]
     said = "" if score is None else f", validation PCK {score:.3f} of its answer, {answers}"
+    if run.best and (epoch := run.best.earlier.get(answers)):
+        said += f" of epoch {epoch}"
     if others:
         said += f" ({', '.join(f'{head} {value:.3f}' for head, value in others)})"
     phase = f" (phase {result['best_phase']})" if len(run.config.phases) > 1 else ""

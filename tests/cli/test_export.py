@@ -1,17 +1,21 @@
 """``kpdata export``, of a run whose weights nobody trained."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import keras
+import msgspec
 import pytest
 
+import kpdata as library
 from kpdata.cli.export import command
 from kpdata.train.export.formats import FORMATS
 from kpdata.train.models.base import Phase
 from kpdata.train.run.config import AugmentConfig, TrainConfig
+from kpdata.train.run.folder import RunFolder
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("models are exported through TensorFlow", allow_module_level=True)
@@ -83,3 +87,34 @@ def test_a_folder_that_is_no_run_is_named(kpdata: Kpdata, tmp_path):
     result = kpdata("export", tmp_path, "--to", "onnx", "--out", tmp_path / "o")
     assert result.code == 1
     assert f"{tmp_path} is no training run" in result.err
+
+
+def test_less_precision_is_for_tflite_and_needs_the_shards_of_the_run(
+    kpdata: Kpdata, run, tiny_shards, tmp_path
+):
+    out = tmp_path / "o"
+    command = ("export", run, "--out", out, "--precision", "int8")
+    both = kpdata(*command, "--to", "tflite", "--to", "onnx", "--dataset", tiny_shards)
+    assert both.code == 1
+    other = kpdata(*command, "--to", "tflite", "--dataset", tiny_shards)
+    assert (other.code, "is not what" in other.err) == (1, True)
+    idle = kpdata("export", run, "--out", out, "--to", "onnx", "--dataset", tiny_shards)
+    assert (idle.code, "--dataset changes nothing without a --precision" in idle.err) == (1, True)
+    assert not out.exists()
+
+
+def test_what_less_precision_costs_is_said(kpdata: Kpdata, run, tiny_shards, tmp_path):
+    hashed = library.open(tiny_shards).manifest.root_hash
+    info = RunFolder(run).info()
+    RunFolder(tmp_path / "run").begin(
+        RunFolder(run).config(), msgspec.structs.replace(info, root_hash=hashed)
+    )
+    shutil.copytree(run / "checkpoints", tmp_path / "run" / "checkpoints", dirs_exist_ok=True)
+    shutil.copy(run / "state.json", tmp_path / "run")
+    result = kpdata(
+        "export", tmp_path / "run", "--to", "tflite", "--precision", "float16",
+        "--dataset", tiny_shards, "--out", tmp_path / "o",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "model.tflite of float16: PCK@0.2 " in result.out
+    assert " crops of val" in result.out
