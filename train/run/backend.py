@@ -1,7 +1,12 @@
 """Which backend Keras runs on, chosen before Keras is imported."""
 
+import contextlib
 import importlib.util
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 from kpdata.core.errors import KpdataError
 from kpdata.core.quiet import without_native_stderr
@@ -31,8 +36,36 @@ def prepare_backend() -> None:
             "install jax"
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with without_native_stderr():
+    with without_native_stderr(), interrupted_after():
         import keras  # noqa: F401
+
+
+@contextlib.contextmanager
+def interrupted_after() -> Iterator[None]:
+    """Let a Ctrl-C in the block end it only when it is done, and a second one at once.
+
+    TensorFlow's import takes seconds and calls Python from C, where an interrupt gets lost or
+    crashes the process.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    own = threading.current_thread() is threading.main_thread()
+    if not own or before is not signal.default_int_handler:
+        yield
+        return
+    pressed = threading.Event()
+
+    def press(number: int, frame: FrameType | None) -> None:
+        if pressed.is_set():
+            signal.default_int_handler(number, frame)
+        pressed.set()
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed.is_set():
+        raise KeyboardInterrupt
 
 
 def _is_installed(name: str) -> bool:
