@@ -188,7 +188,7 @@ def test_a_registered_model_predicts(run, photo, tmp_path):
     assert written.tally.images == 1
     assert (tmp_path / "out" / "predictions.jsonl").is_file()
     assert len(json.loads((tmp_path / "coco.json").read_text())) == 1
-    assert (tmp_path / "out" / "overlays" / "photo.jpg").is_file()
+    assert (tmp_path / "out" / "overlays" / "photo.png.jpg").is_file()
 
 
 def test_images_in_memory_are_predicted_as_those_in_files_are(run, photo):
