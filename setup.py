@@ -30,10 +30,12 @@ S3 = ["boto3>=1.35"]
 GCS = ["gcsfs>=2025.2"]
 AZURE = ["adlfs>=2024.12"]
 HDFS = ["fsspec>=2025.2", "requests>=2.31"]
+VIDEO = ["imageio-ffmpeg>=0.5"]
 
 TEST = [
     *EXPORTERS,
     *S3,
+    *VIDEO,
     "build>=1.2",
     "fsspec>=2025.2",
     "hypothesis>=6.100",
@@ -94,7 +96,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "export": [*TRAIN, *EXPORTERS],
-        "video": ["imageio-ffmpeg>=0.5"],
+        "video": VIDEO,
         "s3": S3,
         "gcs": GCS,
         "azure": AZURE,
