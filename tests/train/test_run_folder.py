@@ -167,6 +167,7 @@ def test_each_head_has_the_score_of_the_weights_that_it_was_kept_from():
     epochs = (
         epoch(1, 0, heatmap=0.8), epoch(2, 0, heatmap=0.4), epoch(3, 1, coordinates=0.6),
     )  # fmt: skip
-    best = Best("f", 1, 3, 64, ("heatmap", "coordinates"), {"coordinates": 0.3})
+    heads = ("heatmap", "coordinates")
+    best = Best("f", 1, 3, 64, heads, {"coordinates": 0.3}, {"coordinates": 0.6}, {"heatmap": 1})
     assert list(State(epochs, best).val_pck.items()) == [("heatmap", 0.4), ("coordinates", 0.3)]
     assert State(epochs).val_pck == {}

@@ -144,14 +144,15 @@ class State(msgspec.Struct, frozen=True):
 
         A head that the last phase did not train has the score of the epoch that it was kept from.
         """
+        if self.best is None:
+            return {}
         scores = {}
-        for head in self.best.heads if self.best else ():
-            known = [record for record in self.epochs if head in record.scores]
-            if head in (own := self.best.scores if self.best else {}):
-                scores[head] = own[head]
-            elif known:
-                best = max(known, key=lambda record: (record.areas or record.scores)[head])
-                scores[head] = best.scores[head]
+        by_epoch = {record.epoch: record.scores for record in self.epochs}
+        for head in self.best.heads:
+            if head in self.best.scores:
+                scores[head] = self.best.scores[head]
+            elif epoch := self.best.earlier.get(head):
+                scores[head] = by_epoch[epoch][head]
         return scores
 
     def of_phase(self, phase: int) -> tuple[EpochRecord, ...]:
