@@ -73,7 +73,10 @@ def convert(
         source = _starting_workers(source, request, workspace, processes)
         conversion = Conversion.planned(source, request, workspace, progress)
         conversion.write(processes, progress)
-        return conversion.seal(lambda again: again.write(processes, progress))
+        outcome = conversion.seal(lambda again: again.write(processes, progress))
+        for warning in outcome.warnings[len(conversion.shard_plan.warnings) :]:
+            progress.warn(warning)
+        return outcome
 
 
 def _opened(out: Location | str) -> AbstractContextManager[Workspace]:

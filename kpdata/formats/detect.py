@@ -15,6 +15,7 @@ from kpdata.formats._lib import matlab
 from kpdata.formats._lib.listing import IMAGE_SUFFIXES, is_hidden, walk
 from kpdata.formats._lib.yaml_file import read_yaml
 from kpdata.formats.base import Format
+from kpdata.storage.bounded import open_regular
 
 HEAD = 1 << 20
 """Bytes that are looked at of a file that may be of any size."""
@@ -62,11 +63,18 @@ class Seen:
 
     @cached_property
     def head(self) -> bytes:
-        """The first MiB of a file, without a byte order mark; empty of a folder."""
-        if not self.path.is_file():
+        """The first MiB of a file, without a byte order mark; empty of a folder.
+
+        Raises:
+            FormatError: it is a pipe or a device, or cannot be read.
+        """
+        if self.is_folder or not self.path.exists():
             return b""
-        with open(self.path, "rb") as file:
-            return file.read(HEAD).removeprefix(b"\xef\xbb\xbf")
+        try:
+            with open_regular(self.path) as file:
+                return file.read(HEAD).removeprefix(b"\xef\xbb\xbf")
+        except OSError as error:
+            raise FormatError(f"{self.path}: cannot be read: {error.strerror}") from error
 
     @cached_property
     def is_cut(self) -> bool:

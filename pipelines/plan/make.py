@@ -167,9 +167,16 @@ def join_groups(plan: Plan, pairs: Iterable[tuple[int, int]], request: Request) 
         references.assign_splits(request.splits)
         with open(plan.folder / REJECTED, "ab") as file:
             torn = _write_rejected(references.rejected(), file)
-        shards = tuple(_write_plans(references, references.split_totals(), request, plan.folder))
-    counts = plan.counts + Counter({_TWINS: joined})
-    return replace(plan, shards=shards, rejected=plan.rejected + torn, counts=counts)
+        totals = references.split_totals()
+        shards = tuple(_write_plans(references, totals, request, plan.folder))
+        warned = tuple(_split_warnings(request, totals, [], references))
+    return replace(
+        plan,
+        shards=shards,
+        rejected=plan.rejected + torn,
+        counts=plan.counts + Counter({_TWINS: joined}),
+        warnings=tuple(dict.fromkeys(plan.warnings + warned)),
+    )
 
 
 def _collect(

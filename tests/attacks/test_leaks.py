@@ -14,6 +14,7 @@ from kpdata.checks.audit import audit
 from kpdata.checks.certificate import IDENTICAL
 from kpdata.checks.verify import verify
 from kpdata.core.errors import JobError
+from kpdata.core.progress import Progress
 from kpdata.formats import read
 from kpdata.formats.merged import merge
 from kpdata.pipelines.conversion import Conversion, convert
@@ -157,6 +158,20 @@ def test_of_official_splits_the_one_that_measures_keeps_the_picture(tmp_path):
     assert manifest.quarantine == {"leaks into another split": PAIRS}
     assert manifest.splits["train"].samples == PAIRS
     assert_sound(tmp_path / "out", PAIRS + 2 * PAIRS)
+
+
+def test_a_split_that_is_emptied_by_the_join_is_warned_of(tmp_path):
+    train, test = (
+        annotated(tmp_path / str(i), lambda n, i=i: (grey_jpeg(n)[i],) * 2) for i in (0, 1)
+    )
+    source = merge({"train": read("coco", train), "test": read("coco", test)})
+    request = Request.of(source, format="coco", split="official", max_quarantine=100)
+    progress, told = Progress(), []
+    progress.warn = told.append
+    outcome = convert(source, request, tmp_path / "out", progress)
+    assert list(outcome.manifest.splits) == ["test"]
+    assert told == list(outcome.warnings)
+    assert "the source's official split has only test: nothing to test on" in told
 
 
 def test_crops_of_one_colour_are_left_out_and_counted(tmp_path):

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+import kpdata as kp
 from kpdata.checks.verify import verify
 from kpdata.core.errors import KpdataError
 from kpdata.formats import read
@@ -40,6 +41,11 @@ def test_annotations(special, tmp_path, name):
     form = {"yaml": "yolo", "json": "coco", "mat": "lsp", "csv": "deeplabcut"}[name.split(".")[1]]
     with pytest.raises(KpdataError):
         read(form, path)
+
+
+def test_what_is_to_be_recognised(special, tmp_path):
+    with pytest.raises(KpdataError, match="a: cannot be read: it is a pipe or a device"):
+        kp.read(special(tmp_path / "a"))
 
 
 @pytest.mark.parametrize("load", [load_skeleton, load_config])

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,18 @@ def test_states_are_plain_json(folder):
     tree = json.loads((folder.path / "state.json").read_text())
     assert tree["epochs"][0]["scores"] == {"heatmap": 0.5}
     assert msgspec.convert(tree, State) == folder.state()
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_not_begun(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    usage = shutil.disk_usage(tmp_path)._replace(free=5_000_000)
+    monkeypatch.setattr("kpdata.train.run.folder.shutil.disk_usage", lambda _: usage)
+    saved = []
+    folder.save_weights("a", lambda path: saved.append(path.write_bytes(b"x")), 900_000)
+    with pytest.raises(TrainingError, match=r"5\.0 MB are free, and weights take 5\.0 MB: make ro"):
+        folder.save_weights("b", saved.append, 1_000_000)
+    assert len(saved) == 1
 
 
 def test_each_head_has_the_score_of_the_weights_that_it_was_kept_from():

@@ -195,10 +195,13 @@ def check_reference(config: TrainConfig, val: LabelledCrops, progress: Progress)
     except SchemaError as error:
         problem = str(error)
     if problem:
-        raise TrainingError(
-            f"validation PCK cannot be measured: {problem}. Name two keypoints whose distance is "
-            """to be the reference, as the setting reference=["NAME", "NAME"]"""
+        fix = (
+            "Convert annotations with boxes: their size is then the reference"
+            if len(val.skeleton) == 1
+            else "Name two keypoints whose distance is to be the reference, as the setting "
+            """reference=["NAME", "NAME"]"""
         )
+        raise TrainingError(f"validation PCK cannot be measured: {problem}. {fix}")
     if not config.reference and (note := reference_note(poses)):
         progress.warn(f"validation: {note}")
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -97,7 +98,7 @@ class PhaseRun(keras.callbacks.Callback):
         """Train what is left of the phase."""
         done = self._restore()
         first = sum(phase.epochs for phase in self.config.phases[: self.number])
-        trainable = sum(math.prod(v.shape) for v in self.learner.trainable_variables)
+        trainable = _numbers_in(self.learner.trainable_variables)
         self.progress.tell(
             f"phase {self.number + 1} of {len(self.config.phases)}: {self.phase.trains}, "
             f"{self.phase.epochs:,} epochs of {self.batches.steps:,} steps at "
@@ -305,11 +306,13 @@ class PhaseRun(keras.callbacks.Callback):
         heads = tuple(dict.fromkeys((*known, *self.heads)))
         kept = {head: before.earlier.get(head, before.epoch) for head in known} if before else {}
         earlier = {head: kept[head] for head in kept if head not in self.heads}
-        file = self.folder.save_weights(f"best-{epoch:05d}", self.net.save_weights)
+        save, count = self.net.save_weights, _numbers_in(self.net.variables)
+        file = self.folder.save_weights(f"best-{epoch:05d}", save, count)
         return Best(file, self.number, epoch, self.phase.input_size, heads, scores, areas, earlier)
 
     def _checkpoint(self, epoch: int) -> None:
-        last = self.folder.save_weights(f"last-{epoch:05d}", self.learner.save_weights)
+        count = _numbers_in([*self.learner.variables, *self.optimiser.variables])
+        last = self.folder.save_weights(f"last-{epoch:05d}", self.learner.save_weights, count)
         self.state = msgspec.structs.replace(self.state, last=last)
         self.folder.save_state(self.state)
 
@@ -352,6 +355,10 @@ class PhaseRun(keras.callbacks.Callback):
             "and labels, or begin another run with a smaller learning rate: the setting "
             f"phases.{self.number}.learning_rate"
         )
+
+
+def _numbers_in(variables: Iterable[keras.Variable]) -> int:
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
 def _count(parameters: int) -> str:

@@ -14,6 +14,7 @@ import csv
 import fcntl
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from kpdata.core.crop import CropRule
-from kpdata.core.errors import KpdataError, TrainingError, first_line
+from kpdata.core.errors import KpdataError, SchemaError, TrainingError, first_line
 from kpdata.core.skeleton import Skeleton
 from kpdata.storage.atomic import whole_file, write_atomically
 from kpdata.storage.bounded import read_bounded
@@ -34,6 +35,8 @@ T = TypeVar("T")
 
 WEIGHTS = ".weights.h5"
 _MOST_BYTES = 64 << 20
+_SPARE = 1 << 20
+"""Bytes beside the weights: the file's own structure, and what else a run writes."""
 
 
 class RunInfo(msgspec.Struct, frozen=True):
@@ -58,6 +61,14 @@ class RunInfo(msgspec.Struct, frozen=True):
     crops: dict[str, int]
     software: dict[str, str]
     crop_rule: CropRule | None = None
+
+    def __post_init__(self) -> None:
+        """Raise SchemaError where the mean pose is not one of the skeleton's."""
+        if len(self.mean_pose) != len(self.skeleton):
+            raise SchemaError(
+                f"mean_pose has {len(self.mean_pose)} places: expected {len(self.skeleton)}, those "
+                f"of {self.skeleton.name}"
+            )
 
 
 class EpochRecord(msgspec.Struct, frozen=True):
@@ -210,9 +221,20 @@ class RunFolder:
             if f"{self.checkpoints.name}/{file.name}" not in named:
                 file.unlink()
 
-    def save_weights(self, name: str, save: Callable[[Path], None]) -> str:
-        """Let ``save`` write weights, whole or not at all; the path below the folder."""
+    def save_weights(self, name: str, save: Callable[[Path], None], count: int = 0) -> str:
+        """Let ``save`` write ``count`` numbers, whole or not at all; the path below the folder.
+
+        Raises:
+            TrainingError: there is no room for them. HDF5 would bring the process down.
+        """
         path = self.checkpoints / f"{name}{WEIGHTS}"
+        free = shutil.disk_usage(self.checkpoints).free
+        needed = 4 * count + _SPARE
+        if free < needed:
+            raise TrainingError(
+                f"{self.checkpoints}: {free / 1e6:,.1f} MB are free, and weights take "
+                f"{needed / 1e6:,.1f} MB: make room there, and go on with `resume`"
+            )
         with whole_file(path, suffix=WEIGHTS) as temporary:
             save(temporary)
         return f"{self.checkpoints.name}/{path.name}"

@@ -102,8 +102,9 @@ def read(
             if in_parts:
                 skeleton = COCO_WHOLEBODY133
         counts.update(index.counts)
+        chosen_ids = set(ids)
         counts[OTHER_CATEGORIES] = sum(
-            index.annotations[c.id] for c in index.categories if c.id not in ids
+            index.annotations[c.id] for c in index.categories if c.id not in chosen_ids
         )
         if not in_parts:
             counts[PARTS] = index.wholebody
