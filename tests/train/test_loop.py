@@ -652,7 +652,7 @@ def test_one_picture_for_several_people_is_warned_of_once(tiny_shards, tmp_path)
     progress.epoch = 0
     run(tmp_path / "run", tiny_shards, config, progress)
     warned = [text for text in progress.warnings if "crop_from=bbox" in text]
-    assert [text.split(" are ")[0].split(" of ")[-1] for text in warned] == ["train", "val"]
+    assert [text.split(" show ")[0].split(" of ")[-1] for text in warned] == ["train", "val"]
 
 
 def test_a_run_knows_the_squares_of_its_shards_whatever_its_recipe_says(

@@ -32,6 +32,7 @@ from kpdata.train.loop.optimisers import (
 from kpdata.train.loop.scanned import ScannedLearner, can_scan, epochs
 from kpdata.train.ops.device import compiles_steps
 from kpdata.train.ops.targets import normalise
+from kpdata.train.run.backend import interrupted_after
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.events import EventLog
 from kpdata.train.run.folder import Best, EpochRecord, RunFolder, State
@@ -124,7 +125,8 @@ class PhaseRun(keras.callbacks.Callback):
         return self.state
 
     def _draw_curves(self) -> None:
-        curves(self.folder.history_csv, self.folder.path / "curves.png")
+        with interrupted_after():  # Matplotlib calls Python from C, where a Ctrl-C may get lost
+            curves(self.folder.history_csv, self.folder.path / "curves.png")
         self._drawn = time.monotonic()
 
     def _tell_if_not_better(self) -> None:
