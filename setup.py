@@ -16,6 +16,7 @@ TRAIN = [
     "pycocotools>=2.0.8",
     "matplotlib>=3.9",
     "tensorboard>=2.19",
+    "tflite>=2.18",
 ]
 
 EXPORTERS = [
@@ -54,6 +55,7 @@ TEST = [
     "tensorboard>=2.19",
     "tensorflow-cpu>=2.20",
     "tensorflow-datasets>=4.9.9",
+    "tflite>=2.18",
     "twine>=6",
 ]
 

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -462,6 +464,16 @@ def shard_reports() -> tuple[bytes, ...]:
     pictures = bytes(16 * shard.records)
     report = ShardReport("0" * 64, shard, 4, 0, 5, visibility, sizes, {}, refused, pictures)
     return (msgspec.json.encode(report),)
+
+
+@cache
+def tflites() -> tuple[bytes, ...]:
+    """Networks of two convolutions, in float16 and float32."""
+    sys.path.append(str(Path(__file__).parents[1] / "helpers"))
+    from tflite_files import tflite_bytes
+
+    weights = [(np.ones((3, 3, 3, 4)), np.zeros(4)), (np.ones((5, 5, 4, 1)), np.ones(4))]
+    return tflite_bytes(weights), tflite_bytes(weights, np.float32)
 
 
 @cache

@@ -31,6 +31,7 @@ from kpdata.images import codec
 from kpdata.images.headers import probe
 from kpdata.shards import manifest, records, tfds, tfrecord
 from kpdata.shards.dataset import Dataset
+from kpdata.train.models.tflite_file import read_convolutions
 
 Check = Callable[[bytes], object]
 
@@ -419,5 +420,6 @@ TARGETS: dict[str, Target] = {
     "plan": Target(
         seeds.plans, mutate.framed(mutate.json_or_plain), partial(_file, "a.plan", _plan), 3
     ),
+    "tflite": Target(seeds.tflites, mutate.plain, partial(_file, "a.tflite", read_convolutions), 2),
     "shard-report": Target(seeds.shard_reports, mutate.json_text, _shard_report, 3),
 }
