@@ -79,6 +79,7 @@ PREDICTIONS = {
     "bce": random(K),
     "heatmap_mse": random(SIDE, SIDE, K),
     "heatmap_divergence": np.abs(random(SIDE, SIDE, K)) / SIDE**2,
+    "spatial_cross_entropy": random(SIDE, SIDE, K),
     "offset_l1": random(SIDE, SIDE, 2 * K),
 }
 
@@ -96,6 +97,9 @@ def all_losses(p: dict[str, Any]) -> dict[str, Any]:
         "bce": losses.visibility_bce(KEYPOINTS, p["bce"], weights),
         "heatmap_mse": losses.heatmap_mse(maps, p["heatmap_mse"], weights),
         "heatmap_divergence": losses.heatmap_divergence(maps, p["heatmap_divergence"], weights),
+        "spatial_cross_entropy": losses.spatial_cross_entropy(
+            maps, p["spatial_cross_entropy"], weights
+        ),
         "offset_l1": losses.offset_l1(ways, p["offset_l1"], near, weights),
     }
 

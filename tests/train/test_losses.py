@@ -18,6 +18,7 @@ from kpdata.train.ops.losses import (
     offset_l1,
     rle,
     smooth_l1,
+    spatial_cross_entropy,
     visibility_bce,
     wing,
 )
@@ -57,6 +58,9 @@ def all_losses(flow):
         ),
         "heatmap_divergence": lambda k, p: heatmap_divergence(
             heatmaps(k, SIZE, SIDE, 1.5), p["chances"], labelled(k)
+        ),
+        "spatial_cross_entropy": lambda k, p: spatial_cross_entropy(
+            heatmaps(k, SIZE, SIDE, 1.5), p["maps"], labelled(k)
         ),
         "offset_l1": lambda k, p: offset_l1(
             offsets(k, SIZE, SIDE), p["offsets"], discs(k, SIZE, SIDE), labelled(k)
@@ -168,7 +172,9 @@ def test_extreme_predictions_give_finite_losses_and_gradients(flow, name, extrem
         assert all(np.all(np.isfinite(gradient)) for gradient in gradients.values())
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"rle", "visibility_bce"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(NAMES) - {"rle", "visibility_bce", "spatial_cross_entropy"})
+)
 def test_a_perfect_prediction_costs_nothing(name):
     keypoints, predictions = example()
     maps = np.asarray(heatmaps(keypoints, SIZE, SIDE, 1.5))
@@ -247,6 +253,19 @@ def test_heatmap_divergence_by_hand():
     assert float(heatmap_divergence(true, predicted, everywhere)) == close
     weighted = pytest.approx((3 * apart + near) / 4, rel=1e-5)
     assert float(heatmap_divergence(true, predicted, importance)) == weighted
+
+
+def test_spatial_cross_entropy_by_hand():
+    true = np.zeros((1, 1, 2, 3), np.float32)
+    true[0, 0, 0] = 5, 0.5, 0  # read as certain, certain, and outside of the crop
+    true[0, 0, 1, 1] = 0.5  # now half and half
+    logits = np.log(np.array([[[[0.25, 0.5, 0.7], [0.75, 0.5, 0.3]]]], np.float32)) + 7
+    everywhere, importance = np.ones((1, 3), np.float32), np.array([[3, 1, 9]], np.float32)
+    both = math.log(4), 0.0  # nothing where it is as unsure as the target
+    close = pytest.approx(sum(both) / 2, rel=1e-5)
+    assert float(spatial_cross_entropy(true, logits, everywhere)) == close
+    weighted = pytest.approx((3 * both[0] + both[1]) / 4, rel=1e-5)
+    assert float(spatial_cross_entropy(true, logits, importance)) == weighted
 
 
 def test_offsets_count_inside_their_disc_alone():

@@ -3,6 +3,7 @@
 A network's outputs are named. These names mean the same in every model:
 
     heatmap     (B, h, w, K)   scores or probabilities of each cell
+    heatmap_logit (B, h, w, K) whose softmax over the cells says where the keypoint is
     offset      (B, h, w, 2K)  UDP's offset maps, as :func:`kpdata.train.ops.targets.offsets`
     xy_norm     (B, K, 2)      coordinates, 0 to 1 inside the crop
     visibility  (B, K)         logits, positive for visible
@@ -48,10 +49,12 @@ class Head:
 def _read_heatmap(outputs: Outputs, size: int, decode: str) -> Tensor:
     from keras import ops
 
-    from kpdata.train.ops.targets import DECODERS
+    from kpdata.train.ops.targets import DECODERS, peaks_of
 
     if decode not in DECODERS:
         raise KpdataError(f"decode is {decode!r}: expected {either(DECODERS)}")
+    if "heatmap_logit" in outputs:
+        outputs = {**outputs, "heatmap": peaks_of(outputs["heatmap_logit"])}
     keypoints = DECODERS[decode](outputs, size)
     return ops.concatenate([keypoints[..., :2], ops.clip(keypoints[..., 2:], 0, 1)], axis=-1)
 
@@ -62,7 +65,7 @@ def _read_coordinates(outputs: Outputs, size: int, decode: str) -> Tensor:
 
 HEATMAP_HEAD = Head(
     "heatmap",
-    ("heatmap", "offset"),
+    ("heatmap", "heatmap_logit", "offset"),
     _read_heatmap,
     decodings=("dark", "udp", "quadratic", "argmax"),
     needs={"udp": "offset"},
@@ -132,6 +135,13 @@ def _heatmap_mse(outputs: Outputs, labels: Labels) -> Tensor:
     return losses.heatmap_mse(labels.heatmaps(predicted), predicted, labels.weights)
 
 
+def _heatmap_cross_entropy(outputs: Outputs, labels: Labels) -> Tensor:
+    from kpdata.train.ops import losses
+
+    logits = outputs["heatmap_logit"]
+    return losses.spatial_cross_entropy(labels.heatmaps(logits), logits, labels.weights)
+
+
 def _heatmap_divergence(outputs: Outputs, labels: Labels) -> Tensor:
     from kpdata.train.ops import losses
 
@@ -169,6 +179,7 @@ def _limb_length(outputs: Outputs, labels: Labels) -> Tensor:
 
 
 HEATMAP_MSE = Loss("heatmap", 1.0, "heatmap", _heatmap_mse)
+HEATMAP_CROSS_ENTROPY = Loss("places", 1.0, "heatmap_logit", _heatmap_cross_entropy)
 HEATMAP_DIVERGENCE = Loss("heatmap", 1.0, "heatmap", _heatmap_divergence)
 OFFSET_L1 = Loss("offset", 0.1, "offset", _offset_l1)
 COORDINATES = Loss("coordinates", 1.0, "xy_norm", coordinate_loss)

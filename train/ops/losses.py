@@ -98,6 +98,25 @@ def heatmap_mse(true: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
     return _ratio(ops.sum(errors * weights), ops.sum(_where(weights, energies) * weights))
 
 
+def spatial_cross_entropy(true: Tensor, logits: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy, in nats, of the softmax over all cells with where the keypoint is.
+
+    The target's own entropy is taken off, so that a perfect prediction costs nothing. A keypoint
+    whose target is empty, as it lies outside the input, does not count.
+
+    Args:
+        true: (B, h, w, K), not negative; each map is scaled to sum to 1.
+        logits: (B, h, w, K).
+        weights: (B, K).
+    """
+    true, masses = ops.cast(true, "float32"), ops.sum(ops.cast(true, "float32"), (1, 2))  # (B, K)
+    counted = weights * ops.cast(masses > _TINY, "float32")
+    target = true / ops.maximum(masses, _TINY)[:, None, None, :]
+    found = _where(counted[:, None, None, :], ops.cast(logits, "float32"))
+    found = found - ops.logsumexp(found, axis=(1, 2), keepdims=True)
+    return _mean(ops.sum(target * (ops.log(target + _TINY) - found), (1, 2)), counted)
+
+
 def heatmap_divergence(true: Tensor, predicted: Tensor, weights: Tensor) -> Tensor:
     """Jensen–Shannon divergence, in nats, of heatmaps read as probabilities (DSNT, Nibali 2018).
 

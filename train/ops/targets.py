@@ -5,6 +5,7 @@ visibility. Pixel (i, j) of a heatmap (B, h, h, K) has its centre at (j + 0.5, i
 so that the mirror image of a heatmap is the heatmap of the mirror image.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -18,6 +19,7 @@ from kpdata.train.ops.losses import Tensor, labelled
 RADIUS = 0.0546875
 """Of UDP's discs, in units of the heatmap's side (Huang 2020)."""
 
+_USUAL_SIGMA = 1.5
 _BLUR_SIGMA = 1.0
 _VOTE_SIGMA = 1.0
 _HIGH = 0.6
@@ -148,6 +150,16 @@ DECODERS: dict[str, Callable[[dict[str, Tensor], int], Tensor]] = {
 """How keypoints (B, K, 3) are read from a network's outputs, by name; the usual one first."""
 
 
+def peaks_of(logits: Tensor) -> Tensor:
+    """Probabilities of the cells (B, h, w, K), so large that a Gaussian of sigma 1.5 peaks at 1.
+
+    As scores they are then like those of a heatmap that was trained on Gaussians.
+    """
+    logits = ops.cast(logits, "float32")
+    log_sum = ops.logsumexp(logits, axis=(1, 2), keepdims=True)
+    return ops.exp(logits - log_sum) * (2 * math.pi * _USUAL_SIGMA**2)
+
+
 def flip_back(outputs: dict[str, Tensor], flip_index: npt.NDArray[np.intp]) -> dict[str, Tensor]:
     """A network's outputs for the mirror image, as for the image itself: for the flip test.
 
@@ -160,7 +172,7 @@ def flip_back(outputs: dict[str, Tensor], flip_index: npt.NDArray[np.intp]) -> d
 
 
 def _flip_output(name: str, value: Tensor, flip_index: npt.NDArray[np.intp]) -> Tensor:
-    if name == "heatmap":
+    if name in ("heatmap", "heatmap_logit"):
         return ops.flip(ops.take(value, flip_index, axis=-1), axis=2)
     if name == "offset":
         x, y = (_flip_output("heatmap", v, flip_index) for v in ops.split(value, 2, axis=-1))
