@@ -21,6 +21,7 @@ COMMANDS = {
     "audit": "Look for identical and near-duplicate images across splits and datasets.",
     "augment-preview": "Draw augmented copies with their keypoints on a contact sheet.",
     "synth": "Render a dataset of simulated people with exact labels.",
+    "weights": "List and fetch pretrained weights that a model can start from.",
     "train": "Train a model on shards, and keep the one that validates best.",
     "evaluate": "Score a trained model on a split, with intervals and baselines.",
     "compare": "Show how two evaluated models differ, keypoint by keypoint.",
