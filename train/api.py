@@ -160,8 +160,10 @@ def configuration(
     options = {name: value for name, value in model_options.items() if value is not None}
     _check_options(spec.name, options)
     for info in spec.option_infos:  # a run may be resumed from another working directory
-        if info.is_file and str(options.get(info.name, "")).endswith(".h5"):
+        if info.is_file and Path(str(options.get(info.name, ""))).is_file():
             options[info.name] = str(Path(options[info.name]).resolve())
+    parsed = spec.complete(spec.parse({**(base.options if base else {}), **options}))
+    options = msgspec.to_builtins(parsed)
     if base:
         config = base.with_options(**options)
     else:

@@ -56,7 +56,8 @@ class Mapping(msgspec.Struct, frozen=True, dict=True):
     keypoints: tuple[MappedKeypoint, ...]
 
     @cached_property
-    def _weights(self) -> FloatArray:
+    def weights(self) -> FloatArray:
+        """(K', K) how much of each source keypoint is in a target keypoint; rows sum to 1 or 0."""
         weights = np.zeros((len(self.target), len(self.source)), np.float64)  # (K', K)
         for row, keypoint in zip(weights, self.keypoints, strict=True):
             for name in keypoint.sources:
@@ -66,13 +67,13 @@ class Mapping(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def _used(self) -> npt.NDArray[np.bool_]:
         """(K', K) whether a target keypoint is made of a source keypoint."""
-        return self._weights > 0
+        return self.weights > 0
 
     def apply(self, keypoints: FloatArray) -> FloatArray:
         """Map (K, 3) to (K', 3). A derived keypoint gets the lowest visibility of its sources."""
         visibility = np.where(self._used, keypoints[:, 2], np.inf).min(axis=1)
         visibility[~self._used.any(axis=1)] = NOT_LABELLED
-        return np.column_stack([self._weights @ keypoints[:, :2], visibility]).astype(np.float32)
+        return np.column_stack([self.weights @ keypoints[:, :2], visibility]).astype(np.float32)
 
 
 def map_by_name(source: Skeleton, target: Skeleton, derive: bool = True) -> Mapping:

@@ -106,7 +106,7 @@ def test_a_dot_reaches_inside_and_leaves_the_rest():
     assert made.augment.rotate == (-90, 30)
     assert (made.augment.flip, made.losses["limbs"]) == (0, 0.5)
     assert made.keypoint_weights == {"nose": 2}
-    assert made.options == {"size": "lite", "offsets": True}
+    assert made.options == {"size": "lite", "offsets": True, "weights": "none"}
     assert BLAZEPOSE.phases[1].epochs == 2
 
 

@@ -18,7 +18,14 @@ if keras.backend.backend() != "tensorflow":
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
 B, K, SIZE = 4, len(LSP14), 64
-ALL = {"heatmap": 1.0, "offset": 0.5, "coordinates": 2.0, "visibility": 0.25, "limbs": 0.125}
+ALL = {
+    "heatmap": 1.0,
+    "offset": 0.5,
+    "coordinates": 2.0,
+    "visibility": 0.25,
+    "limbs": 0.125,
+    "places": 1.5,
+}
 CONFIGS = {
     "blazepose": {"size": "lite", "offsets": True},
     "dense": {"backbone": "mobilenet", "head": "dense", "dropout": 0.0},

@@ -181,7 +181,8 @@ def warn_of_close_keypoints(config: TrainConfig, train: LabelledCrops, progress:
 def _heatmap_cell(config: TrainConfig, num_keypoints: int) -> float:
     """Side of a heatmap's cell in input pixels; 4 for a model without, as most with one have."""
     size = config.phases[0].input_size
-    heatmap = config.build(num_keypoints, size).output.get("heatmap")
+    outputs = config.build(num_keypoints, size).output
+    heatmap = outputs.get("heatmap", outputs.get("heatmap_logit"))
     return 4.0 if heatmap is None else size / heatmap.shape[2]
 
 
@@ -230,6 +231,24 @@ def warn_of_baseline(
             f"the run ends at its baseline: the area under PCK's curve is {reached:.3f}, and that "
             f"of the mean pose, which looks at no picture, {floor:.3f}. More epochs, another "
             "learning rate, or a look at the labels (augment-preview) may help"
+        )
+
+
+def warn_if_worse_than_start(state: State, progress: Progress) -> None:
+    """Warn of a run that ends below the pretrained weights that it began with."""
+    if state.start is None or state.best is None:
+        return
+    heads = state.start.areas.keys() & state.best.areas.keys()
+    if not heads:
+        return
+    began, ended = (
+        mean(areas[head] for head in heads) for areas in (state.start.areas, state.best.areas)
+    )
+    if ended < began:
+        progress.warn(
+            f"the run ends below its start: the area under PCK's curve is {ended:.3f}, and "
+            f"{state.start.weights} had {began:.3f} before the first step. A smaller trunk_rate or "
+            "learning rate keeps more of what the weights know"
         )
 
 

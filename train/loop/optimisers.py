@@ -22,16 +22,22 @@ _FORGETTING = 10
 _PLATEAU_FACTOR = 0.5
 
 
-def make_optimiser(config: TrainConfig, phase: Phase, steps: int) -> Any:
+def make_optimiser(
+    config: TrainConfig, phase: Phase, steps: int, net: keras.Model | None = None
+) -> Any:
     """The phase's optimiser; adamw alone decays weights, but no biases or normalisation layers.
 
     Args:
         config: the run's.
         phase: the phase.
         steps: batches an epoch.
+        net: what a phase with a ``trunk_rate`` is for: its last layers learn at the full rate.
     """
+    kind = _OPTIMISERS[config.optimizer]
+    if phase.trunk_rate < 1 and net is not None:
+        kind = _with_trunk_rate(kind, phase.trunk_rate, _paths_of_heads(net))
     decay = config.weight_decay if config.optimizer == "adamw" else 0.0
-    optimiser = _OPTIMISERS[config.optimizer](
+    optimiser = kind(
         learning_rate=_rate(config, phase, steps),
         weight_decay=decay,
         global_clipnorm=config.clip_norm or None,
@@ -41,6 +47,29 @@ def make_optimiser(config: TrainConfig, phase: Phase, steps: int) -> Any:
     if decay:
         optimiser.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimiser
+
+
+def _with_trunk_rate(kind: type, factor: float, heads: frozenset[str]) -> type:
+    """An optimiser whose rate is smaller for all variables but those of ``heads``, by path."""
+
+    class TrunkRate(kind):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            path = self._trainable_variables[self._get_variable_index(variable)].path
+            rate = learning_rate if path in heads else learning_rate * factor
+            super().update_step(gradient, variable, rate)
+
+    return TrunkRate
+
+
+def _paths_of_heads(net: keras.Model) -> frozenset[str]:
+    """The variables of the last layer with weights before each output."""
+    paths: set[str] = set()
+    for output in net.output.values():
+        operation = output._keras_history.operation
+        while not operation.weights:
+            operation = operation.input._keras_history.operation
+        paths.update(variable.path for variable in operation.weights)
+    return frozenset(paths)
 
 
 def _rate(config: TrainConfig, phase: Phase, steps: int) -> Any:

@@ -35,12 +35,17 @@ from kpdata.train.ops.targets import normalise
 from kpdata.train.run.backend import interrupted_after
 from kpdata.train.run.config import TrainConfig
 from kpdata.train.run.events import EventLog
-from kpdata.train.run.folder import Best, EpochRecord, RunFolder, State
+from kpdata.train.run.folder import Best, EpochRecord, PretrainedStart, RunFolder, State
 
 _EPOCHS_BETWEEN_SHEETS = 10
 _CROPS_SHOWN = 6
 _SECONDS_BETWEEN_CURVES = 30.0
 _KEYS_NAMED = 8
+_HOW = {
+    "exact": "heads that start from BlazePose's",
+    "derived": "heads that start from the mean of BlazePose's",
+    "missing": "heads that start at random",
+}
 
 _BATCH_JUDGED = 32
 """Crops whose own statistics are compared with the moving ones."""
@@ -76,14 +81,15 @@ class PhaseRun(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.config, self.progress, self.log = folder, config, progress, log
         self.number, self.phase, self.state = number, config.phases[number], state
-        self.val, skeleton = val, train.skeleton
+        self.val, self.skeleton = val, train.skeleton
+        skeleton = train.skeleton
         self.batches = Batches(train, config.augment, config.batch_size, config.seed)
         loading = bool(state.epochs)
         self.net = config.build(len(skeleton), self.phase.input_size, loading=loading)
         self.scans = can_scan(train)
         learner = ScannedLearner if self.scans else Learner
         self.learner = learner(self.net, config, self.phase, skeleton)
-        self.optimiser = make_optimiser(config, self.phase, self.batches.steps)
+        self.optimiser = make_optimiser(config, self.phase, self.batches.steps, self.net)
         self.optimiser.build(self.learner.trainable_variables)
         self.learner.compile(self.optimiser, jit_compile=compiles_steps())
         self.heads = config.spec.heads_of(self.phase.trains)
@@ -271,7 +277,34 @@ class PhaseRun(keras.callbacks.Callback):
             best = best_of(other)
             other.load_weights(best.file, self.net.load_weights)
             self.state = msgspec.structs.replace(self.state, init_heads=best.heads)
+        else:
+            self._start_pretrained()
         return len(done)
+
+    def _start_pretrained(self) -> None:
+        """Begin with weights that others have trained, where the model has some; score them."""
+        mapping = self.config.start(self.net, self.skeleton)
+        if mapping is None:
+            return
+        start = PretrainedStart(str(self.config.options["weights"]), mapping.keypoints)
+        for how, words in _HOW.items():
+            names = [
+                f"{keypoint.name} ({' and '.join(keypoint.sources)})"
+                if how == "derived"
+                else keypoint.name
+                for keypoint in mapping.keypoints
+                if keypoint.how == how
+            ]
+            if names:
+                self.progress.tell(f"{words}: {', '.join(names)}")
+        if self.val:
+            scores, areas = self._scores(self.val, predict_crops(self.reader, self.val))
+            start = msgspec.structs.replace(start, scores=scores, areas=areas)
+            self.progress.tell(
+                f"epoch 0 (zero-shot): val PCK {mean(scores.values()):.3f}, area "
+                f"{mean(areas.values()):.3f}"
+            )
+        self.state = msgspec.structs.replace(self.state, start=start)
 
     def _done(self) -> tuple[EpochRecord, ...]:
         return self.state.of_phase(self.number)

@@ -81,11 +81,14 @@ def check_learning(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdic
     if config.init_from:
         start = RunFolder(Path(config.init_from))
         start.load_weights(best_of(start).file, net.load_weights)
+    else:
+        config.start(net, crops.skeleton)
     own = max(config.phases, key=lambda phase: _trained(config, net, phase))
-    phase = Phase(own.trains, _MOST_STEPS, size, max(own.learning_rate, _RATE), 1.0, _STEPS)
+    rate = max(own.learning_rate, _RATE)
+    phase = Phase(own.trains, _MOST_STEPS, size, rate, 1.0, _STEPS, own.trunk_rate)
     learner = Learner(net, plain, phase, crops.skeleton)
     learner.compile(
-        make_optimiser(msgspec.structs.replace(plain, schedule="cosine"), phase, steps=1),
+        make_optimiser(msgspec.structs.replace(plain, schedule="cosine"), phase, 1, net),
         jit_compile=compiles_steps(),
     )
     batch: Batch = {

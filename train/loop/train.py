@@ -23,6 +23,7 @@ from kpdata.train.loop.checks import (
     check_reference,
     crop_rule_for,
     has_val,
+    warn_if_worse_than_start,
     warn_of_baseline,
     warn_of_close_keypoints,
     warn_of_shared_crops,
@@ -93,6 +94,7 @@ def train(
             with distribution.scope() if distribution else nullcontext():
                 phase = PhaseRun(folder, config, number, crops, val, state, progress, log)
                 state = phase.run()
+        warn_if_worse_than_start(state, progress)
         if val:
             warn_of_baseline(
                 config, state, placed_baseline(folder.info().mean_pose, val), val, progress

@@ -2,7 +2,8 @@
 
 import difflib
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass, field
 from functools import cache
 from numbers import Real
@@ -11,6 +12,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from kpdata.core.errors import KpdataError, SchemaError
+from kpdata.core.mapping import Mapping
+from kpdata.core.skeleton import Skeleton
 from kpdata.train.models.parts import (
     COORDINATES,
     COORDINATES_HEAD,
@@ -48,6 +51,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         learning_rate: after the warm-up.
         final_rate: where the cosine ends, as a fraction of ``learning_rate``.
         warmup: epochs of linear warm-up.
+        trunk_rate: factor on the rate of all layers but the last ones before the outputs.
     """
 
     trains: str
@@ -56,6 +60,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learning_rate: float
     final_rate: float = 0.01
     warmup: float = 0.0
+    trunk_rate: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise SchemaError naming the value that is out of range."""
@@ -64,6 +69,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check_within("learning_rate", self.learning_rate, 1e-8, 10)
         check_within("final_rate", self.final_rate, 0, 1)
         check_within("warmup", self.warmup, 0, self.epochs)
+        check_within("trunk_rate", self.trunk_rate, 0, 1)
 
 
 def option(
@@ -197,6 +203,10 @@ class ModelSpec:
         loss_layers: options → layers that only losses use, trained beside the network.
         default_phases: (options, epochs, input size) → phases without a recipe.
         architecture: options → what decides which weights fit, as ``name=value`` words.
+        complete: options → the same, with what follows from files that they name; called once, when
+            a configuration is made.
+        start: (network, options, skeleton) → gives a new network pretrained weights, and says which
+            keypoint starts from which; None where it has none.
         check: raises KpdataError where options name something that is not there, before anything
             slow begins.
         input_multiple: the input size must be a multiple of it.
@@ -217,12 +227,14 @@ class ModelSpec:
     loss_layers: Callable[[Any], dict[str, Any]] = lambda options: {}
     default_phases: Callable[[Any, int, int], tuple[Phase, ...]] = one_phase
     architecture: Callable[[Any], str] | None = None
+    complete: Callable[[Any], Any] = lambda options: options
+    start: Callable[[Any, Any, Skeleton], Mapping | None] = lambda net, options, skeleton: None
     check: Callable[[Any], None] = lambda options: None
     input_multiple: int = 1
     view: Literal["instance", "image"] = "instance"
     exports: tuple[str, ...] = ("tflite", "onnx", "saved_model")
-    when_loading: Mapping[str, Any] = field(default_factory=dict)
-    when_overfitting: Mapping[str, Any] = field(default_factory=dict)
+    when_loading: AnyMapping[str, Any] = field(default_factory=dict)
+    when_overfitting: AnyMapping[str, Any] = field(default_factory=dict)
     is_default: bool = False
 
     @property
@@ -230,7 +242,7 @@ class ModelSpec:
         """Its options, as commands show them."""
         return option_infos(self.options)
 
-    def parse(self, values: Mapping[str, Any]) -> Any:
+    def parse(self, values: AnyMapping[str, Any]) -> Any:
         """Its options, checked; those that are not given have their defaults.
 
         Raises:

@@ -9,6 +9,8 @@ import msgspec
 from kpdata.core.augment import AugmentConfig
 from kpdata.core.crop import CropFrom
 from kpdata.core.errors import KpdataError, SchemaError
+from kpdata.core.mapping import Mapping
+from kpdata.core.skeleton import Skeleton
 from kpdata.metrics.poses import Reference
 from kpdata.train.models.base import ModelSpec, Phase, check_within, known_names
 from kpdata.train.models.registry import default_model, get_model
@@ -20,7 +22,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     >>> config = TrainConfig(phases=(Phase("both", epochs=3, input_size=128, learning_rate=1e-3),))
     >>> config.model, config.options, config.losses["visibility"]
-    ('blazepose', {'size': 'full', 'offsets': False}, 0.05)
+    ('blazepose', {'size': 'full', 'offsets': False, 'weights': 'none'}, 0.05)
 
     Attributes:
         model: a name of :func:`kpdata.train.models.registry.models`.
@@ -119,6 +121,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def with_options(self, **options: Any) -> "TrainConfig":
         """The same with other options of the model."""
         return msgspec.structs.replace(self, options={**self.options, **options})
+
+    def start(self, net: Any, skeleton: Skeleton) -> Mapping | None:
+        """Give a new network the model's pretrained weights; see :attr:`ModelSpec.start`."""
+        return self.spec.start(net, self.spec.parse(self.options), skeleton)
 
     def build(self, num_keypoints: int, input_size: int, loading: bool = False) -> Any:
         """The model's network, a ``keras.Model`` with fresh weights.

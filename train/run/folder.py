@@ -25,6 +25,7 @@ import msgspec
 
 from kpdata.core.crop import CropRule
 from kpdata.core.errors import KpdataError, SchemaError, TrainingError, first_line
+from kpdata.core.mapping import MappedKeypoint
 from kpdata.core.skeleton import Skeleton
 from kpdata.storage.atomic import whole_file, write_atomically
 from kpdata.storage.bounded import read_bounded
@@ -132,6 +133,21 @@ class Best(msgspec.Struct, frozen=True):
         check_within("best.input_size", self.input_size, SMALLEST_INPUT, LARGEST_INPUT)
 
 
+class PretrainedStart(msgspec.Struct, frozen=True):
+    """What a run began with that others had trained.
+
+    Attributes:
+        weights: their name, or their file.
+        keypoints: which of their keypoints each head started from.
+        scores, areas: of each head before the first step, as in :class:`EpochRecord`.
+    """
+
+    weights: str
+    keypoints: tuple[MappedKeypoint, ...]
+    scores: dict[str, float] = {}
+    areas: dict[str, float] = {}
+
+
 class State(msgspec.Struct, frozen=True):
     """The progress of a run.
 
@@ -140,6 +156,7 @@ class State(msgspec.Struct, frozen=True):
         best: None before the first validation.
         last: weights and optimizer after the last of ``epochs``, below the run's folder.
         done: phases that are finished.
+        start: the pretrained weights that it began with, if any.
         init_heads: those of the run that this one started from, which ``best`` has too.
     """
 
@@ -148,6 +165,7 @@ class State(msgspec.Struct, frozen=True):
     last: str | None = None
     done: int = 0
     init_heads: tuple[str, ...] = ()
+    start: PretrainedStart | None = None
 
     @property
     def val_pck(self) -> dict[str, float]:

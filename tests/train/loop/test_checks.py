@@ -7,9 +7,14 @@ import pytest
 from kpdata.core.progress import Progress
 from kpdata.core.skeleton import Skeleton
 from kpdata.train.data.crops import LabelledCrops
-from kpdata.train.loop.checks import warn_of_close_keypoints, with_reference
+from kpdata.train.loop.checks import (
+    warn_if_worse_than_start,
+    warn_of_close_keypoints,
+    with_reference,
+)
 from kpdata.train.models.base import Phase
 from kpdata.train.run.config import TrainConfig
+from kpdata.train.run.folder import Best, PretrainedStart, State
 
 MOUSE = Skeleton(name="mouse", keypoints=("snout", "left_ear", "right_ear", "tail_base"))
 CONFIG = TrainConfig(
@@ -103,6 +108,22 @@ def test_without_torso_and_boxes_the_longest_pair_becomes_the_runs_reference() -
     crops = mice(40.0)
     object.__setattr__(crops, "skeleton", edged)
     assert with_reference(CONFIG, crops, told).reference == ("snout", "left_ear")
+
+
+@pytest.mark.parametrize(
+    ("began", "ended", "says"), [(0.5, 0.4, 1), (0.5, 0.5, 0), (0.4, 0.5, 0), (None, 0.1, 0)]
+)
+def test_a_run_that_ends_below_its_pretrained_start_says_so(began, ended, says) -> None:
+    areas = {} if began is None else {"heatmap": began}
+    start = PretrainedStart("blazepose-full", (), {}, areas)
+    best = Best("f", 0, 3, 256, ("heatmap",), {}, {"heatmap": ended})
+    told = Told()
+    warn_if_worse_than_start(State(best=best, start=start), told)
+    assert len(told.warnings) == says
+    if says:
+        assert "curve is 0.400, and blazepose-full had 0.500 before" in told.warnings[0]
+    warn_if_worse_than_start(State(best=best), told)
+    assert len(told.warnings) == says
 
 
 def test_a_reference_that_there_is_stays() -> None:

@@ -71,7 +71,7 @@ def shared_layers(model: keras.Model) -> list[keras.layers.Layer]:
     is_blazepose = any(isinstance(layer, StopGradient) for layer in model.layers)
     if not isinstance(outputs, dict) or not is_blazepose:
         raise KpdataError(f"model {model.name!r} has no stages; only blazepose has")
-    maps = [outputs[name] for name in ("heatmap", "offset") if name in outputs]
+    maps = [outputs[name] for name in ("heatmap", "heatmap_logit", "offset") if name in outputs]
     return list(keras.Model(model.inputs, maps).layers)
 
 
