@@ -23,12 +23,12 @@ from kpdata.formats._lib.writing import (
     ImageFolder,
     leads_out,
     relative_name,
-    safe_name,
     write_folder,
 )
 from kpdata.formats.coco.index import OWN_MARK
 from kpdata.images.headers import Header, check_size
 from kpdata.shards.quarantine import escaped
+from kpdata.storage.names import safe_name
 from kpdata.storage.scratch import scratch_database
 
 _DECIMALS = 3

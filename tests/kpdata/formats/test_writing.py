@@ -9,12 +9,13 @@ import pytest
 import kpdata
 from kpdata.core.sample import ImageRef, Instance, Sample
 from kpdata.core.skeleton import Skeleton
-from kpdata.formats._lib.writing import SAFE, safe_name
+from kpdata.formats._lib.writing import SAFE
 from kpdata.formats.coco import read as coco
 from kpdata.formats.coco import write as coco_writer
 from kpdata.formats.yolo import read as yolo
 from kpdata.formats.yolo import write as yolo_writer
 from kpdata.images import codec
+from kpdata.storage.names import safe_name
 
 PNG = codec.encode(np.arange(8 * 6 * 3, dtype=np.uint8).reshape(6, 8, 3), "png")
 SKELETON = Skeleton("dart", ("tip", "tail"))
