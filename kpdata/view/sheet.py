@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kpdata.core.sample import Pixels
 from kpdata.core.skeleton import Skeleton
-from kpdata.view.draw import LEFT, RIGHT, keypoint_colours, resized
+from kpdata.view.draw import LEFT, RIGHT, Colour, keypoint_colours, resized
 from kpdata.view.printing import printable
 
 _GAP = 4  # pixels between tiles
@@ -42,7 +42,7 @@ def contact_sheet(
     rows = -(-len(tiles) // columns)
     text_size = max(_SMALLEST_TEXT, tile / 18)
     font = ImageFont.load_default(text_size)
-    line = int(1.6 * text_size)
+    line = _line(text_size)
     fitted = [resized(rgb, tile) for rgb, _ in tiles]
     height = max(picture.shape[0] for picture in fitted)
     across, down = tile + _GAP, height + line + _GAP
@@ -62,25 +62,36 @@ def contact_sheet(
 def with_legend(rgb: Pixels, skeleton: Skeleton) -> Pixels:
     """A picture (H, W, 3) with a legend of the keypoints' colours below, where there is room."""
     height, width = rgb.shape[:2]
-    legend = _legend(skeleton, width, max(_SMALLEST_TEXT, min(height, width) / 40))
+    text_size = max(_SMALLEST_TEXT, min(height, width) / 40)
+    in_a_row = width // (_dot(text_size) + 4 * _GAP) + 1  # of names without a letter
+    if len(_entries(skeleton)) / in_a_row * _line(text_size) > _ROOM * height:
+        return rgb  # to draw a thousand names takes a second
+    legend = _legend(skeleton, width, text_size)
     return np.vstack([rgb, legend]) if legend.shape[0] <= _ROOM * height else rgb
 
 
-def _legend(skeleton: Skeleton, width: int, text_size: float) -> Pixels:
-    """(H, width, 3) the names of what is drawn, each beside its colour, in as many rows as needed.
-
-    Keypoints that have a mirror image share the entries left and right.
-    """
+def _entries(skeleton: Skeleton) -> list[tuple[str, Colour]]:
+    """What a legend names. Keypoints that have a mirror image share the entries left and right."""
     sides = {"left": LEFT, "right": RIGHT} if skeleton.flip_pairs else {}
-    own = {
-        name: colour
-        for name, colour in keypoint_colours(skeleton).items()
-        if colour not in (LEFT, RIGHT)
-    }
+    colours = keypoint_colours(skeleton).items()
+    own = [(name, colour) for name, colour in colours if colour not in (LEFT, RIGHT)]
+    return [*sides.items(), *own]
+
+
+def _line(text_size: float) -> int:
+    return int(1.6 * text_size)
+
+
+def _dot(text_size: float) -> int:
+    return int(0.8 * text_size)
+
+
+def _legend(skeleton: Skeleton, width: int, text_size: float) -> Pixels:
+    """(H, width, 3) the names of what is drawn, each beside its colour, in rows."""
     font = ImageFont.load_default(text_size)
-    line, dot = int(1.6 * text_size), int(0.8 * text_size)
+    line, dot = _line(text_size), _dot(text_size)
     places, x, y = [], _GAP, 0
-    entries = [*sides.items(), *own.items()]
+    entries = _entries(skeleton)
     texts = [_shortened(name, width - 3 * _GAP - dot, font) for name, _ in entries]
     for text in texts:
         across = dot + _GAP + int(font.getlength(text)) + 3 * _GAP

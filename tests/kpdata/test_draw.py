@@ -207,6 +207,12 @@ def test_a_picture_gets_a_legend_only_where_there_is_room():
     assert with_legend(large, crowd).shape == large.shape
 
 
+def test_a_legend_without_room_is_not_drawn(monkeypatch):
+    monkeypatch.setattr("kpdata.view.sheet._legend", lambda *_: pytest.fail("drawn"))
+    crowd = Skeleton("crowd", tuple(f"keypoint {number}" for number in range(1000)))
+    assert with_legend(picture(1920, 1080), crowd).shape == (1080, 1920, 3)
+
+
 def test_a_contact_sheet_without_tiles_is_one_pixel():
     assert contact_sheet([]).shape == (1, 1, 3)
 
