@@ -1,5 +1,6 @@
 """Read the boxes around which crops are cut, by file."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -200,7 +201,7 @@ def _plain(path: Path, data: bytes) -> dict[str, _Plain] | None:
     try:
         entries = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        return _plain_with_nan(data)
     if "images" in entries or not all(bytes(e)[:1] in (b"[", b"{") for e in entries.values()):
         return None
     boxes: dict[str, _Plain] = {}
@@ -213,6 +214,16 @@ def _plain(path: Path, data: bytes) -> dict[str, _Plain] | None:
                 "such a list for each frame by its number from 0"
             ) from error
     return boxes
+
+
+def _plain_with_nan(data: bytes) -> dict[str, _Plain] | None:
+    """The same of a file that holds NaN or Infinity, which Python writes and JSON does not know."""
+    if b'"images"' in data:
+        return None  # a COCO file, which would take much memory
+    try:
+        return msgspec.convert(json.loads(data), dict[str, _Plain], str_keys=True)
+    except (ValueError, RecursionError, msgspec.ValidationError):
+        return None
 
 
 def _by_image(

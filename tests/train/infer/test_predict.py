@@ -373,6 +373,7 @@ def test_boxes_by_frame_say_nothing_of_an_image(tmp_path):
         ({"a.jpg": [[5, 5, 5, 9], [0, 0, 9, 9]]}, "$.a.jpg[0] reaches from [5.0, 5.0] to"),
         ({"a.jpg": [[0, 0, 9, 9]], "b.jpg": [[0, 9, 9, 3]]}, "$.b.jpg[0] reaches from"),
         ({"a.jpg": [[0, 0, 1e300, 9], [0, 0, 9, 9]]}, "$.a.jpg[0] reaches from"),
+        ({"a.jpg": [[0, 0, float("nan"), 9], [0, 0, 9, 9]]}, "$.a.jpg[0] reaches from"),
         ({"a.jpg": [[0, 0, 9, 9]], "c.mp4": {"3": [[9, 9, 0, 0]]}}, "$.c.mp4.3[0] reaches from"),
         (
             [{"image_id": 1, "bbox": [0, 0, 9, 9]}, {"image_id": 1, "bbox": [3, 4, 0, 9]}],
@@ -399,6 +400,9 @@ def test_a_box_without_extent_is_left_out_and_named_and_the_others_stay(tmp_path
         ('{"a.jpg": [1, 2, 3, 4]}', "a.jpg: .*expected a list of boxes, ..x0, y0, x1, y1., "),
         ('{"a.jpg": [["x", 2, 3, 4]]}', "a.jpg: .*got `str` - at .*: expected a list"),
         ('{"a.jpg": [[5, 5, 5, 9]]}', "right lower corner"),
+        ('{"a.jpg": [[NaN, 1, 2, 3]]}', r"\$.a.jpg\[0\] reaches from \[nan, 1.0\]"),
+        ('{"a.mp4": {"7": [[0, 1, Infinity, 3]]}}', r"\$.a.mp4.7\[0\] reaches from"),
+        ('{"a.jpg": [[NaN, 1, 2, 3], [1, 2', "boxes.json"),
         ('{"a.jpg": [[0, 0, 1e300, 9]]}', "finite pixels"),
         ('{"a.mp4": {"-1": [[0, 0, 9, 9]]}}', "a.mp4: .*for each frame by its number from 0"),
         ('{"a.mp4": {"first": [[0, 0, 9, 9]]}}', "a.mp4: .*for each frame by its number from 0"),
