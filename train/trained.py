@@ -241,7 +241,7 @@ class Run:
         ...     print(pose.frame, pose.keypoints[0])
         """
         from kpdata.train.infer.boxes import ANY, BoxFilter
-        from kpdata.train.infer.files import PredictionFolder, too_low
+        from kpdata.train.infer.files import PredictionFolder, check_outputs, too_low
         from kpdata.train.infer.frames import Skipped, predict_frames, read_frames
         from kpdata.train.infer.media import count_frames, h264
 
@@ -250,6 +250,12 @@ class Run:
         if margin is not None:
             CropRule(margin=margin)
         items = _items(sources, None if out is None else Path(out))
+        check_outputs(
+            items,
+            [Path(file) for file in (boxes, coco_images) if isinstance(file, str | Path)],
+            None if out is None else Path(out),
+            None if coco_out is None else Path(coco_out),
+        )
         chosen = BoxFilter(category, min_box_score)
         if chosen != ANY and boxes is None:
             raise FormatError("`category` and `min_box_score` change nothing without `boxes`")

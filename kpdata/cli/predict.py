@@ -11,6 +11,7 @@ import click
 from kpdata.cli.flags import CommandMeter
 from kpdata.cli.main import COMMANDS
 from kpdata.cli.options import as_json, flip_option, quiet
+from kpdata.shards.quarantine import escaped
 from kpdata.view.printing import print_error, print_json, print_line
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def command(
         print_json(json.dumps(_summary(stream, out), indent=1))
     else:
         _report(stream, out, options["min_score"], quiet)
-    if not stream.tally.frames:
+    if not stream.tally.instances:
         why = "; ".join(_notes(stream, options["min_score"])) or "there is nothing to look at"
         print_error(f"kpdata: nothing was predicted: {why}")
         sys.exit(1)
@@ -119,7 +120,7 @@ def _summary(stream: "PredictionStream", out: Path) -> dict[str, Any]:
     """The result as JSON values."""
     tally = stream.tally
     skipped = [
-        {"file": str(path), "reason": reason, "detail": detail}
+        {"file": escaped(str(path)), "reason": reason, "detail": escaped(detail)}
         for path, reason, detail in tally.skipped
     ]
     counts = {name: value for name, value in vars(tally).items() if name != "skipped"}

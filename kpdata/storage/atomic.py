@@ -22,11 +22,14 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
 
 def temporary_beside(path: Path, suffix: str = ".tmp") -> Path:
     """A unique new path in the same folder, to be renamed to ``path`` when it is complete."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{suffix}")
+    start = path.name[:40]  # a name of 255 bytes leaves no room for more
+    return path.with_name(f".{start}.{uuid.uuid4().hex}{suffix}")
 
 
 @contextmanager
-def whole_file(path: Path, suffix: str | None = None, durable: bool = True) -> Iterator[Path]:
+def whole_file(
+    path: Path, suffix: str | None = None, durable: bool = True, follow: bool = True
+) -> Iterator[Path]:
     """A temporary path to write to; renamed to ``path`` when the block ends without an error.
 
     Args:
@@ -34,12 +37,13 @@ def whole_file(path: Path, suffix: str | None = None, durable: bool = True) -> I
         suffix: of the temporary path, for libraries that choose a format by it; None takes that of
             ``path``.
         durable: whether to sync the file to disk before renaming it.
+        follow: of a symlink, whether the file that it names is replaced, or the link itself.
 
-    What is not a regular file, such as a pipe or /dev/null, is written to and never replaced. Of a
-    symlink, the file that it names is replaced.
+    What is not a regular file, such as a pipe or /dev/null, is written to and never replaced.
     """
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
-    if path.exists() and not path.is_file():
+    if follow and path.is_symlink():
+        path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_symlink():
         with tempfile.TemporaryDirectory(prefix="kpdata-") as folder:
             elsewhere = Path(folder) / f"file{path.suffix if suffix is None else suffix}"
             yield elsewhere

@@ -486,6 +486,75 @@ def test_a_second_run_does_not_look_at_the_overlays_of_the_first(kpdata, photos)
         assert len(lines(out)) == 2
 
 
+def test_a_second_run_into_the_folder_of_the_photos_does_not_either(kpdata, photos):
+    for _ in range(2):
+        assert kpdata("predict", "runs/a", photos, "--out", photos).code == 0
+        assert len(lines(photos)) == 2
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_picture_is_never_overwritten_with_its_overlay(kpdata, photos, link):
+    overlay = photos / "overlays" / "a.jpg"
+    overlay.parent.mkdir()
+    photo = (photos / "a.jpg").read_bytes()
+    if link:
+        overlay.symlink_to("../a.jpg")
+    else:
+        (photos / "a.jpg").rename(overlay)
+    given = photos / "a.jpg" if link else overlay
+    result = kpdata("predict", "runs/a", given, "--out", photos)
+    assert result.code == 1
+    (said,) = result.err.splitlines()
+    assert f"{given}: would be overwritten" in said
+    assert "choose another --out or --coco-out" in said
+    assert given.read_bytes() == photo
+    assert not (photos / "predictions.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "skeleton.json", "overlays/a.jpg"])
+def test_coco_results_take_no_other_outputs_name(refuses, photos, tmp_path, name):
+    command = ("predict", "runs/a", photos / "a.jpg", "--coco-out", tmp_path / "refused" / name)
+    refuses(*command, says=[f"{name}: --out writes this file: give --coco-out another name"])
+
+
+def test_coco_results_do_not_replace_the_boxes(refuses, photos, boxes):
+    before = boxes.read_bytes()
+    command = ("predict", "runs/a", photos, "--boxes", boxes, "--coco-out", boxes)
+    refuses(*command, says=[f"{boxes}: would be overwritten"])
+    assert boxes.read_bytes() == before
+
+
+def test_a_video_of_which_no_instance_was_looked_at_is_a_failure(kpdata, tmp_path):
+    from kpdata.train.infer.media import VideoFile
+
+    with VideoFile(tmp_path / "v.mp4", 12) as file:
+        file.add(np.zeros((48, 64, 3), np.uint8))
+    plain = tmp_path / "plain.json"
+    plain.write_text('{"v.mp4": {"0": []}}')
+    command = ("predict", "runs/a", tmp_path / "v.mp4", "--boxes", plain)
+    result = kpdata(*command, "--out", tmp_path / "out")
+    assert result.code == 1
+    assert "nothing was predicted: " in result.err
+    assert "frames of videos without a box" in result.err
+
+
+@pytest.mark.parametrize("silence", [(), ("--json",)])
+def test_a_name_that_is_not_utf8_loses_nothing(kpdata, photos, tmp_path, silence):
+    (photos / "a.jpg").rename(photos / "\udcff\udcfe.jpg")
+    (photos / "\udcff.jpg").write_text("no picture")
+    out = tmp_path / "out"
+    coco_out = tmp_path / "c.json"
+    command = ("predict", "runs/a", photos, "--coco-out", coco_out, "--out", out, *silence)
+    result = kpdata(*command)
+    assert result.code == 0, result.err
+    assert {line["file"] for line in lines(out)} == {
+        str(photos / "b.png"), str(photos / "\\udcff\\udcfe.jpg")
+    }  # fmt: skip
+    assert len(json.loads(coco_out.read_text())) == 2
+    if silence:
+        assert [one["file"] for one in result.json["skipped"]] == [str(photos / "\\udcff.jpg")]
+
+
 def test_mistakes_are_named_before_the_model_is_loaded(refuses, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(StandIn, "open", lambda run: pytest.fail("loaded"))
     refuses("predict", "runs/a", "none.jpg", says=["none.jpg: no such file"])

@@ -1,5 +1,7 @@
 """The files that prediction writes: lines, overlays, and COCO results."""
 
+import os
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,17 +11,19 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from kpdata.core.errors import FormatError
 from kpdata.core.sample import NOT_LABELLED, OCCLUDED, VISIBLE, FloatArray, Instance, Pixels
 from kpdata.core.skeleton import Skeleton
 from kpdata.images import codec
+from kpdata.shards.quarantine import escaped
 from kpdata.storage.atomic import whole_file, write_atomically
 from kpdata.train.infer.boxes import Box, ByName
 from kpdata.train.infer.frames import Frame, FramePredictions
-from kpdata.train.infer.media import VideoFile, frame_rate, overlay_name
+from kpdata.train.infer.media import OVERLAYS, Item, VideoFile, frame_rate, overlay_names
 from kpdata.view import draw
 from kpdata.view.sheet import with_legend
 
-PREDICTIONS, SKELETON, OVERLAYS = "predictions.jsonl", "skeleton.json", "overlays"
+PREDICTIONS, SKELETON = "predictions.jsonl", "skeleton.json"
 
 _DECIMALS = 4
 _LARGEST_JPEG = 65_500
@@ -29,7 +33,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     """One instance in ``predictions.jsonl``.
 
     Attributes:
-        file: as it was named.
+        file: as it was named; what UTF-8 cannot hold as backslashes and digits.
         instance: its number in the image or frame.
         keypoints: K × [x, y, score] in continuous pixels of the upright image.
         frame: of a video, from 0.
@@ -85,7 +89,7 @@ class CocoResults:
         if number is None:
             self.left_out += 1
             return
-        name, at = (None, None) if known else (str(frame.item.path), frame.number)
+        name, at = (None, None) if known else (escaped(str(frame.item.path)), frame.number)
         boxes = frame.boxes or [Box(np.zeros(4))] * len(predicted.keypoints)
         for box, keypoints in zip(boxes, predicted.keypoints, strict=True):
             score = box.score * float(keypoints[:, 2].mean())
@@ -140,11 +144,11 @@ class PredictionFolder:
     def add(self, predicted: FramePredictions) -> None:
         """Write one frame's lines and overlay."""
         drawn = with_legend(overlay(predicted, self._skeleton, self._min_score), self._skeleton)
-        kind = "jpeg" if max(drawn.shape) <= _LARGEST_JPEG else "png"
         frame = predicted.frame
-        name = f"{OVERLAYS}/{overlay_name(frame.item.name)}"
+        name, name_as_png = (f"{OVERLAYS}/{name}" for name in overlay_names(frame.item.name))
+        kind = "jpeg" if max(drawn.shape) <= _LARGEST_JPEG else "png"
         if kind == "png" and not frame.item.is_video:
-            name += ".png"
+            name = name_as_png
         for number, keypoints in enumerate(predicted.keypoints):
             line = _line(predicted, number, keypoints, name)
             self._lines.write(self._encoder.encode(line) + b"\n")
@@ -153,7 +157,8 @@ class PredictionFolder:
             self._close_video()
             path.parent.mkdir(parents=True, exist_ok=True)
         if not frame.item.is_video:
-            path.write_bytes(codec.encode(drawn, kind))
+            with whole_file(path, durable=False, follow=False) as partial:
+                partial.write_bytes(codec.encode(drawn, kind))
             return
         if self._video is None:
             self._video = VideoFile(path, frame_rate(frame.item.path))
@@ -166,12 +171,38 @@ class PredictionFolder:
             self._video = None
 
 
+def check_outputs(
+    items: Sequence[Item], read: Iterable[Path], out: Path | None, coco_out: Path | None
+) -> None:
+    """Raise FormatError if a file would be written over one that is read, or over another.
+
+    Args:
+        items: the images and videos.
+        read: the other files that are read.
+        out: the output folder.
+        coco_out: the file of COCO results.
+    """
+    written: set[str] = set()
+    if out is not None:
+        overlays = [f"{OVERLAYS}/{name}" for item in items for name in overlay_names(item.name)]
+        written = {os.path.realpath(out / name) for name in (PREDICTIONS, SKELETON, *overlays)}
+    if coco_out is not None:
+        if os.path.realpath(coco_out) in written:
+            raise FormatError(f"{coco_out}: `out` writes this file: give `coco_out` another name")
+        written.add(os.path.realpath(coco_out))
+    for path in (*(item.path for item in items if item.pixels is None), *read):
+        if os.path.realpath(path) in written:
+            raise FormatError(
+                f"{path}: would be overwritten with results: choose another `out` or `coco_out`"
+            )
+
+
 def _line(
     predicted: FramePredictions, number: int, keypoints: FloatArray, overlay_path: str
 ) -> Line:
     frame, visibility = predicted.frame, predicted.visibility
     return Line(
-        file=str(frame.item.path),
+        file=escaped(str(frame.item.path)),
         instance=number,
         keypoints=_rounded(keypoints),
         overlay=overlay_path,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self
 
 import cv2
@@ -18,8 +18,13 @@ from kpdata.core.errors import DatasetError, FormatError, ImageError
 from kpdata.core.sample import Pixels
 from kpdata.images import codec
 from kpdata.images.headers import MAX_PIXELS, probe
+from kpdata.shards.quarantine import escaped
 from kpdata.storage.atomic import whole_file
 from kpdata.storage.image_files import read_file
+from kpdata.storage.names import safe_name
+
+OVERLAYS = "overlays"
+"""The folder of overlays, below that of the results."""
 
 CUT_SHORT = "video cut short"
 """The reason of a video that ends too early, whose frames are used."""
@@ -43,7 +48,7 @@ class Item:
     Attributes:
         path: where it is.
         name: what its results are named after: the last parts of its path, as many as tell it
-            from the other files.
+            from the other files, as any disk takes it.
         pixels: (H, W, 3) RGB, of an image that is in memory and not in a file.
     """
 
@@ -69,16 +74,23 @@ def find(paths: Iterable[Path], besides: Path | None = None) -> list[Item]:
 
     Args:
         paths: files and folders.
-        besides: a folder that is left out where a walk meets it: the results of an earlier run.
+        besides: the folder of the results. It is left out where a walk meets it, and its overlays
+            always are: an earlier run wrote them.
 
     Raises:
-        FormatError: there is no such path, or a folder without images and videos.
+        FormatError: there is no such path, a folder without images and videos, or one of overlays.
     """
+    left_out = [] if besides is None else [besides.resolve(), (besides / OVERLAYS).resolve()]
     files: list[Path] = []
     least: list[int] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(_walk(path, besides and besides.resolve()))
+            here = path.resolve()
+            if left_out and left_out[1] in (here, *here.parents):
+                raise FormatError(
+                    f"{path}: holds the overlays of `out`: give pictures, or another `out`"
+                )
+            found = sorted(_walk(path, left_out))
             if not found:
                 known = ", ".join((*IMAGES, *VIDEOS))
                 raise FormatError(f"{path}: holds no image and no video: looked for {known}")
@@ -92,10 +104,10 @@ def find(paths: Iterable[Path], besides: Path | None = None) -> list[Item]:
     return list(map(Item, files, _names(files, least)))
 
 
-def _walk(folder: Path, besides: Path | None) -> Iterator[Path]:
+def _walk(folder: Path, besides: Sequence[Path]) -> Iterator[Path]:
     for top, folders, names in os.walk(folder):
         here = Path(top)
-        folders[:] = [name for name in folders if (here / name).resolve() != besides]
+        folders[:] = [name for name in folders if (here / name).resolve() not in besides]
         for name in names:
             if Path(name).suffix.lower() in IMAGES + VIDEOS and not name.startswith("."):
                 yield here / name
@@ -115,8 +127,30 @@ def _names(files: Sequence[Path], least: Sequence[int]) -> list[str]:
             bearers[overlay_name(name)].add(parts)
         crowded = [len(bearers[overlay_name(name)]) > 1 for name in names]
         if not any(crowded):
-            return names
+            return _safe_names(names, whole)
         counts = [n + more for n, more in zip(counts, crowded, strict=True)]
+
+
+def _safe_names(names: Sequence[str], whole: Sequence[tuple[str, ...]]) -> list[str]:
+    """The names as any disk takes them, numbered where overlays would be in each other's way."""
+    safe = [safe_name(name) for name in names]
+    taken = {str(folder) for name in safe for folder in PurePosixPath(name).parents}
+    free: dict[tuple[tuple[str, ...], str], str] = {}
+    for parts, name in zip(whole, safe, strict=True):
+        if (parts, name) in free:
+            continue
+        path, number = PurePosixPath(name), 0
+        while not taken.isdisjoint(overlay_names(str(path))):
+            number += 1
+            path = PurePosixPath(name).with_stem(f"{PurePosixPath(name).stem}-{number}")
+        taken.update(overlay_names(str(path)))
+        free[parts, name] = str(path)
+    return [free[key] for key in zip(whole, safe, strict=True)]
+
+
+def overlay_names(name: str) -> tuple[str, str]:
+    """What the overlay of a file is called, and what as a PNG, where it is too large for a JPEG."""
+    return overlay_name(name), f"{overlay_name(name)}.png"
 
 
 def overlay_name(name: str) -> str:
@@ -144,8 +178,13 @@ def count_frames(items: Iterable[Item]) -> int:
 def _capture(path: Path) -> Any:
     """OpenCV's reader of a video; of a pipe or a device, which may never end, it has no frame."""
     is_video = path.is_file() and path.stat().st_size > 0  # a file of /proc has no size
+    is_video &= _is_utf8(path)  # OpenCV crashes at other names
     with _quiet_opencv():
         return cv2.VideoCapture(str(path) if is_video else "")
+
+
+def _is_utf8(path: Path) -> bool:
+    return escaped(str(path)) == str(path)
 
 
 @contextlib.contextmanager
@@ -203,6 +242,8 @@ def array_item(pixels: Pixels, number: int) -> Item:
 
 
 def _video(path: Path) -> Iterator[Image]:
+    if not _is_utf8(path):
+        raise ImageError("name not UTF-8", f"{path}: the video's name is not UTF-8: rename it")
     capture = _capture(path)
     try:
         number, promised = 0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -243,7 +284,7 @@ class VideoFile:
     It is H.264 where that can be written, else MPEG-4 Part 2, which browsers do not play.
 
     Args:
-        path: the file, whose folder exists.
+        path: the file, whose folder exists; a link of that name is replaced.
         rate: frames a second.
 
     Raises:
@@ -267,7 +308,9 @@ class VideoFile:
         even = np.pad(rgb, (*odd, (0, 0)), "edge")
         try:
             if self._frames is None:
-                partial_file = self._open.enter_context(whole_file(self._path, durable=False))
+                partial_file = self._open.enter_context(
+                    whole_file(self._path, durable=False, follow=False)
+                )
                 write = h264() or partial(_by_opencv, "mp4v")
                 self._frames = write(partial_file, self._rate, (even.shape[1], even.shape[0]))
                 self._open.callback(self._frames.close)

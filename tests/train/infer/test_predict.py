@@ -186,6 +186,72 @@ def test_no_two_names_share_an_overlay(names):
     assert all(made.startswith(name) for made, name in zip(overlays, names, strict=True))
 
 
+def test_the_overlays_of_an_earlier_run_are_left_out_wherever_they_lie(tmp_path):
+    for name in ("a.jpg", "overlays/in/a.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    assert [item.name for item in find([tmp_path / "in"], tmp_path / "in")] == ["in/a.jpg"]
+    for folder in ("overlays", "overlays/in"):
+        with pytest.raises(FormatError, match="holds the overlays of `out`"):
+            find([tmp_path / "in" / folder], tmp_path / "in")
+
+
+LONG = "x" * 251
+TWINS = [
+    (["p/a.jpg", "q/a.jpg/b.jpg"], ["p/a.jpg", "q/a.jpg"]),
+    (["a.png", "a.png.jpg/b.jpg"], ["a.png", "a.png.jpg"]),
+    (["a.jpg", "a.jpg.png/b.jpg"], ["a.jpg", "a.jpg.png"]),
+    ([f"{LONG}.jpg", f"{LONG}.png"], [f"{LONG}.jpg", f"{LONG}.png"]),
+    (["a\udcff.jpg", "a%FF.jpg", "a%FF-1.jpg"], ["a\udcff.jpg", "a%FF.jpg", "a%FF-1.jpg"]),
+    (["a\n:.jpg", "\udcff\udcfe/c.jpg"], ["a\n:.jpg", "\udcff\udcfe"]),
+]
+
+
+@pytest.mark.parametrize(("files", "given"), TWINS, ids=range(len(TWINS)))
+def test_every_picture_gets_an_overlay_whatever_its_name(tmp_path, files, given):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "picture.png", dots(100, 60, PERSON)).rename(tmp_path / name)
+    out = tmp_path / "out"
+    frames = read_frames(find([tmp_path / name for name in given]), None, Tally())
+    with PredictionFolder(out, SKELETON, 0.2) as folder:
+        for predicted in predict_frames(DotFinder(), frames, 1.0):
+            folder.add(predicted)
+    lines = list(map(json.loads, (out / "predictions.jsonl").read_text("utf-8").splitlines()))
+    assert [line["file"] for line in lines] == [
+        str(tmp_path / name).encode("utf-8", "backslashreplace").decode() for name in files
+    ]
+    overlays = {line["overlay"] for line in lines}
+    assert len(overlays) == len(files)
+    assert all((out / overlay).is_file() for overlay in overlays)
+
+
+def test_a_video_whose_name_opencv_does_not_take_is_skipped(tmp_path):
+    video(tmp_path / "v.mp4")
+    items = find([(tmp_path / "v.mp4").rename(tmp_path / "v\udcff.mp4")])
+    tally = Tally()
+    assert count_frames(items) == 0
+    assert list(read_frames(items, None, tally)) == []
+    assert [reason for _, reason, _ in tally.skipped] == ["name not UTF-8"]
+
+
+def test_an_overlay_replaces_a_link_and_not_what_it_names(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"kept")
+    video(tmp_path / "in" / "v.mp4", count=2)
+    write(tmp_path / "in" / "a.jpg", dots(100, 60, PERSON))
+    links = [tmp_path / "out" / "overlays" / "in" / name for name in ("a.jpg", "v.mp4")]
+    for link in links:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(precious)
+    with PredictionFolder(tmp_path / "out", SKELETON, 0.2) as folder:
+        frames = read_frames(find([tmp_path / "in"]), None, Tally())
+        for predicted in predict_frames(DotFinder(), frames, 1.0):
+            folder.add(predicted)
+    assert precious.read_bytes() == b"kept"
+    assert all(link.is_file() and not link.is_symlink() for link in links)
+
+
 def test_every_line_names_the_overlay_that_shows_it(tmp_path):
     video(tmp_path / "in" / "clip.mp4", count=2)
     for name in ("a.png", "a.jpg", "deep/a.png"):
