@@ -12,7 +12,8 @@ from tflite_files import tflite_bytes
 
 from kpdata.core.errors import KpdataError
 from kpdata.train.models import weights as catalogue
-from kpdata.train.models.blazepose.landmark import LARGEST, SIZES, Network
+from kpdata.train.models.blazepose import FULL_SIDE
+from kpdata.train.models.blazepose.landmark import SIZES, Network
 from kpdata.train.run.folder import RunFolder
 
 Kpdata = Callable[..., Any]
@@ -21,7 +22,7 @@ Kpdata = Callable[..., Any]
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A file with the layout of BlazePose's lite network, and its initial weights."""
-    network = Network(SIZES["lite"], keras.Input((LARGEST, LARGEST, 3)))
+    network = Network(SIZES["lite"], keras.Input((FULL_SIDE, FULL_SIDE, 3)))
     path = tmp_path / "own.tflite"
     path.write_bytes(tflite_bytes([layer.get_weights() for layer in network.convolutions]))
     return path

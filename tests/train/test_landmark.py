@@ -8,15 +8,15 @@ import pytest
 from keras import ops
 from tflite_files import tflite_bytes
 
-from kpdata.core.errors import KpdataError
+from kpdata.core.errors import KpdataError, SchemaError
 from kpdata.core.skeletons import BLAZEPOSE33, LSP14
 from kpdata.shards.dataset import Dataset
 from kpdata.train.api import configuration
 from kpdata.train.loop.optimisers import make_optimiser
 from kpdata.train.models import weights as catalogue
 from kpdata.train.models.base import Phase
+from kpdata.train.models.blazepose import FULL_SIDE
 from kpdata.train.models.blazepose.landmark import (
-    LARGEST,
     SIZES,
     Network,
     landmark_network,
@@ -36,7 +36,7 @@ SEED = np.random.default_rng(0)
 @pytest.fixture(scope="module")
 def published() -> tuple[keras.Model, list[Convolution]]:
     """The lite network with weights of our own, as float16, and those weights in file order."""
-    image = keras.Input((LARGEST, LARGEST, 3))
+    image = keras.Input((FULL_SIDE, FULL_SIDE, 3))
     network = Network(SIZES["lite"], image)
     weights = []
     for layer in network.convolutions:
@@ -57,7 +57,7 @@ def file(published: tuple[keras.Model, list[Convolution]], tmp_path: Path) -> Pa
     return path
 
 
-def crops(side: int = LARGEST, count: int = 2) -> np.ndarray:
+def crops(side: int = FULL_SIDE, count: int = 2) -> np.ndarray:
     return SEED.uniform(-1, 1, (count, side, side, 3)).astype(np.float32)
 
 
@@ -65,7 +65,7 @@ def test_with_its_own_names_the_network_starts_exactly_at_the_published_one(
     published: tuple[keras.Model, list[Convolution]], file: Path
 ) -> None:
     whole, _ = published
-    model = landmark_network(33, LARGEST, "lite")
+    model = landmark_network(33, FULL_SIDE, "lite")
     mapping = start_from(model, read_convolutions(file), "lite", BLAZEPOSE33)
     assert {keypoint.how for keypoint in mapping.keypoints} == {"exact"}
     images = crops()
@@ -74,7 +74,7 @@ def test_with_its_own_names_the_network_starts_exactly_at_the_published_one(
     landmarks = theirs["landmarks"].reshape(2, 39, 5)[:, :33]
     for found, expected in (
         (ours["heatmap_logit"], theirs["heatmap"][..., :33]),
-        (ours["xy_norm"] * LARGEST, landmarks[..., :2]),
+        (ours["xy_norm"] * FULL_SIDE, landmarks[..., :2]),
         (ours["visibility"], landmarks[..., 3]),
     ):
         np.testing.assert_allclose(found, expected, atol=1e-3 * np.ptp(expected))
@@ -84,14 +84,14 @@ def test_other_skeletons_start_by_name_the_derived_from_a_mean_the_rest_at_rando
     published: tuple[keras.Model, list[Convolution]],
 ) -> None:
     whole, weights = published
-    model = landmark_network(14, LARGEST, "lite")
+    model = landmark_network(14, FULL_SIDE, "lite")
     images = crops()
     before = ops.convert_to_numpy(model(images)["xy_norm"])
     mapping = start_from(model, weights, "lite", LSP14)
     hows = {keypoint.name: keypoint.how for keypoint in mapping.keypoints}
     assert (hows["left_knee"], hows["neck"], hows["head_top"]) == ("exact", "derived", "missing")
     theirs = ops.convert_to_numpy(whole((images + 1) / 2)["landmarks"]).reshape(2, 39, 5)
-    found = ops.convert_to_numpy(model(images)["xy_norm"]) * LARGEST
+    found = ops.convert_to_numpy(model(images)["xy_norm"]) * FULL_SIDE
     knee, neck, head = (LSP14.index(name) for name in ("left_knee", "neck", "head_top"))
     shoulders = [BLAZEPOSE33.index(f"{side}_shoulder") for side in ("left", "right")]
     spread = np.ptp(theirs[..., :2])
@@ -101,7 +101,7 @@ def test_other_skeletons_start_by_name_the_derived_from_a_mean_the_rest_at_rando
     np.testing.assert_allclose(
         found[:, neck], theirs[:, shoulders, :2].mean(axis=1), atol=1e-3 * spread
     )
-    assert np.abs(found[:, head] / LARGEST - 0.5).max() < 0.5  # from the middle, as at the start
+    assert np.abs(found[:, head] / FULL_SIDE - 0.5).max() < 0.5  # from the middle, as at the start
     assert np.abs(before - 0.5).max() < 0.1
 
 
@@ -122,7 +122,7 @@ def test_other_input_sizes_are_refused(side: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_size_is_known_by_its_convolutions(size: str) -> None:
-    made = Network(SIZES[size], keras.Input((LARGEST, LARGEST, 3))).convolutions
+    made = Network(SIZES[size], keras.Input((FULL_SIDE, FULL_SIDE, 3))).convolutions
     shapes = [tuple(layer.kernel.shape) for layer in made]
     assert {"lite": 88, "full": 96, "heavy": 198}[size] == len(shapes)
     weights = [Convolution(np.broadcast_to(np.float32(0), s), np.zeros(1)) for s in shapes]
@@ -130,6 +130,13 @@ def test_a_size_is_known_by_its_convolutions(size: str) -> None:
     assert size_of(weights[:-1]) is None
     weights[5] = Convolution(np.zeros((1, 1, 1, 1), np.float32), np.zeros(1, np.float32))
     assert size_of(weights) is None
+
+
+def test_a_configuration_below_the_least_input_size_is_refused() -> None:
+    phases = (Phase("heatmap", 1, 128, 1e-3),)
+    with pytest.raises(SchemaError, match=r"phases\.0\.input_size is 128: this blazepose"):
+        TrainConfig(options={"weights": "blazepose-full"}, phases=phases)
+    TrainConfig(phases=phases)
 
 
 def test_weights_of_something_else_are_refused(tiny_shards: Path, tmp_path: Path) -> None:
@@ -182,7 +189,7 @@ def test_the_published_files_equal_their_own_runtime(name: str, tmp_path: Path) 
         pytest.skip(f"the registry cannot be reached: {error}")
     convolutions = read_convolutions(path)
     assert f"blazepose-{size_of(convolutions)}" == name
-    image = keras.Input((LARGEST, LARGEST, 3))
+    image = keras.Input((FULL_SIDE, FULL_SIDE, 3))
     network = Network(SIZES[name.removeprefix("blazepose-")], image)
     for layer, weights in zip(network.convolutions, convolutions, strict=True):
         layer.set_weights(list(weights))

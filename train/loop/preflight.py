@@ -73,7 +73,8 @@ def check_learning(config: TrainConfig, crops: LabelledCrops) -> Iterator[Verdic
         crops: its training split, at the first phase's input size.
     """
     crops = crops.take(_some(np.flatnonzero(~crops.is_copy)))
-    count, size = len(crops), min(crops.side, _LARGEST_INPUT)
+    least = config.spec.smallest_input(config.spec.parse(config.options))
+    count, size = len(crops), max(least, min(crops.side, _LARGEST_INPUT))
     plain = msgspec.structs.replace(
         config.with_options(**config.spec.when_overfitting), weight_decay=0.0, ema=0.0
     )

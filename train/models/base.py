@@ -210,6 +210,7 @@ class ModelSpec:
         check: raises KpdataError where options name something that is not there, before anything
             slow begins.
         input_multiple: the input size must be a multiple of it.
+        smallest_input: options → the least input size.
         view: what an input shows: one ``instance``, or a whole ``image`` of many.
         exports: the formats that it can be exported to.
         when_loading: options of a network into which a run's own weights are loaded.
@@ -231,6 +232,7 @@ class ModelSpec:
     start: Callable[[Any, Any, Skeleton], Mapping | None] = lambda net, options, skeleton: None
     check: Callable[[Any], None] = lambda options: None
     input_multiple: int = 1
+    smallest_input: Callable[[Any], int] = lambda options: SMALLEST_INPUT
     view: Literal["instance", "image"] = "instance"
     exports: tuple[str, ...] = ("tflite", "onnx", "saved_model")
     when_loading: AnyMapping[str, Any] = field(default_factory=dict)

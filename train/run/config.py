@@ -92,7 +92,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         if not self.phases:
             raise SchemaError("phases is empty: give at least one")
         for number, phase in enumerate(self.phases):
-            _check_phase(spec, number, phase)
+            _check_phase(spec, number, phase, spec.smallest_input(spec.parse(self.options)))
         for name, low, high in _LIMITS:
             check_within(name, getattr(self, name), low, high)
         for name, weight in self.keypoint_weights.items():
@@ -168,11 +168,16 @@ def _filled(spec: ModelSpec, given: dict[str, float]) -> dict[str, float]:
     return {**usual, **{name: float(weight) for name, weight in given.items()}}
 
 
-def _check_phase(spec: ModelSpec, number: int, phase: Phase) -> None:
+def _check_phase(spec: ModelSpec, number: int, phase: Phase, least: int) -> None:
     known = [stage.name for stage in spec.stages]
     if phase.trains not in known:
         raise SchemaError(
             f"phases.{number}.trains is {phase.trains}: {spec.name} has {', '.join(known)}"
+        )
+    if phase.input_size < least:
+        raise SchemaError(
+            f"phases.{number}.input_size is {phase.input_size}: this {spec.name} takes {least} or "
+            "more"
         )
     if phase.input_size % spec.input_multiple:
         raise SchemaError(

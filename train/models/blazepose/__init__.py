@@ -8,7 +8,7 @@ import msgspec
 from kpdata.core.errors import KpdataError, either
 from kpdata.core.mapping import Mapping
 from kpdata.core.skeleton import Skeleton
-from kpdata.train.models.base import ModelSpec, Options, Phase, Stage, option
+from kpdata.train.models.base import SMALLEST_INPUT, ModelSpec, Options, Phase, Stage, option
 from kpdata.train.models.parts import (
     COORDINATES,
     COORDINATES_HEAD,
@@ -43,8 +43,8 @@ SIZES = {
 }
 
 
-_FULL_SIDE = 256
-"""The input size of BlazePose's own weights."""
+LEAST_SIDE, FULL_SIDE = 160, 256
+"""Input sizes of the network with BlazePose's own weights, which are for the larger."""
 
 
 class BlazePoseOptions(Options, frozen=True):
@@ -94,8 +94,8 @@ def _phases(options: BlazePoseOptions, epochs: int, input_size: int) -> tuple[Ph
         epochs = max(3, epochs // 8)
         rest = max(1, epochs // 4)
         return (
-            Phase("heatmap", epochs, _FULL_SIDE, 2e-3, warmup=min(1, epochs / 4), trunk_rate=0.1),
-            Phase("regression", rest, _FULL_SIDE, 1e-3, warmup=min(1, rest / 4), trunk_rate=0.1),
+            Phase("heatmap", epochs, FULL_SIDE, 2e-3, warmup=min(1, epochs / 4), trunk_rate=0.1),
+            Phase("regression", rest, FULL_SIDE, 1e-3, warmup=min(1, rest / 4), trunk_rate=0.1),
         )
     rest = max(1, epochs // 4)
     return (
@@ -180,5 +180,6 @@ MODEL = ModelSpec(
     complete=_complete,
     start=_start,
     input_multiple=32,
+    smallest_input=lambda options: LEAST_SIDE if options.is_pretrained else SMALLEST_INPUT,
     is_default=True,
 )

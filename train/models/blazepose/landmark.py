@@ -21,14 +21,12 @@ from kpdata.core.errors import KpdataError
 from kpdata.core.mapping import Mapping, map_by_name
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.skeletons import BLAZEPOSE33
+from kpdata.train.models.blazepose import FULL_SIDE, LEAST_SIDE
 from kpdata.train.models.layers import ChannelAffine, StopGradient
 from kpdata.train.models.tflite_file import Convolution
 
 NUM_LANDMARKS = 39
 """The 33 of the skeleton, and six that only MediaPipe's tracking uses."""
-
-SMALLEST, LARGEST = 160, 256
-"""Input sizes, in pixels, of which the tower makes 2 × 2 cells; the files are for the largest."""
 
 
 @dataclass(frozen=True)
@@ -234,16 +232,16 @@ def landmark_network(num_keypoints: int, input_size: int, size: str) -> keras.Mo
 
     Args:
         num_keypoints: K.
-        input_size: S, a multiple of 32 from SMALLEST to LARGEST.
+        input_size: S, a multiple of 32 from LEAST_SIDE to FULL_SIDE.
         size: a name in SIZES.
 
     Raises:
         KpdataError: an input size that does not fit.
     """
-    if input_size % 32 or not SMALLEST <= input_size <= LARGEST:
+    if input_size % 32 or not LEAST_SIDE <= input_size <= FULL_SIDE:
         raise KpdataError(
             f"input_size is {input_size}: a network with BlazePose's weights takes multiples of 32 "
-            f"from {SMALLEST} to {LARGEST}"
+            f"from {LEAST_SIDE} to {FULL_SIDE}"
         )
     image = keras.Input((input_size, input_size, 3), name="image")
     unit = ChannelAffine((0.5,) * 3, (0.5,) * 3, name="unit", dtype="float32")(image)
@@ -271,7 +269,7 @@ def landmark_network(num_keypoints: int, input_size: int, size: str) -> keras.Mo
 def size_of(convolutions: Sequence[Convolution]) -> str | None:
     """The name in SIZES of the network that has these convolutions; None where none has."""
     for name, size in SIZES.items():
-        made = Network(size, keras.Input((LARGEST, LARGEST, 3))).convolutions
+        made = Network(size, keras.Input((FULL_SIDE, FULL_SIDE, 3))).convolutions
         if len(made) == len(convolutions) and all(
             tuple(layer.kernel.shape) == given.kernel.shape
             for layer, given in zip(made, convolutions, strict=True)
@@ -302,11 +300,11 @@ def start_from(
         if layer := inner.get(f"landmark_{number:03d}"):
             layer.set_weights(list(weights))
     mapping = map_by_name(BLAZEPOSE33, skeleton)
-    heads = Network(SIZES[size], keras.Input((LARGEST, LARGEST, 3))).heads
+    heads = Network(SIZES[size], keras.Input((FULL_SIDE, FULL_SIDE, 3))).heads
     heatmap, landmarks = (convolutions[heads[name]] for name in ("heatmap", "landmarks"))
     values = [array.reshape(*array.shape[:-1], NUM_LANDMARKS, 5) for array in landmarks]
     _start_head(inner["heatmap_logit"], [array[..., None] for array in heatmap], mapping)
-    _start_head(inner["coordinates"], [array[..., :2] / LARGEST for array in values], mapping)
+    _start_head(inner["coordinates"], [array[..., :2] / FULL_SIDE for array in values], mapping)
     _start_head(inner["visible"], [array[..., 3:4] for array in values], mapping)
     return mapping
 
