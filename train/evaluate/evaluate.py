@@ -1,12 +1,11 @@
 """The scores of a trained run on one split of a dataset, and the files that prove them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 import kpdata
 from kpdata.core.crop import CropFrom, CropRule, crop_rule_of
@@ -194,8 +193,19 @@ def check_skeleton(trained: Skeleton, given: Skeleton) -> None:
     )
 
 
-def placed_baseline(mean_pose: npt.ArrayLike, crops: LabelledCrops) -> FloatArray:
-    """(N, K, 3) the mean pose (K, 2), 0 to 1 in the crop, in each crop's source image; score 1."""
+def placed_baseline(
+    mean_pose: Sequence[Sequence[float]] | FloatArray, crops: LabelledCrops
+) -> FloatArray:
+    """(N, K, 3) the mean pose (K, 2), 0 to 1 in the crop, in each crop's source image; score 1.
+
+    Raises:
+        TrainingError: it has another number of keypoints.
+    """
+    if len(mean_pose) != len(crops.skeleton):
+        raise TrainingError(
+            f"the run's mean_pose has {len(mean_pose)} keypoints, and {crops.skeleton.name} "
+            f"{len(crops.skeleton)}: its dataset.json is damaged"
+        )
     xy = pose_in_source(np.asarray(mean_pose, np.float64), crops.to_source, crops.side)
     return np.concatenate([xy, np.ones((*xy.shape[:2], 1))], axis=2)
 

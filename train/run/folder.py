@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from kpdata.core.crop import CropRule
-from kpdata.core.errors import KpdataError, SchemaError, TrainingError, first_line
+from kpdata.core.errors import KpdataError, TrainingError, first_line
 from kpdata.core.mapping import MappedKeypoint
 from kpdata.core.skeleton import Skeleton
 from kpdata.storage.atomic import whole_file, write_atomically
@@ -62,14 +62,6 @@ class RunInfo(msgspec.Struct, frozen=True):
     crops: dict[str, int]
     software: dict[str, str]
     crop_rule: CropRule | None = None
-
-    def __post_init__(self) -> None:
-        """Raise SchemaError where the mean pose is not one of the skeleton's."""
-        if len(self.mean_pose) != len(self.skeleton):
-            raise SchemaError(
-                f"mean_pose has {len(self.mean_pose)} places: expected {len(self.skeleton)}, those "
-                f"of {self.skeleton.name}"
-            )
 
 
 class EpochRecord(msgspec.Struct, frozen=True):

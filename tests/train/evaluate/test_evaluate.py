@@ -5,6 +5,7 @@ import hashlib
 import io
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -22,7 +23,7 @@ from kpdata.shards.dataset import Dataset
 from kpdata.storage.atomic import replaced_files
 from kpdata.storage.files import file_blake3
 from kpdata.train.data.crops import load
-from kpdata.train.evaluate.evaluate import check_skeleton
+from kpdata.train.evaluate.evaluate import check_skeleton, placed_baseline
 from kpdata.train.evaluate.report import (
     FILES,
     METRICS,
@@ -523,3 +524,9 @@ def test_a_run_is_evaluated_on_its_own_keypoints_only():
     turned = Skeleton("turned", CROSS.keypoints[::-1])
     with pytest.raises(TrainingError, match="they stand in another order"):
         check_skeleton(CROSS, turned)
+
+
+def test_a_mean_pose_of_another_length_names_the_damaged_file() -> None:
+    crops = SimpleNamespace(skeleton=LSP14)
+    with pytest.raises(TrainingError, match="mean_pose has 1 keypoints, and lsp14 14: its dataset"):
+        placed_baseline([(0.5, 0.5)], crops)
