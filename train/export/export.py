@@ -19,7 +19,6 @@ from kpdata.core.quiet import without_warnings
 from kpdata.core.sample import FloatArray, Pixels
 from kpdata.core.skeleton import Skeleton
 from kpdata.core.splits import TRAIN, VAL
-from kpdata.core.transform import apply_affines
 from kpdata.images import codec
 from kpdata.images.resample import square
 from kpdata.metrics.poses import Reference
@@ -38,6 +37,7 @@ from kpdata.train.export.formats import (
 )
 from kpdata.train.infer.predictions import FLIP_NOT_TRAINED, Decode, Truth
 from kpdata.train.infer.predictor import Predictor
+from kpdata.train.infer.reader import in_source
 from kpdata.train.models.parts import Head
 
 CARD = "model.json"
@@ -387,9 +387,7 @@ def _scores(
     crops: LabelledCrops, keypoints: FloatArray, reference: Reference | None
 ) -> tuple[float | None, float]:
     """PCK, where there is a reference length, and EPE of keypoints (N, K, 3) in crop pixels."""
-    xy = apply_affines(crops.to_source, keypoints[..., :2].astype(np.float64))
-    in_source = np.concatenate([xy, keypoints[..., 2:]], axis=2)
-    poses = Truth.of(crops).poses(crops.skeleton, in_source)
+    poses = Truth.of(crops).poses(crops.skeleton, in_source(keypoints, crops))
     try:
         share = metrics.pck(poses, reference or chosen_reference(poses)).value
     except SchemaError:

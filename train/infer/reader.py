@@ -107,7 +107,7 @@ def predict_crops(
         progress.reach(min(count, start + batch_size))
     arrays = {name: np.concatenate(each).astype(np.float64) for name, each in parts.items()}
     visibility = arrays.pop(VISIBILITY, None)
-    keypoints = {head.name: _in_source(arrays[head.name], crops) for head in reader.heads}
+    keypoints = {head.name: in_source(arrays[head.name], crops) for head in reader.heads}
     primary = reader.heads[0]
     return Predictions(
         keypoints, visibility, primary.name, visibility is not None and not primary.scores
@@ -131,6 +131,7 @@ def _shared_evenly(count: int) -> int:
     return -(-count // devices) * devices
 
 
-def _in_source(keypoints: FloatArray, crops: Crops) -> FloatArray:
+def in_source(keypoints: FloatArray, crops: Crops) -> FloatArray:
+    """Keypoints (N, K, 3) x, y, score in crop pixels, with x and y in pixels of the source."""
     xy = apply_affines(crops.to_source, keypoints[..., :2])
     return np.concatenate([xy, keypoints[..., 2:]], axis=2)
