@@ -34,7 +34,8 @@ def make_optimiser(
         net: what a phase with a ``trunk_rate`` is for: its last layers learn at the full rate.
     """
     kind = _OPTIMISERS[config.optimizer]
-    if phase.trunk_rate < 1 and net is not None:
+    if phase.trunk_rate < 1:
+        assert net is not None, "its heads have a rate of their own"
         kind = _with_trunk_rate(kind, phase.trunk_rate, _paths_of_heads(net))
     decay = config.weight_decay if config.optimizer == "adamw" else 0.0
     optimiser = kind(

@@ -81,8 +81,8 @@ class PhaseRun(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.config, self.progress, self.log = folder, config, progress, log
         self.number, self.phase, self.state = number, config.phases[number], state
-        self.val, self.skeleton = val, train.skeleton
-        skeleton = train.skeleton
+        self.val = val
+        self.skeleton = skeleton = train.skeleton
         self.batches = Batches(train, config.augment, config.batch_size, config.seed)
         loading = bool(state.epochs)
         self.net = config.build(len(skeleton), self.phase.input_size, loading=loading)

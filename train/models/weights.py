@@ -15,8 +15,8 @@ from kpdata.core.errors import KpdataError, first_line
 from kpdata.storage.atomic import write_atomically
 from kpdata.storage.bounded import read_bounded
 from kpdata.train.models.base import known_names
+from kpdata.train.models.tflite_file import MOST_BYTES
 
-MOST_BYTES = 256 << 20
 _WAIT = 900
 """Seconds that a download may take."""
 

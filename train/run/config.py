@@ -86,13 +86,13 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         if not self.model:
             msgspec.structs.force_setattr(self, "model", default_model())
         spec = self.spec
-        options = msgspec.to_builtins(spec.parse(self.options))
-        msgspec.structs.force_setattr(self, "options", options)
+        options = spec.parse(self.options)
+        msgspec.structs.force_setattr(self, "options", msgspec.to_builtins(options))
         msgspec.structs.force_setattr(self, "losses", _filled(spec, self.losses))
         if not self.phases:
             raise SchemaError("phases is empty: give at least one")
         for number, phase in enumerate(self.phases):
-            _check_phase(spec, number, phase, spec.smallest_input(spec.parse(self.options)))
+            _check_phase(spec, number, phase, spec.smallest_input(options))
         for name, low, high in _LIMITS:
             check_within(name, getattr(self, name), low, high)
         for name, weight in self.keypoint_weights.items():

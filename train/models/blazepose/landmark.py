@@ -11,6 +11,7 @@ list to the other.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import keras
@@ -268,14 +269,15 @@ def landmark_network(num_keypoints: int, input_size: int, size: str) -> keras.Mo
 
 def size_of(convolutions: Sequence[Convolution]) -> str | None:
     """The name in SIZES of the network that has these convolutions; None where none has."""
-    for name, size in SIZES.items():
-        made = Network(size, keras.Input((FULL_SIDE, FULL_SIDE, 3))).convolutions
-        if len(made) == len(convolutions) and all(
-            tuple(layer.kernel.shape) == given.kernel.shape
-            for layer, given in zip(made, convolutions, strict=True)
-        ):
-            return name
-    return None
+    shapes = [given.kernel.shape for given in convolutions]
+    return next((name for name in SIZES if _layout(name)[0] == shapes), None)
+
+
+@cache
+def _layout(size: str) -> tuple[list[tuple[int, ...]], dict[str, int]]:
+    """The kernels' shapes of a published network, and which of them its heads have."""
+    network = Network(SIZES[size], keras.Input((FULL_SIDE, FULL_SIDE, 3)))
+    return [tuple(layer.kernel.shape) for layer in network.convolutions], network.heads
 
 
 def start_from(
@@ -300,7 +302,7 @@ def start_from(
         if layer := inner.get(f"landmark_{number:03d}"):
             layer.set_weights(list(weights))
     mapping = map_by_name(BLAZEPOSE33, skeleton)
-    heads = Network(SIZES[size], keras.Input((FULL_SIDE, FULL_SIDE, 3))).heads
+    _, heads = _layout(size)
     heatmap, landmarks = (convolutions[heads[name]] for name in ("heatmap", "landmarks"))
     values = [array.reshape(*array.shape[:-1], NUM_LANDMARKS, 5) for array in landmarks]
     _start_head(inner["heatmap_logit"], [array[..., None] for array in heatmap], mapping)
